@@ -1,0 +1,1 @@
+"""One fine-tuning run, from a checked config to a run directory. Read `run.py` first."""

@@ -1,0 +1,1 @@
+"""From a sweep file to finished run directories: plan, search, start processes, report."""

@@ -1,0 +1,229 @@
+"""Every field of a run: its name, default, sentence and check; and what makes two configs the same run.
+
+The fields are the keys of sweep files, the flags of `python -m finetune`, the columns of results and the
+documentation. Checking needs neither torch nor the data.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from finetune.backbones import BACKBONES
+from finetune.errors import ConfigError, nearest
+
+Strategy = Literal["scratch", "head", "partial", "gradual", "full"]
+Schedule = list[tuple[int, float]]  # [(epochs finished, share of the backbone's blocks that trains from then on)]
+
+# The pretrained blocks' rate as a share of the head's, where `backbone_lr` is not given: the head starts from random
+# weights and has far to go, the blocks must not lose what they know.
+BACKBONE_LR_SHARE = 0.2
+
+# Fields that say where things lie or how they are run, but do not change the result.
+PLACES = ("data", "weights", "device", "loader_workers")
+
+
+def _no_bool(value: Any) -> Any:
+    """Refuse true and false where a number is meant: Python would take them for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number, not true or false")
+    return value
+
+
+def _parsed(value: Any) -> Any:
+    """Read a schedule given as text: W&B's agent and the command line hand lists over as strings."""
+    return yaml.safe_load(value) if isinstance(value, str) else value
+
+
+Int = Annotated[int, BeforeValidator(_no_bool)]
+Float = Annotated[float, BeforeValidator(_no_bool)]
+
+
+class Config(BaseModel):
+    """One run. Build it with `parse_config`, which reports all faults at once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    data: str = Field("inaturalist12k", description="inaturalist12k, demo, or a folder of pictures", min_length=1)
+    backbone: str = Field("efficientnet_v2_s", description="a torchvision classification network")
+    weights: str = Field(
+        "DEFAULT",
+        min_length=1,
+        description="a torchvision name (IMAGENET1K_V1, DEFAULT), none, demo, or a path to a state dict",
+    )
+    strategy: Strategy = Field("partial", description=f"what trains, and when: {', '.join(get_args(Strategy))}")
+    unfreeze: Annotated[Schedule | None, BeforeValidator(_parsed)] = Field(
+        None,
+        description="the schedule of partial or gradual, as pairs [[epoch, share], ...]: once that many epochs are "
+        "finished, this share of the backbone's blocks, counted from the head, trains (default: the strategy's own)",
+    )
+    lr: Float = Field(1e-3, gt=0, le=10, description="the head's learning rate")
+    backbone_lr: Float | None = Field(
+        None, gt=0, le=10, description=f"the pretrained blocks' learning rate (default: {BACKBONE_LR_SHARE} of lr)"
+    )
+    block_decay: Float = Field(
+        1.0, gt=0, le=1, description="factor on the rate from one backbone block to the next, going away from the head"
+    )
+    weight_decay: Float = Field(0.01, ge=0, le=1, description="AdamW's decoupled weight decay, not on 1-D parameters")
+    epochs: Int = Field(10, ge=1, le=10_000, description="passes over the training pictures")
+    batch_size: Int = Field(32, ge=1, le=65_536, description="pictures in an optimiser step")
+    image_px: Int | None = Field(
+        None, ge=16, le=2048, description="side of the square the network sees, in pixels (default: the weights' own)"
+    )
+    augment: Literal["none", "standard"] = Field(
+        "standard", description="none, or standard: random resized crop and horizontal flip"
+    )
+    label_smoothing: Float = Field(0.1, ge=0, lt=1, description="share of the target spread over all classes")
+    dropout: Float = Field(0.2, ge=0, lt=1, description="dropout before the head's linear layer")
+    warmup_epochs: Float = Field(0.5, ge=0, description="epochs in which the rate rises to its full value at the start")
+    rewarm_epochs: Float = Field(0.5, ge=0, description="the same for blocks that start to train later")
+    patience: Int | None = Field(
+        None, ge=1, description="stop after so many epochs without a better val, counted from the last unfreeze on"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="arithmetic in training: auto is bf16 on a GPU that has it, fp32 elsewhere"
+    )
+    seed: Int = Field(0, ge=0, lt=2**31, description="seed of initialisation, order and augmentation")
+    split_seed: Int = Field(0, ge=0, lt=2**31, description="seed of the split where the data does not come split")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
+    loader_workers: Int | None = Field(
+        None, ge=0, le=256, description="processes that load pictures; changes no result (default: by device)"
+    )
+
+
+def parse_config(values: Mapping[str, Any], where: str) -> Config:
+    """Return the config with these fields, the rest at their defaults.
+
+    Args:
+        values: field -> value; a value may be text, as it comes from a command line.
+        where: what to name in an error, such as the sweep file.
+
+    Raises:
+        ConfigError: with every fault, unknown fields and their nearest names among them.
+    """
+    faults = []
+    for name in values:
+        if name not in Config.model_fields:
+            faults.append(f"{name}: no such field.{nearest(name, Config.model_fields)}")
+    known = {name: value for name, value in values.items() if name in Config.model_fields}
+    try:
+        config = Config(**known)
+    except ValidationError as error:
+        raise ConfigError(faults + _describe(error), where) from None
+    faults += _joint_faults(config)
+    if faults:
+        raise ConfigError(faults, where)
+    return config
+
+
+def _describe(error: ValidationError) -> list[str]:
+    """Return one line a faulty field, in this project's words."""
+    lines: dict[str, str] = {}
+    for fault in error.errors():
+        name, given = str(fault["loc"][0]), fault["input"]
+        if name == "strategy" and isinstance(given, str):
+            choices = get_args(Strategy)
+            lines[name] = f"{given!r} is unknown.{nearest(given, choices)} Known: {', '.join(choices)}"
+        elif name == "unfreeze":
+            lines[name] = f"{given!r} does not fit pairs [[epoch, share], ...]: {fault['msg']}"
+        else:
+            lines[name] = f"{given!r}: {fault['msg'].removeprefix('Value error, ')}"
+    return [f"{name}: {line}" for name, line in lines.items()]
+
+
+def _joint_faults(config: Config) -> list[str]:
+    """Return the faults that pydantic's checks of single fields do not see."""
+    faults = []
+    if config.backbone not in BACKBONES:
+        known = "" if nearest(config.backbone, BACKBONES) else f" Known: {', '.join(BACKBONES)}"
+        faults.append(f"backbone: {config.backbone!r} is unknown.{nearest(config.backbone, BACKBONES)}{known}")
+    if config.warmup_epochs > config.epochs:
+        faults.append(f"warmup_epochs: {config.warmup_epochs} is more than the {config.epochs} epochs of the run")
+    steps = config.unfreeze
+    if steps is not None:
+        epochs, shares = [epoch for epoch, _ in steps], [share for _, share in steps]
+        if not steps or epochs[0] != 0:
+            faults.append("unfreeze: the first pair must be for epoch 0, such as [[0, 0.33], [3, 1]]")
+        elif epochs != sorted(set(epochs)) or epochs[-1] >= config.epochs:
+            faults.append(f"unfreeze: epochs must rise and stay below the run's {config.epochs}, not {epochs}")
+        elif shares != sorted(shares) or not 0 <= shares[0] <= shares[-1] <= 1:
+            faults.append(f"unfreeze: shares must lie in [0, 1] and never fall, not {shares}")
+    return faults
+
+
+def default_schedule(strategy: Strategy, epochs: int) -> Schedule:
+    """Return a strategy's own unfreeze schedule for a run of `epochs`.
+
+    `gradual` goes 0, 1/3, 2/3, 1 in equal steps over the first half, so that at least half of the run trains all.
+    """
+    if strategy == "gradual":
+        steps = dict(zip((round(epochs * sixth / 6) for sixth in range(4)), (0.0, 1 / 3, 2 / 3, 1.0), strict=True))
+        return list(steps.items())  # in a very short run steps meet; the last one counts
+    return [(0, {"head": 0.0, "partial": 1 / 3, "full": 1.0, "scratch": 1.0}[strategy])]
+
+
+def resolve(config: Config) -> Config:
+    """Fill the defaults that depend on other fields, and clear what this run ignores.
+
+    Two configs that would train the same thing resolve to the same config, up to `PLACES`: `scratch`, `head` and
+    `full` have no use for `unfreeze`; a `partial` whose share is 1 is `full`; `head` has no backbone rate.
+    """
+    strategy, weights = config.strategy, config.weights
+    if strategy == "scratch":
+        weights = "none"
+    schedule = config.unfreeze if strategy in ("partial", "gradual") and config.unfreeze else None
+    schedule = _without_repeats(schedule or default_schedule(strategy, config.epochs))
+    shares = [share for _, share in schedule]
+    if len(shares) > 1:
+        strategy = "gradual"
+    elif shares == [0.0]:
+        strategy = "head"
+    elif shares == [1.0]:
+        strategy = "scratch" if weights.lower() == "none" else "full"
+    else:
+        strategy = "partial"
+    backbone_lr = config.backbone_lr or config.lr * BACKBONE_LR_SHARE
+    trains_backbone = shares[-1] > 0
+    return config.model_copy(
+        update={
+            "strategy": strategy,
+            "weights": "none" if weights.lower() == "none" else weights,
+            "unfreeze": schedule,
+            # From scratch there is nothing to protect: one rate for all, the same in every block.
+            "backbone_lr": None if not trains_backbone else config.lr if strategy == "scratch" else backbone_lr,
+            "block_decay": config.block_decay if trains_backbone and strategy != "scratch" else 1.0,
+            "rewarm_epochs": config.rewarm_epochs if len(schedule) > 1 else 0.0,
+        }
+    )
+
+
+def _without_repeats(schedule: Schedule) -> Schedule:
+    """Drop the steps that change nothing."""
+    return [step for index, step in enumerate(schedule) if index == 0 or step[1] != schedule[index - 1][1]]
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return the fields as plain values, fit for YAML and JSON; `parse_config` reads them back."""
+    return json.loads(config.model_dump_json())  # type: ignore[no-any-return]
+
+
+def run_id(config: Config, data_fingerprint: str, weights_hash: str) -> str:
+    """Return the name of a run: its strategy and a short hash of all that decides its result.
+
+    A path does not enter the hash, what it points to does; so a run is the same on every machine.
+    """
+    fields = {name: value for name, value in to_dict(resolve(config)).items() if name not in PLACES}
+    text = json.dumps({**fields, "data": data_fingerprint, "weights": weights_hash}, sort_keys=True)
+    return f"{fields['strategy']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """Make the paths independent of the working directory, which a run's process need not share."""
+    places = {name: getattr(config, name) for name in ("data", "weights")}
+    return config.model_copy(
+        update={name: str(Path(value).resolve()) for name, value in places.items() if Path(value).exists()}
+    )

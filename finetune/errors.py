@@ -1,0 +1,42 @@
+"""The errors this package raises on purpose, and the exit code each one ends a command with."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+EXIT_FAILED = 1  # a run failed
+EXIT_BAD_INPUT = 2  # the user's input has a fault; nothing was started
+
+
+class UserError(Exception):
+    """Something the user gave is wrong; the message says what, where, and how to mend it. Exit code 2."""
+
+
+class ConfigError(UserError):
+    """All faults of one config at once.
+
+    Attributes:
+        faults: one line each, beginning with the field's name.
+    """
+
+    def __init__(self, faults: Iterable[str], where: str) -> None:
+        self.faults = list(faults)
+        count = f"{len(self.faults)} fault{'s' if len(self.faults) > 1 else ''}"
+        super().__init__("\n".join([f"{count} in {where}", *(f"  {fault}" for fault in self.faults)]))
+
+
+class DataError(UserError):
+    """The pictures, or the way they are laid out, can't be used."""
+
+
+class WeightsError(UserError):
+    """The pretrained weights are missing or are not of this backbone."""
+
+
+class TrainingError(Exception):
+    """Training can't go on (a loss that is not finite, say). Exit code 1."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the known name nearest to `name`, or an empty string."""
+    matches = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

@@ -1,0 +1,171 @@
+"""What a run leaves behind: the run directory, its files, their keys, and how they are written and read.
+
+A run directory is the only channel between a run and everything that looks at it: agents, `analysis`, `predict`, a
+person with `cat`. This file imports neither torch nor anything else of the package.
+
+    config.yaml      every resolved field, and `provenance`: commit, versions, data fingerprint, weights hash, classes
+    history.jsonl    one line an epoch, HISTORY_KEYS
+    summary.json     written once, at the end, SUMMARY_KEYS; its presence means that the run is finished
+    predictions.csv  one row a test picture: path (inside the data folder), label, prediction, probability/<class>
+    splits.csv       path, label, split of every picture
+    best.pt last.pt  the checkpoint that val chose; the last one, with all that a resume needs
+    log.txt          what the run printed
+    state.json       the state the run last reported, and why
+    claim-N.json     who runs it (see claim.py); the newest one's modification time is the heartbeat
+"""
+
+import csv
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONFIG, HISTORY, SUMMARY, PREDICTIONS = "config.yaml", "history.jsonl", "summary.json", "predictions.csv"
+SPLITS, BEST, LAST, LOG, STATE = "splits.csv", "best.pt", "last.pt", "log.txt", "state.json"
+SWEEP = "sweep.yaml"  # beside the run directories: the sweep file as it was run
+PROBABILITY = "probability/"  # prefix of the probability columns of PREDICTIONS
+
+# Accuracies and shares are fractions in [0, 1]; `epoch` counts finished epochs, so the first row has epoch 1.
+HISTORY_KEYS = {
+    "epoch": "epochs finished",
+    "train/loss": "mean training loss of the epoch, label smoothing included",
+    "train/accuracy": "share of training pictures named rightly, as augmented, while training",
+    "val/loss": "mean cross-entropy on val",
+    "val/accuracy": "share of val pictures named rightly",
+    "lr/head": "the head's rate at the end of the epoch",
+    "lr/backbone": "the highest rate of a backbone block that trains at the end of the epoch, 0 when all are frozen",
+    "trainable_share": "share of the backbone's blocks that train in this epoch",
+    "epoch_seconds": "wall time of the epoch: training and val, without writing checkpoints",
+}
+SUMMARY_KEYS = {
+    "state": "finished",
+    "best/epoch": "epochs finished when val was best; this checkpoint is tested",
+    "best/val_accuracy": "val accuracy at that epoch",
+    "best/val_loss": "val loss at that epoch",
+    "test/accuracy": "share of test pictures named rightly, read once, at the best epoch",
+    "test/macro_f1": "mean over classes of F1 on test",
+    "test/loss": "mean cross-entropy on test",
+    "epochs": "epochs trained (fewer than asked after early stopping)",
+    "epochs_to_80": "epochs until val accuracy first reached 0.8; null when it never did",
+    "train_seconds": "sum of epoch_seconds over all attempts",
+    "images_per_second": "training pictures a second of training, val left out",
+    "trainable_parameters": "parameters that train in the last epoch, head included",
+    "total_parameters": "all parameters, head included",
+    "train_gflops": "computed training cost: the forward pass of the frozen blocks and three times the rest's",
+    "full_gflops": "the same when every block trains from the first epoch on: what freezing is compared with",
+    "frozen/block_share": "share of blocks frozen, mean over epochs",
+    "frozen/parameter_share": "share of the backbone's parameters frozen, mean over epochs",
+    "frozen/flop_share": "share of the backbone's forward FLOPs in frozen blocks, mean over epochs",
+}
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write `content` so that a reader, or a crash at any moment, sees the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` as JSON, atomically. NaN and infinity are refused with ValueError: they are not JSON."""
+    write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in `path`, or None where there is no such file."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def write_config(run_dir: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+    """Write the resolved fields and, under `provenance`, where they were run, on what, with which versions."""
+    content = yaml.safe_dump({**config, "provenance": dict(provenance)}, sort_keys=False, allow_unicode=True)
+    write_atomic(run_dir / CONFIG, content)
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """Return the fields of `config.yaml`, `provenance` among them.
+
+    Raises:
+        FileNotFoundError: the run has not started yet.
+    """
+    return dict(yaml.safe_load((run_dir / CONFIG).read_text()))
+
+
+def write_history(run_dir: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace the history by `rows`, atomically (a resumed run goes back to its checkpoint's)."""
+    write_atomic(run_dir / HISTORY, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+
+def append_history(run_dir: Path, row: Mapping[str, Any]) -> None:
+    """Append one epoch's row. A crash can tear this line, which `read_history` drops."""
+    with (run_dir / HISTORY).open("a") as file:
+        file.write(json.dumps(row, allow_nan=False) + "\n")
+
+
+def read_history(run_dir: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the rows of the history, and how many torn lines were dropped (more than 1 means a damaged file)."""
+    path = run_dir / HISTORY
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    rows, torn = [], 0
+    for line in lines:
+        try:
+            rows.append(dict(json.loads(line)))
+        except (ValueError, TypeError):
+            torn += 1
+    return rows, torn
+
+
+def write_table(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV file atomically."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(rows)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_state(run_dir: Path, state: str, reason: str = "") -> None:
+    """Note the state the run is in: running, finished, failed (an error in the run) or killed (by a signal)."""
+    write_json(run_dir / STATE, {"state": state, "reason": reason})
+
+
+def is_run_dir(path: Path) -> bool:
+    """Whether `path` holds a run that has at least started."""
+    return (path / CONFIG).is_file()
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """Return the run directories directly inside `folder`, or `folder` itself if it is one, sorted by name."""
+    if is_run_dir(folder):
+        return [folder]
+    return sorted(path for path in folder.iterdir() if path.is_dir() and is_run_dir(path))
+
+
+def status(run_dir: Path) -> tuple[str, str]:
+    """Return the run's state and reason: finished, failed, killed, or unfinished (running, or ended without a word).
+
+    Whether an unfinished run is alive is for `claim.is_alive` to say.
+    """
+    if (run_dir / SUMMARY).is_file():
+        return "finished", ""
+    told = read_json(run_dir / STATE) or {}
+    if told.get("state") in ("failed", "killed"):
+        return str(told["state"]), str(told.get("reason", ""))
+    return "unfinished", ""
