@@ -65,7 +65,8 @@ def _owner_lives(claim: Path) -> bool:
     try:
         # A process id is used again; with its start time it is not.
         process = psutil.Process(owner["pid"])
-        return abs(process.create_time() - owner["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        same = abs(process.create_time() - float(owner["started"])) < 1
+        return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 

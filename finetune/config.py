@@ -36,7 +36,12 @@ def _no_bool(value: Any) -> Any:
 
 def _parsed(value: Any) -> Any:
     """Read a schedule given as text: W&B's agent and the command line hand lists over as strings."""
-    return yaml.safe_load(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError("can't be read as a list") from None
 
 
 Int = Annotated[int, BeforeValidator(_no_bool)]

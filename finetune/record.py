@@ -14,11 +14,12 @@ person with `cat`. This file imports neither torch nor anything else of the pack
     claim-N.json     who runs it (see claim.py); the newest one's modification time is the heartbeat
 """
 
+import contextlib
 import csv
 import json
 import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import yaml
 CONFIG, HISTORY, SUMMARY, PREDICTIONS = "config.yaml", "history.jsonl", "summary.json", "predictions.csv"
 SPLITS, BEST, LAST, LOG, STATE = "splits.csv", "best.pt", "last.pt", "log.txt", "state.json"
 SWEEP = "sweep.yaml"  # beside the run directories: the sweep file as it was run
+STOP = "stop"  # a file of this name in a run directory asks the run to end after its epoch, and test
 PROBABILITY = "probability/"  # prefix of the probability columns of PREDICTIONS
 
 # Accuracies and shares are fractions in [0, 1]; `epoch` counts finished epochs, so the first row has epoch 1.
@@ -40,6 +42,7 @@ HISTORY_KEYS = {
     "lr/backbone": "the highest rate of a backbone block that trains at the end of the epoch, 0 when all are frozen",
     "trainable_share": "share of the backbone's blocks that train in this epoch",
     "epoch_seconds": "wall time of the epoch: training and val, without writing checkpoints",
+    "seconds/train": "wall time of its training part",
 }
 SUMMARY_KEYS = {
     "state": "finished",
@@ -63,17 +66,26 @@ SUMMARY_KEYS = {
 }
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write `content` so that a reader, or a crash at any moment, sees the old file or the new one, never a part."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its place if all goes well.
+
+    A reader, or a crash at any moment, sees the old file or the new one, never a part.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write `text` to `path`, wholly or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -129,16 +141,11 @@ def read_history(run_dir: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def write_table(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a CSV file atomically."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(rows)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a CSV file, wholly or not at all."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def write_state(run_dir: Path, state: str, reason: str = "") -> None:

@@ -1,0 +1,74 @@
+# Every target sets up what it needs. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/.ready
+AGENTS ?= 1
+SWEEP ?=
+ARGS ?=
+
+# A venv whose Python no longer starts (the system's was replaced, say) is made anew.
+ifneq ($(shell $(PYTHON) -c 'print(1)' 2>/dev/null),1)
+$(shell rm -f $(READY))
+endif
+
+.PHONY: help setup demo test check lint types format agents analysis sweep lock clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make the environment in .venv/ (Python 3.11 to 3.13)
+
+# The venv is made anew when its Python is gone; it is synchronised when the lock has changed.
+$(READY): requirements.lock scripts/find-python.sh
+	@set -e; \
+	if ! $(PYTHON) -m pip --version >/dev/null 2>&1; then \
+	  python="$$(bash scripts/find-python.sh)"; \
+	  echo "making $(VENV)/ with $$python"; \
+	  "$$python" -m venv --clear $(VENV); \
+	fi; \
+	if ! $(VENV)/bin/uv --version >/dev/null 2>&1; then \
+	  $(PYTHON) -m pip install --quiet --disable-pip-version-check uv; \
+	fi; \
+	echo "installing the locked packages (the first time some 3 GB, most of it torch)"; \
+	$(VENV)/bin/uv pip sync --quiet --require-hashes --python $(PYTHON) requirements.lock
+	@touch $@
+
+demo: $(READY)  ## a real sweep of every strategy on drawn pictures, offline, with its report (about 5 minutes)
+	@$(PYTHON) agent.py sweeps/demo.yaml --agents 2
+	@$(PYTHON) -m analysis runs/demo
+
+test: $(READY)  ## the tests that are quick (no network, account or GPU)
+	@$(PYTHON) -m pytest -m "not slow" $(ARGS)
+
+check: lint types  ## all there is: format, lint, types, quick and slow tests
+	@$(PYTHON) -m pytest $(ARGS)
+
+lint: $(READY)
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+
+types: $(READY)
+	@$(VENV)/bin/mypy
+
+format: $(READY)  ## format the code
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/ruff check --fix .
+
+agents: $(READY)  ## run a sweep: SWEEP=file.yaml or runs/name (default: the newest unfinished), AGENTS=n at once
+	@$(PYTHON) agent.py $(SWEEP) --agents $(AGENTS) $(ARGS)
+
+analysis: $(READY)  ## compare the runs of a sweep: SWEEP=runs/name (default: the newest); writes reports/name/
+	@$(PYTHON) -m analysis $(SWEEP) $(ARGS)
+
+sweep: $(READY)  ## create a sweep on the W&B server: SWEEP=file.yaml (default: sweeps/strategies.yaml)
+	@$(PYTHON) -m wandb sweep $(or $(SWEEP),sweeps/strategies.yaml)
+
+lock: $(READY)  ## pin the newest versions that pyproject.toml allows, with hashes, for Linux and macOS
+	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock >/dev/null
+
+clean:  ## delete the environment and tools' caches; runs/ and reports/ stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,121 @@
+"""Run directories in; comparison table, figures, prediction grid and report out.
+
+    python -m analysis runs/demo          a folder of run directories
+    python -m analysis demo               the same, by its name below runs/
+    python -m analysis sweeps/demo.yaml   the runs of that sweep file
+    python -m analysis                    the newest sweep below runs/
+
+In the order they act: source (which folder), frames (what its runs left), and build, which names the rest.
+"""
+
+import argparse
+import io
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from analysis import tables
+from analysis.build import build
+from analysis.errors import InputError
+from analysis.frames import Sweep, read_sweep
+from analysis.source import find_folder
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Analyse one sweep; return the exit code."""
+    options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Unicode gets question marks, no traceback
+    progress = Console(stderr=True)
+    try:
+        folder = find_folder(options.sweep)
+        out = Path(options.out) if options.out else Path("reports") / folder.resolve().name
+        _check_out(out)
+        watch: Any = partial(track, console=progress, transient=True, disable=not progress.is_terminal)
+        sweep = read_sweep(folder, lambda paths: watch(paths, description="reading runs"))
+        comparison, said = build(sweep, out, options.target, lambda steps: watch(steps, description="drawing"))
+    except InputError as error:
+        print(f"python -m analysis: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    _print(sweep, comparison, said, out)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis", description="Compare the runs of a sweep: tables, figures, prediction grid, report."
+    )
+    parser.add_argument(
+        "sweep",
+        nargs="?",
+        metavar="SWEEP",
+        help="a folder of runs, its name below runs/, or a sweep file (default: newest)",
+    )
+    parser.add_argument("--out", metavar="DIR", help="where to write (default: reports/<sweep>)")
+    parser.add_argument(
+        "--target", type=_target, default=0.8, help="val accuracy to time the way to, a fraction (default: 0.8)"
+    )
+    return parser
+
+
+def _target(text: str) -> float:
+    """Read --target; argparse turns the error into a message and exit code 2."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction above 0 and up to 1, such as 0.8")
+    return value
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a place to write that is not a folder, before any work is done."""
+    blocking = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
+    if blocking is not None:
+        raise InputError(f"--out {out}: {blocking} is a file, not a folder. Name another folder.")
+
+
+def _print(sweep: Sweep, comparison: tables.Comparison, said: list[str], out: Path) -> None:
+    """Print the comparison, what to know of it, and the files to open."""
+    console = Console()
+    shown = tables.columns(comparison.target)
+    if not console.is_terminal:  # a log or a pipe: no box, no width to keep to
+        console = Console(width=240)
+    elif console.width < 180:
+        shown = [column for column in shown if column.brief]
+    table = Table(
+        box=box.ROUNDED if console.is_terminal else box.MARKDOWN, title=Text(_title(sweep)), title_justify="left"
+    )
+    for column in shown:
+        table.add_column(Text(column.heading), justify="right" if column.number else "left")
+    for row in tables.cells(comparison.strategies, shown):
+        table.add_row(*map(Text, row))
+    console.print(table)
+    for sentence in said:
+        console.print(Text(sentence), soft_wrap=True)
+    console.print(Text(f"\nOpen {out / 'report.html'}"), soft_wrap=True)
+    others = "comparison.csv, comparison.md, figures/, prediction_grid.png, recipes.csv, report.json"
+    console.print(Text(f"Beside it: {others}"), soft_wrap=True)
+
+
+def _title(sweep: Sweep) -> str:
+    synthetic = (
+        " on synthetic pictures" if "data" in sweep.finished and (sweep.finished["data"] == "demo").any() else ""
+    )
+    return f"{sweep.name}: {len(sweep.finished)} finished runs{synthetic}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

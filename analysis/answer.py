@@ -1,0 +1,141 @@
+"""The answer first: which strategy did best, by how much, and how sure that is."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.tables import Comparison, duration, interval, percent
+
+SEEDS_NEEDED = 3  # below this a spread over seeds is not worth the name
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the comparison says.
+
+    Attributes:
+        verdict: "distinguishable", "not distinguishable", "too few seeds" or "nothing to compare".
+        best: the strategy with the highest mean test accuracy among the recipes that val chose.
+        second: the next one, or None.
+        lead: how much higher best's mean test accuracy is than second's, a fraction; None without a second.
+        level: strategies that can't be told from the best, the best first; only with enough seeds.
+        headline: the answer in one sentence.
+        sentences: what belongs to it.
+    """
+
+    verdict: str
+    best: str
+    second: str | None
+    lead: float | None
+    level: tuple[str, ...]
+    headline: str
+    sentences: tuple[str, ...]
+
+
+def answer(comparison: Comparison) -> Answer:
+    """Return the answer that this many seeds and pictures allow."""
+    ranked = comparison.strategies.sort_values(
+        ["test_accuracy_mean", "train_seconds_mean"], ascending=[False, True], kind="stable"
+    )
+    rows = [row for _, row in ranked.iterrows()]
+    best = rows[0]
+    name, score = str(best["strategy"]), percent(best["test_accuracy_mean"])
+    if len(rows) == 1:
+        headline = f"{name} reached {score} on test with {_seeds(best)}; there is no other strategy to compare it with."
+        return Answer("nothing to compare", name, None, None, (), headline, (_recipe(best),))
+    second = rows[1]
+    lead = float(best["test_accuracy_mean"] - second["test_accuracy_mean"])
+    ahead = f"{score} on test, {lead * 100:.1f} points above {second['strategy']}"
+    fewest = min(best["seeds"], second["seeds"])
+    if fewest < SEEDS_NEEDED:
+        headline = (
+            f"No verdict yet: {name} is ahead with {ahead}, but {_seeds(best, second)} can't show that it is better."
+        )
+        mend = (
+            f"At least {SEEDS_NEEDED} seeds a recipe are needed. Add values to `seed` in the sweep file and run it "
+            "again: only what is missing is run."
+        )
+        return Answer("too few seeds", name, str(second["strategy"]), lead, (), headline, (_recipe(best), mend))
+    level = [row for row in rows if row is best or not distinguishable(best, row)]
+    names = tuple(str(row["strategy"]) for row in level)
+    if second["strategy"] not in names:
+        headline = f"Use {name}: {ahead}, with {_seeds(best, second)} each."
+        sure = "Their 95% intervals do not overlap, and every seed of it did better than every seed of the next."
+        return Answer(
+            "distinguishable",
+            name,
+            str(second["strategy"]),
+            lead,
+            names,
+            headline,
+            (_recipe(best), sure, *_also(level)),
+        )
+    headline = f"{_joined(names)} are not distinguishable with {_seeds(*level)}: {name} is ahead with {ahead}."
+    why = _why_not(best, second)
+    return Answer(
+        "not distinguishable",
+        name,
+        str(second["strategy"]),
+        lead,
+        names,
+        headline,
+        (_recipe(best), why, *_cheapest(level)),
+    )
+
+
+def distinguishable(one: "pd.Series[Any]", other: "pd.Series[Any]") -> bool:
+    """Whether two strategies differ for sure: their intervals (other pictures) and their seeds (other runs) are apart.
+
+    Two overlapping intervals do not prove that there is no difference; this errs on the side of saying so too rarely.
+    """
+    return _apart(one, other, "low", "high") and _apart(one, other, "min", "max")
+
+
+def _apart(one: "pd.Series[Any]", other: "pd.Series[Any]", low: str, high: str) -> bool:
+    """Whether two ranges do not touch. An unknown range is not apart from anything: comparing with NaN is False."""
+    low, high = f"test_accuracy_{low}", f"test_accuracy_{high}"
+    return bool(one[low] > other[high] or other[low] > one[high])
+
+
+def _why_not(best: "pd.Series[Any]", second: "pd.Series[Any]") -> str:
+    """Return what keeps the two apart from being told apart."""
+    shown = [interval(row["test_accuracy_low"], row["test_accuracy_high"]) for row in (best, second)]
+    if pd.isna(best["test_accuracy_low"]):
+        return "The size of the test set is not known, so there is no interval to judge by."
+    if _apart(best, second, "low", "high"):
+        return f"Their seeds overlap, although their 95% intervals ({shown[0]} and {shown[1]}) do not."
+    return f"Their 95% intervals overlap: {shown[0]} and {shown[1]}."
+
+
+def _cheapest(level: "list[pd.Series[Any]]") -> tuple[str, ...]:
+    """Return which of the strategies on a level costs least, if that is not the best one."""
+    cheap = min(level, key=lambda row: float(row["train_seconds_mean"]))
+    best = level[0]
+    if pd.isna(cheap["train_seconds_mean"]) or cheap is best:
+        return (f"{best['strategy']} also trained fastest of them.",) if cheap is best else ()
+    spent = f"{duration(cheap['train_seconds_mean'])} a run against {duration(best['train_seconds_mean'])}"
+    return (f"Of these, {cheap['strategy']} trained fastest: {spent}.",)
+
+
+def _also(level: "list[pd.Series[Any]]") -> tuple[str, ...]:
+    """Return the strategies further down that can't be told from the best (with a wide spread there may be some)."""
+    others = tuple(str(row["strategy"]) for row in level[1:])
+    return (f"Not distinguishable from it, with a lower mean: {_joined(others)}.",) if others else ()
+
+
+def _recipe(row: "pd.Series[Any]") -> str:
+    tried = f"; val chose it among {row['recipes']} recipes" if row["recipes"] > 1 else ""
+    spent = duration(row["train_seconds_mean"])
+    return f"The recipe: {row['strategy']}, {row['recipe']}{tried}. A run took {spent} of training."
+
+
+def _seeds(*rows: "pd.Series[Any]") -> str:
+    """Return "3 seeds", or "2 and 3 seeds" where the numbers differ."""
+    counts = sorted({int(row["seeds"]) for row in rows})
+    return f"{' and '.join(map(str, counts))} seed{'' if counts == [1] else 's'}"
+
+
+def _joined(names: tuple[str, ...]) -> str:
+    """Return "a", "a and b" or "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

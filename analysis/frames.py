@@ -1,0 +1,273 @@
+"""Tidy frames from run directories: one row a run, one row a run and epoch, one row a test picture."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from analysis.errors import InputError
+from analysis.recipes import recipe_key
+from finetune.record import (
+    CONFIG,
+    HISTORY,
+    HISTORY_KEYS,
+    PREDICTIONS,
+    PROBABILITY,
+    SUMMARY,
+    SUMMARY_KEYS,
+    SWEEP,
+    find_runs,
+    read_config,
+    read_history,
+    read_json,
+    status,
+)
+
+NEEDED = ("best/val_accuracy", "test/accuracy")  # without these a run has no place in a comparison
+NUMBERS = ("lr", "backbone_lr", "seed", *(key for key in SUMMARY_KEYS if key != "state"))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the runs of one folder left behind.
+
+    Attributes:
+        name: of the folder.
+        folder: that holds the run directories.
+        runs: one row a run, sorted by name: `run`, `path`, `state`, `reason`, `recipe`, the config's fields, the keys
+            of the summary, and what is known of its origin under `provenance/...`. Unfinished and failed runs are
+            here too.
+        epochs: one row a run and epoch: `run` and HISTORY_KEYS, all of them numbers.
+        notes: what a reader of the numbers must know, one sentence each.
+        text: the sweep file as it was run, or None.
+    """
+
+    name: str
+    folder: Path
+    runs: pd.DataFrame
+    epochs: pd.DataFrame
+    notes: tuple[str, ...]
+    text: str | None
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """The runs that count."""
+        return self.runs[self.runs["state"] == "finished"]
+
+    @property
+    def left_out(self) -> pd.DataFrame:
+        """The runs that do not, each with its state and reason."""
+        return self.runs[self.runs["state"] != "finished"]
+
+
+def read_sweep(folder: Path, watch: Callable[[list[Path]], Iterable[Path]] = lambda paths: paths) -> Sweep:
+    """Read every run directory in `folder`.
+
+    Args:
+        watch: wraps the list of run directories, to show progress.
+
+    Raises:
+        InputError: no run is finished, or runs of different data lie side by side.
+    """
+    rows, epochs, notes = [], [], []
+    for path in watch(find_runs(folder)):
+        rows.append(_run_row(path))
+        history, torn = read_history(path)
+        epochs += [{"run": path.name, **row} for row in history]
+        if torn:
+            notes.append(f"{path.name}: {_torn(torn)} of {HISTORY} dropped.")
+    runs = _typed_runs(pd.DataFrame(rows))
+    runs, repeats = _without_repeats(runs)
+    sweep_file = folder / SWEEP
+    sweep = Sweep(
+        name=folder.resolve().name,
+        folder=folder,
+        runs=runs,
+        epochs=_typed_epochs(pd.DataFrame(epochs)),
+        notes=(*notes, *repeats, *_unlike_origins(runs[runs["state"] == "finished"])),
+        text=sweep_file.read_text(encoding="utf-8", errors="replace") if sweep_file.is_file() else None,
+    )
+    if sweep.finished.empty:
+        raise InputError(_nothing_finished(sweep))
+    _check_one_data_set(sweep.finished, folder)
+    return sweep
+
+
+def read_predictions(run_dir: Path) -> pd.DataFrame:
+    """Return a run's answers on test, one row a picture, in the file's order.
+
+    Returns:
+        columns path, label, prediction (text, whatever a class is called), confidence (the probability of the
+        prediction, in [0, 1], NaN where it is unknown) and correct (bool).
+
+    Raises:
+        InputError: the file is missing or is not a table of predictions.
+    """
+    path = run_dir / PREDICTIONS
+    try:
+        # A class may be called NA or 007: text stays text.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing, so there are no predictions of this run to show.") from None
+    except (ValueError, UnicodeError) as error:  # pandas' parser errors are ValueErrors
+        raise InputError(f"{path} is not a table of predictions: {error}") from error
+    lacking = [name for name in ("path", "label", "prediction") if name not in table]
+    if lacking or table.empty:
+        fault = f"has no column {', '.join(lacking)}" if lacking else "is empty"
+        raise InputError(f"{path} {fault}; copy the run directory again, or run the run again.")
+    answers = table[["path", "label", "prediction"]].copy()
+    answers["confidence"] = _confidence(table)
+    answers["correct"] = answers["label"] == answers["prediction"]
+    return answers
+
+
+def _confidence(table: pd.DataFrame) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Return the probability that each row gives its prediction, (pictures,) in [0, 1]."""
+    columns = [name for name in table if str(name).startswith(PROBABILITY)]
+    position = {str(name).removeprefix(PROBABILITY): index for index, name in enumerate(columns)}
+    chosen = table["prediction"].map(position)
+    values = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+    confidence = np.full(len(table), np.nan)
+    known = chosen.notna().to_numpy()
+    confidence[known] = values[np.flatnonzero(known), chosen[known].astype(int).to_numpy()]
+    return confidence
+
+
+def _run_row(path: Path) -> dict[str, Any]:
+    """Return one run as one flat row. A run that can't be read is a row too, and says why."""
+    row: dict[str, Any] = {"run": path.name, "path": str(path)}
+    try:
+        config = read_config(path)
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        return {**row, "state": "damaged", "reason": f"{CONFIG} can't be read: {_one_line(error)}"}
+    provenance = config.pop("provenance", None)
+    origin = dict(provenance) if isinstance(provenance, dict) else {}
+    row |= config | {f"provenance/{name}": value for name, value in _flat(origin).items()}
+    row["recipe"] = recipe_key(config, origin.get("weights_hash"))
+    try:
+        state, reason = status(path)
+        summary = (read_json(path / SUMMARY) or {}) if state == "finished" else {}
+    except (OSError, TypeError, ValueError) as error:
+        return {**row, "state": "damaged", "reason": f"its files can't be read: {_one_line(error)}"}
+    lacking = [key for key in NEEDED if not _is_number(summary.get(key))]
+    if "strategy" not in config:
+        state, reason = "damaged", f"{CONFIG} names no strategy"
+    elif state == "finished" and lacking:
+        state, reason = "damaged", f"{SUMMARY} has no number for {', '.join(lacking)}"
+    elif state == "unfinished":
+        reason = "still running, or ended without a word"
+    return {**row, **{key: summary.get(key) for key in SUMMARY_KEYS}, "state": state, "reason": _one_line(reason)}
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Return {"splits": {"test": 3}} as {"splits/test": 3}; lists stay values."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}/{inner}": what for inner, what in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _one_line(what: object) -> str:
+    """Return a reason on one line, cut where it becomes a novel."""
+    text = " ".join(str(what).split())
+    return text if len(text) <= 300 else f"{text[:299]}…"
+
+
+def _typed_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """Give every column that others rely on, with its type, whatever this folder's runs happened to hold."""
+    for name in ("strategy", "recipe", "reason"):
+        runs[name] = runs.get(name)
+    for name in NUMBERS:
+        values = runs[name] if name in runs else pd.Series(np.nan, index=runs.index)
+        runs[name] = pd.to_numeric(values, errors="coerce").astype(float)
+    return runs.copy()  # one block again after so many single columns
+
+
+def _typed_epochs(epochs: pd.DataFrame) -> pd.DataFrame:
+    """Return run and HISTORY_KEYS as numbers; of an epoch that was written twice the later row counts."""
+    epochs = epochs.reindex(columns=["run", *HISTORY_KEYS])
+    for name in HISTORY_KEYS:
+        epochs[name] = pd.to_numeric(epochs[name], errors="coerce").astype(float)
+    epochs = epochs.dropna(subset=["epoch"]).drop_duplicates(["run", "epoch"], keep="last")
+    return epochs.sort_values(["run", "epoch"], ignore_index=True)
+
+
+def _without_repeats(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Mark runs that repeat another's recipe and seed: counted twice they would pass for another seed."""
+    finished = runs["state"] == "finished"
+    repeated = finished & runs[finished].duplicated(["recipe", "seed"]).reindex(runs.index, fill_value=False)
+    if not repeated.any():
+        return runs, []
+    runs = runs.copy()
+    runs.loc[repeated, "state"] = "repeated"
+    runs.loc[repeated, "reason"] = "another run of this folder has the same recipe and seed"
+    return runs, [f"Counted once although run more than once: {', '.join(runs['run'][repeated])}."]
+
+
+def _torn(lines: int) -> str:
+    return "1 torn line" if lines == 1 else f"{lines} unreadable lines (the file is damaged)"
+
+
+def _unlike_origins(finished: pd.DataFrame) -> list[str]:
+    """Return a sentence for each way in which the finished runs were not made alike."""
+    meanings = {
+        "provenance/device": "Times were measured on different devices and do not compare",
+        "provenance/threads": "Times were measured with different numbers of threads and do not compare",
+        "provenance/git_commit": "The runs were made by different commits of the program",
+        "provenance/versions/torch": "The runs were made with different versions of torch",
+        "split_seed": "The runs split the data differently, so that they may have been tested on different pictures",
+    }
+    notes = []
+    for column, meaning in meanings.items():
+        values = sorted({str(value) for value in finished[column].dropna()}) if column in finished else []
+        if len(values) > 1:
+            notes.append(f"{meaning}: {', '.join(value[:40] for value in values)}.")
+    return notes
+
+
+def _check_one_data_set(finished: pd.DataFrame, folder: Path) -> None:
+    """Refuse to compare runs that did not see the same pictures."""
+    column = "provenance/data_fingerprint"
+    if column not in finished:
+        return
+    groups = {str(key): list(group["run"]) for key, group in finished.groupby(column)}
+    if len(groups) < 2:
+        return
+    lines = [f"  data {key[:12]}: {_listed(names)}" for key, names in sorted(groups.items(), key=lambda item: item[1])]
+    raise InputError(
+        f"The runs in {folder} were made on different data, so their accuracies do not compare:\n"
+        + "\n".join(lines)
+        + "\n  Move the runs of each data set into a folder of their own, or start the sweep for other data under "
+        "another name (python agent.py SWEEP --name NAME)."
+    )
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{len(names)} run{'s' if len(names) > 1 else ''}: {', '.join(names[:most])}{more}"
+
+
+def _nothing_finished(sweep: Sweep) -> str:
+    """Return what became of the runs of a sweep in which none is finished."""
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(Counter(sweep.runs["state"]).items()))
+    first = [f"  {run}: {state}. {reason}" for run, state, reason in _first_reasons(sweep.runs)]
+    message = f"No run in {sweep.folder} is finished ({counts}), so there is nothing to compare yet."
+    return "\n".join([message, *first, "  Run the sweep again: it continues where it stopped."])
+
+
+def _first_reasons(runs: pd.DataFrame) -> list[tuple[str, str, str]]:
+    head = runs.head(3)
+    return list(zip(head["run"], head["state"], head["reason"].fillna(""), strict=True))

@@ -1,0 +1,192 @@
+"""The prediction grid: test pictures by class, with truth, prediction and confidence, right and wrong told apart."""
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from PIL import Image, ImageOps
+
+from analysis.figures import STYLE
+
+MOST_CLASSES, MOST_PICTURES = 10, 8  # rows and columns that can be looked at in one picture
+THUMBNAIL_PX = 160
+CELL_INCHES, DPI = 1.3, 130
+RIGHT, WRONG = "#00507D", "#B33C00"  # told apart by brightness too; the mark and the border differ as well
+DASHED: Any = (0, (3, 1.2))
+SIDE, HEIGHT = 0.88, 1.26  # of a picture and of a row, in cells; the rest of a row is for words
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What the grid shows, before it is drawn.
+
+    Attributes:
+        classes: the rows, in the data's order.
+        cells: class -> its pictures' rows of the predictions, right ones first.
+        recall: class -> (named rightly, pictures) over the whole test set.
+        caption: how the pictures were chosen.
+    """
+
+    classes: tuple[str, ...]
+    cells: dict[str, pd.DataFrame]
+    recall: dict[str, tuple[int, int]]
+    caption: str
+
+
+def choose_pictures(predictions: pd.DataFrame, classes: list[str], rng: np.random.Generator) -> Grid:
+    """Draw pictures of each class at random, right and wrong ones in the proportion they have in that class.
+
+    The draw does not depend on the order of rows.
+
+    Args:
+        predictions: one row a test picture: path, label, prediction, confidence, correct.
+        classes: in the data's order; classes without test pictures are passed over.
+    """
+    predictions = predictions.sort_values("path", ignore_index=True)
+    there = set(predictions["label"])
+    ordered = [name for name in classes if name in there] + sorted(there - set(classes))
+    shown = ordered
+    if len(ordered) > MOST_CLASSES:
+        shown = [ordered[index] for index in sorted(rng.choice(len(ordered), MOST_CLASSES, replace=False))]
+    cells, recall = {}, {}
+    for name in shown:
+        of_class = predictions[predictions["label"] == name]
+        right, wrong = of_class[of_class["correct"]], of_class[~of_class["correct"]]
+        recall[name] = (len(right), len(of_class))
+        room = min(MOST_PICTURES, len(of_class))
+        # Rounded up or down by chance, so that over all classes neither side is favoured.
+        wanted = int(room * len(wrong) / len(of_class) + rng.random())
+        most_wrong = min(max(wanted, room - len(right)), len(wrong), room)
+        cells[name] = pd.concat([_draw(right, room - most_wrong, rng), _draw(wrong, most_wrong, rng)])
+    among = f"{len(shown)} of the {len(ordered)} classes and up" if len(shown) < len(ordered) else "Up"
+    caption = (
+        f"{among} to {MOST_PICTURES} test pictures a class, drawn at random, "
+        "right and wrong ones in the proportion they have in that class; the most confident first."
+    )
+    return Grid(tuple(shown), cells, recall, caption)
+
+
+def _draw(rows: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Return `count` of the rows, drawn without putting back, the most confident first."""
+    drawn = rows.iloc[rng.choice(len(rows), count, replace=False)] if count else rows.iloc[:0]
+    return drawn.sort_values(["confidence", "path"], ascending=[False, True])
+
+
+def open_picture(root: Path, path: str) -> Array | None:
+    """Return a thumbnail as uint8 (height, width, 3) in its own proportions and the right way up, or None.
+
+    None stands for a picture that is not there, can't be read, or lies outside the data folder.
+    """
+    relative = PurePosixPath(path)
+    if relative.is_absolute() or ".." in relative.parts:
+        return None
+    try:
+        with Image.open(root / relative) as image:
+            image.draft("RGB", (2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))  # lets JPEG decode small, many times faster
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises for broken files
+        return None
+    upright.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    return np.asarray(upright)
+
+
+def draw_grid(grid: Grid, root: Path | None, title: str) -> tuple[Figure, int, int]:
+    """Return the figure, how many pictures were opened, and how many it should show."""
+    columns = max(len(rows) for rows in grid.cells.values())
+    width, height = columns + 1.5, len(grid.classes) * HEIGHT
+    opened = wanted = 0
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width * CELL_INCHES, height * CELL_INCHES + 1.15))
+        top = 1 - 0.75 / figure.get_figheight()
+        ax = figure.add_axes((0.005, 0.4 / figure.get_figheight(), 0.99, top - 0.4 / figure.get_figheight()))
+        ax.set(xlim=(-1.5, columns), ylim=(height, 0), aspect="equal")
+        ax.axis("off")
+        for row, name in enumerate(grid.classes):
+            right, pictures = grid.recall[name]
+            middle = row * HEIGHT + SIDE / 2
+            ax.text(-0.1, middle - 0.09, shortened(name, 15), ha="right", va="center", fontsize=12, fontweight="bold")
+            ax.text(-0.1, middle + 0.13, f"{right} of {pictures} right", ha="right", va="center", fontsize=9.5)
+            for column, (_, answer) in enumerate(grid.cells[name].iterrows()):
+                picture = open_picture(root, answer["path"]) if root is not None else None
+                opened, wanted = opened + (picture is not None), wanted + 1
+                _draw_cell(ax, column + 0.07, row * HEIGHT, picture, answer)
+        edge = 0.15 / figure.get_figwidth()
+        figure.text(edge, 1 - 0.1 / figure.get_figheight(), drawable(title), va="top", fontsize=14, fontweight="bold")
+        figure.text(edge, 1 - 0.43 / figure.get_figheight(), grid.caption, va="top", fontsize=10)
+        figure.legend(handles=_key(), loc="lower left", ncols=2, frameon=False, fontsize=11)
+    return figure, opened, wanted
+
+
+def _draw_cell(ax: Axes, left: float, top: float, picture: Array | None, answer: "pd.Series[Any]") -> None:
+    """Draw one picture in a square, letterboxed, with its border and words."""
+    # What a picture leaves free of the square; below the pictures, which matplotlib draws before patches.
+    ax.add_patch(Rectangle((left, top), SIDE, SIDE, facecolor="#f1f1f1", zorder=-1))
+    if picture is None:
+        ax.text(
+            left + SIDE / 2, top + SIDE / 2, "picture\nnot found", ha="center", va="center", fontsize=9, color="#595959"
+        )
+    else:
+        high, wide = picture.shape[0] / max(picture.shape[:2]) * SIDE, picture.shape[1] / max(picture.shape[:2]) * SIDE
+        x, y = left + (SIDE - wide) / 2, top + (SIDE - high) / 2
+        ax.imshow(picture, extent=(x, x + wide, y + high, y), aspect="equal", interpolation="antialiased")
+    right = bool(answer["correct"])
+    border = Rectangle((left, top), SIDE, SIDE, facecolor="none", edgecolor=RIGHT, linewidth=1.5)
+    if not right:
+        border.set(edgecolor=WRONG, linewidth=3, linestyle=DASHED)
+    ax.add_patch(border)
+    sure = "" if pd.isna(answer["confidence"]) else f" {answer['confidence']:.0%}"
+    words = f"✓{sure}" if right else f"✗{sure}\n{shortened(answer['prediction'], 14)}"
+    ax.text(
+        left + SIDE / 2,
+        top + SIDE + 0.04,
+        words,
+        ha="center",
+        va="top",
+        fontsize=10,
+        linespacing=1.1,
+        color=RIGHT if right else WRONG,
+        fontweight="normal" if right else "bold",
+    )
+
+
+def _key() -> list[Line2D]:
+    """Return what the borders and marks mean."""
+    return [
+        Line2D([], [], color=RIGHT, linewidth=1.5, label="✓ right, with its confidence"),
+        Line2D(
+            [],
+            [],
+            color=WRONG,
+            linewidth=3,
+            linestyle=DASHED,
+            label="✗ wrong: confidence and what it was taken for",
+        ),
+    ]
+
+
+def shortened(name: str, most: int) -> str:
+    """Return a class name that fits, in signs that can be drawn."""
+    name = drawable(name.replace("_", " "))
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def drawable(text: str) -> str:
+    """Return the text with a box for every sign that the font lacks; matplotlib would warn at each one."""
+    known = get_font(findfont(FontProperties())).get_charmap()
+    return "".join(sign if ord(sign) in known else "□" for sign in text)
+
+
+def save_grid(figure: Figure, path: Path) -> None:
+    """Write the grid as PNG."""
+    with rc_context(STYLE):
+        figure.savefig(path, dpi=DPI, facecolor="white")

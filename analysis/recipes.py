@@ -1,0 +1,142 @@
+"""What makes two runs the same recipe, how a recipe is named, and which one val chooses.
+
+A recipe is everything that decides a run but the seed. It is chosen by the mean val accuracy over its seeds; test
+is never looked at here.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+STRATEGIES = ("scratch", "head", "partial", "gradual", "full")  # the order of every table, figure and legend
+
+SEED = "seed"
+PLACES = ("data", "device", "loader_workers")  # where a run was made; the same data is checked by its fingerprint
+FIRST_NAMED = ("lr", "unfreeze", "backbone_lr", "block_decay")  # what a reader looks for first in a recipe's name
+# Fields that belong to a strategy: recipes of different strategies may well differ in them.
+OF_STRATEGY = ("strategy", "lr", "backbone_lr", "unfreeze", "block_decay", "rewarm_epochs", "weights")
+
+
+def recipe_key(config: Mapping[str, Any], weights_hash: str | None) -> str:
+    """Return the recipe of a resolved config as JSON text, equal for runs that differ in the seed only.
+
+    Weights are the same when their hash is, wherever the file lies.
+    """
+    fields = {name: value for name, value in config.items() if name not in (SEED, *PLACES, "provenance")}
+    if weights_hash:
+        fields["weights"] = weights_hash
+    return json.dumps(fields, sort_keys=True, default=str)
+
+
+def in_order(strategies: Iterable[str]) -> list[str]:
+    """Return the strategies without repeats, from the one that trains from nothing to the one that trains all."""
+    found = set(strategies)
+    return [name for name in STRATEGIES if name in found] + sorted(found - set(STRATEGIES))
+
+
+def choose(finished: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return one row a recipe, with the one that val chose for each strategy marked, and what has to be said of it.
+
+    Only recipes with the strategy's largest number of seeds compete: a mean over fewer seeds is higher by luck more
+    often. A tie in val accuracy goes to the lower val loss, then to the recipe that comes first in the alphabet.
+
+    Args:
+        finished: one row a run, no two of the same recipe and seed.
+
+    Returns:
+        columns recipe, strategy, label, lr, seeds, val_accuracy, val_loss, competes, chosen; and the notes.
+    """
+    names = labels(finished["recipe"].unique())
+    groups = finished.groupby("recipe", sort=True)
+    table = pd.DataFrame(
+        {
+            "strategy": groups["strategy"].first(),
+            "lr": groups["lr"].first(),
+            "seeds": groups.size(),
+            "val_accuracy": groups["best/val_accuracy"].mean(),
+            "val_loss": groups["best/val_loss"].mean(),
+        }
+    ).reset_index()
+    table.insert(2, "label", table["recipe"].map(names))
+    most = table.groupby("strategy")["seeds"].transform("max")
+    table["competes"] = table["seeds"] == most
+    order = table[table["competes"]].sort_values(
+        ["val_accuracy", "val_loss", "recipe"], ascending=[False, True, True], na_position="last"
+    )
+    table["chosen"] = table["recipe"].isin(order.groupby("strategy")["recipe"].first())
+    notes = []
+    for strategy in in_order(table["strategy"]):
+        group = table[table["strategy"] == strategy]
+        short = group[~group["competes"]]
+        if len(short):
+            listed = "; ".join(
+                f"{label} ({seeds})" for label, seeds in zip(short["label"], short["seeds"], strict=True)
+            )
+            notes.append(
+                f"{strategy}: recipes with fewer seeds than the {group['seeds'].max()} of the others did not compete: "
+                f"{listed}. Finish their runs to let them."
+            )
+    return table, notes
+
+
+def labels(recipes: Iterable[str]) -> dict[str, str]:
+    """Return for each recipe the fields that tell it from the others of its strategy, such as "lr 0.001".
+
+    A field that follows from those already named (a backbone rate that is a share of lr) is left out; lr never is.
+    """
+    by_strategy: dict[str, list[str]] = {}
+    for recipe in recipes:
+        by_strategy.setdefault(str(json.loads(recipe).get("strategy")), []).append(recipe)
+    named: dict[str, str] = {}
+    for keys in by_strategy.values():
+        fields = [json.loads(key) for key in keys]
+        every = {name for field in fields for name in field} - {"strategy"}
+        order = [name for name in FIRST_NAMED if name in every] + sorted(every - set(FIRST_NAMED))
+        told: list[str] = []
+        for name in order:
+            if name == "lr" or _kinds(fields, [*told, name]) > _kinds(fields, told):
+                told.append(name)
+        for key, field in zip(keys, fields, strict=True):
+            named[key] = ", ".join(f"{name} {readable(name, field.get(name))}" for name in told) or "as configured"
+    return named
+
+
+def _kinds(fields: list[dict[str, Any]], names: list[str]) -> int:
+    """Return into how many kinds the values of these fields divide the recipes."""
+    return len({json.dumps([field.get(name) for name in names]) for field in fields})
+
+
+def readable(name: str, value: Any) -> str:
+    """Return a field's value for people: 0.0003, or a schedule as "0%, 33% from epoch 2"."""
+    if name == "unfreeze" and isinstance(value, list):
+        return schedule(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    if name == "weights" and isinstance(value, str):
+        return value[:12]  # a hash is told apart by its beginning
+    return "none" if value is None else str(value)
+
+
+def schedule(steps: list[list[float]]) -> str:
+    """Return [[0, 0.0], [2, 0.33]] as "0%, 33% from epoch 3".
+
+    A step says how many epochs are finished when its share starts to train; people count the epoch that comes next.
+    """
+    return ", ".join(f"{share:.0%}" + (f" from epoch {epoch + 1:g}" if epoch else "") for epoch, share in steps)
+
+
+def unlike(recipes: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return the fields in which recipes of different strategies differ beyond what a strategy is.
+
+    Args:
+        recipes: strategy -> recipe.
+
+    Returns:
+        field -> strategy -> readable value; empty when the comparison is fair.
+    """
+    fields = {strategy: json.loads(recipe) for strategy, recipe in recipes.items()}
+    every = sorted({name for field in fields.values() for name in field} - set(OF_STRATEGY))
+    values = {name: {key: readable(name, field.get(name)) for key, field in fields.items()} for name in every}
+    return {name: by_strategy for name, by_strategy in values.items() if len(set(by_strategy.values())) > 1}

@@ -1,0 +1,209 @@
+"""report.html, one file that opens offline, and report.json, the same for programs."""
+
+import base64
+import io
+import json
+import platform
+from collections import Counter
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from analysis.answer import Answer
+from analysis.figures import colour
+from analysis.frames import Sweep
+from analysis.tables import COLUMNS, NONE, Column, Comparison, cells, columns, duration, percent, plain, records
+from finetune.record import write_atomic
+
+SCHEMA = 1  # of report.json; rises when a key changes its meaning or goes
+TEMPLATE = "report.html.j2"
+USED = ("numpy", "pandas", "scipy", "matplotlib", "seaborn")  # the versions that can change a number or a figure
+
+
+def data_facts(sweep: Sweep, predictions: pd.DataFrame | None) -> dict[str, Any]:
+    """Return what is known of the data: name, whether it is synthetic, classes, pictures a split, chance, majority."""
+    first = sweep.finished.iloc[0]
+    given = str(first.get("data", "unknown"))
+    synthetic = bool((sweep.finished["data"] == "demo").any()) if "data" in sweep.finished else False
+    classes = first.get("provenance/classes")
+    classes = [str(name) for name in classes] if isinstance(classes, list) else []
+    told = first.get("provenance/splits_from")
+    splits = {split: plain(first.get(f"provenance/splits/{split}")) for split in ("train", "val", "test")}
+    shares = predictions["label"].value_counts(normalize=True) if predictions is not None else None
+    return {
+        "name": "demo (synthetic pictures)" if synthetic else Path(given).name or given,
+        "synthetic": synthetic,
+        "fingerprint": plain(first.get("provenance/data_fingerprint")),
+        "classes": classes,
+        "splits": {split: None if count is None else int(count) for split, count in splits.items()},
+        "splits_from": [str(line) for line in told] if isinstance(told, list) else [],
+        "chance": 1 / len(classes) if classes else None,
+        "majority_share": None if shares is None else float(shares.iloc[0]),
+        "majority_class": None if shares is None else str(sorted(shares[shares == shares.max()].index)[0]),
+    }
+
+
+def origin(sweep: Sweep) -> dict[str, list[str]]:
+    """Return where the finished runs come from: each fact with the values it took."""
+    asked = {
+        "commit": "provenance/git_commit",
+        "python": "provenance/versions/python",
+        "torch": "provenance/versions/torch",
+        "torchvision": "provenance/versions/torchvision",
+        "device": "provenance/device",
+        "backbone": "backbone",
+        "weights": "weights",
+        "weights hash": "provenance/weights_hash",
+    }
+    found = {name: _values(sweep.finished, column) for name, column in asked.items()}
+    return {name: values for name, values in found.items() if values}
+
+
+def _values(runs: pd.DataFrame, column: str) -> list[str]:
+    return sorted({str(value) for value in runs[column].dropna()}) if column in runs else []
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what made the numbers and figures of the report."""
+    return {"python": platform.python_version(), **{name: version(name) for name in USED}}
+
+
+def document(
+    sweep: Sweep, comparison: Comparison, result: Answer, data: dict[str, Any], best: "pd.Series[Any]", notes: list[str]
+) -> dict[str, Any]:
+    """Return the content of report.json: plain values, None where there is nothing to tell."""
+    left_out = sweep.left_out
+    return {
+        "schema": SCHEMA,
+        "sweep": sweep.name,
+        "data": data,
+        "selection": "recipe by mean val accuracy over seeds; test is read at the epoch that val chose",
+        "answer": asdict(result),
+        "columns": COLUMNS,
+        "strategies": records(comparison.strategies),
+        "recipes": records(comparison.recipes),
+        "best_run": str(best["run"]),
+        "runs": {"finished": len(sweep.finished), "left_out": len(left_out)},
+        "left_out": [
+            {"run": run, "state": state, "reason": plain(reason)}
+            for run, state, reason in zip(left_out["run"], left_out["state"], left_out["reason"], strict=True)
+        ],
+        "notes": notes,
+        "origin": origin(sweep),
+        "versions": versions(),
+    }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write report.json; NaN, which is not JSON, is refused."""
+    write_atomic(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def left_out_groups(sweep: Sweep) -> list[dict[str, Any]]:
+    """Return the runs that do not count, grouped by state and reason, the largest group first."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for _, run in sweep.left_out.fillna({"reason": ""}).iterrows():
+        groups.setdefault((run["state"], run["reason"]), []).append(run["run"])
+    rows = [{"state": state, "reason": reason, "runs": names} for (state, reason), names in groups.items()]
+    return sorted(rows, key=lambda row: -len(row["runs"]))
+
+
+def left_out_sentence(sweep: Sweep) -> str | None:
+    """Return how many runs do not count, by state, or None where all do."""
+    counts = Counter(sweep.left_out["state"])
+    if not counts:
+        return None
+    told = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    return f"{counts.total()} of {len(sweep.runs)} runs are left out ({told})."
+
+
+def picture(path: Path, alt: str, title: str, caption: str, photo: bool = False) -> dict[str, str]:
+    """Return a picture as the template needs it. A photo is packed as JPEG, which is a tenth of the PNG."""
+    content, kind = path.read_bytes(), "png"
+    if photo:
+        packed = io.BytesIO()
+        with Image.open(path) as image:
+            image.convert("RGB").save(packed, "JPEG", quality=88)
+        content, kind = packed.getvalue(), "jpeg"
+    address = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return {"src": address, "alt": alt, "title": title, "caption": caption}
+
+
+def write_html(
+    path: Path,
+    sweep: Sweep,
+    comparison: Comparison,
+    content: dict[str, Any],
+    figures: list[dict[str, str]],
+    grid: dict[str, str] | None,
+    best: str,
+    commands: list[str],
+) -> None:
+    """Write the report. Everything that runs or users named is escaped by the template."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    shown = columns(comparison.target)
+    text = environment.get_template(TEMPLATE).render(
+        report=content,
+        table=_table(comparison.strategies, shown),
+        recipes=_table(comparison.recipes, _of_recipes(shown)),
+        runs=_runs(sweep, comparison),
+        best=best,
+        figures=figures,
+        grid=grid,
+        left_out=left_out_groups(sweep),
+        commands=commands,
+        sweep_text=sweep.text,
+        finished=len(sweep.finished),
+        started=len(sweep.runs),
+    )
+    write_atomic(path, text)
+
+
+def _of_recipes(shown: list[Column]) -> list[Column]:
+    """Return the columns for the table of all recipes, which says of each whether val chose it."""
+    unneeded = ("Runs", "Recipe chosen on val")
+    recipe = Column("Recipe", lambda row: f"{row['recipe']}{' ← chosen' if row['chosen'] else ''}", number=False)
+    return [shown[0], recipe, *(column for column in shown[1:] if column.heading not in unneeded)]
+
+
+def _table(table: pd.DataFrame, shown: list[Column]) -> dict[str, Any]:
+    """Return a table of text with what the template needs to set it."""
+    return {
+        "headings": [(column.heading, column.number) for column in shown],
+        "rows": [
+            {"colour": colour(strategy), "chosen": bool(chosen), "cells": row}
+            for strategy, chosen, row in zip(table["strategy"], table["chosen"], cells(table, shown), strict=True)
+        ],
+        "numbers": [column.number for column in shown],
+    }
+
+
+def _runs(sweep: Sweep, comparison: Comparison) -> list[list[str]]:
+    """Return every finished run as text: name, strategy, recipe, seed, val, test, training time."""
+    names = dict(zip(comparison.recipes["key"], comparison.recipes["recipe"], strict=True))
+    order = {key: index for index, key in enumerate(comparison.recipes["key"])}
+    runs = sweep.finished.assign(order=sweep.finished["recipe"].map(order)).sort_values(["order", "seed", "run"])
+    return [
+        [
+            str(run["run"]),
+            str(run["strategy"]),
+            names[run["recipe"]],
+            NONE if pd.isna(run["seed"]) else f"{run['seed']:.0f}",
+            percent(run["best/val_accuracy"]),
+            percent(run["test/accuracy"]),
+            duration(run["train_seconds"]),
+        ]
+        for _, run in runs.iterrows()
+    ]

@@ -1,0 +1,329 @@
+"""The comparison table: per strategy the recipe that val chose over seeds, and what test then said of it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.frames import Sweep
+from analysis.recipes import choose, in_order, unlike
+from analysis.stats import mean, sd, wilson_over_seeds
+from finetune.record import write_atomic, write_table
+
+NONE = "–"  # what people read where there is nothing to tell
+
+# The columns of comparison.csv and report.json. Accuracies and shares are fractions in [0, 1].
+COLUMNS = {
+    "strategy": "what trains, and when",
+    "recipe": "the fields that tell this recipe from the others of its strategy",
+    "lr": "the head's learning rate",
+    "chosen": "whether val chose this recipe for its strategy",
+    "runs": "finished runs of the strategy, all recipes",
+    "recipes": "recipes of the strategy with a finished run",
+    "seeds": "finished runs of this recipe, one a seed; every mean is over these",
+    "val_accuracy_mean": "val accuracy at each run's best epoch, mean over seeds; this chooses the recipe",
+    "test_accuracy_mean": "test accuracy, mean over seeds",
+    "test_accuracy_sd": "standard deviation of test accuracy over seeds; empty for one seed",
+    "test_accuracy_min": "test accuracy of the worst seed",
+    "test_accuracy_max": "test accuracy of the best seed",
+    "test_accuracy_low": "lower end of the 95% Wilson interval of that mean, each test picture counted once",
+    "test_accuracy_high": "upper end of that interval",
+    "test_pictures": "pictures in the test set",
+    "macro_f1_mean": "mean over classes of F1 on test, mean over seeds",
+    "train_seconds_mean": "training time of a run, val included, mean over seeds",
+    "epochs_mean": "epochs trained, mean over seeds",
+    "target_accuracy": "the val accuracy of the next two columns",
+    "epochs_to_target_median": "epochs until val accuracy reached it, median over seeds; empty if most never did",
+    "seeds_reaching_target": "seeds that reached it",
+    "compute_saved": "computed share of training FLOPs saved against training every block from the first epoch on",
+    "time_saved": "measured share of training seconds saved against the recipe chosen for full; empty without one",
+    "trainable_parameters": "parameters that train in the last epoch, head included",
+    "total_parameters": "all parameters, head included",
+    "frozen_block_share": "share of the backbone's blocks frozen, mean over epochs",
+    "frozen_parameter_share": "share of the backbone's parameters frozen, mean over epochs",
+    "frozen_flop_share": "share of the backbone's forward FLOPs in frozen blocks, mean over epochs",
+}
+
+
+COUNTS = (
+    "runs",
+    "recipes",
+    "seeds",
+    "test_pictures",
+    "seeds_reaching_target",
+    "trainable_parameters",
+    "total_parameters",
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the tables say.
+
+    Attributes:
+        strategies: one row a strategy, the recipe that val chose; COLUMNS, and `key`, the whole recipe.
+        recipes: one row a recipe, chosen or not; the same columns.
+        target: the val accuracy to reach.
+        notes: what a reader must know of the choice, one sentence each.
+    """
+
+    strategies: pd.DataFrame
+    recipes: pd.DataFrame
+    target: float
+    notes: tuple[str, ...]
+
+
+def compare(sweep: Sweep, target: float = 0.8) -> Comparison:
+    """Choose a recipe for each strategy on val, then read its test results."""
+    finished = sweep.finished
+    chosen, notes = choose(finished)
+    reached = epochs_to_target(finished, sweep.epochs, target)
+    pictures = test_pictures(sweep)
+    rows = []
+    for _, recipe in chosen.iterrows():
+        runs = finished[finished["recipe"] == recipe["recipe"]]
+        same_strategy = finished["strategy"] == recipe["strategy"]
+        rows.append(
+            {
+                "key": recipe["recipe"],
+                "strategy": recipe["strategy"],
+                "recipe": recipe["label"],
+                "chosen": bool(recipe["chosen"]),
+                "runs": int(same_strategy.sum()),
+                "recipes": int((chosen["strategy"] == recipe["strategy"]).sum()),
+                "target_accuracy": target,
+                **_over_seeds(runs, reached.loc[runs.index], pictures),
+            }
+        )
+    recipes = pd.DataFrame(rows)
+    full = recipes[(recipes["strategy"] == "full") & recipes["chosen"]]["train_seconds_mean"]
+    recipes["time_saved"] = 1 - recipes["train_seconds_mean"] / (full.iloc[0] if len(full) else np.nan)
+    order = {name: index for index, name in enumerate(in_order(recipes["strategy"]))}
+    recipes["order"] = recipes["strategy"].map(order)
+    recipes = recipes.sort_values(["order", "lr", "recipe", "key"], ignore_index=True)[["key", *COLUMNS]]
+    strategies = recipes[recipes["chosen"]].reset_index(drop=True)
+    return Comparison(strategies, recipes, target, (*notes, *_unfair(strategies), *_missing(sweep)))
+
+
+def chosen_runs(sweep: Sweep, comparison: Comparison) -> pd.DataFrame:
+    """Return the finished runs of the chosen recipes."""
+    finished = sweep.finished
+    return finished[finished["recipe"].isin(comparison.strategies["key"])]
+
+
+def best_run(sweep: Sweep, comparison: Comparison) -> pd.Series:
+    """Return the chosen recipes' run with the highest val accuracy; ties go to the lower val loss, then the name."""
+    runs = chosen_runs(sweep, comparison).sort_values(
+        ["best/val_accuracy", "best/val_loss", "run"], ascending=[False, True, True]
+    )
+    return runs.iloc[0]
+
+
+def epochs_to_target(finished: pd.DataFrame, epochs: pd.DataFrame, target: float) -> pd.Series:
+    """Return for each finished run the epochs until val accuracy reached `target`, infinity where it never did."""
+    if target == 0.8:  # the run itself has said so
+        return finished["epochs_to_80"].fillna(np.inf)
+    reached = epochs[epochs["val/accuracy"] >= target].groupby("run")["epoch"].min()
+    return finished["run"].map(reached).astype(float).fillna(np.inf)
+
+
+def test_pictures(sweep: Sweep) -> int | None:
+    """Return the size of the test set, or None where no run tells it."""
+    column = "provenance/splits/test"
+    if column not in sweep.finished:
+        return None
+    counts = pd.to_numeric(sweep.finished[column], errors="coerce").dropna()
+    # Runs of one data set agree. Were one to differ, the smallest gives the widest, the honest interval.
+    return int(counts.min()) if len(counts) and counts.min() > 0 else None
+
+
+def _over_seeds(runs: pd.DataFrame, reached: pd.Series, pictures: int | None) -> dict[str, Any]:
+    """Return what the runs of one recipe say together."""
+    accuracies = sorted(runs["test/accuracy"])  # sorted, so that sums do not depend on the order of rows
+    interval = wilson_over_seeds(accuracies, pictures) if pictures else (np.nan, np.nan)
+    deviation = sd(accuracies)
+    median = float(np.median(reached))  # a run that never got there counts as later than all others
+    return {
+        "lr": runs["lr"].iloc[0],
+        "seeds": len(runs),
+        "val_accuracy_mean": mean(sorted(runs["best/val_accuracy"])),
+        "test_accuracy_mean": mean(accuracies),
+        "test_accuracy_sd": np.nan if deviation is None else deviation,
+        "test_accuracy_min": accuracies[0],
+        "test_accuracy_max": accuracies[-1],
+        "test_accuracy_low": interval[0],
+        "test_accuracy_high": interval[1],
+        "test_pictures": np.nan if pictures is None else pictures,
+        "macro_f1_mean": runs["test/macro_f1"].mean(),
+        "train_seconds_mean": runs["train_seconds"].mean(),
+        "epochs_mean": runs["epochs"].mean(),
+        "epochs_to_target_median": median if np.isfinite(median) else np.nan,
+        "seeds_reaching_target": int(np.isfinite(reached).sum()),
+        "compute_saved": (1 - runs["train_gflops"] / runs["full_gflops"]).mean(),
+        "trainable_parameters": runs["trainable_parameters"].mean(),
+        "total_parameters": runs["total_parameters"].mean(),
+        "frozen_block_share": runs["frozen/block_share"].mean(),
+        "frozen_parameter_share": runs["frozen/parameter_share"].mean(),
+        "frozen_flop_share": runs["frozen/flop_share"].mean(),
+    }
+
+
+def _unfair(strategies: pd.DataFrame) -> list[str]:
+    """Return a sentence where the chosen recipes differ in more than what a strategy is."""
+    differing = unlike(dict(zip(strategies["strategy"], strategies["key"], strict=True)))
+    told = [
+        f"{name} ({', '.join(f'{strategy} {value}' for strategy, value in values.items())})"
+        for name, values in differing.items()
+    ]
+    return [f"The chosen recipes differ in more than strategy, schedule and rates: {'; '.join(told)}."] if told else []
+
+
+def _missing(sweep: Sweep) -> list[str]:
+    """Return a sentence for each strategy that was tried and has no finished run."""
+    tried, finished = sweep.runs.dropna(subset=["strategy"]), set(sweep.finished["strategy"])
+    return [
+        f"{strategy} is not in the table: none of its {(tried['strategy'] == strategy).sum()} runs is finished."
+        for strategy in in_order(tried["strategy"])
+        if strategy not in finished
+    ]
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return 0.871 as "87.1%"."""
+    return NONE if pd.isna(share) else f"{share:.{digits}%}"
+
+
+def interval(low: float, high: float) -> str:
+    """Return an interval of accuracies as "83.1–90.2%"."""
+    return NONE if pd.isna(low) or pd.isna(high) else f"{low * 100:.1f}–{high * 100:.1f}%"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: "42 s", "12.5 min", "3.1 h"."""
+    if math.isnan(seconds):
+        return NONE
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def quantity(number: float) -> str:
+    """Return 20190000 as "20.2 M"."""
+    if math.isnan(number):
+        return NONE
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"
+
+
+def _spread(row: "pd.Series[Any]") -> str:
+    """Return the deviation over seeds in points, or what one run alone can say."""
+    if row["seeds"] > 1:
+        return f"± {row['test_accuracy_sd'] * 100:.1f}"
+    bounds = interval(row["test_accuracy_low"], row["test_accuracy_high"])
+    return f"one run: {bounds}" if bounds != NONE else "one run"
+
+
+def _to_target(row: "pd.Series[Any]") -> str:
+    """Return the epochs to the target, and how many seeds got there where not all did."""
+    reaching, seeds = row["seeds_reaching_target"], row["seeds"]
+    if not reaching:
+        return "never"
+    among = "" if reaching == seeds else f"{reaching} of {seeds} seeds"
+    median = row["epochs_to_target_median"]
+    if pd.isna(median):
+        return among
+    return f"{median:g} ({among})" if among else f"{median:g}"
+
+
+def _frozen(row: "pd.Series[Any]") -> str:
+    """Return the frozen share counted in the three ways that people mean."""
+    return " / ".join(percent(row[f"frozen_{what}_share"], 0) for what in ("block", "parameter", "flop"))
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column as people read it: heading, cells, whether they are numbers, whether a narrow table has it."""
+
+    heading: str
+    cell: "Callable[[pd.Series[Any]], str]"
+    number: bool = True
+    brief: bool = False
+
+
+def columns(target: float) -> list[Column]:
+    """Return the columns that people read."""
+    return [
+        Column("Strategy", lambda row: str(row["strategy"]), number=False, brief=True),
+        Column("Recipe chosen on val", lambda row: str(row["recipe"]), number=False, brief=True),
+        Column("Test", lambda row: percent(row["test_accuracy_mean"]), brief=True),
+        Column("Spread over seeds", _spread, brief=True),
+        Column("95% interval", lambda row: interval(row["test_accuracy_low"], row["test_accuracy_high"]), brief=True),
+        Column("Seeds", lambda row: f"{row['seeds']}", brief=True),
+        Column("Val", lambda row: percent(row["val_accuracy_mean"]), brief=True),
+        Column("Macro-F1", lambda row: percent(row["macro_f1_mean"])),
+        Column("Runs", lambda row: f"{row['runs']}"),
+        Column("Training time", lambda row: duration(row["train_seconds_mean"]), brief=True),
+        Column("Time saved", lambda row: percent(row["time_saved"], 0), brief=True),
+        Column("Compute saved", lambda row: percent(row["compute_saved"], 0), brief=True),
+        Column(f"Epochs to {target:.0%} val" if target * 100 % 1 == 0 else f"Epochs to {target:.1%} val", _to_target),
+        Column("Trainable parameters", lambda row: quantity(row["trainable_parameters"])),
+        Column("Frozen: blocks / parameters / FLOPs", _frozen),
+    ]
+
+
+def cells(table: pd.DataFrame, shown: list[Column]) -> list[list[str]]:
+    """Return the table as text, (rows, columns)."""
+    return [[column.cell(row) for column in shown] for _, row in table.iterrows()]
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return COLUMNS of each row as plain values, counts whole, None where there is nothing to tell."""
+    rows = [{name: plain(value) for name, value in row.items()} for row in table[list(COLUMNS)].to_dict("records")]
+    return [
+        {str(name): round(value) if name in COUNTS and value is not None else value for name, value in row.items()}
+        for row in rows
+    ]
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write COLUMNS with raw fractions and seconds; an empty cell where there is nothing to tell."""
+    write_table(path, list(COLUMNS), [[safe_cell(value) for value in row.values()] for row in records(table)])
+
+
+def write_markdown(path: Path, table: pd.DataFrame, target: float, notes: list[str]) -> None:
+    """Write the table as people read it, with per cent, and the notes below."""
+    write_atomic(
+        path, markdown(table, columns(target)) + "".join(f"\n- {_markdown_text(note)}" for note in notes) + "\n"
+    )
+
+
+def markdown(table: pd.DataFrame, shown: list[Column]) -> str:
+    """Return a Markdown table."""
+    lines = [[column.heading for column in shown], ["--:" if column.number else ":--" for column in shown]]
+    lines += [[_markdown_text(cell) for cell in row] for row in cells(table, shown)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _markdown_text(text: str) -> str:
+    """Keep a name from ending its cell, or from being read as markup."""
+    for sign in "\\|`*_<>[]":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def plain(value: Any) -> Any:
+    """Return a value of a frame as a plain Python value, None where there is none."""
+    if value is None or (isinstance(value, float | np.floating) and not np.isfinite(value)) or value is pd.NA:
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def safe_cell(value: Any) -> Any:
+    """Keep a spreadsheet from reading a text as a formula (OWASP, "CSV Injection"): a quotation mark goes before it."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -1,0 +1,78 @@
+"""One run from the command line: `python -m finetune --data DIR --strategy head --lr 1e-3`."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from finetune import record
+from finetune.claim import TakenError
+from finetune.config import resolve, run_id
+from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, TrainingError, UserError
+from finetune.flags import add_fields, fail, parse_flags
+
+RUNS = Path("runs/single")  # beside the folders of sweeps
+
+
+def main(arguments: list[str]) -> int:
+    """Run one config to its end and return the exit code (see errors.py)."""
+    parser = argparse.ArgumentParser(
+        "python -m finetune", description="Fine-tune a network on a folder of pictures.", allow_abbrev=False
+    )
+    parser.add_argument("--run-dir", type=Path, help=f"where the run goes (default: {RUNS}/<strategy>-<hash>)")
+    add_fields(parser)
+    try:
+        known, config = parse_flags(parser, arguments)
+        # Only now torch, which takes seconds to import: a fault in a flag is told at once.
+        from finetune.preflight import identify
+        from finetune.run import run
+
+        run_dir = known.run_dir or RUNS / run_id(config, *identify(resolve(config)))
+        if (run_dir / record.SUMMARY).exists():
+            print(f"{run_dir} is finished; nothing to do")
+            return 0
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        with _Bar(sys.stderr.isatty()) as bar:
+            run(config, run_dir, on_progress=bar.tell, log=lambda line: bar.log(run_dir, line))
+    except (UserError, TakenError) as error:
+        return fail(error, EXIT_BAD_INPUT)
+    except TrainingError as error:
+        return fail(error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last finished epoch", file=sys.stderr)
+        return 128 + signal.SIGINT
+    print(f"see {run_dir}")
+    return 0
+
+
+class _Bar:
+    """A progress bar on a terminal, nothing elsewhere; log lines go above it and into the run's log file."""
+
+    def __init__(self, visible: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True), disable=not visible)
+        self._task = self._progress.add_task("start", total=None)
+
+    def __enter__(self) -> "_Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def tell(self, progress: dict[str, Any]) -> None:
+        text = f"{progress['phase']} epoch {progress['epoch']:.1f}/{progress['epochs']}"
+        self._progress.update(self._task, description=text, completed=progress["epoch"], total=progress["epochs"])
+
+    def log(self, run_dir: Path, line: str) -> None:
+        print(line, flush=True)
+        with (run_dir / record.LOG).open("a") as file:
+            file.write(line + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

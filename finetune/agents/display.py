@@ -1,0 +1,101 @@
+"""What an agent shows before and after its runs: the plan as a table, the state of the sweep, the summary."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from finetune import record
+from finetune.agents import plan
+from finetune.agents.plan import Plan, PlannedRun
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def varying(todo: Plan) -> list[str]:
+    """Return the fields, other than the strategy, that differ between the runs of a sweep as it gives them."""
+    fields = [name for name in todo.sweep.spec["parameters"] if name != "strategy"]
+    return [name for name in fields if len({str(getattr(run.given, name)) for run in todo.runs}) > 1]
+
+
+def text(value: Any) -> str:
+    """Return a config's value, short enough for a table."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(text(item) for item in value) + "]"
+    return "" if value is None else str(value)
+
+
+def label(run: PlannedRun, fields: Sequence[str]) -> str:
+    """Return what tells a run from its neighbours, such as `head-ab12cd34 lr 0.003 seed 1`."""
+    given = [f"{name} {text(getattr(run.config, name))}" for name in fields if getattr(run.config, name) is not None]
+    return " ".join([run.id, *given])
+
+
+def show_plan(todo: Plan) -> None:
+    """Print the runs of a sweep, the points that collapsed and why, and the counts."""
+    fields = varying(todo)
+    table = Table("run", "strategy", *fields, "state", title=f"{todo.sweep.source} -> {todo.sweep.folder}")
+    for run in todo.runs:
+        table.add_row(
+            run.id, run.config.strategy, *(text(getattr(run.config, name)) for name in fields), plan.state_of(run)[0]
+        )
+    if todo.runs:
+        console.print(table)
+    reasons = Counter(reason for _, reason in todo.collapsed)
+    for reason, number in reasons.items():
+        merged = [name for name, why in todo.collapsed if why == reason]
+        named = ", ".join(dict.fromkeys(merged[:3])) + (", ..." if len(set(merged)) > 3 else "")
+        console.print(f"{_count(number, 'point')} collapsed: {reason} ({named})")
+    console.print(_counts(todo))
+
+
+def show_start(todo: Plan, retry_failed: bool) -> None:
+    """Print what there is and what is going to be done."""
+    console.print(f"{todo.sweep.folder}: {_counts(todo)}")
+    if not retry_failed:
+        for run in todo.runs:
+            state, reason = plan.state_of(run)
+            if state == "failed":
+                console.print(f"failed before, not started again: {_failure(run, reason)}")
+
+
+def show_end(todo: Plan, broken: Sequence[str], stopped: bool) -> bool:
+    """Print the summary and the command to type next; return whether a run failed."""
+    states = plan.states(todo)
+    failed = [run for run in todo.runs if plan.state_of(run)[0] == "failed" or run.id in broken]
+    left = len(todo.runs) - states["finished"] - states["failed"] + max(todo.cap - todo.points, 0)
+    parts = [f"{states['finished']} finished", f"{len(failed)} failed", f"{left} left"]
+    if states["running"]:
+        parts.append(f"{states['running']} of them run by another agent")
+    console.print(f"{'stopped' if stopped else 'done'}: {', '.join(parts)}")
+    again = f"python agent.py {todo.sweep.folder}"
+    if states["failed"]:
+        console.print(f"failed runs are started again by: {again} --retry-failed")
+    if left:
+        console.print(f"go on with: {again}")
+    if states["finished"]:
+        console.print(f"compare the runs with: make analysis SWEEP={todo.sweep.folder}")
+    return bool(failed)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _counts(todo: Plan) -> str:
+    """Return such as `20 points, 18 runs: 12 finished, 6 to do`."""
+    states = plan.states(todo)
+    order = ("finished", "failed", "interrupted", "running", "to do")
+    parts = [f"{states[state]} {state}" for state in order if states[state]]
+    if todo.cap > todo.points:
+        parts.append(f"{todo.cap - todo.points} still to be chosen from the results")
+    points = f"{_count(todo.points, 'point')}, " if todo.collapsed else ""
+    return f"{points}{_count(len(todo.runs), 'run')}" + (f": {', '.join(parts)}" if parts else "")
+
+
+def _failure(run: PlannedRun, reason: str) -> str:
+    return f"{run.id}: {reason}; log: {run.directory / record.LOG}"

@@ -1,0 +1,50 @@
+"""Hyperband: stop runs early that lag behind, by W&B's own rule, told to the run by a file in its directory.
+
+A schedule is never stopped before its last step has trained for an epoch: what it is for would not have begun.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetune import record
+from finetune.agents import plan, search
+from finetune.agents.plan import Plan, PlannedRun
+
+Told = tuple[
+    str, Mapping[str, Any], list[dict[str, Any]]
+]  # state, summary and history, as the search engine wants them
+
+
+def told(run: PlannedRun) -> Told:
+    """Return what the search engine is told of a run: state, summary, history.
+
+    Every row of the history also says, under the names of the summary, what the run would be worth if it ended here.
+    """
+    state = plan.state_of(run)[0]
+    rows, _ = record.read_history(run.directory)
+    for row in rows:
+        row |= {f"best/val_{name}": row[f"val/{name}"] for name in ("accuracy", "loss") if f"val/{name}" in row}
+    engine_state = {"finished": "finished", "failed": "failed", "interrupted": "killed"}.get(state, "running")
+    return engine_state, record.read_json(run.directory / record.SUMMARY) or {}, rows
+
+
+def is_due(todo: Plan, run: PlannedRun, seen: dict[str, int]) -> bool:
+    """Whether the run's history has grown since the last call, in a sweep that stops early; `seen` is kept up."""
+    history = run.directory / record.HISTORY
+    if "early_terminate" not in todo.sweep.spec or not history.exists():
+        return False
+    size = history.stat().st_size
+    has_grown = size > seen.get(run.id, 0)
+    seen[run.id] = size
+    return has_grown
+
+
+def consider(todo: Plan, run: PlannedRun) -> None:
+    """Tell a running run to stop if hyperband would stop it now and its schedule allows it."""
+    assert run.config.unfreeze is not None, "a planned run's config is resolved"
+    rows, _ = record.read_history(run.directory)
+    if not rows or not run.config.unfreeze[-1][0] < rows[-1]["epoch"] < run.config.epochs:
+        return
+    trials = [search.Trial(other.id, other.point, *told(other)) for other in todo.runs]
+    if run.id in search.to_stop(todo.sweep.spec, trials):
+        record.write_atomic(run.directory / record.STOP, f"hyperband, after {rows[-1]['epoch']} epochs\n")

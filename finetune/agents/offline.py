@@ -1,0 +1,191 @@
+"""The loop of an agent that needs no server: take the next run that is to do, start its process, tell how it went.
+
+Which runs are left is read from the run directories before each start, and the run's own process claims its
+directory; so any number of agents, on any number of machines that share the folder, work side by side.
+"""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerContext
+
+from finetune import record
+from finetune.agents import display, early_stop, plan, progress, search, workers
+from finetune.agents.code import Code
+from finetune.agents.plan import Plan, PlannedRun
+from finetune.agents.workers import Worker
+from finetune.errors import EXIT_FAILED
+
+POLL_SECONDS = 0.2
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM came before any run was started.
+
+    Attributes:
+        signal: its number.
+    """
+
+    def __init__(self, signal: int) -> None:
+        self.signal = signal
+
+
+def interrupt(number: int, frame: object) -> None:  # noqa: ARG001  (the signature of a signal handler)
+    """Raise Interrupted: the handler of both signals until runs are started."""
+    raise Interrupted(number)
+
+
+@dataclass
+class Stop:
+    """The signals the agent has received: the first lets runs save and end, the second ends them at once."""
+
+    count: int = 0
+    signal: int = 0
+
+
+@dataclass
+class Session:
+    """What this agent has done so far.
+
+    Attributes:
+        running: slot -> the run in it and its process.
+        tried: ids of the runs it need not look at again.
+        done: ids of the runs it has finished.
+        broken: ids of the runs that failed or were killed in its hands.
+        started: how many runs it has started that no other agent had.
+    """
+
+    running: dict[int, tuple[PlannedRun, Worker]] = field(default_factory=dict)
+    tried: set[str] = field(default_factory=set)
+    done: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    started: int = 0
+
+
+def run_sweep(todo: Plan, code: Code, agents: int = 1, count: int | None = None, retry_failed: bool = False) -> int:
+    """Run what is left of a sweep and return the exit code: 0, 1 if a run failed, 130 or 143 after a signal.
+
+    Args:
+        agents: how many runs go side by side.
+        count: how many runs to start at most.
+        retry_failed: start those again that failed in an earlier session.
+
+    Raises:
+        UserError: the sweep's folder holds runs on other data; nothing was started.
+    """
+    plan.store(todo)
+    display.show_start(todo, retry_failed)
+    session = Session()
+    wanted = sum(_wanted(run, retry_failed) for run in todo.runs)
+    if wanted or todo.cap > todo.points:
+        code.prepare(todo.to_prepare)
+        context = workers.start_server(code.preload)
+        with _signals_noted() as stop, progress.shown(todo, agents, wanted) as shown:
+            _loop(todo, session, stop, shown, context, code, agents, count, retry_failed)
+        if stop.count:
+            display.show_end(todo, session.broken, stopped=True)
+            return 128 + stop.signal
+    failed = display.show_end(todo, session.broken, stopped=False)
+    return EXIT_FAILED if failed else 0
+
+
+@contextlib.contextmanager
+def _signals_noted() -> Iterator[Stop]:
+    """Count SIGINT and SIGTERM instead of ending."""
+    stop = Stop()
+
+    def note(number: int, frame: object) -> None:  # noqa: ARG001  (the signature of a signal handler)
+        stop.count += 1
+        stop.signal = stop.signal or number
+
+    before = {number: signal.signal(number, note) for number in workers.SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _loop(
+    todo: Plan,
+    session: Session,
+    stop: Stop,
+    shown: progress.Progress,
+    context: ForkServerContext,
+    code: Code,
+    agents: int,
+    count: int | None,
+    retry_failed: bool,
+) -> None:
+    """Keep the slots filled until nothing is left, or a signal came and the last run has ended."""
+    handled = 0  # signals passed on
+    seen: dict[str, int] = {}  # run -> size of its history when early stopping was last considered
+    while True:
+        while len(session.running) < agents and not stop.count and (count is None or session.started < count):
+            run = _next(todo, session, retry_failed)
+            if run is None:
+                break
+            slot = min(set(range(agents)) - session.running.keys())
+            worker = workers.start(context, code.run, run.config, run.directory, slot, agents)
+            session.running[slot] = run, worker
+            session.tried.add(run.id)
+            session.started += 1
+            shown.started(slot, run)
+        if not session.running:
+            return
+        workers.wait([worker for _, worker in session.running.values()], POLL_SECONDS)
+        if stop.count > handled:
+            handled = stop.count
+            shown.say(
+                "stopping: runs save and end; the same signal again ends them at once" if handled == 1 else "ending now"
+            )
+            for _, worker in session.running.values():
+                workers.terminate(worker) if handled == 1 else workers.kill(worker)
+        for slot, (run, worker) in list(session.running.items()):
+            workers.read_progress(worker)
+            if worker.process.exitcode is None:
+                shown.running(slot, run, worker.progress)
+                if early_stop.is_due(todo, run, seen):
+                    early_stop.consider(todo, run)
+            else:
+                del session.running[slot]
+                _ended(session, stop, shown, slot, run, worker)
+
+
+def _wanted(run: PlannedRun, retry_failed: bool) -> bool:
+    state = plan.state_of(run)[0]
+    return state in ("to do", "interrupted") or (state == "failed" and retry_failed)
+
+
+def _next(todo: Plan, session: Session, retry_failed: bool) -> PlannedRun | None:
+    """Return the next run to start; a Bayesian search is asked for more once all it has asked for are taken."""
+    while True:
+        if todo.cap:
+            plan.add_trials(todo)
+        for run in todo.runs:
+            if run.id not in session.tried and _wanted(run, retry_failed):
+                return run
+        if todo.points >= todo.cap:
+            return None
+        _propose(todo)
+
+
+def _propose(todo: Plan) -> None:
+    """Ask the search for one more point, given all that is known of the runs, and note it for all agents."""
+    folder, spec = todo.sweep.folder, todo.sweep.spec
+    number = len(plan.read_trials(folder))
+    trials = [search.Trial(run.id, run.point, *early_stop.told(run)) for run in todo.runs]
+    plan.note_trial(folder, number, search.propose(spec, folder.name, number, trials))
+
+
+def _ended(session: Session, stop: Stop, shown: progress.Progress, slot: int, run: PlannedRun, worker: Worker) -> None:
+    """Note and tell how a run ended."""
+    state, reason = workers.outcome(worker)
+    if state == "taken":
+        session.started -= 1
+    elif state == "finished":
+        session.done.append(run.id)
+    elif not (state == "killed" and stop.count):
+        session.broken.append(run.id)
+    shown.ended(slot, run, state, reason, record.read_json(run.directory / record.SUMMARY) or {})

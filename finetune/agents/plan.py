@@ -1,0 +1,250 @@
+"""Sweep file -> the runs it asks for, each with its config and directory; points that are the same run are one run."""
+
+import json
+import os
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetune import claim, record
+from finetune.agents import search
+from finetune.agents.search import Point
+from finetune.agents.sweepfile import PLAN, Sweep
+from finetune.config import PLACES, Config, parse_config, resolve, run_id, with_absolute_paths
+from finetune.errors import ConfigError, UserError
+
+Identify = Callable[[Config], tuple[str, str]]  # config -> (data fingerprint, weights hash)
+
+TRIALS = "trials"  # folder beside the run directories: the points that Bayesian search has asked for, numbered
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of the sweep.
+
+    Attributes:
+        id: the name of its directory.
+        config: resolved, with absolute paths.
+        given: the config as the sweep asks for it, before `resolve`.
+    """
+
+    id: str
+    config: Config
+    given: Config
+    point: Point
+    directory: Path
+    data_fingerprint: str
+
+
+@dataclass
+class Plan:
+    """The runs of a sweep.
+
+    Attributes:
+        points: how many points of the sweep became these runs.
+        collapsed: (id of the run, why this point is that run), one for every point that added no run.
+        cap: the number of points a Bayesian search may ask for, 0 for other methods: they ask for all at once.
+        to_prepare: configs whose data and weights cover those of all runs.
+    """
+
+    sweep: Sweep
+    identify: Identify
+    runs: list[PlannedRun] = field(default_factory=list)
+    points: int = 0
+    collapsed: list[tuple[str, str]] = field(default_factory=list)
+    cap: int = 0
+    to_prepare: list[Config] = field(default_factory=list)
+
+
+def make_plan(sweep: Sweep, count: int | None, identify: Identify) -> Plan:
+    """Return the runs of a sweep; reads run directories, writes nothing.
+
+    Args:
+        count: how many points to ask a random or Bayesian search for where the file has no `run_cap`.
+        identify: data and weights of a config -> what they are.
+
+    Raises:
+        UserError: with all faults of all points, or what is wrong with data or weights.
+    """
+    spec, name, method = sweep.spec, sweep.folder.name, sweep.spec["method"]
+    cap = spec.get("run_cap") or count
+    if method == "grid":
+        points = search.grid(spec)[: spec.get("run_cap")]
+        configs = _check(points, sweep)
+    elif not cap:
+        raise UserError(
+            f"{sweep.source}: a {method} search has no end of its own: add `run_cap: 20`, or give --count 20"
+        )
+    elif method == "random":
+        points = [search.draw(spec, name, number) for number in range(cap)]
+        configs = _check(points, sweep)
+    else:
+        points = [point for point in read_trials(sweep.folder) if fits(spec, point)]
+        configs = _check([*points, *search.probes(spec, name)], sweep)
+    plan = Plan(sweep, identify, cap=cap if method == "bayes" and cap else 0)
+    plan.to_prepare = _check_places(configs, identify)
+    for point in points:
+        add(plan, point)
+    return plan
+
+
+def add(plan: Plan, point: Point) -> PlannedRun | None:
+    """Add a checked point to the plan and return its run, or None if that run is in the plan already."""
+    given = parse_config(point, str(plan.sweep.source))
+    config = with_absolute_paths(resolve(given))
+    data, weights = plan.identify(config)
+    name = run_id(config, data, weights)
+    plan.points += 1
+    same = next((run for run in plan.runs if run.id == name), None)
+    if same is not None:
+        plan.collapsed.append((name, why_same(same.given, given)))
+        return None
+    run = PlannedRun(name, config, given, point, plan.sweep.folder / name, data)
+    plan.runs.append(run)
+    return run
+
+
+def _check(points: Iterable[Point], sweep: Sweep) -> list[Config]:
+    """Return the points' configs, or raise ConfigError with all faults of all points, each told once."""
+    configs, faults = [], {}
+    for point in points:
+        try:
+            configs.append(parse_config(point, str(sweep.source)))
+        except ConfigError as error:
+            faults.update(dict.fromkeys(error.faults))
+    if faults:
+        raise ConfigError(faults, str(sweep.source))
+    return configs
+
+
+def _check_places(configs: Iterable[Config], identify: Identify) -> list[Config]:
+    """Return one config for each combination of data and weights, all of them found good."""
+    firsts: dict[tuple[object, ...], Config] = {}
+    for config in map(resolve, configs):
+        firsts.setdefault((config.data, config.backbone, config.weights, config.image_px, config.split_seed), config)
+    faults: dict[str, UserError] = {}
+    for config in firsts.values():
+        try:
+            identify(with_absolute_paths(config))
+        except UserError as error:
+            faults.setdefault(str(error), error)
+    if len(faults) == 1:
+        raise next(iter(faults.values()))
+    if faults:
+        raise UserError("\n".join(faults))
+    return [with_absolute_paths(config) for config in firsts.values()]
+
+
+def why_same(kept: Config, other: Config) -> str:
+    """Say in words why two different configs are the same run."""
+    fields = [name for name in Config.model_fields if getattr(kept, name) != getattr(other, name)]
+    result = resolve(other)
+    if "strategy" in fields:
+        rest = [f"{name} {getattr(other, name)}" for name in ("unfreeze", "weights") if name in fields]
+        return (
+            f"{' with '.join([other.strategy, ' and '.join(rest)] if rest else [other.strategy])} is {result.strategy}"
+        )
+    defaults = [name for name in fields if None in (getattr(kept, name), getattr(other, name))]
+    defaults = [name for name in defaults if getattr(result, name) in (getattr(kept, name), getattr(other, name))]
+    ignored = [name for name in fields if name not in defaults]
+    reasons = [f"{name} {getattr(result, name)} is the default" for name in defaults]
+    if set(ignored) <= set(PLACES) and other.strategy != "scratch":
+        reasons += [f"{name} changes no result" for name in ignored]
+    elif ignored:
+        reasons.append(f"{other.strategy} ignores {' and '.join(ignored)}")
+    return "; ".join(reasons) or "given twice"
+
+
+def state_of(run: PlannedRun) -> tuple[str, str]:
+    """Return the run's state (to do, running, finished, failed or interrupted) and the reason of a failure."""
+    state, reason = record.status(run.directory)
+    if state != "finished" and claim.is_alive(run.directory):
+        return "running", ""
+    if state in ("finished", "failed"):
+        return state, reason
+    return "interrupted" if claim.attempts(run.directory) else "to do", reason
+
+
+def states(plan: Plan) -> Counter[str]:
+    """Count the plan's runs by state."""
+    return Counter(state_of(run)[0] for run in plan.runs)
+
+
+def store(plan: Plan) -> None:
+    """Write the sweep as it is run, and what it asks for, beside its run directories.
+
+    Raises:
+        UserError: the folder holds runs on other data, which must not be compared with these.
+    """
+    folder = plan.sweep.folder
+    _refuse_other_data(plan)
+    folder.mkdir(parents=True, exist_ok=True)
+    record.write_atomic(folder / record.SWEEP, plan.sweep.text)
+    store_runs(plan)
+
+
+def store_runs(plan: Plan) -> None:
+    """Write the ids of the plan's runs; `at_least` says how many more a Bayesian search may still ask for."""
+    still = max(plan.cap - plan.points, 0)
+    record.write_json(
+        plan.sweep.folder / PLAN, {"runs": [run.id for run in plan.runs], "at_least": len(plan.runs) + still}
+    )
+
+
+def _refuse_other_data(plan: Plan) -> None:
+    folder = plan.sweep.folder
+    ours = {plan.identify(config)[0] for config in plan.to_prepare}
+    for run_dir in record.find_runs(folder) if folder.is_dir() else []:
+        config = record.read_config(run_dir)
+        theirs = config.get("provenance", {}).get("data_fingerprint")
+        if theirs not in ours:
+            raise UserError(
+                f"{folder} holds runs on other pictures, such as {run_dir.name} on {config.get('data')}; "
+                f"--name other keeps them apart"
+            )
+
+
+def read_trials(folder: Path) -> list[Point]:
+    """Return the points that Bayesian search has asked for so far, in their order."""
+    return [json.loads(path.read_text()) for path in sorted((folder / TRIALS).glob("[0-9]*.json"))]
+
+
+def note_trial(folder: Path, number: int, point: Point) -> None:
+    """Note `point` as trial `number`, unless another agent has just noted one under this number."""
+    (folder / TRIALS).mkdir(parents=True, exist_ok=True)
+    path = folder / TRIALS / f"{number:05d}.json"
+    draft = path.with_name(f".{uuid.uuid4().hex[:8]}.tmp")
+    draft.write_text(json.dumps(point) + "\n")
+    try:
+        os.link(draft, path)  # fails if the name exists: only one agent can note trial `number`
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def add_trials(plan: Plan) -> None:
+    """Add the points that this agent or another has noted since they were last added."""
+    noted = [point for point in read_trials(plan.sweep.folder) if fits(plan.sweep.spec, point)]
+    for point in noted[plan.points :]:
+        add(plan, point)
+    store_runs(plan)
+
+
+def fits(spec: dict[str, Any], point: Point) -> bool:
+    """Whether a point noted earlier lies in the space that the sweep file spans now."""
+    parameters = spec["parameters"]
+    if point.keys() != parameters.keys():
+        return False
+    for name, value in point.items():
+        parameter = parameters[name]
+        if "value" in parameter and parameter["value"] != value:
+            return False
+        if "values" in parameter and value not in parameter["values"]:
+            return False
+        if "min" in parameter and not parameter["min"] <= value <= parameter["max"]:
+            return False
+    return True

@@ -1,0 +1,135 @@
+"""What an agent shows while runs go on: bars on a terminal, else a line at each start and end."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from rich import progress as rich_progress
+
+from finetune import record
+from finetune.agents import display
+from finetune.agents.plan import Plan, PlannedRun
+from finetune.agents.time_left import Pace
+
+
+class Progress(Protocol):
+    """What the loop tells while runs go on."""
+
+    def started(self, slot: int, run: PlannedRun) -> None:
+        """A run's process has been started in a slot."""
+
+    def running(self, slot: int, run: PlannedRun, told: Mapping[str, Any]) -> None:
+        """What the run said last: epoch, epochs, val_accuracy, phase; called often, perhaps with nothing."""
+
+    def ended(self, slot: int, run: PlannedRun, state: str, reason: str, summary: Mapping[str, Any]) -> None:
+        """A run's process has ended: finished, failed, killed or taken by another agent."""
+
+    def say(self, line: str) -> None:
+        """Print a line between the others."""
+
+
+@contextlib.contextmanager
+def shown(todo: Plan, slots: int, wanted: int) -> Iterator[Progress]:
+    """Show progress: bars on a terminal, else a line at each start and end.
+
+    Args:
+        slots: how many runs go side by side.
+        wanted: how many of the planned runs are to do.
+    """
+    lines = Lines(todo, wanted)
+    if not sys.stdout.isatty():
+        yield lines
+        return
+    bars = Bars(todo, lines, slots)
+    with bars.bars:
+        yield bars
+
+
+class Lines:
+    """A line at the start and at the end of each run."""
+
+    def __init__(self, todo: Plan, wanted: int) -> None:
+        self._todo = todo
+        self._done = len(todo.runs) - wanted
+        self._started: dict[str, tuple[int, float]] = {}  # run -> its number, time.monotonic() at its start
+
+    def head(self, run: PlannedRun) -> str:
+        """Return such as `[3/20] partial-ab12cd34 lr 0.003 seed 1`."""
+        total = len(self._todo.runs) + max(self._todo.cap - self._todo.points, 0)
+        return f"[{min(self._started[run.id][0], total)}/{total}] {display.label(run, display.varying(self._todo))}"
+
+    def started(self, slot: int, run: PlannedRun) -> None:  # noqa: ARG002
+        self.number(run)
+        self.say(f"{self.head(run)} ...")
+
+    def number(self, run: PlannedRun) -> None:
+        """Give a run the next number."""
+        self._done += 1
+        self._started[run.id] = self._done, time.monotonic()
+
+    def running(self, slot: int, run: PlannedRun, told: Mapping[str, Any]) -> None:
+        """Say nothing: a log file shall stay short."""
+
+    def ended(self, slot: int, run: PlannedRun, state: str, reason: str, summary: Mapping[str, Any]) -> None:  # noqa: ARG002
+        seconds = time.monotonic() - self._started[run.id][1]
+        if state == "finished":
+            scores = [
+                f"{name} {100 * summary[key]:.1f}%"
+                for name, key in (("val", "best/val_accuracy"), ("test", "test/accuracy"))
+                if isinstance(summary.get(key), int | float)
+            ]
+            self.say(f"{self.head(run)} {' '.join(scores)} {seconds:.0f} s")
+        elif state == "taken":
+            self.say(f"{self.head(run)} {reason}")
+        else:
+            self.say(f"{self.head(run)} {state}: {reason}; log: {run.directory / record.LOG}")
+
+    def say(self, line: str) -> None:
+        display.console.print(line, markup=False)
+
+
+class Bars:
+    """A bar for the sweep and one for each slot, below the lines of the runs that have ended."""
+
+    def __init__(self, todo: Plan, lines: Lines, slots: int) -> None:
+        self._lines, self._slots = lines, slots
+        self._pace = Pace(todo)
+        columns = ("{task.description}", rich_progress.BarColumn(bar_width=24), "{task.fields[note]}")
+        self.bars = rich_progress.Progress(*columns, console=display.console, transient=True)
+        self._total = self.bars.add_task(str(todo.sweep.folder), total=1.0, note="")
+        self._tasks: dict[int, rich_progress.TaskID] = {}
+
+    def started(self, slot: int, run: PlannedRun) -> None:
+        self._lines.number(run)
+        self._pace.started(run)
+        self._tasks[slot] = self.bars.add_task(self._lines.head(run), total=1.0, note="starting")
+
+    def running(self, slot: int, run: PlannedRun, told: Mapping[str, Any]) -> None:
+        if not told:
+            return
+        self._pace.at(run, told["epoch"])
+        accuracy = told.get("val_accuracy")
+        val = "" if accuracy is None else f"val {100 * accuracy:.1f}%"
+        phase = "" if told["phase"] == "train" else told["phase"]
+        note = f"epoch {min(int(told['epoch']) + 1, told['epochs'])}/{told['epochs']} {val} {phase}"
+        self.bars.update(self._tasks[slot], completed=told["epoch"] / told["epochs"], note=note)
+        share, seconds = self._pace.left(self._slots)
+        left = "" if seconds is None else f"about {_duration(seconds)} left"
+        self.bars.update(self._total, completed=share, note=left)
+
+    def ended(self, slot: int, run: PlannedRun, state: str, reason: str, summary: Mapping[str, Any]) -> None:
+        self.bars.remove_task(self._tasks.pop(slot))
+        self._pace.ended(run)
+        self._lines.ended(slot, run, state, reason, summary)
+
+    def say(self, line: str) -> None:
+        self._lines.say(line)
+
+
+def _duration(seconds: float) -> str:
+    """Return such as `40 s`, `12 min` or `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,232 @@
+"""One process a run, from a fork server that has imported torch once and has never touched a GPU.
+
+A run's process is in a session of its own, so that Ctrl-C on the terminal reaches the agent alone; it writes to its
+log.txt; and it ends itself when the agent is gone, however the agent ended.
+"""
+
+import contextlib
+import importlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from finetune import claim, record
+from finetune.claim import TakenError
+from finetune.config import Config
+from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
+
+EXIT_TAKEN = 75  # EX_TEMPFAIL of sysexits.h: another process runs this run
+EXIT_TERMINATED = 128 + signal.SIGTERM
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass
+class Worker:
+    """A run's process, seen from the agent.
+
+    Attributes:
+        started: time.monotonic() at its start.
+        progress: what the run said last: epoch (finished, such as 2.35), epochs, val_accuracy, phase.
+    """
+
+    run_dir: Path
+    process: ForkServerProcess
+    pipe: Connection
+    started: float
+    progress: dict[str, Any] = field(default_factory=dict)
+
+
+def start_server(preload: list[str]) -> ForkServerContext:
+    """Start the fork server and return the context whose processes it makes."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(preload)
+    # Started with signals blocked, which its children inherit: neither a Ctrl-C nor a `kill` of the whole process
+    # group ends the server, or a run before it has its own handlers. The tracker comes first, as it unblocks them.
+    resource_tracker.ensure_running()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    kept = os.environ.get("PYTHONPATH")
+    # The server looks for the modules to preload on its own path, whatever directory the agent was started from.
+    root = str(Path(__file__).parents[2])
+    os.environ["PYTHONPATH"] = os.pathsep.join([root, kept] if kept else [root])
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        os.environ.pop("PYTHONPATH")
+        if kept is not None:
+            os.environ["PYTHONPATH"] = kept
+    return context
+
+
+def start(context: ForkServerContext, run: str, config: Config, run_dir: Path, slot: int, slots: int) -> Worker:
+    """Start the process of a run.
+
+    Args:
+        run: "module:function", see `Code`.
+        slot: which of the agent's `slots` it takes; decides its GPU, and its share of the cores.
+    """
+    receiver, sender = context.Pipe(duplex=False)
+    threads = max(1, (os.cpu_count() or 1) // slots)
+    process = context.Process(
+        target=_main, args=(run, config, run_dir.resolve(), sender, threads, _gpu_of(slot)), name=run_dir.name
+    )
+    process.start()
+    sender.close()
+    return Worker(run_dir, process, receiver, time.monotonic())
+
+
+def _gpu_of(slot: int) -> str | None:
+    """Return the GPU for a slot, as CUDA_VISIBLE_DEVICES names it, or None where there is no choice."""
+    gpus = _gpus()
+    return gpus[slot % len(gpus)] if len(gpus) > 1 else None
+
+
+def _gpus() -> list[str]:
+    """Return the GPUs this process may use, without initialising CUDA."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return [str(index) for index, _ in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))]
+
+
+def read_progress(worker: Worker) -> None:
+    """Take over what the run has said since the last call."""
+    with contextlib.suppress(EOFError, OSError):
+        while worker.pipe.poll():
+            worker.progress = worker.pipe.recv()
+
+
+def wait(workers: Iterable[Worker], seconds: float) -> None:
+    """Return when one of the processes has ended, or after `seconds`."""
+    multiprocessing.connection.wait([worker.process.sentinel for worker in workers], seconds)
+
+
+def terminate(worker: Worker) -> None:
+    """Ask a run to stop; it resumes from its last epoch when it is started again."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(_pid(worker), signal.SIGTERM)
+
+
+def kill(worker: Worker) -> None:
+    """End a run and all processes it has started, at once."""
+    _kill_group(worker)
+    with contextlib.suppress(ProcessLookupError):  # it may not have made its group yet
+        os.kill(_pid(worker), signal.SIGKILL)
+
+
+def _kill_group(worker: Worker) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(_pid(worker), signal.SIGKILL)
+
+
+def _pid(worker: Worker) -> int:
+    assert worker.process.pid is not None, "a worker has been started"
+    return worker.process.pid
+
+
+def outcome(worker: Worker) -> tuple[str, str]:
+    """Return how an ended run ended, and why: finished, taken, failed or killed; note it if the run could not."""
+    worker.process.join()
+    worker.pipe.close()
+    code, run_dir = worker.process.exitcode, worker.run_dir
+    state, reason = record.status(run_dir)
+    if state == "finished":
+        return "finished", ""
+    if code == EXIT_TAKEN or claim.is_alive(run_dir):
+        return "taken", "another agent runs it"
+    number = -code if code is not None and code < 0 else signal.SIGTERM if code == EXIT_TERMINATED else 0
+    if number:
+        _kill_group(worker)  # what the run had started, such as processes that load pictures
+        if number != signal.SIGTERM or state != "killed":  # a terminated run notes that itself
+            hint = "; out of memory is the usual cause" if number == signal.SIGKILL else ""
+            state, reason = "killed", f"killed by signal {number} ({signal.Signals(number).name}){hint}"
+            record.write_state(run_dir, state, reason)
+    elif state != "failed" or code == EXIT_BAD_INPUT:  # bad input is found before the run writes anything
+        state, reason = "failed", f"exit code {code}: {_last_line(run_dir / record.LOG)}"
+        record.write_state(run_dir, state, reason)
+    return state, reason
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").split("\n") if path.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no word in its log")
+
+
+def _main(run: str, config: Config, run_dir: Path, pipe: Connection, threads: int, gpu: str | None) -> None:
+    """Run a run and exit; the first function of its process."""
+    os.setsid()
+    signal.signal(signal.SIGTERM, _exit_terminated)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    threading.Thread(target=_end_with_agent, name="agent watch", daemon=True).start()
+    _write_to(run_dir / record.LOG)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    sys.exit(_call(run, config, run_dir, pipe, threads))
+
+
+def _exit_terminated(*_: object) -> None:
+    """Leave through all `finally`s: the claim is released."""
+    sys.exit(EXIT_TERMINATED)
+
+
+def _call(run: str, config: Config, run_dir: Path, pipe: Connection, threads: int) -> int:
+    """Return the exit code of the run."""
+    try:
+        module, _, name = run.partition(":")
+        function = getattr(importlib.import_module(module), name)
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(threads)
+        function(config, run_dir, on_progress=lambda progress: _tell(pipe, progress))
+    except TakenError as error:
+        print(error)
+        return EXIT_TAKEN
+    except UserError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except Exception:
+        traceback.print_exc()
+        return EXIT_FAILED
+    return 0
+
+
+def _tell(pipe: Connection, progress: dict[str, Any]) -> None:
+    """Send progress unless the agent is not reading: a run never waits for it."""
+    with contextlib.suppress(OSError):
+        if select.select([], [pipe], [], 0)[1]:
+            pipe.send(progress)
+
+
+def _end_with_agent() -> None:
+    """Kill this process and all it has started as soon as the agent is gone."""
+    agent = multiprocessing.parent_process()
+    assert agent is not None, "a run's process is started by an agent"
+    multiprocessing.connection.wait([agent.sentinel])
+    os.killpg(0, signal.SIGKILL)
+
+
+def _write_to(log: Path) -> None:
+    """Send what this process and its libraries print to the end of `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]

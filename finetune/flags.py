@@ -1,0 +1,46 @@
+"""Command-line flags made from the config's fields, so that a field is written down once."""
+
+import argparse
+import sys
+from typing import Any
+
+from finetune.config import Config, parse_config
+from finetune.errors import ConfigError, nearest
+
+
+def add_fields(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for every field, with dashes or underscores (--image-px, --image_px); absent ones stay unset."""
+    group = parser.add_argument_group("config fields")
+    for name, field in Config.model_fields.items():
+        default = "" if field.default is None else f" (default: {field.default})"
+        help_text = f"{field.description}{default}".replace("%", "%%")
+        spellings = dict.fromkeys([f"--{name.replace('_', '-')}", f"--{name}"])
+        group.add_argument(*spellings, dest=name, metavar="VALUE", default=argparse.SUPPRESS, help=help_text)
+
+
+def parse_flags(parser: argparse.ArgumentParser, arguments: list[str]) -> tuple[argparse.Namespace, Config]:
+    """Return the command's own arguments and the config from the flags.
+
+    Raises:
+        ConfigError: with all faults, unknown flags among them.
+    """
+    known, unknown = parser.parse_known_args(arguments)
+    values: dict[str, Any] = {name: getattr(known, name) for name in Config.model_fields if hasattr(known, name)}
+    flags = [f"--{name.replace('_', '-')}" for name in Config.model_fields]
+    faults = [
+        f"{word}: no such flag.{nearest(word.partition('=')[0], flags)}" for word in unknown if word.startswith("-")
+    ]
+    faults += [f"{word}: belongs to no flag" for word in unknown if not word.startswith("-") and not faults]
+    try:
+        config = parse_config(values, "the command line")
+    except ConfigError as error:
+        raise ConfigError(faults + error.faults, "the command line") from None
+    if faults:
+        raise ConfigError(faults, "the command line")
+    return known, config
+
+
+def fail(error: Exception, code: int) -> int:
+    """Print an error a user can mend, without a traceback, and return the exit code."""
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    return code

@@ -1,0 +1,114 @@
+"""The network: an ordered list of backbone blocks from input to head, a pooling step, and a new linear head.
+
+A block is the smallest part that is frozen or trained as a whole: a residual block, a transformer layer, a plain
+convolution with its norm and activation; stem and last convolution are one block each. What lies between two blocks
+(pooling, down-sampling) goes with one of them. So running the blocks in order, then pool and head, is the network,
+and any boundary between two blocks is a cut into prefix and suffix.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from finetune.errors import ConfigError
+from finetune.families import split_into_blocks
+
+
+class Classifier(nn.Module):
+    """Backbone blocks, pool, head. `images` (B, 3, H, W) float32, normalised -> logits (B, classes).
+
+    Attributes:
+        blocks: the backbone, from input to head.
+        pool: turns the last block's output into features (B, D); has no parameters.
+        head: dropout and a linear layer, new for the data's classes.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], pool: nn.Module, features: int, classes: int, dropout: float):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.pool = pool
+        linear = nn.Linear(features, classes)
+        self.head = nn.Sequential(nn.Dropout(dropout), linear)
+        # From zero, the head's first gradients do not depend on a random draw, whatever the scale of the features,
+        # and none flow into the backbone before the head knows something (Kolesnikov et al., BiT, arXiv 1912.11370).
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = images
+        for block in self.blocks:
+            hidden = block(hidden)
+        logits: Tensor = self.head(self.pool(hidden))
+        return logits
+
+
+def build_network(backbone: str, image_px: int) -> nn.Module:
+    """Return torchvision's own network, randomly initialised from torch's global stream."""
+    options: dict[str, object] = {}
+    if backbone.startswith("vit"):
+        options["image_size"] = image_px
+    if backbone == "maxvit_t":
+        options["input_size"] = (image_px, image_px)
+    if backbone in ("googlenet", "inception_v3"):
+        # The auxiliary heads are for training from scratch in 2014; transform_input adapts ImageNet's normalisation
+        # to the one that these two were trained with.
+        options |= {"aux_logits": False, "transform_input": True, "init_weights": True}
+    network: nn.Module = torchvision.models.get_model(backbone, weights=None, **options)
+    return network
+
+
+def outline_network(backbone: str, image_px: int) -> nn.Module:
+    """Return the network without memory for its weights (device meta), for looking at names, shapes and sizes."""
+    try:
+        with torch.device("meta"):
+            return build_network(backbone, image_px)
+    except NotImplementedError:  # RegNet's constructor computes its widths with tensors
+        return build_network(backbone, image_px).to("meta")
+
+
+def build_classifier(network: nn.Module, classes: int, dropout: float) -> Classifier:
+    """Return the network as blocks, with a new head for `classes`."""
+    blocks, pool, features = split_into_blocks(network)
+    return Classifier(blocks, pool, features, classes, dropout)
+
+
+@cache
+def check_image_px(backbone: str, image_px: int) -> None:
+    """Send a picture of this size through a network without memory, so that a size it can't take is found at once.
+
+    Raises:
+        ConfigError: naming the size and the network's complaint.
+    """
+    try:
+        with torch.device("meta"), torch.no_grad():
+            network = outline_network(backbone, image_px)
+            build_classifier(network, 2, 0.0).eval()(torch.zeros(1, 3, image_px, image_px))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        fault = f"image_px: {backbone} can't take pictures of {image_px} pixels ({str(error).splitlines()[0]})"
+        raise ConfigError([fault], "the config") from error
+
+
+@torch.no_grad()
+def forward_flops(model: Classifier, image_px: int) -> list[int]:
+    """Return the forward FLOPs of one picture (two a multiply-add, convolutions and matrices) in each block.
+
+    Counted by running one picture through the blocks in eval mode; the head's are left out, they are negligible.
+    """
+    was_training = model.training
+    modes = [module.training for module in model.modules()]
+    model.eval()
+    parameter = next(model.parameters())
+    hidden = torch.zeros(1, 3, image_px, image_px, device=parameter.device, dtype=parameter.dtype)
+    counts = []
+    for block in model.blocks:
+        with FlopCounterMode(display=False) as counter:
+            hidden = block(hidden)
+        counts.append(int(counter.get_total_flops()))
+    model.train(was_training)
+    for module, mode in zip(model.modules(), modes, strict=True):
+        module.training = mode
+    return counts

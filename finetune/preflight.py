@@ -1,0 +1,48 @@
+"""All that can be checked about a config's data and weights before anything is downloaded or started."""
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from finetune import weights
+from finetune.config import Config
+from finetune.data import catalog
+from finetune.data.splits import Splits, find_splits
+from finetune.data.transforms import preprocessing
+from finetune.model import check_image_px
+
+
+def identify(config: Config) -> tuple[str, str]:
+    """Return (data fingerprint, weights hash): what `run_id` needs beside the config.
+
+    Raises:
+        DataError: the data folder is missing, or can't be split into train, val and test.
+        WeightsError: the weights are missing or of another backbone.
+        ConfigError: the backbone can't take pictures of this size.
+    """
+    root = catalog.locate(config.data)
+    split(root, config.split_seed)
+    check_image_px(config.backbone, preprocessing(config.backbone, config.weights, config.image_px).crop_px)
+    return fingerprint(root), weights.identify(config.backbone, config.weights)
+
+
+def prepare(configs: Iterable[Config]) -> None:
+    """Have all weights on this machine, once, before runs start side by side.
+
+    Raises:
+        WeightsError: they can't be downloaded.
+    """
+    for backbone, weight in sorted({(config.backbone, config.weights) for config in configs}):
+        weights.prepare(backbone, weight)
+
+
+@cache
+def split(root: Path, split_seed: int) -> Splits:
+    """Return the splits, found once a process."""
+    return find_splits(root, split_seed)
+
+
+@cache
+def fingerprint(root: Path) -> str:
+    """Return the data's fingerprint, taken once a process."""
+    return catalog.fingerprint(root)

@@ -1,0 +1,329 @@
+"""One run, from a config to a finished run directory: the table of contents of this package.
+
+preflight     data, splits, weights          -> what the run is called
+claim         nobody else runs it
+model         network, blocks, new head
+strategies    param groups, rates, what trains when
+train         epochs, val, checkpoints
+evaluate      test, once, at the epoch that val chose
+record        the files that are left behind
+"""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+from finetune import record, strategies, weights
+from finetune.checkpoint import describe, load_checkpoint, save_checkpoint
+from finetune.claim import Claim, claimed
+from finetune.config import Config, resolve, run_id, to_dict
+from finetune.data import catalog
+from finetune.data.loading import Batches, Loader, Pictures, make_loader, stream_seed
+from finetune.data.splits import Picture, Splits
+from finetune.data.transforms import Preprocessing, eval_transform, preprocessing, train_transform
+from finetune.errors import UserError
+from finetune.evaluate import accuracy, cross_entropy, macro_f1, predict
+from finetune.model import Classifier, build_classifier, build_network, forward_flops
+from finetune.preflight import identify, split
+from finetune.train import Loop, Row, best_row, fit
+
+OnProgress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of, once everything is built."""
+
+    config: Config
+    splits: Splits
+    to: Preprocessing
+    model: Classifier
+    optimizer: torch.optim.Optimizer
+    loop: Loop
+    flops: list[int]
+    about: dict[str, Any]  # what its checkpoints say of themselves
+
+
+def run(
+    config: Config,
+    run_dir: Path,
+    *,
+    on_progress: OnProgress | None = None,
+    log: Callable[[str], None] = print,
+) -> None:
+    """Run `config` in `run_dir`, from its last checkpoint if there is one; a finished run is left as it is.
+
+    Args:
+        on_progress: called often with phase (train, val, test), epoch (finished, such as 2.35), epochs, val_accuracy.
+        log: called with each line for the run's log.
+
+    Raises:
+        UserError: data, weights or directory do not fit; nothing was written.
+        TakenError: another process runs this run.
+        TrainingError: the loss is not finite.
+    """
+    config = resolve(config)
+    data_fingerprint, weights_hash = identify(config)
+    name = run_id(config, data_fingerprint, weights_hash)
+    _check_directory(run_dir, name)
+    with claimed(run_dir) as claim:
+        if (run_dir / record.SUMMARY).exists():
+            return
+        record.write_state(run_dir, "running")
+        try:
+            _run(config, run_dir, name, (data_fingerprint, weights_hash), claim, on_progress, log)
+        except (KeyboardInterrupt, SystemExit):
+            record.write_state(run_dir, "killed", "stopped by a signal; resumes from its last epoch")
+            raise
+        except Exception as error:
+            record.write_state(run_dir, "failed", f"{type(error).__name__}: {error}")
+            raise
+        record.write_state(run_dir, "finished")
+
+
+def _run(
+    config: Config,
+    run_dir: Path,
+    name: str,
+    identity: tuple[str, str],
+    claim: Claim,
+    on_progress: OnProgress | None,
+    log: Callable[[str], None],
+) -> None:
+    parts = _build(config, name)
+    record.write_config(run_dir, parts.about["config"], _provenance(parts, run_dir, name, identity))
+    record.write_table(run_dir / record.SPLITS, ["path", "label", "split"], parts.splits.rows())
+    for line in _introduction(parts, name, claim.attempt):
+        log(line)
+
+    history = _resume(run_dir, parts)
+    if history:
+        log(f"resumes after epoch {len(history)}")
+    record.write_history(run_dir, history)
+    latest = {"val_accuracy": history[-1]["val/accuracy"] if history else None}
+
+    def tell(phase: str, epoch: float) -> None:
+        if on_progress is not None:
+            on_progress({"phase": phase, "epoch": epoch, "epochs": config.epochs, **latest})
+
+    def save_epoch(rows: list[Row]) -> bool:
+        claim.beat()
+        if best_row(rows) is rows[-1]:
+            save_checkpoint(run_dir / record.BEST, parts.model, None, rows, parts.about)
+        save_checkpoint(run_dir / record.LAST, parts.model, parts.optimizer, rows, parts.about)
+        record.append_history(run_dir, rows[-1])
+        latest["val_accuracy"] = rows[-1]["val/accuracy"]
+        log(_epoch_line(rows[-1], config.epochs))
+        return (run_dir / record.STOP).exists()
+
+    batches = Batches(len(parts.splits.train), config.batch_size, config.seed)
+    train_loader = _loader(parts, parts.splits.train, train_transform(parts.to, config.augment), batches)
+    val_loader = _in_order(parts, parts.splits.val)
+    history = fit(
+        parts.loop, parts.model, parts.optimizer, (train_loader, batches), val_loader, history, save_epoch, tell
+    )
+    # The optimiser is twice the network's size and of no more use.
+    save_checkpoint(run_dir / record.LAST, parts.model, None, history, parts.about)
+    tell("test", len(history))
+    _finish(run_dir, parts, history, log)
+
+
+def _build(config: Config, name: str) -> Parts:
+    """Build everything from the config; the same config gives the same parts, initial weights included."""
+    splits = split(catalog.locate(config.data), config.split_seed)
+    to = preprocessing(config.backbone, config.weights, config.image_px)
+    torch.manual_seed(stream_seed(config.seed, "init"))
+    network = build_network(config.backbone, to.crop_px)
+    if config.weights != "none":
+        weights.load_weights(network, config.backbone, config.weights, to.crop_px)
+    model = build_classifier(network, len(splits.classes), config.dropout)
+    flops = forward_flops(model, to.crop_px)
+    device = _device(config.device)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    groups = strategies.param_groups(model, config.lr, config.backbone_lr, config.block_decay, config.weight_decay)
+    schedule = config.unfreeze
+    assert schedule is not None, "resolve() fills the schedule"
+    steps = len(Batches(len(splits.train), config.batch_size, config.seed))
+    loop = Loop(
+        schedule=schedule,
+        epochs=config.epochs,
+        multiplier=strategies.rates(
+            len(model.blocks), schedule, steps, config.epochs, config.warmup_epochs, config.rewarm_epochs
+        ),
+        label_smoothing=config.label_smoothing,
+        patience=config.patience,
+        device=device,
+        autocast=_autocast(config.precision, device),
+        seed=config.seed,
+    )
+    fields = to_dict(config.model_copy(update={"image_px": to.crop_px}))
+    optimizer = torch.optim.AdamW(groups)
+    return Parts(config, splits, to, model, optimizer, loop, flops, describe(name, fields, splits.classes, to))
+
+
+def _resume(run_dir: Path, parts: Parts) -> list[Row]:
+    """Load the last checkpoint, if there is one, and return its history."""
+    if not (run_dir / record.LAST).exists():
+        return []
+    content = load_checkpoint(run_dir / record.LAST)
+    parts.model.load_state_dict(content["model"])
+    if "optimizer" in content:  # absent once training is over and only the test is missing
+        parts.optimizer.load_state_dict(content["optimizer"])
+    return list(content["history"])
+
+
+def _finish(run_dir: Path, parts: Parts, history: list[Row], log: Callable[[str], None]) -> None:
+    """Test at the epoch that val chose, and write predictions and summary."""
+    parts.model.load_state_dict(load_checkpoint(run_dir / record.BEST)["model"])
+    scores, labels = predict(parts.model, _in_order(parts, parts.splits.test), parts.loop.device, parts.loop.autocast)
+    classes = parts.splits.classes
+    columns = ["path", "label", "prediction", *(record.PROBABILITY + name for name in classes)]
+    rows = (
+        [picture.path, classes[picture.label], classes[row.argmax()], *(f"{p:.6g}" for p in row)]
+        for picture, row in zip(parts.splits.test, torch.from_numpy(scores).exp().numpy(), strict=True)
+    )
+    record.write_table(run_dir / record.PREDICTIONS, columns, rows)
+    best = best_row(history)
+    summary = {
+        "state": "finished",
+        "best/epoch": best["epoch"],
+        "best/val_accuracy": best["val/accuracy"],
+        "best/val_loss": best["val/loss"],
+        "test/accuracy": accuracy(scores, labels),
+        "test/macro_f1": macro_f1(scores, labels),
+        "test/loss": cross_entropy(scores, labels),
+        **_costs(parts, history),
+    }
+    record.write_json(run_dir / record.SUMMARY, summary)
+    log(
+        f"finished: best val {best['val/accuracy']:.1%} after epoch {best['epoch']}, "
+        f"test {summary['test/accuracy']:.1%}, macro-F1 {summary['test/macro_f1']:.3f}"
+    )
+
+
+def _costs(parts: Parts, history: list[Row]) -> Row:
+    """Return the summary's costs and sizes (see record.SUMMARY_KEYS)."""
+    blocks, images = parts.model.blocks, len(parts.splits.train)
+    trainable = [
+        strategies.trainable_blocks(strategies.share_at(parts.loop.schedule, epoch), len(blocks))
+        for epoch in range(len(history))
+    ]
+    sizes = [sum(parameter.numel() for parameter in block.parameters()) for block in blocks]
+    head = sum(parameter.numel() for parameter in parts.model.head.parameters())
+    epochs, count = len(history), len(blocks)
+    cost = sum(strategies.training_flops(parts.flops, number) for number in trainable)
+    frozen = [count - number for number in trainable]
+    return {
+        "epochs": epochs,
+        "epochs_to_80": next((row["epoch"] for row in history if row["val/accuracy"] >= 0.8), None),
+        "train_seconds": sum(row["epoch_seconds"] for row in history),
+        "images_per_second": images * epochs / sum(row["seconds/train"] for row in history),
+        "trainable_parameters": head + sum(sizes[count - trainable[-1] :]),
+        "total_parameters": head + sum(sizes),
+        "train_gflops": cost * images / 1e9,
+        "full_gflops": epochs * strategies.training_flops(parts.flops, count) * images / 1e9,
+        "frozen/block_share": sum(frozen) / (epochs * count),
+        "frozen/parameter_share": sum(sum(sizes[:cut]) for cut in frozen) / (epochs * sum(sizes)),
+        "frozen/flop_share": sum(sum(parts.flops[:cut]) for cut in frozen) / (epochs * sum(parts.flops)),
+    }
+
+
+def _check_directory(run_dir: Path, name: str) -> None:
+    """Refuse a directory that holds another run, or something else."""
+    if record.is_run_dir(run_dir):
+        other = record.read_config(run_dir).get("provenance", {}).get("run_id")
+        if other != name:
+            raise UserError(f"{run_dir} holds the run {other}, and this one is {name}. Give another --run-dir")
+
+
+def _loader(parts: Parts, pictures: Sequence[Picture], transform: torch.nn.Module, batches: Batches) -> Loader:
+    workers = parts.config.loader_workers
+    if workers is None:
+        # On the CPU the network is the slower part, and loader processes would only take cores away from it.
+        workers = 0 if parts.loop.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 2) - 1))
+    dataset = Pictures(parts.splits.root, pictures, transform, parts.config.seed)
+    return make_loader(dataset, batches, workers, pin=parts.loop.device.type == "cuda")
+
+
+def _in_order(parts: Parts, pictures: Sequence[Picture]) -> Loader:
+    """Return a loader for evaluation: central crops, in the split's order."""
+    return _loader(parts, pictures, eval_transform(parts.to), Batches(len(pictures), parts.config.batch_size, None))
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted != "auto":
+        return torch.device(wanted)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _autocast(precision: str, device: torch.device) -> torch.dtype | None:
+    """Return bfloat16 if asked for, or if `auto` and on a GPU that computes in it."""
+    helps = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and helps) else None
+
+
+def _provenance(parts: Parts, run_dir: Path, name: str, identity: tuple[str, str]) -> dict[str, Any]:
+    """Return where and on what this run was made."""
+    splits = parts.splits
+    device = parts.loop.device
+    return {
+        "run_id": name,
+        "sweep": run_dir.resolve().parent.name,
+        "data_root": str(splits.root),
+        "data_fingerprint": identity[0],
+        "weights_hash": identity[1],
+        "classes": list(splits.classes),
+        "splits": {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)},
+        "splits_from": list(splits.how),
+        "blocks": len(parts.model.blocks),
+        "git_commit": _git_commit(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "torchvision": str(torchvision.__version__),
+        },
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "command": " ".join(sys.argv),
+    }
+
+
+def _git_commit() -> str | None:
+    """Return the commit of this code, with -dirty when files were changed since, or None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--match="]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _introduction(parts: Parts, name: str, attempt: int) -> list[str]:
+    config, splits, loop = parts.config, parts.splits, parts.loop
+    sizes = f"{len(splits.train)} train, {len(splits.val)} val, {len(splits.test)} test"
+    set_fields = ", ".join(f"{field} {value}" for field, value in to_dict(config).items())
+    arithmetic = "bf16" if loop.autocast else "fp32"
+    return [
+        f"run {name}, attempt {attempt}, on {loop.device} in {arithmetic}, {torch.get_num_threads()} threads",
+        f"pictures of {len(splits.classes)} classes: {sizes}",
+        *splits.how,
+        f"config: {set_fields}",
+        f"{len(parts.model.blocks)} backbone blocks; unfreezes {loop.schedule}",
+    ]
+
+
+def _epoch_line(row: Row, epochs: int) -> str:
+    return (
+        f"epoch {row['epoch']}/{epochs}  train {row['train/loss']:.3f} {row['train/accuracy']:.1%}  "
+        f"val {row['val/loss']:.3f} {row['val/accuracy']:.1%}  rates {row['lr/head']:.2g} {row['lr/backbone']:.2g}  "
+        f"trains {row['trainable_share']:.0%} of the backbone  {row['epoch_seconds']:.1f} s"
+    )

@@ -1,0 +1,131 @@
+"""Pretrained weights: which ones a config means, whether they fit the backbone, and loading them into it."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.vision_transformer import interpolate_embeddings
+
+from finetune.errors import WeightsError, nearest
+from finetune.model import outline_network
+
+
+@cache
+def identify(backbone: str, weights: str) -> str:
+    """Return what names the weights' content: a file's SHA-256, or the file name that torchvision publishes.
+
+    Nothing is downloaded or trained. A file is checked against the backbone.
+
+    Raises:
+        WeightsError: no such weights, or a file that is not of this backbone.
+    """
+    if weights.lower() == "none":
+        return "none"
+    if weights == "demo":
+        from finetune.demo_weights import DEMO_BACKBONE, DEMO_WEIGHTS_VERSION
+
+        if backbone != DEMO_BACKBONE:
+            raise WeightsError(f"weights: demo are for backbone {DEMO_BACKBONE}, not {backbone}")
+        return str(DEMO_WEIGHTS_VERSION)
+    published = torchvision.models.get_model_weights(backbone)
+    if weights in published.__members__:
+        return str(published[weights].url).rsplit("/", 1)[-1]
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        known = [*published.__members__, "none"]
+        raise WeightsError(
+            f"weights: {weights!r} is no file, and {backbone} has no weights of this name."
+            f"{nearest(weights, known)} Known: {', '.join(known)}, or a path to a state dict"
+        )
+    _check_fit(read_state_dict(path), backbone, path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def prepare(backbone: str, weights: str) -> None:
+    """Have the weights on this machine: download them, or pretrain the demo's, once for all runs of a sweep."""
+    if weights.lower() != "none":
+        _state_dict(backbone, weights)
+
+
+def load_weights(network: nn.Module, backbone: str, weights: str, image_px: int) -> None:
+    """Load the weights into torchvision's network, except its last layer, which is going to be replaced.
+
+    A vision transformer's position embedding is interpolated to `image_px`.
+
+    Raises:
+        WeightsError: they can't be had, or are not of this backbone.
+    """
+    state = _state_dict(backbone, weights)
+    if backbone.startswith("vit"):
+        patch = int(backbone.rsplit("_", 1)[-1])
+        # With reset_heads the classifier's weights are dropped, whatever their number of classes.
+        state = dict(interpolate_embeddings(image_px, patch, dict(state), reset_heads=True))
+    own = network.state_dict()
+    state = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
+    network.load_state_dict(state, strict=False)
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Return the tensors in a file that torch.save() wrote; nothing in the file is run.
+
+    Raises:
+        WeightsError: the file is no state dict.
+    """
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"weights: {path} can't be read as a state dict ({first_line})") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"weights: {path} holds no state dict (name -> tensor) of a network")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _state_dict(backbone: str, weights: str) -> dict[str, Tensor]:
+    if weights == "demo":
+        from finetune.demo_weights import demo_weights_path
+
+        return read_state_dict(demo_weights_path())
+    published = torchvision.models.get_model_weights(backbone)
+    if weights not in published.__members__:
+        return read_state_dict(Path(weights).expanduser())
+    entry = published[weights]
+    try:
+        state: dict[str, Tensor] = entry.get_state_dict(progress=True, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise WeightsError(
+            f"weights: {backbone} {weights} can't be downloaded ({error}). Fetch {entry.url} on a machine with "
+            f"internet and put the file into {folder}, or give a path to a state dict as `weights`"
+        ) from error
+    return state
+
+
+def _check_fit(state: dict[str, Tensor], backbone: str, path: Path) -> None:
+    """Check names and shapes, all but the last layer's, against the backbone; no memory is taken for it."""
+    own = outline_network(backbone, 224).state_dict()
+    last = list(own)[-1].rpartition(".")[0]  # the classifier's last layer; any number of classes will do
+    free = (f"{last}.", "encoder.pos_embedding", "aux1.", "aux2.", "AuxLogits.")
+    needed = {name for name in own if not name.startswith(free) and not name.endswith("num_batches_tracked")}
+    missing = sorted(needed - set(state))
+    foreign = sorted(name for name in set(state) - set(own) if not name.startswith(free))
+    shapes = sorted(name for name in needed & set(state) if state[name].shape != own[name].shape)
+    if missing or foreign or shapes:
+        counts = [
+            f"{len(names)} {what} (such as {names[0]})"
+            for names, what in (
+                (missing, "tensors missing"),
+                (foreign, "unknown"),
+                (shapes, "of another shape"),
+            )
+            if names
+        ]
+        raise WeightsError(f"weights: {path} is not a state dict of {backbone}: {', '.join(counts)}")

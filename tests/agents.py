@@ -1,0 +1,153 @@
+"""Helpers of the tests of agents: start one, wait for what it does, look for what it left behind."""
+
+import os
+import sys
+import time
+import traceback
+import uuid
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import yaml
+
+import agent
+from finetune import record
+from finetune.agents import search
+from finetune.agents.code import Code
+from finetune.config import Config
+from finetune.errors import DataError
+from tests import fake_run
+
+SWEEP = {"method": "grid", "parameters": {"strategy": {"value": "head"}, "data": {"value": "demo"}}}
+
+
+def identify(config: Config) -> tuple[str, str]:
+    """Take any name for data but `nowhere`."""
+    if config.data.endswith("nowhere"):
+        raise DataError(f"{config.data}: no such folder")
+    return f"fingerprint of {config.data}", f"hash of {config.weights}"
+
+
+# The processes of runs need little more than what is preloaded here.
+CODE = Code("tests.fake_run:run", ["finetune.agents.workers"], identify, lambda _: None)
+search.grid({"method": "grid", "parameters": {"seed": {"value": 0}}})  # imports the engine, once for all agents
+
+
+def write_sweep(folder: Path, seeds: int = 4, epochs: int = 2, **parameters: object) -> None:
+    """Write `seeds.yaml`, a grid over seeds."""
+    swept = {"seed": {"values": list(range(seeds))}, "epochs": {"value": epochs}, **parameters}
+    spec = {**SWEEP, "parameters": {**SWEEP["parameters"], **swept}}  # type: ignore[dict-item]
+    (folder / "seeds.yaml").write_text(yaml.safe_dump(spec))
+
+
+@dataclass
+class Agent:
+    """A running agent, its exit code, and what it has printed."""
+
+    pid: int
+    output: Path
+    code: int | None = None
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def has_ended(self) -> bool:
+        """Whether it has ended; from then on `code` is set."""
+        if self.code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if pid else None
+        return self.code is not None
+
+    def wait(self, seconds: float = 60) -> tuple[int | None, str]:
+        """Return exit code and output when it has ended."""
+        wait_until(self.has_ended, seconds)
+        return self.code, self.output.read_text()
+
+
+@dataclass
+class Place:
+    """A folder to run agents in, and a mark by which their processes are found."""
+
+    folder: Path
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def start(self, *arguments: str, **environment: object) -> Agent:
+        """Start an agent in a fork of this process: what it needs has been imported, so that it starts at once."""
+        output = self.folder / f"output-{uuid.uuid4().hex[:8]}.txt"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # from Python 3.12 on, for threads of numpy's that do not mind
+            pid = os.fork()
+        if pid == 0:
+            code = 99
+            try:
+                code = self._main(arguments, environment, output)
+            except SystemExit as error:  # argparse's
+                code = int(error.code or 0)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        return Agent(pid, output)
+
+    def _main(self, arguments: tuple[str, ...], environment: dict[str, object], output: Path) -> int:
+        """Be an agent, as if started by a command line in this folder."""
+        os.setsid()
+        os.chdir(self.folder)
+        os.environ.update(
+            {f"FAKE_{name.upper()}": str(value) for name, value in environment.items()}, AGENT_MARK=self.mark
+        )
+        file = os.open(output, os.O_CREAT | os.O_WRONLY)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+        sys.modules["__main__"] = fake_run  # what the processes of runs import as their main module
+        return agent.main(arguments, CODE)
+
+    def run(self, *arguments: str, **environment: object) -> tuple[int | None, str]:
+        """Run an agent to its end; return exit code and output."""
+        return self.start(*arguments, **environment).wait()
+
+    def runs(self) -> list[Path]:
+        """Return the run directories of the sweep in `seeds.yaml`."""
+        return record.find_runs(self.folder / "runs/seeds") if (self.folder / "runs/seeds").exists() else []
+
+    def written(self) -> list[str]:
+        """Return the names of what lies in the folder, agents' output left out."""
+        return sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("output-"))
+
+    def states(self) -> list[str]:
+        """Return the states of all runs, sorted."""
+        return sorted(record.status(run)[0] for run in self.runs())
+
+    def starts(self) -> list[int]:
+        """Return how often each run has been started."""
+        return [len((run / "starts.txt").read_text().splitlines()) for run in self.runs()]
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the live processes that agents here have started, the agents included."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("AGENT_MARK") == self.mark:
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+    def assert_empty(self) -> None:
+        """Fail if a process is still there after some seconds."""
+        wait_until(lambda: not self.processes(), seconds=10)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Return as soon as the condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "this did not happen in time"
+        time.sleep(0.02)

@@ -1,0 +1,26 @@
+"""What several tests share: a quiet, closed-off environment and a tiny folder of pictures."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# One thread: the networks are tiny, and two tests at once would only take cores from each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _closed_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep the user's W&B account and caches out of the tests."""
+    for name in [name for name in os.environ if name.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Return a folder with train/ and test/ of three classes that colour tells apart."""
+    from tests.pictures import write_folder
+
+    return write_folder(tmp_path / "pictures", {"train": 10, "test": 4})

@@ -1,0 +1,66 @@
+"""A stand-in for `finetune.run.run`: claims, keeps history, ends as it is told, in milliseconds and without torch.
+
+FAKE_SECONDS is the time of an epoch; FAKE_<ENDING> lists seeds whose runs fail, crash (SIGKILL), are refused or hang.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from finetune import record
+from finetune.claim import claimed
+from finetune.config import Config, to_dict
+from finetune.errors import DataError
+
+
+def told(ending: str, config: Config) -> bool:
+    """Whether this run shall end so."""
+    return str(config.seed) in os.environ.get(f"FAKE_{ending}", "").split(",")
+
+
+def run(config: Config, run_dir: Path, *, on_progress: Callable[[dict[str, Any]], None]) -> None:
+    """Write what a real run writes, as far as agents look at it."""
+    if told("REFUSE", config):
+        raise DataError("no pictures here")
+    with claimed(run_dir) as claim:
+        if (run_dir / record.SUMMARY).exists():
+            return
+        with (run_dir / "starts.txt").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        record.write_state(run_dir, "running")
+        record.write_config(run_dir, to_dict(config), {"data_fingerprint": f"fingerprint of {config.data}"})
+        try:
+            _train(config, run_dir, claim.attempt, on_progress)
+        except SystemExit:
+            record.write_state(run_dir, "killed", "stopped by a signal")
+            raise
+        except Exception as error:
+            record.write_state(run_dir, "failed", f"{type(error).__name__}: {error}")
+            raise
+
+
+def _train(config: Config, run_dir: Path, attempt: int, on_progress: Callable[[dict[str, Any]], None]) -> None:
+    print(f"attempt {attempt}")
+    # Some value that depends on the rate, so that a search has something to learn.
+    value = max(0.0, 1 - abs(config.lr - 0.003) * 100)
+    rows, _ = record.read_history(run_dir)
+    for epoch in range(len(rows) + 1, config.epochs + 1):
+        time.sleep(float(os.environ.get("FAKE_SECONDS", "0.02")))
+        if told("CRASH", config) and attempt == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if told("FAIL", config) and attempt == 1:
+            raise ValueError("told to fail")
+        if told("HANG", config):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            print("hangs")
+            time.sleep(600)
+        record.append_history(run_dir, {"epoch": epoch, "val/accuracy": value * epoch / config.epochs})
+        on_progress({"phase": "train", "epoch": float(epoch), "epochs": config.epochs, "val_accuracy": value})
+        if (run_dir / record.STOP).exists():
+            break
+    rows, _ = record.read_history(run_dir)
+    summary = {"state": "finished", "best/val_accuracy": value, "test/accuracy": value, "epochs": len(rows)}
+    record.write_json(run_dir / record.SUMMARY, summary)

@@ -1,0 +1,27 @@
+"""Tiny picture folders for tests."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
+
+
+def write_picture(path: Path, colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (40, 32)) -> None:
+    """Write a noisy picture of one colour; `size` is (width, height)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(-40, 40, (size[1], size[0], 3))
+    pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def write_folder(root: Path, splits: dict[str, int], classes: dict[str, tuple[int, int, int]] = COLOURS) -> Path:
+    """Write `splits[name]` pictures of each class below root/name (name "" for no split folder)."""
+    seed = 0
+    for name, count in splits.items():
+        for label, colour in classes.items():
+            for number in range(count):
+                seed += 1
+                write_picture(root / name / label / f"{number:03}.png", colour, seed)
+    return root

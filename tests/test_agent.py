@@ -1,0 +1,72 @@
+"""The command line of agent.py: bad input ends with a message and exit code 2, and nothing is written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.agents import Place
+
+AGENT = Path(__file__).parents[1] / "agent.py"
+
+
+def agent(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Run agent.py in `folder`; return exit code and what it wrote to stderr."""
+    done = subprocess.run(
+        [sys.executable, str(AGENT), *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stderr
+
+
+def test_agent_py_itself_ends_with_exit_code_2(tmp_path: Path) -> None:
+    """As a program of its own, from another working directory."""
+    (tmp_path / "my.yaml").write_text("method: grid\nparameters: {lr: {values: [-1]}}\n")
+    code, errors = agent(tmp_path, "my.yaml")
+    assert code == 2
+    assert errors == "ConfigError: 1 fault in my.yaml\n  lr: -1: Input should be greater than 0\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["my.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        ("method: [grid\n", [], "my.yaml is not YAML"),
+        ("", [], "my.yaml is empty"),
+        ("- 1\n", [], "my.yaml holds a list"),
+        ("method: grid\n", [], "my.yaml has no `parameters`"),
+        ("method: grid\nparameters: {bach_size: {value: 8}}\n", [], "Did you mean 'batch_size'?"),
+        ("method: grid\nparameters: {strategy: {value: partal}}\n", [], "Did you mean 'partial'?"),
+        ("method: grid\nparameters: {lr: {values: [-1]}}\n", [], "lr: -1"),
+        ("method: grid\nparameters: {lr: {value: 1}}\n", ["--set", "epochs=0"], "epochs: 0"),
+        ("method: grid\nparameters: {lr: {value: 1}}\n", ["--agents", "0"], "0 is not at least 1"),
+        ("method: grid\nparameters: {lr: {value: 1}}\n", ["--name", "../x"], "--name"),
+    ],
+)
+def test_bad_input_gets_a_message_and_exit_code_2(
+    tmp_path: Path, text: str, arguments: list[str], message: str
+) -> None:
+    """No traceback, nothing written."""
+    (tmp_path / "my.yaml").write_text(text)
+    place = Place(tmp_path)
+    code, output = place.run("my.yaml", *arguments)
+    assert code == 2
+    assert message in output
+    assert "Traceback" not in output
+    assert place.written() == ["my.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("sweeps/strategys.yaml", "no such sweep file"),
+        ("entity/project/ab12cd34", "can't be run yet"),
+        (".", "without sweep.yaml"),
+    ],
+)
+def test_a_sweep_that_is_not_there_gets_a_message_and_exit_code_2(tmp_path: Path, argument: str, message: str) -> None:
+    """Whether it looks like a file, a folder or a sweep on a server."""
+    code, output = Place(tmp_path).run(argument)
+    assert code == 2
+    assert message in output
+    assert "Traceback" not in output

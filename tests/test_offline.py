@@ -1,0 +1,205 @@
+"""Agents side by side, killed, stopped and started again, in real processes with a stand-in for training."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+
+from finetune import record
+from finetune.agents import search
+from tests.agents import Place, wait_until, write_sweep
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A folder with a sweep of four seeds."""
+    write_sweep(tmp_path)
+    return Place(tmp_path)
+
+
+def test_a_sweep_is_run_and_a_rerun_starts_nothing(place: Place) -> None:
+    """All runs are finished with exit code 0; the same command again does nothing, and says what comes next."""
+    code, output = place.run("seeds.yaml", "--agents", "2")
+    assert code == 0, output
+    assert place.states() == ["finished"] * 4
+    assert "[4/4]" in output
+    assert "val 80.0% test 80.0%" in output
+    code, output = place.run("seeds.yaml")
+    assert code == 0
+    assert place.starts() == [1] * 4
+    assert "make analysis SWEEP=runs/seeds" in output
+    place.assert_empty()
+
+
+def test_two_agents_side_by_side_run_everything_exactly_once(place: Place) -> None:
+    """Two agents started at the same instant share a sweep without a duplicate."""
+    write_sweep(place.folder, seeds=10)
+    agents = [place.start("seeds.yaml", "--agents", "2") for _ in range(2)]
+    ended = [agent.wait() for agent in agents]
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert place.states() == ["finished"] * 10
+    assert place.starts() == [1] * 10
+
+
+def test_a_killed_agent_leaves_no_process_and_a_rerun_does_only_what_is_missing(place: Place) -> None:
+    """SIGKILL to the agent ends all its processes; the next one resumes the cut run and keeps the finished ones."""
+    write_sweep(place.folder, epochs=3)
+    agent = place.start("seeds.yaml", seconds=0.4)
+    wait_until(lambda: place.states() == ["finished", "unfinished"] and len(_epochs(place)) > 3)
+    agent.signal(signal.SIGKILL)
+    agent.wait()
+    place.assert_empty()
+    assert place.states() == ["finished", "unfinished"]
+    finished = {
+        run: (run / record.SUMMARY).stat().st_mtime_ns for run in place.runs() if (run / "summary.json").exists()
+    }
+    code, output = place.run("seeds.yaml")
+    assert code == 0, output
+    assert place.states() == ["finished"] * 4
+    assert sorted(place.starts()) == [1, 1, 1, 2]
+    assert all((run / record.SUMMARY).stat().st_mtime_ns == time for run, time in finished.items())
+    assert _epochs(place) == [1, 2, 3] * 4
+
+
+def _epochs(place: Place) -> list[int]:
+    return [row["epoch"] for run in place.runs() for row in record.read_history(run)[0]]
+
+
+def test_a_failed_run_is_named_and_retried_only_when_asked(place: Place) -> None:
+    """Exit code 1, reason and log file in the output; the others finish; --retry-failed mends it."""
+    code, output = place.run("seeds.yaml", fail="1")
+    assert code == 1
+    assert place.states() == ["failed", "finished", "finished", "finished"]
+    failed = next(run for run in place.runs() if record.status(run)[0] == "failed")
+    assert f"{failed.name} seed 1 failed: ValueError: told to fail; log: runs/seeds/{failed.name}/log.txt" in output
+    assert "Traceback" in (failed / record.LOG).read_text()
+    code, output = place.run("runs/seeds")
+    assert code == 1
+    assert f"failed before, not started again: {failed.name}: ValueError: told to fail" in output
+    assert "python agent.py runs/seeds --retry-failed" in output
+    assert sum(place.starts()) == 4
+    code, output = place.run("--retry-failed", "runs/seeds")
+    assert code == 0, output
+    assert place.states() == ["finished"] * 4
+    assert sum(place.starts()) == 5
+
+
+def test_a_run_killed_by_a_signal_is_noted_and_picked_up_by_the_next_agent(place: Place) -> None:
+    """An out-of-memory kill ends one run, not the agent; it is not started again at once, but the next time."""
+    code, output = place.run("seeds.yaml", crash="2")
+    assert code == 1
+    assert "killed by signal 9 (SIGKILL); out of memory is the usual cause" in output
+    assert place.states() == ["finished", "finished", "finished", "killed"]
+    code, output = place.run("seeds.yaml")
+    assert code == 0, output
+    assert place.states() == ["finished"] * 4
+
+
+def test_a_run_that_refuses_its_input_is_a_failed_run(place: Place) -> None:
+    """A fault that only the run itself finds is noted by the agent."""
+    code, output = place.run("seeds.yaml", "--set", "seed=[0,1]", refuse="1")
+    assert code == 1
+    assert "failed: exit code 2: DataError: no pictures here" in output
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_first_signal_lets_runs_end_and_leaves_no_process(place: Place, number: int, code: int) -> None:
+    """The runs are told to stop, release their claims, and can be resumed at once."""
+    agent = place.start("seeds.yaml", "--agents", "2", seconds=0.5)
+    wait_until(lambda: len(_epochs(place)) > 0)
+    os.killpg(agent.pid, number)  # to the whole group, as a terminal or a batch system does
+    ended, output = agent.wait()
+    assert ended == code, output
+    assert "go on with: python agent.py runs/seeds" in output
+    place.assert_empty()
+    assert "failed" not in place.states()
+    if number == signal.SIGTERM:
+        assert place.run("seeds.yaml")[0] == 0
+        assert place.states() == ["finished"] * 4
+
+
+def test_the_second_signal_ends_runs_that_do_not_stop(place: Place) -> None:
+    """A run that ignores the first signal is killed by the second."""
+    agent = place.start("seeds.yaml", hang="0")
+    wait_until(lambda: len(place.starts()) == 1)
+    wait_until(lambda: "hangs" in "".join(run.joinpath(record.LOG).read_text() for run in place.runs()))
+    agent.signal(signal.SIGTERM)
+    with pytest.raises(AssertionError, match="in time"):
+        agent.wait(seconds=1)
+    agent.signal(signal.SIGTERM)
+    assert agent.wait()[0] == 143
+    place.assert_empty()
+
+
+def test_count_limits_the_runs_that_are_started(place: Place) -> None:
+    """--count 1 starts one run, the next call another one."""
+    assert place.run("seeds.yaml", "--count", "1")[0] == 0
+    assert place.states() == ["finished"]
+    code, output = place.run("--count", "1")  # the newest unfinished sweep
+    assert code == 0
+    assert place.states() == ["finished"] * 2
+    assert "2 finished, 0 failed, 2 left" in output
+
+
+def test_runs_on_other_data_are_kept_apart(place: Place) -> None:
+    """A sweep's folder never mixes data; the message says how to go on, and nothing is written."""
+    assert place.run("seeds.yaml", "--count", "1")[0] == 0
+    before = (place.folder / "runs/seeds/sweep.yaml").read_text()
+    code, output = place.run("seeds.yaml", "--set", "data=other")
+    assert code == 2
+    assert "--name other keeps them apart" in output
+    assert (place.folder / "runs/seeds/sweep.yaml").read_text() == before
+    assert place.run("seeds.yaml", "--set", "data=other", "--name", "other", "--plan")[0] == 0
+
+
+@pytest.mark.slow
+def test_hyperband_stops_runs_that_lag_behind_but_never_before_the_last_unfreeze(place: Place) -> None:
+    """A bad rate is stopped early; the same rate in a schedule that unfreezes later goes on until it has."""
+    spec = {
+        "method": "grid",
+        "metric": {"name": "best/val_accuracy", "goal": "maximize"},
+        "early_terminate": {"type": "hyperband", "min_iter": 2, "eta": 2},
+        "parameters": {
+            # In this order: the good rates first, as the engine goes through the alphabet.
+            "backbone_lr": {"values": [1.0e-3, 2.0e-3]},
+            "data": {"value": "demo"},
+            "epochs": {"value": 12},
+            "lr": {"values": [3.0e-3, 1.0e-2]},
+            "strategy": {"value": "gradual"},
+            "unfreeze": {"values": [[[0, 0.5]], [[0, 0.5], [8, 1]]]},
+        },
+    }
+    (place.folder / "seeds.yaml").write_text(yaml.safe_dump(spec))
+    code, output = place.run("seeds.yaml", seconds=0.25)
+    assert code == 0, output
+    epochs = {
+        (config["lr"], len(config["unfreeze"])): record.read_json(run / record.SUMMARY)["epochs"]  # type: ignore[index]
+        for run in place.runs()
+        for config in [record.read_config(run)]
+    }
+    assert epochs[(0.003, 1)] == epochs[(0.003, 2)] == 12
+    assert epochs[(0.01, 1)] < 8
+    assert 8 < epochs[(0.01, 2)] < 12
+
+
+def test_bayesian_search_goes_on_where_it_was(place: Place) -> None:
+    """Trials are noted for all agents; a rerun adds none beyond run_cap."""
+    spec = {
+        "method": "bayes",
+        "run_cap": 4,
+        "metric": {"name": "best/val_accuracy", "goal": "maximize"},
+        "parameters": {"data": {"value": "demo"}, "epochs": {"value": 1}, "lr": {"min": 0.0005, "max": 0.01}},
+    }
+    (place.folder / "seeds.yaml").write_text(yaml.safe_dump(spec))
+    search.propose(spec, "warm", 0, [])  # imports what agents would each take seconds for
+    code, output = place.run("seeds.yaml", "--count", "2")
+    assert code == 0, output
+    assert place.states() == ["finished"] * 2
+    assert "2 left" in output
+    code, output = place.run("seeds.yaml", "--agents", "2")
+    assert code == 0, output
+    assert place.states() == ["finished"] * 4
+    assert len({record.read_config(run)["lr"] for run in place.runs()}) == 4
+    assert place.run("--plan", "runs/seeds")[0] == 0

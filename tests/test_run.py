@@ -1,0 +1,190 @@
+"""One run end to end: what it leaves behind, and that a resumed one is the same run."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from finetune import record
+from finetune.__main__ import main
+from finetune.checkpoint import load_checkpoint
+from finetune.claim import TakenError, claimed
+from finetune.config import Config, parse_config
+from finetune.errors import UserError
+from finetune.run import run
+
+SMALL: dict[str, Any] = {
+    "backbone": "squeezenet1_1",
+    "weights": "none",
+    "image_px": 24,
+    "batch_size": 8,
+    "epochs": 4,
+    "lr": 3e-3,
+    "device": "cpu",
+}
+
+
+def small(pictures: Path, **values: Any) -> Config:
+    return parse_config({**SMALL, "data": str(pictures), **values}, "a test")
+
+
+def quiet(line: str) -> None:
+    del line
+
+
+def test_a_finished_run_directory_holds_what_the_contract_says(pictures: Path, tmp_path: Path) -> None:
+    """Files, keys and their meaning; and the numbers agree with the predictions they come from."""
+    folder = tmp_path / "sweep" / "run"
+    run(small(pictures, strategy="gradual"), folder, log=quiet)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        *("config.yaml", "history.jsonl", "summary.json", "predictions.csv", "splits.csv"),
+        *("best.pt", "last.pt", "state.json", "claim-1.json"),
+    }
+    history, torn = record.read_history(folder)
+    summary = record.read_json(folder / record.SUMMARY)
+    config = record.read_config(folder)
+    assert torn == 0
+    assert [set(row) for row in history] == [set(record.HISTORY_KEYS)] * 4
+    assert summary is not None
+    assert set(summary) == set(record.SUMMARY_KEYS)
+    assert [row["trainable_share"] for row in history] == pytest.approx([0, 1 / 3, 1, 1], abs=0.35)
+    assert config["provenance"]["splits"] == {"train": 24, "val": 6, "test": 12}
+    assert config["provenance"]["sweep"] == "sweep"
+    with (folder / record.PREDICTIONS).open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    assert summary["test/accuracy"] == pytest.approx(sum(r["label"] == r["prediction"] for r in rows) / 12)
+    assert all(sum(float(r[f"probability/{c}"]) for c in ("blue", "green", "red")) == pytest.approx(1) for r in rows)
+    best = max(history, key=lambda row: (row["val/accuracy"], -row["val/loss"]))
+    assert (summary["best/epoch"], summary["best/val_accuracy"]) == (best["epoch"], best["val/accuracy"])
+    assert len(load_checkpoint(folder / record.BEST)["history"]) == best["epoch"]
+
+
+def test_training_learns(pictures: Path, tmp_path: Path) -> None:
+    """Three colours are told apart: the labels, the loss and the optimiser all do their part."""
+    run(small(pictures, strategy="scratch", backbone="resnet18", epochs=6, lr=1e-3), tmp_path / "run", log=quiet)
+    summary = record.read_json(tmp_path / "run" / record.SUMMARY)
+    assert summary is not None
+    assert summary["test/accuracy"] > 0.9
+
+
+class _Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("strategy", ["head", "partial", "gradual", "full", "scratch"])
+def test_a_run_killed_after_any_epoch_resumes_as_the_same_run(strategy: str, pictures: Path, tmp_path: Path) -> None:
+    """Kill at the first batch after each epoch, resume: weights and metrics equal the uninterrupted run's, bitwise."""
+    config = small(pictures, strategy=strategy, backbone="shufflenet_v2_x0_5", epochs=3)
+    run(config, tmp_path / "whole", log=quiet)
+    for killed_after in (0, 1, 2):
+
+        def kill(progress: dict[str, Any], killed_after: int = killed_after) -> None:
+            if progress["epoch"] > killed_after and progress["phase"] == "train":
+                raise _Killed
+
+        folder = tmp_path / f"killed-{killed_after}"
+        with pytest.raises(_Killed):
+            run(config, folder, on_progress=kill, log=quiet)
+        assert len(record.read_history(folder)[0]) == killed_after
+        run(config, folder, log=quiet)
+        for name in (record.BEST, record.LAST):
+            whole, resumed = (load_checkpoint(tmp_path / part / name)["model"] for part in ("whole", folder.name))
+            assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+        timeless = [
+            [{k: v for k, v in row.items() if "second" not in k} for row in record.read_history(tmp_path / part)[0]]
+            for part in ("whole", folder.name)
+        ]
+        assert timeless[0] == timeless[1]
+
+
+def test_a_finished_run_is_left_alone_and_a_foreign_directory_refused(pictures: Path, tmp_path: Path) -> None:
+    """Running again changes no byte; another config in the same directory is an error."""
+    folder = tmp_path / "run"
+    run(small(pictures, epochs=1), folder, log=quiet)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith("claim")}
+    run(small(pictures, epochs=1), folder, log=quiet)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith("claim")} == before
+    with pytest.raises(UserError, match="holds the run"):
+        run(small(pictures, epochs=1, seed=1), folder, log=quiet)
+
+
+def test_a_run_that_another_process_runs_is_not_run_twice(pictures: Path, tmp_path: Path) -> None:
+    """The claim decides."""
+    with claimed(tmp_path / "run"), pytest.raises(TakenError):
+        run(small(pictures), tmp_path / "run", log=quiet)
+
+
+def test_a_stop_file_ends_the_run_after_its_epoch_and_it_is_still_tested(pictures: Path, tmp_path: Path) -> None:
+    """An agent that stops a hopeless run early still gets its summary."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / record.STOP).touch()
+    run(small(pictures), folder, log=quiet)
+    summary = record.read_json(folder / record.SUMMARY)
+    assert summary is not None
+    assert summary["epochs"] == 1
+
+
+def test_a_failed_run_says_why(tmp_path: Path, pictures: Path) -> None:
+    """A picture that breaks after the run has started leaves state failed, with the file's name."""
+    bad = sorted(pictures.glob("train/red/*.png"))[0]
+    bad.write_bytes(bad.read_bytes()[:60])
+    with pytest.raises(Exception, match=bad.name):
+        run(small(pictures), tmp_path / "run", log=quiet)
+    state, reason = record.status(tmp_path / "run")
+    assert state == "failed"
+    assert bad.name in reason
+
+
+def flags(pictures: Path, **values: Any) -> list[str]:
+    fields = {**SMALL, "data": str(pictures), "epochs": 1, **values}
+    return [word for name, value in fields.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def test_the_command_runs_names_its_directory_and_does_not_run_twice(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -m finetune` with every field as a flag; the log goes to the terminal and into the directory."""
+    monkeypatch.chdir(tmp_path)
+    assert main(flags(pictures, strategy="head")) == 0
+    folder = next((tmp_path / "runs" / "single").iterdir())
+    assert folder.name.startswith("head-")
+    log = (folder / record.LOG).read_text()
+    assert "epoch 1/1" in log
+    assert log in capsys.readouterr().out
+    assert main(flags(pictures, strategy="head")) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"lr": -1, "epochs": 0, "strategy": "partal"}, ["lr", "epochs", "Did you mean 'partial'"]),
+        ({"data": "nowhere"}, ["nowhere does not exist"]),
+        ({"bach_size": 4}, ["--bach-size", "Did you mean '--batch-size'"]),
+        ({"weights": "missing.pth"}, ["missing.pth"]),
+        ({"data": "inaturalist12k"}, ["inaturalist12k"]),
+        ({"image_px": 16, "backbone": "alexnet"}, ["image_px"]),
+    ],
+)
+def test_bad_input_is_told_and_leaves_nothing(
+    values: dict[str, Any],
+    words: list[str],
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Exit code 2, a message that names the fault, no traceback, no file."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    assert main(flags(pictures, **values)) == 2
+    said = capsys.readouterr().err
+    assert all(word in said for word in words), said
+    assert "Traceback" not in said
+    assert list(work.iterdir()) == []

@@ -1,0 +1,39 @@
+"""Every sweep file that ships is valid, can be expanded, and says truly how many runs it has."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from finetune.agents import search, sweepfile
+from finetune.agents.plan import make_plan
+from finetune.config import Config
+from tests.agents import identify
+
+SWEEPS = Path(__file__).parents[1] / "sweeps"
+FILES = sorted(SWEEPS.rglob("*.yaml"))
+
+
+def test_all_of_them_are_tested() -> None:
+    """Files in subfolders too; and `sweeps/` is no package, or it would hide W&B's."""
+    assert len(FILES) == 4
+    assert not list(SWEEPS.rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_sweep_file_is_valid_and_has_the_runs_it_says(file: Path) -> None:
+    """It opens with question, number of runs, cost and command; every point is a config; no two are the same run."""
+    text = file.read_text()
+    header = text[: text.index("\nprogram: agent.py\n")]
+    assert header.startswith("# Question: ")
+    assert "\n# Cost: " in header
+    assert f"\n#   python agent.py sweeps/{file.name}" in header
+    sweep = sweepfile.load(str(file))
+    assert search.violations(sweep.spec) == []
+    assert sweep.spec["metric"] == {"name": "best/val_accuracy", "goal": "maximize"}
+    plan = make_plan(sweep, None, identify)
+    told = re.search(r"^# Runs: (\d+)", header, re.MULTILINE)
+    assert told is not None
+    assert len(plan.runs) == int(told[1])
+    assert plan.collapsed == []
+    assert all(isinstance(run.config, Config) for run in plan.runs)

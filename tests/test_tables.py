@@ -1,0 +1,286 @@
+"""The comparison: val chooses, test is read once, and every number can be worked out on paper."""
+
+import csv
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis import stats, tables
+from analysis.answer import answer
+from analysis.frames import Sweep, read_sweep
+from analysis.recipes import choose, labels, schedule
+from tests.fabricate import fabricate_run
+
+
+def made(folder: Path, *runs: dict[str, object]) -> Sweep:
+    """Return a sweep of these runs; each is what differs from the default."""
+    for number, run in enumerate(runs):
+        fabricate_run(folder, f"r{number}", **run)  # type: ignore[arg-type]
+    return read_sweep(folder)
+
+
+def compared(folder: Path, *runs: dict[str, object]) -> tables.Comparison:
+    return tables.compare(made(folder, *runs))
+
+
+def test_val_chooses_the_recipe_even_where_another_has_a_better_test(tmp_path: Path) -> None:
+    """Choosing by test would report 0.95 here."""
+    chosen = compared(
+        tmp_path,
+        {"lr": 0.001, "seed": 0, "val": 0.80, "test": 0.70},
+        {"lr": 0.001, "seed": 1, "val": 0.90, "test": 0.80},
+        {"lr": 0.003, "seed": 0, "val": 0.84, "test": 0.95},
+        {"lr": 0.003, "seed": 1, "val": 0.84, "test": 0.95},
+    ).strategies
+    row = chosen.iloc[0]
+    assert (row["lr"], row["seeds"], row["runs"], row["recipes"]) == (0.001, 2, 4, 2)
+    assert row["val_accuracy_mean"] == pytest.approx(0.85)
+    assert row["test_accuracy_mean"] == pytest.approx(0.75)
+    assert row["test_accuracy_sd"] == pytest.approx(0.1 / 2**0.5)  # of 0.7 and 0.8, divided by n - 1
+
+
+def test_a_recipe_that_lost_a_seed_can_not_win_by_luck(tmp_path: Path) -> None:
+    """One good seed of three is no better mean; it stays in the full table, and a note says why."""
+    comparison = compared(
+        tmp_path,
+        *({"lr": 0.001, "seed": seed, "val": 0.8} for seed in range(3)),
+        {"lr": 0.003, "seed": 0, "val": 0.99},
+        {"lr": 0.003, "seed": 1, "state": "failed", "reason": "loss is not finite"},
+    )
+    assert comparison.strategies["lr"].tolist() == [0.001]
+    assert comparison.recipes["chosen"].tolist() == [True, False]
+    assert any("lr 0.003 (1)" in note for note in comparison.notes)
+
+
+def test_ties_go_to_the_lower_val_loss(tmp_path: Path) -> None:
+    """Equal val accuracies are common on a small val split."""
+    comparison = compared(
+        tmp_path,
+        {"lr": 0.001, "val": 0.8, "summary": {"best/val_loss": 0.9}},
+        {"lr": 0.003, "val": 0.8, "summary": {"best/val_loss": 0.5}},
+    )
+    assert comparison.strategies["lr"].tolist() == [0.003]
+
+
+def test_strategies_stand_in_their_order_and_savings_are_against_full(tmp_path: Path) -> None:
+    """Seconds are measured against the row of full, compute against each run's own full_gflops."""
+    runs = [("full", 200.0), ("head", 50.0), ("scratch", 220.0), ("gradual", 150.0), ("partial", 80.0)]
+    table = compared(tmp_path, *({"strategy": name, "seconds": seconds} for name, seconds in runs)).strategies
+    assert table["strategy"].tolist() == ["scratch", "head", "partial", "gradual", "full"]
+    assert table["time_saved"].tolist() == pytest.approx([-0.1, 0.75, 0.6, 0.25, 0.0])
+    assert table["compute_saved"].tolist() == pytest.approx([0.0, 0.65, 0.55, 0.25, 0.0])
+
+
+def test_without_full_nothing_is_measured_as_saved(tmp_path: Path) -> None:
+    """The computed saving stands; the measured one is a dash."""
+    comparison = compared(tmp_path, {"strategy": "head"})
+    cells = dict(
+        zip(
+            [column.heading for column in tables.columns(0.8)],
+            tables.cells(comparison.strategies, tables.columns(0.8))[0],
+            strict=True,
+        )
+    )
+    assert (cells["Time saved"], cells["Compute saved"]) == (tables.NONE, "65%")
+
+
+def test_one_seed_has_the_interval_of_one_run_as_its_spread(tmp_path: Path) -> None:
+    """A deviation of 0 over one seed would be a lie. Wilson for 87 of 100 is 79.0 to 92.2 (worked out by hand)."""
+    comparison = compared(tmp_path, {"test": 0.87})
+    row = comparison.strategies.iloc[0]
+    assert np.isnan(row["test_accuracy_sd"])
+    cells = tables.cells(comparison.strategies, tables.columns(0.8))[0]
+    assert "one run: 79.0–92.2%" in cells
+    assert "± 0.0" not in cells
+
+
+@pytest.mark.parametrize(
+    ("curves", "said"),
+    [
+        (([0.1, 0.2], [0.1, 0.2]), "never"),
+        (([0.1, 0.8], [0.8, 0.9]), "1.5"),
+        (([0.1, 0.8], [0.1, 0.2]), "1 of 2 seeds"),
+        (([0.1, 0.8], [0.9, 0.9], [0.1, 0.2]), "2 (2 of 3 seeds)"),
+    ],
+)
+def test_a_run_that_never_reached_the_target_is_not_forgotten(
+    tmp_path: Path, curves: tuple[list[float], ...], said: str
+) -> None:
+    """The median counts such a run as later than all others; it is not left out of the mean."""
+    comparison = compared(tmp_path, *({"seed": seed, "curve": curve} for seed, curve in enumerate(curves)))
+    column = next(column for column in tables.columns(0.8) if column.heading.startswith("Epochs to"))
+    assert tables.cells(comparison.strategies, [column]) == [[said]]
+
+
+def test_another_target_is_read_from_the_history(tmp_path: Path) -> None:
+    """50% is reached in epoch 3 of 0.2, 0.4, 0.6, 0.8."""
+    sweep = made(tmp_path, {"val": 0.8})
+    assert tables.compare(sweep, target=0.5).strategies["epochs_to_target_median"].tolist() == [3]
+
+
+def test_the_table_does_not_depend_on_the_order_of_rows(tmp_path: Path) -> None:
+    """Frames are sets of rows."""
+    sweep = made(
+        tmp_path,
+        *(
+            {"strategy": strategy, "lr": lr, "seed": seed, "val": 0.5 + seed / 7 + lr, "test": 0.6 + seed / 9}
+            for strategy, lr, seed in itertools.product(("head", "full"), (0.001, 0.003), range(3))
+        ),
+    )
+    turned = Sweep(sweep.name, sweep.folder, sweep.runs.iloc[::-1], sweep.epochs.iloc[::-1], sweep.notes, None)
+    for table in ("strategies", "recipes"):
+        pd.testing.assert_frame_equal(getattr(tables.compare(sweep), table), getattr(tables.compare(turned), table))
+
+
+def test_a_strategy_without_a_finished_run_is_named(tmp_path: Path) -> None:
+    """A row that is not there is easily overlooked."""
+    comparison = compared(tmp_path, {"strategy": "head"}, {"strategy": "full", "state": "failed", "reason": "x"})
+    assert "full is not in the table: none of its 1 runs is finished." in comparison.notes
+
+
+def test_recipes_that_differ_in_more_than_their_strategy_are_named(tmp_path: Path) -> None:
+    """Eight epochs against four is no comparison of strategies."""
+    comparison = compared(tmp_path, {"strategy": "head"}, {"strategy": "full", "epochs": 8})
+    assert any("epochs (head 4, full 8)" in note for note in comparison.notes)
+
+
+def test_csv_holds_fractions_and_no_formulas(tmp_path: Path) -> None:
+    """A spreadsheet runs a cell that begins with an equals sign; numbers, negative ones too, stay numbers."""
+    comparison = compared(tmp_path, {"strategy": "scratch", "seconds": 110.0}, {"strategy": "full", "seconds": 100.0})
+    table = comparison.strategies.assign(recipe="=1+1")
+    tables.write_csv(tmp_path / "out.csv", table)
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert list(rows[0]) == list(tables.COLUMNS)
+    assert rows[0]["recipe"] == "'=1+1"
+    assert float(rows[0]["time_saved"]) == pytest.approx(-0.1)
+    assert (rows[0]["test_accuracy_mean"], rows[0]["test_accuracy_sd"]) == ("0.8", "")
+    assert rows[0]["trainable_parameters"] == "20001000"
+
+
+@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "\tx"])
+def test_text_that_would_run_is_quoted(text: str) -> None:
+    """OWASP's list of signs."""
+    assert tables.safe_cell(text) == f"'{text}"
+    assert tables.safe_cell(-1.5) == -1.5
+
+
+def test_markdown_has_a_row_a_strategy_and_keeps_names_in_their_cells(tmp_path: Path) -> None:
+    """A vertical bar in a name must not end the cell."""
+    table = compared(tmp_path, {"strategy": "head"}, {"strategy": "full"}).strategies.assign(recipe="a|b")
+    lines = tables.markdown(table, tables.columns(0.8)).splitlines()
+    assert len(lines) == 4
+    assert "a\\|b" in lines[2]
+    assert {line.replace("\\|", "").count("|") for line in lines} == {len(tables.columns(0.8)) + 1}
+
+
+def test_a_recipe_is_named_by_what_tells_it_apart() -> None:
+    """The rate is always named; what follows from it, or is the same everywhere, is not."""
+    recipes = [
+        {"strategy": "partial", "lr": lr, "backbone_lr": lr / 5, "epochs": 8, "unfreeze": [[0, share]]}
+        for lr, share in ((0.001, 0.25), (0.001, 0.5), (0.003, 0.5))
+    ]
+    assert list(labels(json.dumps(recipe) for recipe in recipes).values()) == [
+        "lr 0.001, unfreeze 25%",
+        "lr 0.001, unfreeze 50%",
+        "lr 0.003, unfreeze 50%",
+    ]
+
+
+def test_a_schedule_reads_in_epochs_as_people_count_them() -> None:
+    """After two finished epochs comes epoch 3."""
+    assert schedule([[0, 0.0], [2, 1 / 3], [4, 1.0]]) == "0%, 33% from epoch 3, 100% from epoch 5"
+
+
+def test_every_strategy_has_exactly_one_chosen_recipe(tmp_path: Path) -> None:
+    """Not a number among the val losses must not lose a strategy."""
+    sweep = made(
+        tmp_path,
+        {"strategy": "head", "summary": {"best/val_loss": None}},
+        {"strategy": "full", "lr": 0.001},
+        {"strategy": "full", "lr": 0.003},
+    )
+    table, _ = choose(sweep.finished)
+    assert table.groupby("strategy")["chosen"].sum().to_dict() == {"full": 1, "head": 1}
+
+
+@given(st.integers(1, 2000).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+def test_a_wilson_interval_contains_its_proportion(counts: tuple[int, int]) -> None:
+    """And stays inside [0, 1], at the ends too."""
+    low, high = stats.wilson(*counts)
+    assert 0 <= low <= counts[0] / counts[1] <= high <= 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.integers(1, 500))
+def test_the_interval_over_seeds_contains_the_mean(accuracies: list[float], pictures: int) -> None:
+    """Rounding the mean to whole pictures does not push it out."""
+    low, high = stats.wilson_over_seeds(accuracies, pictures)
+    assert low - 1e-12 <= stats.mean(accuracies) <= high + 1e-12
+
+
+def test_more_seeds_on_the_same_pictures_do_not_narrow_the_interval() -> None:
+    """Three runs on 100 pictures are not 300 independent trials."""
+    assert stats.wilson_over_seeds([0.8, 0.8, 0.8], 100) == stats.wilson(80, 100)
+
+
+def of_seeds(strategy: str, tests: list[float], **more: object) -> list[dict[str, object]]:
+    return [{"strategy": strategy, "seed": seed, "test": test, **more} for seed, test in enumerate(tests)]
+
+
+def test_two_seeds_get_no_verdict(tmp_path: Path) -> None:
+    """However large the lead, and it says how many are needed."""
+    result = answer(compared(tmp_path, *of_seeds("head", [0.2, 0.2]), *of_seeds("full", [0.9, 0.9])))
+    assert result.verdict == "too few seeds"
+    assert (result.best, result.second, result.lead) == ("full", "head", pytest.approx(0.7))
+    assert "At least 3 seeds" in " ".join(result.sentences)
+
+
+def test_overlapping_intervals_are_not_distinguishable(tmp_path: Path) -> None:
+    """88 and 85 of 100 pictures; the cheaper one is named."""
+    result = answer(
+        compared(
+            tmp_path,
+            *of_seeds("partial", [0.85, 0.85, 0.85], seconds=60.0),
+            *of_seeds("full", [0.88, 0.88, 0.88], seconds=100.0),
+            *of_seeds("scratch", [0.3, 0.3, 0.3]),
+        )
+    )
+    assert result.verdict == "not distinguishable"
+    assert result.level == ("full", "partial")
+    assert "not distinguishable with 3 seeds" in result.headline
+    assert "partial trained fastest: 60 s a run against 100 s" in " ".join(result.sentences)
+
+
+def test_overlapping_seeds_are_not_distinguishable_however_many_pictures(tmp_path: Path) -> None:
+    """With 100,000 pictures the intervals are narrow, and the seeds still disagree."""
+    many = {"provenance": {"splits": {"test": 100_000}}}
+    result = answer(
+        compared(tmp_path, *of_seeds("head", [0.6, 0.7, 0.8], **many), *of_seeds("full", [0.7, 0.8, 0.9], **many))
+    )
+    assert result.verdict == "not distinguishable"
+    assert any("seeds overlap" in sentence for sentence in result.sentences)
+
+
+def test_a_clear_lead_is_a_verdict(tmp_path: Path) -> None:
+    """Intervals apart, seeds apart, three of each."""
+    result = answer(compared(tmp_path, *of_seeds("head", [0.5, 0.52, 0.54]), *of_seeds("full", [0.9, 0.91, 0.92])))
+    assert (result.verdict, result.level) == ("distinguishable", ("full",))
+    assert result.headline == "Use full: 91.0% on test, 39.0 points above head, with 3 seeds each."
+
+
+def test_an_unknown_test_set_gives_no_interval_and_no_verdict(tmp_path: Path) -> None:
+    """Without the number of pictures nothing says how sure an accuracy is."""
+    unknown = {"provenance": {"splits": None}}
+    comparison = compared(tmp_path, *of_seeds("head", [0.1] * 3, **unknown), *of_seeds("full", [0.9] * 3, **unknown))
+    assert comparison.strategies["test_accuracy_low"].isna().all()
+    assert answer(comparison).verdict == "not distinguishable"
+
+
+def test_one_strategy_is_compared_with_nothing(tmp_path: Path) -> None:
+    """No verdict where there is one row."""
+    assert answer(compared(tmp_path, {"strategy": "head"})).verdict == "nothing to compare"

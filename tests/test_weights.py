@@ -1,0 +1,86 @@
+"""Weights: loaded whole, refused when they are another network's, and never executed."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from finetune import weights
+from finetune.errors import WeightsError
+from finetune.model import build_network
+
+
+def save(path: Path, backbone: str, classes: int = 1000) -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    state = torchvision.models.get_model(backbone, weights=None, num_classes=classes).state_dict()
+    torch.save(state, path)
+    return state
+
+
+@pytest.mark.parametrize("classes", [1000, 7])
+def test_a_state_dict_is_loaded_whatever_its_number_of_classes(tmp_path: Path, classes: int) -> None:
+    """Every tensor but the last layer's arrives."""
+    path = tmp_path / "w.pth"
+    state = save(path, "resnet18", classes)
+    network = build_network("resnet18", 64)
+    weights.load_weights(network, "resnet18", str(path), 64)
+    loaded = network.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in state.items() if not name.startswith("fc."))
+    assert weights.identify("resnet18", str(path)) == weights.identify("resnet18", str(path))
+
+
+def test_a_vision_transformer_takes_its_weights_at_another_size(tmp_path: Path) -> None:
+    """The position embedding is interpolated: 14 x 14 patches become 4 x 4."""
+    path = tmp_path / "w.pth"
+    state = save(path, "vit_b_16")
+    assert weights.identify("vit_b_16", str(path))
+    network = build_network("vit_b_16", 64)
+    weights.load_weights(network, "vit_b_16", str(path), 64)
+    assert torch.equal(network.state_dict()["conv_proj.weight"], state["conv_proj.weight"])
+    assert network.state_dict()["encoder.pos_embedding"].abs().sum() > 0
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    """With the counts of what does not fit."""
+    save(tmp_path / "w.pth", "resnet34")
+    with pytest.raises(WeightsError, match=r"not a state dict of resnet18: .* unknown"):
+        weights.identify("resnet18", str(tmp_path / "w.pth"))
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path("executed"),))
+
+
+@pytest.mark.parametrize("kind", ["text", "pickle", "list", "empty"])
+def test_files_that_are_no_weights_are_refused_and_not_executed(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text, a pickle that would run code, a list, an empty file."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "w.pth"
+    if kind == "text":
+        path.write_text("weights")
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps({"a": _Evil()}))
+    elif kind == "list":
+        torch.save([torch.zeros(1)], path)
+    else:
+        path.touch()
+    with pytest.raises(WeightsError, match=r"w\.pth"):
+        weights.identify("resnet18", str(path))
+    assert not (tmp_path / "executed").exists()
+
+
+def test_unknown_names_are_told_with_the_known_ones() -> None:
+    """A misspelt name of published weights."""
+    with pytest.raises(WeightsError, match="IMAGENET1K_V1"):
+        weights.identify("resnet18", "IMAGENET1K_V7")
+
+
+def test_published_weights_are_named_without_a_download() -> None:
+    """DEFAULT and the name it stands for are the same weights."""
+    assert weights.identify("resnet50", "DEFAULT") == weights.identify("resnet50", "IMAGENET1K_V2")
+    assert weights.identify("resnet50", "none") == "none"
