@@ -13,6 +13,9 @@ ifneq ($(shell $(PYTHON) -c 'print(1)' 2>/dev/null),1)
 $(shell rm -f $(READY))
 endif
 
+# Importing torch takes several times longer when nothing may be kept of it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test check lint types format agents analysis sweep lock clean
 
 help:  ## list the targets

@@ -21,7 +21,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from analysis import tables
+from analysis import tables, wording
 from analysis.build import build
 from analysis.errors import InputError
 from analysis.frames import Sweep, read_sweep
@@ -90,7 +90,7 @@ def _check_out(out: Path) -> None:
 def _print(sweep: Sweep, comparison: tables.Comparison, said: list[str], out: Path) -> None:
     """Print the comparison, what to know of it, and the files to open."""
     console = Console()
-    shown = tables.columns(comparison.target)
+    shown = wording.columns(comparison.target)
     if not console.is_terminal:  # a log or a pipe: no box, no width to keep to
         console = Console(width=240)
     elif console.width < 180:
@@ -100,7 +100,7 @@ def _print(sweep: Sweep, comparison: tables.Comparison, said: list[str], out: Pa
     )
     for column in shown:
         table.add_column(Text(column.heading), justify="right" if column.number else "left")
-    for row in tables.cells(comparison.strategies, shown):
+    for row in wording.cells(comparison.strategies, shown):
         table.add_row(*map(Text, row))
     console.print(table)
     for sentence in said:

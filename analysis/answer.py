@@ -5,7 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.tables import Comparison, duration, interval, percent
+from analysis.tables import Comparison
+from analysis.wording import duration, interval, percent
 
 SEEDS_NEEDED = 3  # below this a spread over seeds is not worth the name
 
@@ -85,7 +86,7 @@ def answer(comparison: Comparison) -> Answer:
 
 
 def distinguishable(one: "pd.Series[Any]", other: "pd.Series[Any]") -> bool:
-    """Whether two strategies differ for sure: their intervals (other pictures) and their seeds (other runs) are apart.
+    """Whether two strategies clearly differ: their intervals (other pictures) and their seeds (other runs) are apart.
 
     Two overlapping intervals do not prove that there is no difference; this errs on the side of saying so too rarely.
     """
@@ -105,7 +106,7 @@ def _why_not(best: "pd.Series[Any]", second: "pd.Series[Any]") -> str:
         return "The size of the test set is not known, so there is no interval to judge by."
     if _apart(best, second, "low", "high"):
         return f"Their seeds overlap, although their 95% intervals ({shown[0]} and {shown[1]}) do not."
-    return f"Their 95% intervals overlap: {shown[0]} and {shown[1]}."
+    return f"The 95% intervals of the first two overlap: {shown[0]} and {shown[1]}. That does not make them equal."
 
 
 def _cheapest(level: "list[pd.Series[Any]]") -> tuple[str, ...]:
@@ -115,7 +116,8 @@ def _cheapest(level: "list[pd.Series[Any]]") -> tuple[str, ...]:
     if pd.isna(cheap["train_seconds_mean"]) or cheap is best:
         return (f"{best['strategy']} also trained fastest of them.",) if cheap is best else ()
     spent = f"{duration(cheap['train_seconds_mean'])} a run against {duration(best['train_seconds_mean'])}"
-    return (f"Of these, {cheap['strategy']} trained fastest: {spent}.",)
+    score = percent(cheap["test_accuracy_mean"])
+    return (f"Of these, {cheap['strategy']} trained fastest: {spent}, with {score} on test.",)
 
 
 def _also(level: "list[pd.Series[Any]]") -> tuple[str, ...]:

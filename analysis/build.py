@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import figures, grid, report, tables
+from analysis import figures, grid, report, tables, wording
 from analysis.answer import answer
 from analysis.errors import InputError
 from analysis.frames import Sweep, read_predictions
@@ -48,7 +48,7 @@ def build(
     content = report.document(sweep, comparison, result, data, best, notes)
     tables.write_csv(out / "comparison.csv", comparison.strategies)
     tables.write_csv(out / "recipes.csv", comparison.recipes)
-    tables.write_markdown(out / "comparison.md", comparison.strategies, target, [result.headline, *notes])
+    wording.write_markdown(out / "comparison.md", comparison.strategies, target, [result.headline, *notes])
     report.write_json(out / "report.json", content)
     commands = _commands(sweep, best, target)
     report.write_html(
@@ -63,16 +63,17 @@ def _figures(
     """Return a task for each figure that writes it and returns what the report needs."""
     runs, strategies = tables.chosen_runs(sweep, comparison), comparison.strategies
     ranking = ", ".join(
-        f"{row['strategy']} {tables.percent(row['test_accuracy_mean'])} "
-        f"({tables.interval(row['test_accuracy_low'], row['test_accuracy_high'])})"
+        f"{row['strategy']} {wording.percent(row['test_accuracy_mean'])} "
+        f"({wording.interval(row['test_accuracy_low'], row['test_accuracy_high'])})"
         for _, row in strategies.iterrows()
     )
     times = ", ".join(
-        f"{row['strategy']} {tables.percent(row['test_accuracy_mean'])} in {tables.duration(row['train_seconds_mean'])}"
+        f"{row['strategy']} {wording.percent(row['test_accuracy_mean'])} "
+        f"in {wording.duration(row['train_seconds_mean'])}"
         for _, row in strategies.iterrows()
     )
     best_val = ", ".join(
-        f"{row['strategy']} {tables.percent(row['val_accuracy_mean'])}" for _, row in strategies.iterrows()
+        f"{row['strategy']} {wording.percent(row['val_accuracy_mean'])}" for _, row in strategies.iterrows()
     )
     rates = ", ".join(f"{row['strategy']} {row['lr']:g}" for _, row in strategies.iterrows())
     plans: list[tuple[str, Callable[[Axes], Axes], str, str]] = [
@@ -119,7 +120,7 @@ def _grid(
     chosen = grid.choose_pictures(predictions, data["classes"], np.random.default_rng(GRID_SEED))
     root = best.get("provenance/data_root")
     folder = Path(root) if isinstance(root, str) else None
-    accuracy = f"{tables.percent(predictions['correct'].mean())} of {len(predictions)} test pictures right"
+    accuracy = f"{wording.percent(predictions['correct'].mean())} of {len(predictions)} test pictures right"
     title = f"{best['run']} on {data['name']}: {accuracy}"
     figure, opened, wanted = grid.draw_grid(chosen, folder, title)
     grid.save_grid(figure, path)

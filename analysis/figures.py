@@ -12,13 +12,13 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
 from analysis.recipes import in_order
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart with every common colour blindness; orange and
 # purple are a little darker here, so that they can be read as text on white.
-COLOURS = {"scratch": "#595959", "head": "#B86E00", "partial": "#0072B2", "gradual": "#B0558A", "full": "#007A5A"}
+COLOURS = {"scratch": "#595959", "head": "#A86200", "partial": "#0072B2", "gradual": "#B0558A", "full": "#007A5A"}
 MARKERS = {"scratch": "X", "head": "^", "partial": "s", "gradual": "D", "full": "o"}  # and by more than colour
 DASHES = {"scratch": ":", "head": (0, (5, 1.5)), "partial": "-.", "gradual": (0, (8, 2)), "full": "-"}
 OTHER = "#000000"
@@ -148,6 +148,7 @@ def accuracy_against_time(runs: pd.DataFrame, chosen: pd.DataFrame, ax: Axes) ->
         )
     if len(seconds) and seconds.min() > 0 and seconds.max() / seconds.min() > 10:
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.set(xlabel=f"training time of a run ({unit})", ylabel="test accuracy", title="Accuracy against training time")
     _percent(ax, "y")

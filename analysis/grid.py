@@ -102,14 +102,14 @@ def open_picture(root: Path, path: str) -> Array | None:
 
 def draw_grid(grid: Grid, root: Path | None, title: str) -> tuple[Figure, int, int]:
     """Return the figure, how many pictures were opened, and how many it should show."""
-    columns = max(len(rows) for rows in grid.cells.values())
+    columns = max(5, *(len(rows) for rows in grid.cells.values()))  # 5: else the caption is wider than the pictures
     width, height = columns + 1.5, len(grid.classes) * HEIGHT
     opened = wanted = 0
     with rc_context(STYLE):
         figure = Figure(figsize=(width * CELL_INCHES, height * CELL_INCHES + 1.15))
         top = 1 - 0.75 / figure.get_figheight()
         ax = figure.add_axes((0.005, 0.4 / figure.get_figheight(), 0.99, top - 0.4 / figure.get_figheight()))
-        ax.set(xlim=(-1.5, columns), ylim=(height, 0), aspect="equal")
+        ax.set(xlim=(-1.5, columns), ylim=(height, -0.03), aspect="equal")
         ax.axis("off")
         for row, name in enumerate(grid.classes):
             right, pictures = grid.recall[name]

@@ -113,7 +113,7 @@ def readable(name: str, value: Any) -> str:
     if name == "unfreeze" and isinstance(value, list):
         return schedule(value)
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:.3g}"
     if name == "weights" and isinstance(value, str):
         return value[:12]  # a hash is told apart by its beginning
     return "none" if value is None else str(value)

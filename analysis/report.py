@@ -17,7 +17,8 @@ from PIL import Image
 from analysis.answer import Answer
 from analysis.figures import colour
 from analysis.frames import Sweep
-from analysis.tables import COLUMNS, NONE, Column, Comparison, cells, columns, duration, percent, plain, records
+from analysis.tables import COLUMNS, Comparison, plain, records
+from analysis.wording import NONE, Column, cells, columns, duration, percent
 from finetune.record import write_atomic
 
 SCHEMA = 1  # of report.json; rises when a key changes its meaning or goes

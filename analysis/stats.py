@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from scipy.stats import binomtest  # type: ignore[import-untyped]  # published without types
+from scipy.stats import binomtest  # published without types
 
 LEVEL = 0.95  # of every interval
 

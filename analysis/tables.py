@@ -1,7 +1,5 @@
 """The comparison table: per strategy the recipe that val chose over seeds, and what test then said of it."""
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,7 @@ import pandas as pd
 from analysis.frames import Sweep
 from analysis.recipes import choose, in_order, unlike
 from analysis.stats import mean, sd, wilson_over_seeds
-from finetune.record import write_atomic, write_table
-
-NONE = "–"  # what people read where there is nothing to tell
+from finetune.record import write_table
 
 # The columns of comparison.csv and report.json. Accuracies and shares are fractions in [0, 1].
 COLUMNS = {
@@ -192,96 +188,6 @@ def _missing(sweep: Sweep) -> list[str]:
     ]
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """Return 0.871 as "87.1%"."""
-    return NONE if pd.isna(share) else f"{share:.{digits}%}"
-
-
-def interval(low: float, high: float) -> str:
-    """Return an interval of accuracies as "83.1–90.2%"."""
-    return NONE if pd.isna(low) or pd.isna(high) else f"{low * 100:.1f}–{high * 100:.1f}%"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them: "42 s", "12.5 min", "3.1 h"."""
-    if math.isnan(seconds):
-        return NONE
-    if seconds < 120:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def quantity(number: float) -> str:
-    """Return 20190000 as "20.2 M"."""
-    if math.isnan(number):
-        return NONE
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return f"{number:.0f}"
-
-
-def _spread(row: "pd.Series[Any]") -> str:
-    """Return the deviation over seeds in points, or what one run alone can say."""
-    if row["seeds"] > 1:
-        return f"± {row['test_accuracy_sd'] * 100:.1f}"
-    bounds = interval(row["test_accuracy_low"], row["test_accuracy_high"])
-    return f"one run: {bounds}" if bounds != NONE else "one run"
-
-
-def _to_target(row: "pd.Series[Any]") -> str:
-    """Return the epochs to the target, and how many seeds got there where not all did."""
-    reaching, seeds = row["seeds_reaching_target"], row["seeds"]
-    if not reaching:
-        return "never"
-    among = "" if reaching == seeds else f"{reaching} of {seeds} seeds"
-    median = row["epochs_to_target_median"]
-    if pd.isna(median):
-        return among
-    return f"{median:g} ({among})" if among else f"{median:g}"
-
-
-def _frozen(row: "pd.Series[Any]") -> str:
-    """Return the frozen share counted in the three ways that people mean."""
-    return " / ".join(percent(row[f"frozen_{what}_share"], 0) for what in ("block", "parameter", "flop"))
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column as people read it: heading, cells, whether they are numbers, whether a narrow table has it."""
-
-    heading: str
-    cell: "Callable[[pd.Series[Any]], str]"
-    number: bool = True
-    brief: bool = False
-
-
-def columns(target: float) -> list[Column]:
-    """Return the columns that people read."""
-    return [
-        Column("Strategy", lambda row: str(row["strategy"]), number=False, brief=True),
-        Column("Recipe chosen on val", lambda row: str(row["recipe"]), number=False, brief=True),
-        Column("Test", lambda row: percent(row["test_accuracy_mean"]), brief=True),
-        Column("Spread over seeds", _spread, brief=True),
-        Column("95% interval", lambda row: interval(row["test_accuracy_low"], row["test_accuracy_high"]), brief=True),
-        Column("Seeds", lambda row: f"{row['seeds']}", brief=True),
-        Column("Val", lambda row: percent(row["val_accuracy_mean"]), brief=True),
-        Column("Macro-F1", lambda row: percent(row["macro_f1_mean"])),
-        Column("Runs", lambda row: f"{row['runs']}"),
-        Column("Training time", lambda row: duration(row["train_seconds_mean"]), brief=True),
-        Column("Time saved", lambda row: percent(row["time_saved"], 0), brief=True),
-        Column("Compute saved", lambda row: percent(row["compute_saved"], 0), brief=True),
-        Column(f"Epochs to {target:.0%} val" if target * 100 % 1 == 0 else f"Epochs to {target:.1%} val", _to_target),
-        Column("Trainable parameters", lambda row: quantity(row["trainable_parameters"])),
-        Column("Frozen: blocks / parameters / FLOPs", _frozen),
-    ]
-
-
-def cells(table: pd.DataFrame, shown: list[Column]) -> list[list[str]]:
-    """Return the table as text, (rows, columns)."""
-    return [[column.cell(row) for column in shown] for _, row in table.iterrows()]
-
-
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return COLUMNS of each row as plain values, counts whole, None where there is nothing to tell."""
     rows = [{name: plain(value) for name, value in row.items()} for row in table[list(COLUMNS)].to_dict("records")]
@@ -294,27 +200,6 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write COLUMNS with raw fractions and seconds; an empty cell where there is nothing to tell."""
     write_table(path, list(COLUMNS), [[safe_cell(value) for value in row.values()] for row in records(table)])
-
-
-def write_markdown(path: Path, table: pd.DataFrame, target: float, notes: list[str]) -> None:
-    """Write the table as people read it, with per cent, and the notes below."""
-    write_atomic(
-        path, markdown(table, columns(target)) + "".join(f"\n- {_markdown_text(note)}" for note in notes) + "\n"
-    )
-
-
-def markdown(table: pd.DataFrame, shown: list[Column]) -> str:
-    """Return a Markdown table."""
-    lines = [[column.heading for column in shown], ["--:" if column.number else ":--" for column in shown]]
-    lines += [[_markdown_text(cell) for cell in row] for row in cells(table, shown)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _markdown_text(text: str) -> str:
-    """Keep a name from ending its cell, or from being read as markup."""
-    for sign in "\\|`*_<>[]":
-        text = text.replace(sign, f"\\{sign}")
-    return text
 
 
 def plain(value: Any) -> Any:

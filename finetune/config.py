@@ -6,6 +6,7 @@ documentation. Checking needs neither torch nor the data.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -43,6 +44,9 @@ def _parsed(value: Any) -> Any:
     except yaml.YAMLError:
         raise ValueError("can't be read as a list") from None
 
+
+# Names of data sets and weights, which no folder or file of that name takes over.
+_RESERVED = re.compile(r"inaturalist12k|demo|(?i:none)|DEFAULT|IMAGENET1K_\w+")
 
 Int = Annotated[int, BeforeValidator(_no_bool)]
 Float = Annotated[float, BeforeValidator(_no_bool)]
@@ -229,6 +233,5 @@ def run_id(config: Config, data_fingerprint: str, weights_hash: str) -> str:
 def with_absolute_paths(config: Config) -> Config:
     """Make the paths independent of the working directory, which a run's process need not share."""
     places = {name: getattr(config, name) for name in ("data", "weights")}
-    return config.model_copy(
-        update={name: str(Path(value).resolve()) for name, value in places.items() if Path(value).exists()}
-    )
+    paths = {name: Path(value) for name, value in places.items() if not _RESERVED.fullmatch(value)}
+    return config.model_copy(update={name: str(path.resolve()) for name, path in paths.items() if path.exists()})

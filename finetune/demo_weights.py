@@ -63,7 +63,7 @@ def pretrain(
     path: Path,
     steps: int = STEPS,
     per_class: int = PER_CLASS,
-    on_progress: Callable[[str, float], None] = lambda doing, share: None,
+    on_progress: Callable[[str, float], None] | None = None,
 ) -> float:
     """Train DEMO_BACKBONE on the source task, write its state dict to `path`, and return the held-out accuracy.
 
@@ -100,7 +100,7 @@ def _source(per_class: int, first: int) -> tuple[Tensor, Tensor]:
 
 
 def _fit(
-    network: nn.Module, images: Tensor, labels: Tensor, steps: int, on_progress: Callable[[str, float], None]
+    network: nn.Module, images: Tensor, labels: Tensor, steps: int, on_progress: Callable[[str, float], None] | None
 ) -> None:
     """Train with AdamW, one cycle (Smith and Topin 2017, arXiv 1708.07120), in batches of BATCH_SIZE."""
     optimiser = torch.optim.AdamW(
@@ -120,9 +120,10 @@ def _fit(
         logits = network(_normalised(_augmented(images[batch])))
         loss = functional.cross_entropy(logits, labels[batch], label_smoothing=LABEL_SMOOTHING)
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        on_progress("pretraining", (step + 1) / steps)
+        if on_progress:
+            on_progress("pretraining", (step + 1) / steps)
 
 
 def _one_cycle(done: float) -> float:

@@ -84,8 +84,8 @@ def check_image_px(backbone: str, image_px: int) -> None:
         ConfigError: naming the size and the network's complaint.
     """
     try:
+        network = outline_network(backbone, image_px)
         with torch.device("meta"), torch.no_grad():
-            network = outline_network(backbone, image_px)
             build_classifier(network, 2, 0.0).eval()(torch.zeros(1, 3, image_px, image_px))
     except (RuntimeError, ValueError, AssertionError) as error:
         fault = f"image_px: {backbone} can't take pictures of {image_px} pixels ({str(error).splitlines()[0]})"

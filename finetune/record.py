@@ -96,7 +96,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the object in `path`, or None where there is no such file."""
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
 
@@ -113,7 +113,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: the run has not started yet.
     """
-    return dict(yaml.safe_load((run_dir / CONFIG).read_text()))
+    return dict(yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8")))
 
 
 def write_history(run_dir: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -123,14 +123,14 @@ def write_history(run_dir: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def append_history(run_dir: Path, row: Mapping[str, Any]) -> None:
     """Append one epoch's row. A crash can tear this line, which `read_history` drops."""
-    with (run_dir / HISTORY).open("a") as file:
+    with (run_dir / HISTORY).open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, allow_nan=False) + "\n")
 
 
 def read_history(run_dir: Path) -> tuple[list[dict[str, Any]], int]:
     """Return the rows of the history, and how many torn lines were dropped (more than 1 means a damaged file)."""
     path = run_dir / HISTORY
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     rows, torn = [], 0
     for line in lines:
         try:

@@ -9,10 +9,11 @@ evaluate      test, once, at the epoch that val chose
 record        the files that are left behind
 """
 
+import json
 import os
 import platform
+import shlex
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -294,8 +295,17 @@ def _provenance(parts: Parts, run_dir: Path, name: str, identity: tuple[str, str
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
-        "command": " ".join(sys.argv),
+        "command": _command(parts.config),
     }
+
+
+def _command(config: Config) -> str:
+    """Return the command that makes this run anew, whoever started it."""
+    words = ["python", "-m", "finetune"]
+    for name, value in to_dict(config).items():
+        if value != Config.model_fields[name].default:
+            words += [f"--{name.replace('_', '-')}", value if isinstance(value, str) else json.dumps(value)]
+    return shlex.join(words)
 
 
 def _git_commit() -> str | None:

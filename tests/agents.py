@@ -70,9 +70,10 @@ class Agent:
 
 @dataclass
 class Place:
-    """A folder to run agents in, and a mark by which their processes are found."""
+    """A folder to run agents in, what they call, and a mark by which their processes are found."""
 
     folder: Path
+    code: Code = CODE
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def start(self, *arguments: str, **environment: object) -> Agent:
@@ -107,7 +108,7 @@ class Place:
         os.dup2(file, 2)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
         sys.modules["__main__"] = fake_run  # what the processes of runs import as their main module
-        return agent.main(arguments, CODE)
+        return agent.main(arguments, self.code)
 
     def run(self, *arguments: str, **environment: object) -> tuple[int | None, str]:
         """Run an agent to its end; return exit code and output."""

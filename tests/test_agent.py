@@ -2,11 +2,16 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from finetune.agents.code import REAL
 from tests.agents import Place
+from tests.pictures import write_folder, write_picture
 
 AGENT = Path(__file__).parents[1] / "agent.py"
 
@@ -70,3 +75,44 @@ def test_a_sweep_that_is_not_there_gets_a_message_and_exit_code_2(tmp_path: Path
     assert code == 2
     assert message in output
     assert "Traceback" not in output
+
+
+def _one_picture(folder: Path) -> dict[str, Any]:
+    write_folder(folder / "pictures", {"": 5})
+    write_picture(folder / "pictures/alone/0.png", (0, 0, 0), seed=0)
+    return {"data": "pictures"}
+
+
+def _no_classes(folder: Path) -> dict[str, Any]:
+    write_picture(folder / "pictures/0.png", (0, 0, 0), seed=0)
+    return {"data": "pictures"}
+
+
+def _other_architecture(folder: Path) -> dict[str, Any]:
+    import torch
+
+    write_folder(folder / "pictures", {"": 5})
+    torch.save({"conv.weight": torch.zeros(3)}, folder / "other.pth")
+    return {"data": "pictures", "weights": "other.pth"}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(_one_picture, "alone"), (_no_classes, "class"), (_other_architecture, "other.pth")],
+)
+def test_data_and_weights_that_do_not_fit_get_a_message_and_exit_code_2(
+    tmp_path: Path, make: Callable[[Path], dict[str, Any]], message: str
+) -> None:
+    """The real checks, before anything is started or written."""
+    from finetune import preflight  # noqa: F401  (imported once here, not in each agent)
+
+    values = {"backbone": "resnet18", "image_px": 32, "weights": "none", **make(tmp_path)}
+    spec = {"method": "grid", "parameters": {name: {"value": value} for name, value in values.items()}}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(spec))
+    place = Place(tmp_path, REAL)
+    before = place.written()
+    code, output = place.run("my.yaml")
+    assert code == 2, output
+    assert message in output
+    assert "Traceback" not in output
+    assert place.written() == before

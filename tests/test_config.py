@@ -1,10 +1,12 @@
 """The config: strict, all faults at once, and equal for equal runs."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.config import Config, default_schedule, parse_config, resolve, run_id, to_dict
+from finetune.config import Config, default_schedule, parse_config, resolve, run_id, to_dict, with_absolute_paths
 from finetune.errors import ConfigError
 
 
@@ -93,6 +95,16 @@ def test_a_path_does_not_enter_the_hash_but_what_it_points_to_does() -> None:
     config = parse_config({}, "a test")
     assert run_id(config, "pictures", "weights") != run_id(config, "other pictures", "weights")
     assert run_id(config, "pictures", "weights") != run_id(config, "pictures", "other weights")
+
+
+def test_reserved_names_are_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder called demo does not take the demo's place; any other existing folder becomes an absolute path."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("demo", "none", "photos"):
+        (tmp_path / name).mkdir()
+    named = with_absolute_paths(parse_config({"data": "demo", "weights": "none"}, "a test"))
+    assert (named.data, named.weights) == ("demo", "none")
+    assert with_absolute_paths(parse_config({"data": "photos"}, "a test")).data == str(tmp_path / "photos")
 
 
 def test_every_field_has_a_sentence() -> None:

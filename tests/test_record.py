@@ -14,9 +14,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path
     record.write_json(path, {"state": "finished"})
     with pytest.raises(ValueError, match="JSON"):
         record.write_json(path, {"state": float("nan")})
-    with pytest.raises(FileNotFoundError), record.replacing(path) as temporary:
-        temporary.write_text("half")
-        temporary.with_name("missing").read_text()
+
+    def write_half() -> None:
+        with record.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
     assert record.read_json(path) == {"state": "finished"}
     assert list(tmp_path.iterdir()) == [path]
 

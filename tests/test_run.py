@@ -1,6 +1,8 @@
 """One run end to end: what it leaves behind, and that a resumed one is the same run."""
 
+import argparse
 import csv
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ from finetune import record
 from finetune.__main__ import main
 from finetune.checkpoint import load_checkpoint
 from finetune.claim import TakenError, claimed
-from finetune.config import Config, parse_config
+from finetune.config import Config, parse_config, resolve
 from finetune.errors import UserError
+from finetune.flags import add_fields, parse_flags
 from finetune.run import run
 
 SMALL: dict[str, Any] = {
@@ -28,6 +31,12 @@ SMALL: dict[str, Any] = {
 
 def small(pictures: Path, **values: Any) -> Config:
     return parse_config({**SMALL, "data": str(pictures), **values}, "a test")
+
+
+def parser_of_fields() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    add_fields(parser)
+    return parser
 
 
 def quiet(line: str) -> None:
@@ -58,6 +67,10 @@ def test_a_finished_run_directory_holds_what_the_contract_says(pictures: Path, t
     assert len(rows) == 12
     assert summary["test/accuracy"] == pytest.approx(sum(r["label"] == r["prediction"] for r in rows) / 12)
     assert all(sum(float(r[f"probability/{c}"]) for c in ("blue", "green", "red")) == pytest.approx(1) for r in rows)
+    words = shlex.split(config["provenance"]["command"])
+    assert words[:3] == ["python", "-m", "finetune"]
+    again = parse_flags(parser_of_fields(), words[3:])[1]
+    assert resolve(again) == resolve(small(pictures, strategy="gradual"))
     best = max(history, key=lambda row: (row["val/accuracy"], -row["val/loss"]))
     assert (summary["best/epoch"], summary["best/val_accuracy"]) == (best["epoch"], best["val/accuracy"])
     assert len(load_checkpoint(folder / record.BEST)["history"]) == best["epoch"]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import stats, tables
+from analysis import stats, tables, wording
 from analysis.answer import answer
 from analysis.frames import Sweep, read_sweep
 from analysis.recipes import choose, labels, schedule
@@ -82,12 +82,12 @@ def test_without_full_nothing_is_measured_as_saved(tmp_path: Path) -> None:
     comparison = compared(tmp_path, {"strategy": "head"})
     cells = dict(
         zip(
-            [column.heading for column in tables.columns(0.8)],
-            tables.cells(comparison.strategies, tables.columns(0.8))[0],
+            [column.heading for column in wording.columns(0.8)],
+            wording.cells(comparison.strategies, wording.columns(0.8))[0],
             strict=True,
         )
     )
-    assert (cells["Time saved"], cells["Compute saved"]) == (tables.NONE, "65%")
+    assert (cells["Time saved"], cells["Compute saved"]) == (wording.NONE, "65%")
 
 
 def test_one_seed_has_the_interval_of_one_run_as_its_spread(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_one_seed_has_the_interval_of_one_run_as_its_spread(tmp_path: Path) -> N
     comparison = compared(tmp_path, {"test": 0.87})
     row = comparison.strategies.iloc[0]
     assert np.isnan(row["test_accuracy_sd"])
-    cells = tables.cells(comparison.strategies, tables.columns(0.8))[0]
+    cells = wording.cells(comparison.strategies, wording.columns(0.8))[0]
     assert "one run: 79.0–92.2%" in cells
     assert "± 0.0" not in cells
 
@@ -114,8 +114,8 @@ def test_a_run_that_never_reached_the_target_is_not_forgotten(
 ) -> None:
     """The median counts such a run as later than all others; it is not left out of the mean."""
     comparison = compared(tmp_path, *({"seed": seed, "curve": curve} for seed, curve in enumerate(curves)))
-    column = next(column for column in tables.columns(0.8) if column.heading.startswith("Epochs to"))
-    assert tables.cells(comparison.strategies, [column]) == [[said]]
+    column = next(column for column in wording.columns(0.8) if column.heading.startswith("Epochs to"))
+    assert wording.cells(comparison.strategies, [column]) == [[said]]
 
 
 def test_another_target_is_read_from_the_history(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_csv_holds_fractions_and_no_formulas(tmp_path: Path) -> None:
     comparison = compared(tmp_path, {"strategy": "scratch", "seconds": 110.0}, {"strategy": "full", "seconds": 100.0})
     table = comparison.strategies.assign(recipe="=1+1")
     tables.write_csv(tmp_path / "out.csv", table)
-    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert list(rows[0]) == list(tables.COLUMNS)
     assert rows[0]["recipe"] == "'=1+1"
     assert float(rows[0]["time_saved"]) == pytest.approx(-0.1)
@@ -173,10 +173,10 @@ def test_text_that_would_run_is_quoted(text: str) -> None:
 def test_markdown_has_a_row_a_strategy_and_keeps_names_in_their_cells(tmp_path: Path) -> None:
     """A vertical bar in a name must not end the cell."""
     table = compared(tmp_path, {"strategy": "head"}, {"strategy": "full"}).strategies.assign(recipe="a|b")
-    lines = tables.markdown(table, tables.columns(0.8)).splitlines()
+    lines = wording.markdown(table, wording.columns(0.8)).splitlines()
     assert len(lines) == 4
     assert "a\\|b" in lines[2]
-    assert {line.replace("\\|", "").count("|") for line in lines} == {len(tables.columns(0.8)) + 1}
+    assert {line.replace("\\|", "").count("|") for line in lines} == {len(wording.columns(0.8)) + 1}
 
 
 def test_a_recipe_is_named_by_what_tells_it_apart() -> None:

@@ -8,7 +8,6 @@ from finetune import record
 from finetune.agents import early_stop, workers
 from finetune.agents.plan import Plan, PlannedRun
 from finetune.agents.sweepfile import Sweep
-from finetune.agents.time_left import seconds_left
 from finetune.config import parse_config, resolve
 
 
@@ -28,12 +27,6 @@ def test_the_last_line_of_a_log_is_the_reason(tmp_path: Path) -> None:
     assert workers._last_line(log) == "no word in its log"
     log.write_text("first\nValueError: x\n\n")
     assert workers._last_line(log) == "ValueError: x"
-
-
-def test_the_time_left_is_what_the_epochs_of_each_strategy_took() -> None:
-    """Two epochs at 10 s and one of an unknown strategy at the mean of 15 s, in two slots."""
-    assert seconds_left([("full", 2.0), ("new", 1.0)], {"full": 10.0, "other": 20.0}, 2) == pytest.approx(17.5)
-    assert seconds_left([("full", 2.0)], {}, 2) is None
 
 
 @pytest.mark.parametrize(

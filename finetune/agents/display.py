@@ -11,7 +11,7 @@ from finetune import record
 from finetune.agents import plan
 from finetune.agents.plan import Plan, PlannedRun
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, markup=False, soft_wrap=True)  # markup would take `[...]` in paths for colours
 
 
 def varying(todo: Plan) -> list[str]:

@@ -46,21 +46,35 @@ class Stop:
 
 @dataclass
 class Session:
-    """What this agent has done so far.
+    """What this agent has been asked to do, and what it has done so far.
 
     Attributes:
+        agents: how many runs go side by side.
+        count: how many runs to start at most.
         running: slot -> the run in it and its process.
         tried: ids of the runs it need not look at again.
-        done: ids of the runs it has finished.
         broken: ids of the runs that failed or were killed in its hands.
         started: how many runs it has started that no other agent had.
     """
 
+    todo: Plan
+    code: Code
+    agents: int
+    count: int | None
+    retry_failed: bool
     running: dict[int, tuple[PlannedRun, Worker]] = field(default_factory=dict)
     tried: set[str] = field(default_factory=set)
-    done: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     started: int = 0
+
+    def wants(self, run: PlannedRun) -> bool:
+        """Whether a run is to do: missing, interrupted, or failed and to be tried again."""
+        state = plan.state_of(run)[0]
+        return state in ("to do", "interrupted") or (state == "failed" and self.retry_failed)
+
+    def has_room(self) -> bool:
+        """Whether one more run may be started now."""
+        return len(self.running) < self.agents and (self.count is None or self.started < self.count)
 
 
 def run_sweep(todo: Plan, code: Code, agents: int = 1, count: int | None = None, retry_failed: bool = False) -> int:
@@ -69,20 +83,21 @@ def run_sweep(todo: Plan, code: Code, agents: int = 1, count: int | None = None,
     Args:
         agents: how many runs go side by side.
         count: how many runs to start at most.
-        retry_failed: start those again that failed in an earlier session.
+        retry_failed: start those again that failed before.
 
     Raises:
-        UserError: the sweep's folder holds runs on other data; nothing was started.
+        UserError: the sweep's folder holds runs on other data, or weights are not to be had; nothing was started.
     """
-    plan.store(todo)
+    plan.refuse_other_data(todo)
     display.show_start(todo, retry_failed)
-    session = Session()
-    wanted = sum(_wanted(run, retry_failed) for run in todo.runs)
+    session = Session(todo, code, agents, count, retry_failed)
+    wanted = sum(session.wants(run) for run in todo.runs)
     if wanted or todo.cap > todo.points:
         code.prepare(todo.to_prepare)
+        plan.store(todo)
         context = workers.start_server(code.preload)
         with _signals_noted() as stop, progress.shown(todo, agents, wanted) as shown:
-            _loop(todo, session, stop, shown, context, code, agents, count, retry_failed)
+            _loop(session, stop, shown, context)
         if stop.count:
             display.show_end(todo, session.broken, stopped=True)
             return 128 + stop.signal
@@ -107,64 +122,55 @@ def _signals_noted() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def _loop(
-    todo: Plan,
-    session: Session,
-    stop: Stop,
-    shown: progress.Progress,
-    context: ForkServerContext,
-    code: Code,
-    agents: int,
-    count: int | None,
-    retry_failed: bool,
-) -> None:
+def _loop(session: Session, stop: Stop, shown: progress.Progress, context: ForkServerContext) -> None:
     """Keep the slots filled until nothing is left, or a signal came and the last run has ended."""
     handled = 0  # signals passed on
     seen: dict[str, int] = {}  # run -> size of its history when early stopping was last considered
     while True:
-        while len(session.running) < agents and not stop.count and (count is None or session.started < count):
-            run = _next(todo, session, retry_failed)
-            if run is None:
-                break
-            slot = min(set(range(agents)) - session.running.keys())
-            worker = workers.start(context, code.run, run.config, run.directory, slot, agents)
-            session.running[slot] = run, worker
-            session.tried.add(run.id)
-            session.started += 1
-            shown.started(slot, run)
+        while session.has_room() and not stop.count and (run := _next(session)) is not None:
+            _start(session, shown, context, run)
         if not session.running:
             return
         workers.wait([worker for _, worker in session.running.values()], POLL_SECONDS)
         if stop.count > handled:
             handled = stop.count
-            shown.say(
-                "stopping: runs save and end; the same signal again ends them at once" if handled == 1 else "ending now"
-            )
-            for _, worker in session.running.values():
-                workers.terminate(worker) if handled == 1 else workers.kill(worker)
+            _pass_on(handled, session, shown)
         for slot, (run, worker) in list(session.running.items()):
             workers.read_progress(worker)
             if worker.process.exitcode is None:
                 shown.running(slot, run, worker.progress)
-                if early_stop.is_due(todo, run, seen):
-                    early_stop.consider(todo, run)
+                if early_stop.is_due(session.todo, run, seen):
+                    early_stop.consider(session.todo, run)
             else:
-                del session.running[slot]
-                _ended(session, stop, shown, slot, run, worker)
+                _ended(session, stop, shown, slot)
 
 
-def _wanted(run: PlannedRun, retry_failed: bool) -> bool:
-    state = plan.state_of(run)[0]
-    return state in ("to do", "interrupted") or (state == "failed" and retry_failed)
+def _start(session: Session, shown: progress.Progress, context: ForkServerContext, run: PlannedRun) -> None:
+    """Start the process of a run in the first free slot."""
+    slot = min(set(range(session.agents)) - session.running.keys())
+    worker = workers.start(context, session.code.run, run.config, run.directory, slot, session.agents)
+    session.running[slot] = run, worker
+    session.tried.add(run.id)
+    session.started += 1
+    shown.started(slot, run)
 
 
-def _next(todo: Plan, session: Session, retry_failed: bool) -> PlannedRun | None:
+def _pass_on(signals: int, session: Session, shown: progress.Progress) -> None:
+    """Tell the runs of the signals the agent has received."""
+    first = signals == 1
+    shown.say("stopping: runs save and end; the same signal again ends them at once" if first else "ending now")
+    for _, worker in session.running.values():
+        workers.terminate(worker) if first else workers.kill(worker)
+
+
+def _next(session: Session) -> PlannedRun | None:
     """Return the next run to start; a Bayesian search is asked for more once all it has asked for are taken."""
+    todo = session.todo
     while True:
         if todo.cap:
             plan.add_trials(todo)
         for run in todo.runs:
-            if run.id not in session.tried and _wanted(run, retry_failed):
+            if run.id not in session.tried and session.wants(run):
                 return run
         if todo.points >= todo.cap:
             return None
@@ -179,13 +185,12 @@ def _propose(todo: Plan) -> None:
     plan.note_trial(folder, number, search.propose(spec, folder.name, number, trials))
 
 
-def _ended(session: Session, stop: Stop, shown: progress.Progress, slot: int, run: PlannedRun, worker: Worker) -> None:
-    """Note and tell how a run ended."""
+def _ended(session: Session, stop: Stop, shown: progress.Progress, slot: int) -> None:
+    """Free a slot; note and tell how its run ended."""
+    run, worker = session.running.pop(slot)
     state, reason = workers.outcome(worker)
     if state == "taken":
         session.started -= 1
-    elif state == "finished":
-        session.done.append(run.id)
-    elif not (state == "killed" and stop.count):
+    elif state != "finished" and not (state == "killed" and stop.count):
         session.broken.append(run.id)
     shown.ended(slot, run, state, reason, record.read_json(run.directory / record.SUMMARY) or {})

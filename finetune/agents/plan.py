@@ -174,15 +174,9 @@ def states(plan: Plan) -> Counter[str]:
 
 
 def store(plan: Plan) -> None:
-    """Write the sweep as it is run, and what it asks for, beside its run directories.
-
-    Raises:
-        UserError: the folder holds runs on other data, which must not be compared with these.
-    """
-    folder = plan.sweep.folder
-    _refuse_other_data(plan)
-    folder.mkdir(parents=True, exist_ok=True)
-    record.write_atomic(folder / record.SWEEP, plan.sweep.text)
+    """Write the sweep as it is run, and what it asks for, beside its run directories."""
+    plan.sweep.folder.mkdir(parents=True, exist_ok=True)
+    record.write_atomic(plan.sweep.folder / record.SWEEP, plan.sweep.text)
     store_runs(plan)
 
 
@@ -194,7 +188,8 @@ def store_runs(plan: Plan) -> None:
     )
 
 
-def _refuse_other_data(plan: Plan) -> None:
+def refuse_other_data(plan: Plan) -> None:
+    """Raise UserError if the folder holds runs on other data, which must not be compared with these."""
     folder = plan.sweep.folder
     ours = {plan.identify(config)[0] for config in plan.to_prepare}
     for run_dir in record.find_runs(folder) if folder.is_dir() else []:

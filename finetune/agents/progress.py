@@ -55,10 +55,18 @@ class Lines:
         self._done = len(todo.runs) - wanted
         self._started: dict[str, tuple[int, float]] = {}  # run -> its number, time.monotonic() at its start
 
+    def total(self) -> int:
+        """Return how many runs the sweep has, those counted that a search has yet to choose."""
+        return len(self._todo.runs) + max(self._todo.cap - self._todo.points, 0)
+
+    def position(self) -> str:
+        """Return such as `runs/demo: run 3 of 20`."""
+        return f"{self._todo.sweep.folder}: run {min(self._done, self.total())} of {self.total()}"
+
     def head(self, run: PlannedRun) -> str:
         """Return such as `[3/20] partial-ab12cd34 lr 0.003 seed 1`."""
-        total = len(self._todo.runs) + max(self._todo.cap - self._todo.points, 0)
-        return f"[{min(self._started[run.id][0], total)}/{total}] {display.label(run, display.varying(self._todo))}"
+        number = min(self._started[run.id][0], self.total())
+        return f"[{number}/{self.total()}] {display.label(run, display.varying(self._todo))}"
 
     def started(self, slot: int, run: PlannedRun) -> None:  # noqa: ARG002
         self.number(run)
@@ -87,7 +95,7 @@ class Lines:
             self.say(f"{self.head(run)} {state}: {reason}; log: {run.directory / record.LOG}")
 
     def say(self, line: str) -> None:
-        display.console.print(line, markup=False)
+        display.console.print(line)
 
 
 class Bars:
@@ -96,7 +104,11 @@ class Bars:
     def __init__(self, todo: Plan, lines: Lines, slots: int) -> None:
         self._lines, self._slots = lines, slots
         self._pace = Pace(todo)
-        columns = ("{task.description}", rich_progress.BarColumn(bar_width=24), "{task.fields[note]}")
+        columns = (
+            rich_progress.TextColumn("{task.description}", markup=False),
+            rich_progress.BarColumn(bar_width=24),
+            rich_progress.TextColumn("{task.fields[note]}", markup=False),
+        )
         self.bars = rich_progress.Progress(*columns, console=display.console, transient=True)
         self._total = self.bars.add_task(str(todo.sweep.folder), total=1.0, note="")
         self._tasks: dict[int, rich_progress.TaskID] = {}
@@ -105,15 +117,16 @@ class Bars:
         self._lines.number(run)
         self._pace.started(run)
         self._tasks[slot] = self.bars.add_task(self._lines.head(run), total=1.0, note="starting")
+        self.bars.update(self._total, description=self._lines.position())
 
     def running(self, slot: int, run: PlannedRun, told: Mapping[str, Any]) -> None:
         if not told:
             return
         self._pace.at(run, told["epoch"])
         accuracy = told.get("val_accuracy")
-        val = "" if accuracy is None else f"val {100 * accuracy:.1f}%"
-        phase = "" if told["phase"] == "train" else told["phase"]
-        note = f"epoch {min(int(told['epoch']) + 1, told['epochs'])}/{told['epochs']} {val} {phase}"
+        val = "" if accuracy is None else f", val {100 * accuracy:.1f}%"
+        epoch = f"epoch {min(int(told['epoch']) + 1, told['epochs'])}/{told['epochs']}"
+        note = f"{'testing' if told['phase'] == 'test' else epoch}{val}"
         self.bars.update(self._tasks[slot], completed=told["epoch"] / told["epochs"], note=note)
         share, seconds = self._pace.left(self._slots)
         left = "" if seconds is None else f"about {_duration(seconds)} left"

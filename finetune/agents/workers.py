@@ -81,13 +81,18 @@ def start(context: ForkServerContext, run: str, config: Config, run_dir: Path, s
         slot: which of the agent's `slots` it takes; decides its GPU, and its share of the cores.
     """
     receiver, sender = context.Pipe(duplex=False)
-    threads = max(1, (os.cpu_count() or 1) // slots)
+    threads = max(1, _cores() // slots)
     process = context.Process(
         target=_main, args=(run, config, run_dir.resolve(), sender, threads, _gpu_of(slot)), name=run_dir.name
     )
     process.start()
     sender.close()
     return Worker(run_dir, process, receiver, time.monotonic())
+
+
+def _cores() -> int:
+    """Return the cores this process may use: a batch system gives it less than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpu_of(slot: int) -> str | None:

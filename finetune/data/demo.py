@@ -91,5 +91,6 @@ def draw_source(
     labels = np.tile(np.arange(len(shapes), dtype=np.int64), per_class)
     for index, label in enumerate(labels):
         rng = np.random.default_rng([seed, 1, first + index // len(shapes), int(label)])
-        images[index] = paint(shapes[label](rng), px, rng)
+        mess = rng.random()  # clean pictures among the messy ones: from those a network learns to see outlines sooner
+        images[index] = paint(shapes[label](rng), px, rng, mess)
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels

@@ -22,15 +22,22 @@ CLUTTER_BEHIND, CLUTTER_BEFORE = (4, 9), (1, 3)  # pieces behind and before the 
 NOISE = (2.0, 12.0)  # standard deviation of the camera's noise, in grey levels of 255
 
 
-def paint(parts: Sequence[Part], px: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return a picture (px, px, 3) of the thing with these parts."""
+def paint(parts: Sequence[Part], px: int, rng: np.random.Generator, mess: float = 1.0) -> NDArray[np.uint8]:
+    """Return a picture (px, px, 3) of the thing with these parts.
+
+    Args:
+        parts: what to paint, from `demo_shapes`.
+        px: side of the picture.
+        rng: of everything that chance decides.
+        mess: how much clutter, texture and noise there is, from 0 (none) to 1.
+    """
     scene = _Scene(px, rng)
-    for _ in range(rng.integers(*CLUTTER_BEHIND, endpoint=True)):
+    for _ in range(round(mess * rng.integers(*CLUTTER_BEHIND, endpoint=True))):
         scene.add_piece(_piece(px, rng))
     scene.add_thing(_pose(parts, px, rng))
-    for _ in range(rng.integers(*CLUTTER_BEFORE, endpoint=True)):
+    for _ in range(round(mess * rng.integers(*CLUTTER_BEFORE, endpoint=True))):
         scene.add_piece(_piece(px, rng, near_edge=True))
-    return _photograph(scene, rng)
+    return _photograph(scene, rng, mess)
 
 
 def _palette(rng: np.random.Generator) -> list[tuple[int, int, int]]:
@@ -87,7 +94,7 @@ class _Scene:
 
 def _corners(outline: Points) -> list[float]:
     """Return the outline, in pixels of the picture, as Pillow wants it, in pixels of the finer grid."""
-    return (outline * FINER).ravel().tolist()  # type: ignore[no-any-return]
+    return (outline * FINER).ravel().tolist()
 
 
 def _pose(parts: Sequence[Part], px: int, rng: np.random.Generator) -> list[Part]:
@@ -106,7 +113,8 @@ def _pose(parts: Sequence[Part], px: int, rng: np.random.Generator) -> list[Part
         dense = np.stack([outline + (following - outline) * step for step in (0, 0.25, 0.5, 0.75)], axis=1)
         points = dense.reshape(-1, 2)
         points = points + bend * np.sin(2.5 * points[:, ::-1] + phase)
-        return points @ (stretch[:, None] * slant) @ turning * size + place
+        placed: Points = points @ (stretch[:, None] * slant) @ turning * size + place
+        return placed
 
     return [(level, posed(outline)) for level, outline in parts]
 
@@ -123,7 +131,7 @@ def _piece(px: int, rng: np.random.Generator, near_edge: bool = False) -> Points
         return place + size * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     if kind == 1:
         start = rng.uniform(0, 360)
-        return oval(*place, size, size * rng.uniform(0.4, 1), start, start + rng.choice([180, 270, 360]))
+        return oval(place[0], place[1], size, size * rng.uniform(0.4, 1), start, start + rng.choice([180, 270, 360]))
     reach = size * 1.6 * _direction(rng)
     bow = rng.normal(0, size * 0.3, 2)
     return stroke([place - reach, place + bow, place + reach], size * rng.uniform(0.2, 0.6))
@@ -135,7 +143,7 @@ def _direction(rng: np.random.Generator) -> NDArray[np.float64]:
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def _photograph(scene: _Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _photograph(scene: _Scene, rng: np.random.Generator, mess: float) -> NDArray[np.uint8]:
     """Return the scene (px, px, 3) with textures, light, shadow and the camera's faults."""
     px = scene.px
     colours = np.asarray(scene.colours.reduce(FINER), dtype=np.float32) / 255
@@ -145,7 +153,7 @@ def _photograph(scene: _Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
     heights = np.asarray(rounded, dtype=np.float32) / 255
 
     pattern = _texture(px, rng) * (1 - thing) + _texture(px, rng) * thing
-    picture = colours * (1 + pattern)
+    picture = colours * (1 + mess * pattern)
 
     light = _direction(rng)
     down, right = np.gradient(heights)
@@ -159,7 +167,7 @@ def _photograph(scene: _Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
 
     brightness = rng.uniform(0.7, 1.15) * (1 + 0.35 * _ramp(px, rng)[..., None])
     tint = rng.uniform(0.88, 1.08, 3).astype(np.float32)
-    noise = rng.normal(0, rng.uniform(*NOISE) / 255, picture.shape)
+    noise = rng.normal(0, mess * rng.uniform(*NOISE) / 255, picture.shape)
     return (np.clip(picture * brightness * tint + noise, 0, 1) * 255).astype(np.uint8)
 
 
@@ -167,7 +175,8 @@ def _ramp(px: int, rng: np.random.Generator) -> Pixels:
     """Return values (px, px) in [-0.7, 0.7] that rise evenly in some direction."""
     line = np.linspace(-0.5, 0.5, px, dtype=np.float32)
     towards = _direction(rng).astype(np.float32)
-    return line[:, None] * towards[0] + line[None, :] * towards[1]
+    ramp: Pixels = line[:, None] * towards[0] + line[None, :] * towards[1]
+    return ramp
 
 
 def _texture(px: int, rng: np.random.Generator) -> Pixels:

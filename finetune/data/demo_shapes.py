@@ -54,7 +54,8 @@ def stroke(line: ArrayLike, width: float, end: float | None = None) -> Points:
 def turned(points: Points, degrees: float) -> Points:
     """Return the points turned about the origin, clockwise as y points down."""
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return points @ np.array([[cos, sin], [-sin, cos]])
+    result: Points = points @ np.array([[cos, sin], [-sin, cos]])
+    return result
 
 
 # --- the target task: the ten classes that the demo fine-tunes on ---------------------------------------------------
