@@ -39,8 +39,9 @@ $(READY): requirements.lock scripts/find-python.sh
 	@touch $@
 
 demo: $(READY)  ## a real sweep of every strategy on drawn pictures, offline, with its report (about 5 minutes)
-	@$(PYTHON) agent.py sweeps/demo.yaml --agents 2
-	@$(PYTHON) -m analysis runs/demo
+	@$(PYTHON) agent.py sweeps/demo.yaml --agents 2; code=$$?; \
+	if [ $$code -gt 1 ]; then exit $$code; fi; \
+	$(PYTHON) -m analysis runs/demo && exit $$code
 
 test: $(READY)  ## the tests that are quick (no network, account or GPU)
 	@$(PYTHON) -m pytest -m "not slow" $(ARGS)

@@ -90,17 +90,18 @@ def _check_out(out: Path) -> None:
 def _print(sweep: Sweep, comparison: tables.Comparison, said: list[str], out: Path) -> None:
     """Print the comparison, what to know of it, and the files to open."""
     console = Console()
-    shown = wording.columns(comparison.target)
-    if not console.is_terminal:  # a log or a pipe: no box, no width to keep to
-        console = Console(width=240)
-    elif console.width < 180:
-        shown = [column for column in shown if column.brief]
+    if console.is_terminal:
+        shown = wording.fitting(comparison.strategies, comparison.target, console.width)
+    else:  # a log or a pipe: no box, no width to keep to
+        console, shown = Console(width=240), wording.columns(comparison.target)
     table = Table(
         box=box.ROUNDED if console.is_terminal else box.MARKDOWN, title=Text(_title(sweep)), title_justify="left"
     )
-    for column in shown:
-        table.add_column(Text(column.heading), justify="right" if column.number else "left")
-    for row in wording.cells(comparison.strategies, shown):
+    rows = wording.cells(comparison.strategies, shown)
+    for column, texts in zip(shown, zip(*rows, strict=True), strict=True):
+        width = max(map(len, texts)) if column.number else None  # headings may wrap, numbers may not
+        table.add_column(Text(column.heading), justify="right" if column.number else "left", min_width=width)
+    for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
     for sentence in said:

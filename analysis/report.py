@@ -174,7 +174,7 @@ def write_html(
 
 def _of_recipes(shown: list[Column]) -> list[Column]:
     """Return the columns for the table of all recipes, which says of each whether val chose it."""
-    unneeded = ("Runs", "Recipe chosen on val")
+    unneeded = ("Runs", "Recipe")
     recipe = Column("Recipe", lambda row: f"{row['recipe']}{' ← chosen' if row['chosen'] else ''}", number=False)
     return [shown[0], recipe, *(column for column in shown[1:] if column.heading not in unneeded)]
 

@@ -43,11 +43,8 @@ def quantity(number: float) -> str:
 
 
 def _spread(row: "pd.Series[Any]") -> str:
-    """Return the deviation over seeds in points, or what one run alone can say."""
-    if row["seeds"] > 1:
-        return f"± {row['test_accuracy_sd'] * 100:.1f}"
-    bounds = interval(row["test_accuracy_low"], row["test_accuracy_high"])
-    return f"one run: {bounds}" if bounds != NONE else "one run"
+    """Return the deviation over seeds in points; one run has none, its interval is all that can be said."""
+    return f"± {row['test_accuracy_sd'] * 100:.1f}" if row["seeds"] > 1 else NONE
 
 
 def _to_target(row: "pd.Series[Any]") -> str:
@@ -69,33 +66,52 @@ def _frozen(row: "pd.Series[Any]") -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """One column as people read it: heading, cells, whether they are numbers, whether a narrow table has it."""
+    """One column as people read it: heading, cells, whether they are numbers, how soon a narrow terminal drops it."""
 
     heading: str
     cell: "Callable[[pd.Series[Any]], str]"
     number: bool = True
-    brief: bool = False
+    rank: int = 9
 
 
 def columns(target: float) -> list[Column]:
     """Return the columns that people read."""
     return [
-        Column("Strategy", lambda row: str(row["strategy"]), number=False, brief=True),
-        Column("Recipe chosen on val", lambda row: str(row["recipe"]), number=False, brief=True),
-        Column("Test", lambda row: percent(row["test_accuracy_mean"]), brief=True),
-        Column("Spread over seeds", _spread, brief=True),
-        Column("95% interval", lambda row: interval(row["test_accuracy_low"], row["test_accuracy_high"]), brief=True),
-        Column("Seeds", lambda row: f"{row['seeds']}", brief=True),
-        Column("Val", lambda row: percent(row["val_accuracy_mean"]), brief=True),
-        Column("Macro-F1", lambda row: percent(row["macro_f1_mean"])),
+        Column("Strategy", lambda row: str(row["strategy"]), number=False, rank=0),
+        Column("Recipe", lambda row: str(row["recipe"]), number=False, rank=1),
+        Column("Test", lambda row: percent(row["test_accuracy_mean"]), rank=0),
+        Column("Spread", _spread, rank=4),
+        Column("95% interval", lambda row: interval(row["test_accuracy_low"], row["test_accuracy_high"]), rank=1),
+        Column("Seeds", lambda row: f"{row['seeds']}", rank=3),
+        Column("Val", lambda row: percent(row["val_accuracy_mean"]), rank=3),
+        Column("Macro-F1", lambda row: percent(row["macro_f1_mean"]), rank=6),
         Column("Runs", lambda row: f"{row['runs']}"),
-        Column("Training time", lambda row: duration(row["train_seconds_mean"]), brief=True),
-        Column("Time saved", lambda row: percent(row["time_saved"], 0), brief=True),
-        Column("Compute saved", lambda row: percent(row["compute_saved"], 0), brief=True),
-        Column(f"Epochs to {target:.0%} val" if target * 100 % 1 == 0 else f"Epochs to {target:.1%} val", _to_target),
+        Column("Train time", lambda row: duration(row["train_seconds_mean"]), rank=2),
+        Column("Time saved", lambda row: percent(row["time_saved"], 0), rank=7),
+        Column("Compute saved", lambda row: percent(row["compute_saved"], 0), rank=2),
+        Column(
+            f"Epochs to {target:.0%} val" if target * 100 % 1 == 0 else f"Epochs to {target:.1%} val",
+            _to_target,
+            rank=5,
+        ),
         Column("Trainable parameters", lambda row: quantity(row["trainable_parameters"])),
         Column("Frozen: blocks / parameters / FLOPs", _frozen),
     ]
+
+
+def fitting(table: pd.DataFrame, target: float, width: int) -> list[Column]:
+    """Return the columns for which a terminal of `width` characters has room, the dispensable ones left out first."""
+    shown = columns(target)
+    while len(shown) > 1:
+        texts = zip(*cells(table, shown), strict=True)
+        needs = [
+            max(*map(len, texts_of_one), *map(len, column.heading.split()))
+            for column, texts_of_one in zip(shown, texts, strict=True)
+        ]
+        if sum(needs) + 3 * len(needs) + 1 <= width:  # a border and two spaces a column
+            break
+        shown.remove(max(shown, key=lambda column: column.rank))
+    return shown
 
 
 def cells(table: pd.DataFrame, shown: list[Column]) -> list[list[str]]:

@@ -210,6 +210,12 @@ def test_a_sweep_with_a_fault_is_refused(parameters: dict[str, Any], keys: dict[
     assert message in faults(parameters, **keys)
 
 
+def test_faults_of_settings_and_of_the_file_are_told_together() -> None:
+    """A misspelt --set does not hide what else is wrong."""
+    message = faults({"lr": {"values": [1, -1]}}, "bach_size=3", "strategy=partal")
+    assert all(word in message for word in ("'batch_size'", "lr: -1", "'partial'"))
+
+
 @pytest.mark.parametrize("setting", ["lr", "epoch=3", "lr=[", "lr=-1", "lr=[0.1, x]"])
 def test_settings_with_a_fault_are_refused(setting: str) -> None:
     """A key that does not exist, no '=', no YAML, a bad value."""

@@ -16,9 +16,10 @@ from finetune.data.demo_shapes import BODY, DETAIL, Part, Points, oval, stroke
 Pixels = NDArray[np.float32]
 
 FINER = 2  # outlines are drawn on a grid so much finer than the picture's and then averaged, for smooth edges
-MAX_TURN_DEGREES = 40
-SIZE = (0.26, 0.40)  # half the thing's box as a share of the picture's side
+MAX_TURN_DEGREES = 30
+SIZE = (0.30, 0.42)  # half the thing's box as a share of the picture's side
 CLUTTER_BEHIND, CLUTTER_BEFORE = (4, 9), (1, 3)  # pieces behind and before the thing: at least, at most
+CLUTTER_COLOURS = (0.1, 0.1, 0.1, 0.35, 0.35)  # how often a piece has which colour of the palette
 NOISE = (2.0, 12.0)  # standard deviation of the camera's noise, in grey levels of 255
 
 
@@ -41,22 +42,15 @@ def paint(parts: Sequence[Part], px: int, rng: np.random.Generator, mess: float 
 
 
 def _palette(rng: np.random.Generator) -> list[tuple[int, int, int]]:
-    """Return five colours: ground, the thing's body and detail, and two for clutter, which uses all of them."""
+    """Return five colours: a dull ground, the thing's vivid body and its detail, and two for clutter, which uses all."""
 
-    def colour() -> tuple[int, int, int]:
-        hue, saturation, value = rng.random(), rng.uniform(0.15, 0.85), rng.uniform(0.3, 0.95)
-        red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    def colour(saturation: tuple[float, float], value: tuple[float, float]) -> tuple[int, int, int]:
+        red, green, blue = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
         return int(255 * red), int(255 * green), int(255 * blue)
 
-    def far(first: tuple[int, int, int], second: tuple[int, int, int], least: float) -> bool:
-        return float(np.linalg.norm(np.subtract(first, second))) >= least
-
-    ground, body, detail = colour(), colour(), colour()
-    while not far(ground, body, 110):
-        body = colour()
-    while not far(body, detail, 90):
-        detail = colour()
-    return [ground, body, detail, colour(), colour()]
+    ground, body = colour((0.1, 0.6), (0.15, 0.5)), colour((0.2, 0.85), (0.65, 1.0))
+    detail = colour((0.2, 0.9), (0.2, 0.55)) if rng.random() < 0.5 else colour((0.0, 0.3), (0.85, 1.0))
+    return [ground, body, detail, colour((0.1, 0.6), (0.15, 0.6)), colour((0.1, 0.7), (0.15, 0.6))]
 
 
 class _Scene:
@@ -74,7 +68,7 @@ class _Scene:
     def add_piece(self, outline: Points) -> None:
         """Paint one piece of clutter in any colour of the picture, the thing's among them."""
         corners = _corners(outline)
-        self.draw_colours.polygon(corners, fill=self.palette[self.rng.integers(len(self.palette))])
+        self.draw_colours.polygon(corners, fill=self.palette[self.rng.choice(5, p=CLUTTER_COLOURS)])
         self.draw_heights.polygon(corners, fill=int(self.rng.integers(40, 150)))
         ImageDraw.Draw(self.thing).polygon(corners, fill=0)
 
