@@ -23,7 +23,8 @@ DEMO_SEED = 20
 PICTURE_PX = 80
 TARGET_CLASSES = tuple(TARGET_SHAPES)
 SOURCE_CLASSES = tuple(SOURCE_SHAPES)
-SPLITS = {"train": 30, "val": 12, "test": 40}  # pictures of each class
+TARGET_MESS, SOURCE_MESS = 0.9, 0.5  # see demo_paint.paint; the source has up to as much
+SPLITS = {"train": 40, "val": 12, "test": 40}  # pictures of each class
 
 
 def cache_folder() -> Path:
@@ -68,7 +69,7 @@ def draw_target(folder: Path) -> None:
             for number in range(count):
                 # A stream for each picture: one can change the number of pictures and the others stay as they are.
                 rng = np.random.default_rng([DEMO_SEED, 0, split_index, label, number])
-                picture = paint(TARGET_SHAPES[name](rng), PICTURE_PX, rng)
+                picture = paint(TARGET_SHAPES[name](rng), PICTURE_PX, rng, TARGET_MESS)
                 Image.fromarray(picture).save(place / f"{number:03d}.png")
 
 
@@ -91,6 +92,8 @@ def draw_source(
     labels = np.tile(np.arange(len(shapes), dtype=np.int64), per_class)
     for index, label in enumerate(labels):
         rng = np.random.default_rng([seed, 1, first + index // len(shapes), int(label)])
-        mess = rng.random()  # clean pictures among the messy ones: from those a network learns to see outlines sooner
+        mess = (
+            SOURCE_MESS * rng.random()
+        )  # clean pictures among the messy ones: from those a network learns to see outlines sooner
         images[index] = paint(shapes[label](rng), px, rng, mess)
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels

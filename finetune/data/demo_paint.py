@@ -42,7 +42,7 @@ def paint(parts: Sequence[Part], px: int, rng: np.random.Generator, mess: float 
 
 
 def _palette(rng: np.random.Generator) -> list[tuple[int, int, int]]:
-    """Return five colours: a dull ground, the thing's vivid body and its detail, and two for clutter, which uses all."""
+    """Return five colours: a dull ground, the thing's vivid body, its detail, and two for clutter."""
 
     def colour(saturation: tuple[float, float], value: tuple[float, float]) -> tuple[int, int, int]:
         red, green, blue = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
