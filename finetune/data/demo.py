@@ -24,7 +24,7 @@ PICTURE_PX = 80
 TARGET_CLASSES = tuple(TARGET_SHAPES)
 SOURCE_CLASSES = tuple(SOURCE_SHAPES)
 TARGET_MESS, SOURCE_MESS = 0.9, 0.5  # see demo_paint.paint; the source has up to as much
-SPLITS = {"train": 40, "val": 12, "test": 40}  # pictures of each class
+SPLITS = {"train": 30, "val": 12, "test": 40}  # pictures of each class
 
 
 def cache_folder() -> Path:
