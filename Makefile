@@ -38,7 +38,7 @@ $(READY): requirements.lock scripts/find-python.sh
 	$(VENV)/bin/uv pip sync --quiet --require-hashes --python $(PYTHON) requirements.lock
 	@touch $@
 
-demo: $(READY)  ## a real sweep of every strategy on drawn pictures, offline, with its report (about 5 minutes)
+demo: $(READY)  ## a real sweep of every strategy on drawn pictures, offline, with its report (about 5 minutes on 2 cores)
 	@$(PYTHON) agent.py sweeps/demo.yaml --agents 2; code=$$?; \
 	if [ $$code -gt 1 ]; then exit $$code; fi; \
 	$(PYTHON) -m analysis runs/demo && exit $$code
