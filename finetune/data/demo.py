@@ -6,6 +6,7 @@ which the demo's network is pretrained (see finetune/demo_weights.py).
 
 import os
 import shutil
+import sys
 import uuid
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def demo_folder() -> Path:
     if _is_whole(folder):
         return folder
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    count = len(TARGET_CLASSES) * sum(SPLITS.values())
+    print(f"Drawing the demo's {count} synthetic pictures, once", file=sys.stderr)
     try:
         draw_target(temporary)
         if folder.exists() and not _is_whole(folder):  # someone removed a part of it
