@@ -34,7 +34,7 @@ $(READY): requirements.lock scripts/find-python.sh
 	if ! $(VENV)/bin/uv --version >/dev/null 2>&1; then \
 	  $(PYTHON) -m pip install --quiet --disable-pip-version-check uv; \
 	fi; \
-	echo "installing the locked packages (the first time some 3 GB, most of it torch)"; \
+	echo "installing the locked packages (several GB on Linux, most of it for GPUs)"; \
 	$(VENV)/bin/uv pip sync --quiet --require-hashes --python $(PYTHON) requirements.lock
 	@touch $@
 
@@ -49,11 +49,11 @@ test: $(READY)  ## the tests that are quick (no network, account or GPU)
 check: lint types  ## all there is: format, lint, types, quick and slow tests
 	@$(PYTHON) -m pytest $(ARGS)
 
-lint: $(READY)
+lint: $(READY)  ## format and lint, without changing anything
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 
-types: $(READY)
+types: $(READY)  ## the type check
 	@$(VENV)/bin/mypy
 
 format: $(READY)  ## format the code

@@ -54,7 +54,7 @@ def answer(comparison: Comparison) -> Answer:
             f"No verdict yet: {name} is ahead with {ahead}, but {_seeds(best, second)} can't show that it is better."
         )
         mend = (
-            f"At least {SEEDS_NEEDED} seeds a recipe are needed. Add values to `seed` in the sweep file and run it "
+            f"At least {SEEDS_NEEDED} seeds a recipe are needed. Add values to seed in the sweep file and run it "
             "again: only what is missing is run."
         )
         return Answer("too few seeds", name, str(second["strategy"]), lead, (), headline, (_recipe(best), mend))
