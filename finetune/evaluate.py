@@ -50,7 +50,7 @@ def cross_entropy(log_probabilities: Floats, labels: Ints) -> float:
 
 def macro_f1(log_probabilities: Floats, labels: Ints) -> float:
     """Return the mean F1 over the classes that occur in `labels`, each counting the same however rare it is."""
-    from sklearn.metrics import f1_score  # takes a second to import, and is needed once a run
+    from sklearn.metrics import f1_score  # slow to import, and needed once a run
 
     predictions = log_probabilities.argmax(axis=1)
     return float(f1_score(labels, predictions, labels=np.unique(labels), average="macro", zero_division=0))

@@ -166,7 +166,7 @@ def _build(config: Config, name: str) -> Parts:
         seed=config.seed,
     )
     fields = to_dict(config.model_copy(update={"image_px": to.crop_px}))
-    optimizer = torch.optim.AdamW(groups, fused=True)  # one kernel for all parameters: a good part of a CPU step
+    optimizer = torch.optim.AdamW(groups, fused=True)  # one kernel, not a loop over parameters
     return Parts(config, splits, to, model, optimizer, loop, flops, describe(name, fields, splits.classes, to))
 
 

@@ -72,7 +72,9 @@ def test_groups_hold_each_parameter_once_with_no_decay_on_flat_ones() -> None:
     groups = param_groups(model, 0.1, 0.01, 0.5, weight_decay=0.3)
     grouped = [id(parameter) for group in groups for parameter in group["params"]]
     assert len(grouped) == len(set(grouped)) == len(list(model.parameters()))
-    assert all((group["weight_decay"] == 0.3) == all(p.ndim > 1 for p in group["params"]) for group in groups)
+    for group in groups:
+        for parameter in group["params"]:
+            assert group["weight_decay"] == (0.3 if parameter.ndim > 1 else 0.0)
     peaks = {group["block"]: group["peak_lr"] for group in groups}
     assert peaks[None] == 0.1
     assert [peaks[block] for block in (8, 7, 6)] == pytest.approx([0.01, 0.005, 0.0025])
