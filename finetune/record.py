@@ -7,10 +7,13 @@ person with `cat`. This file imports neither torch nor anything else of the pack
     history.jsonl    one line an epoch, HISTORY_KEYS
     summary.json     written once, at the end, SUMMARY_KEYS; its presence means that the run is finished
     predictions.csv  one row a test picture: path (inside the data folder), label, prediction, probability/<class>
+    thumbnails.zip   small pictures of the test set, the ones that the prediction grid shows (see showcase.py)
     splits.csv       path, label, split of every picture
     best.pt last.pt  the checkpoint that val chose; the last one, with all that a resume needs
     log.txt          what the run printed
     state.json       the state the run last reported, and why
+    wandb-ID.json    what the W&B run of this id has been sent (see mirror.py); wandb.json beside the run directories
+                     names the W&B sweep they belong to
     claim-N.json     who runs it (see claim.py); the newest one's modification time is the heartbeat
 """
 
@@ -27,7 +30,9 @@ import yaml
 
 CONFIG, HISTORY, SUMMARY, PREDICTIONS = "config.yaml", "history.jsonl", "summary.json", "predictions.csv"
 SPLITS, BEST, LAST, LOG, STATE = "splits.csv", "best.pt", "last.pt", "log.txt", "state.json"
+THUMBNAILS = "thumbnails.zip"
 SWEEP = "sweep.yaml"  # beside the run directories: the sweep file as it was run
+REMOTE = "wandb.json"  # beside the run directories: entity, project and sweep (the id) on the W&B server
 STOP = "stop"  # a file of this name in a run directory asks the run to end after its epoch, and test
 PROBABILITY = "probability/"  # prefix of the probability columns of PREDICTIONS
 
@@ -56,6 +61,7 @@ SUMMARY_KEYS = {
     "epochs_to_80": "epochs until val accuracy first reached 0.8; null when it never did",
     "train_seconds": "sum of epoch_seconds over all attempts",
     "images_per_second": "training pictures a second of training, val left out",
+    "micro_batch": "pictures in one pass of the network; less than batch_size once memory ran out",
     "trainable_parameters": "parameters that train in the last epoch, head included",
     "total_parameters": "all parameters, head included",
     "train_gflops": "computed training cost: the forward pass of the frozen blocks and three times the rest's",
@@ -148,9 +154,13 @@ def write_table(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -
         writer.writerows(rows)
 
 
-def write_state(run_dir: Path, state: str, reason: str = "") -> None:
-    """Note the state the run is in: running, finished, failed (an error in the run) or killed (by a signal)."""
-    write_json(run_dir / STATE, {"state": state, "reason": reason})
+def write_state(run_dir: Path, state: str, reason: str = "", cause: str = "") -> None:
+    """Note the state the run is in: running, finished, failed (an error in the run) or killed (by a signal).
+
+    Args:
+        cause: of a failure, one of `causes.CAUSES`.
+    """
+    write_json(run_dir / STATE, {"state": state, "reason": reason, "cause": cause})
 
 
 def is_run_dir(path: Path) -> bool:
