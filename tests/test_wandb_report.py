@@ -1,0 +1,374 @@
+"""The W&B report of a sweep: its words, its blocks, and the command against a backend on the loopback interface."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from analysis import report_words, tables, wording
+from analysis.address import Address
+from analysis.build import build
+from analysis.frames import read_sweep
+from analysis.report_blocks import Told, blocks, ending, kept, library
+from analysis.wandb_report import main
+from finetune import record
+from tests.fabricate import fabricate_pictures, fabricate_run
+from tests.wandb_server import Server, serve
+
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")  # wandb-workspaces says it of itself, when loaded
+
+SWEEP = """\
+# Question: does it *help*
+# to train | more?
+#
+# Runs: 8
+program: agent.py
+project: trials
+method: grid
+parameters:
+  data: {value: demo}
+  epochs: {value: 4}
+  strategy: {values: [head, full]}
+  lr: {values: [0.001, 0.01]}
+  seed: {values: [0, 1]}
+"""
+
+
+def make_sweep(folder: Path, pictures: Path) -> None:
+    """Write eight runs, of which val chooses the four at lr 0.01; class names are hostile to Markdown."""
+    names = {"disc": "a|b", "square": "*c*", "stripes": "<d>"}
+    made = [(path, names[name]) for path, name in fabricate_pictures(pictures)]
+    answers = [(path, name, name if number % 3 else "a|b", 0.7) for number, (path, name) in enumerate(made)]
+    for strategy, level in (("head", 0.5), ("full", 0.7)):
+        for lr in (0.001, 0.01):
+            for seed in (0, 1):
+                run = fabricate_run(
+                    folder,
+                    f"{strategy}-{lr:g}-{seed}",
+                    strategy=strategy,
+                    lr=lr,
+                    seed=seed,
+                    val=level + 10 * lr,
+                    test=level + 10 * lr + seed / 100,
+                    predictions=answers,
+                    provenance={"data_root": str(pictures), "classes": list(names.values())},
+                )
+                record.write_json(run / f"wandb-{run.name}.json", {"path": f"tester/trials/{run.name}", "sent": True})
+    (folder / record.SWEEP).write_text(SWEEP)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """Return what the report of those runs is made from."""
+    tmp_path = tmp_path_factory.mktemp("told")
+    make_sweep(tmp_path / "runs/demo", tmp_path / "pictures")
+    sweep = read_sweep(tmp_path / "runs/demo")
+    comparison, _ = build(sweep, tmp_path / "out", 0.8)
+    return Told(
+        report=json.loads((tmp_path / "out/report.json").read_text()),
+        table=wording.markdown(comparison.strategies, wording.columns(0.8)),
+        question=report_words.question(sweep.text),
+        swept=report_words.swept(sweep.text, sweep.finished),
+        sweep=Address("tester", "trials", "abcd1234"),
+        url="https://w/tester/trials/sweeps/abcd1234",
+        run="analysis-abcd1234",
+        media=("prediction_grid", "figures/learning_curves"),
+        chosen=tuple(tables.chosen_runs(sweep, comparison)["run"]),
+        best=("full-0.01-0",),
+        commands="make it",
+        file=sweep.text,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("description: |\n  Which\n  one?\nmethod: grid\n", "Which one?"),
+        (SWEEP, "Does it *help* to train | more?"),
+        ("# some.yaml with some parameters replaced\n# Question: which?\nmethod: grid\n", "Which?"),
+        ("method: grid\n# Question: not at the top\n", report_words.GENERAL),
+        ("# Question: unreadable YAML below?\n[", "Unreadable YAML below?"),
+        (None, report_words.GENERAL),
+    ],
+)
+def test_the_question_is_the_one_that_the_sweep_file_asks(text: str | None, asked: str) -> None:
+    """A description comes first, then the comment at the top, up to its first empty line."""
+    assert report_words.question(text) == asked
+
+
+def test_the_fields_that_a_sweep_varies_are_axes_and_rates_are_logarithmic() -> None:
+    """What one value is given for, or what all runs agree in, is no axis."""
+    runs = pd.DataFrame(
+        {
+            "lr": [0.001, 0.01],
+            "weight_decay": [0.02, 0.03],
+            "unfreeze": [[[0, 0.0]], [[0, 1.0]]],
+            "strategy": ["head", "full"],
+            "epochs": [4, 4],
+            "backbone_lr": [0.0002, 0.002],
+            "seed": [1, 5],
+        }
+    )
+    text = """\
+parameters:
+  lr: {values: [0.001, 0.01]}
+  weight_decay: {distribution: uniform, min: 0, max: 1}
+  unfreeze: {values: [[[0, 0]], [[0, 1]]]}
+  epochs: {values: [4, 8]}
+  strategy: {value: head}
+  seed: {values: [1, 5]}
+  elsewhere: {values: [1, 2]}
+"""
+    assert report_words.swept(text, runs) == {"lr": True, "weight_decay": False, "unfreeze": False, "seed": False}
+    assert report_words.swept(None, runs) == {"strategy": False, "lr": True, "seed": False}
+
+
+def test_how_it_was_measured_is_told_from_the_report(told: Told) -> None:
+    """Data, splits, seeds, and what val and test are for."""
+    text = "\n".join(report_words.measured(told.report))
+    assert "3 classes, 300 training, 60 val and 100 test pictures" in text
+    assert "Seeds: 2 a recipe" in text
+    assert "Val chooses, test is read once" in text
+    assert "counted in FLOPs" in text
+    assert "“*c*”" in text
+
+    splits = {"train": None, "val": None, "test": None}
+    unknown = {**told.report["data"], "classes": [], "splits": splits, "chance": None, "majority_share": None}
+    assert report_words.measured({**told.report, "data": unknown})[0] == "Data: demo (synthetic pictures)."
+
+
+def test_each_strategy_is_a_runset_of_the_sweep_grouped_over_seeds(told: Told) -> None:
+    """By its tag: the swept value of `strategy` need not be what a run resolved to."""
+    curves = next(block for block in grids(told) if len(block.runsets) == 2)
+    assert [runset.name for runset in curves.runsets] == ["head", "full"]
+    for runset in curves.runsets:
+        of_sweep = "Metric(\"Sweep\") == 'abcd1234' and Metric(\"JobType\") == 'train'"
+        assert runset.filters == f"{of_sweep} and Metric(\"Tags\") in ['{runset.name}']"
+        assert runset.groupby == ["group"]
+    assert [(panel.x, panel.y) for panel in curves.panels] == [
+        ("epoch", ["val/accuracy"]),
+        ("epoch", ["train/loss"]),
+        ("epoch", ["trainable_share"]),
+    ]
+
+
+def grids(told: Told) -> list[Any]:
+    """Return the report's panel grids."""
+    return [block for block in blocks(told) if isinstance(block, library().PanelGrid)]
+
+
+def panel(told: Told, kind: str) -> tuple[Any, Any]:
+    """Return the first panel of a kind, and the runset it looks at."""
+    found = [(one, grid.runsets[0]) for grid in grids(told) for one in grid.panels if type(one).__name__ == kind]
+    return found[0]
+
+
+def test_test_accuracy_is_shown_of_the_chosen_recipes_only(told: Told) -> None:
+    """Who sees it of all of them chooses by it."""
+    ids = "'head-0.01-0', 'head-0.01-1', 'full-0.01-0', 'full-0.01-1'"
+    for kind in ("BarPlot", "ScatterPlot"):
+        _, runset = panel(told, kind)
+        assert sorted(ids.split(", ")) == sorted(runset.filters.split('Metric("ID") in [')[1].strip("]").split(", "))
+        assert "Metric(\"Sweep\") == 'abcd1234'" in runset.filters
+    shown, _ = panel(told, "ParallelCoordinatesPlot")
+    assert [(column.metric.name, bool(column.log)) for column in shown.columns] == [
+        ("strategy", False),
+        ("lr", True),
+        ("seed", False),
+        ("best/val_accuracy", False),
+    ]
+
+
+def test_pictures_are_those_of_the_analysis_run_and_predictions_those_of_the_best(told: Told) -> None:
+    """The analysis run is no run of the sweep."""
+    browser, runset = panel(told, "MediaBrowser")
+    assert browser.media_keys == ["prediction_grid"]
+    assert runset.filters == "Metric(\"ID\") in ['analysis-abcd1234']"
+    table, runset = panel(told, "WeavePanelSummaryTable")
+    assert table.table_name == "test/predictions"
+    assert "'full-0.01-0'" in runset.filters
+
+
+def test_without_a_prediction_grid_there_is_no_panel_for_one(told: Told) -> None:
+    """Nor for figures that are not there, nor an axis where nothing was swept."""
+    bare = Told(**{**vars(told), "media": (), "swept": {}, "url": "", "file": None, "missing": "2 are missing."})
+    kinds = [type(one).__name__ for grid in grids(bare) for one in grid.panels]
+    assert "MediaBrowser" not in kinds
+    assert "ParallelCoordinatesPlot" not in kinds
+    listed = [block.items for block in blocks(bare) if isinstance(block, library().UnorderedList)]
+    assert "2 are missing." in listed[0]
+
+
+def test_only_the_table_is_markup(told: Told) -> None:
+    """What users have named stands in it escaped, and everywhere else as it is."""
+    wr = library()
+    made = blocks(told)
+    assert [block.text for block in made if isinstance(block, wr.MarkdownBlock)] == [told.table]
+    assert [block.text for block in made if isinstance(block, wr.BlockQuote)] == ["Does it *help* to train | more?"]
+    callout = next(block for block in made if isinstance(block, wr.CalloutBlock))
+    assert callout.text.startswith("Synthetic data")
+    assert callout.text.endswith(told.report["answer"]["headline"])
+
+
+def test_readers_notes_stay_and_the_rest_is_replaced(told: Told) -> None:
+    """Only what stands below the last heading for notes is the reader's."""
+    wr = library()
+    mine = [wr.MarkdownBlock("seen on *another* set"), wr.H2("More")]
+    before = [*blocks(told), *ending([]), *mine]
+    assert kept(before) == mine
+    assert kept([*blocks(told), *ending(kept(before))]) == mine
+    assert kept(blocks(told)) == []
+
+
+def test_a_sweep_that_is_not_on_the_server_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So is a server that is switched off; nothing is analysed first."""
+    monkeypatch.chdir(tmp_path)
+    run = fabricate_run(Path("runs/demo"), "head-1")
+    assert main(["demo"]) == 2
+    assert "runs/demo is not on W&B yet: make publish SWEEP=runs/demo" in capsys.readouterr().err
+    record.write_json(run.parent / record.REMOTE, {"entity": "e", "project": "p", "sweep": "abcd1234"})
+    assert main(["demo"]) == 2
+    assert "WANDB_MODE=disabled" in capsys.readouterr().err
+    assert main(["nowhere"]) == 2
+    assert not Path("reports").exists()
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Serve a backend that this process is logged in to."""
+    import wandb
+
+    wandb.teardown()
+    with serve() as served:
+        monkeypatch.delenv("WANDB_MODE")
+        for name, value in served.environment(tmp_path / "home").items():
+            if name.startswith("WANDB") or name in ("HOME", "NETRC"):
+                monkeypatch.setenv(name, value)
+        yield served
+        wandb.teardown()
+
+
+def test_without_a_login_it_says_how_to_log_in(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And asks for nothing, on a terminal or not."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_API_KEY")
+    run = fabricate_run(Path("runs/demo"), "head-1")
+    record.write_json(run.parent / record.REMOTE, {"entity": "e", "project": "p", "sweep": "abcd1234"})
+    assert main(["demo"]) == 2
+    assert "wandb login" in capsys.readouterr().err
+    assert not server.counts
+
+
+@pytest.mark.filterwarnings("ignore:Read the `app_url` setting")  # what wandb.sweep says of itself
+def test_a_report_is_written_once_and_renewed(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From whatever directory and by whatever agent's environment it is called; readers' notes stay."""
+    import wandb
+    import yaml
+
+    monkeypatch.chdir(tmp_path)
+    folder = Path("runs/demo")
+    make_sweep(folder, tmp_path / "pictures")
+    sweep = wandb.sweep(yaml.safe_load(SWEEP), entity="tester", project="trials")
+    record.write_json(folder / record.REMOTE, {"entity": "tester", "project": "trials", "sweep": sweep, "url": "u"})
+    monkeypatch.setenv("WANDB_SWEEP_ID", sweep)  # what W&B's agent sets for a run
+    monkeypatch.setenv("WANDB_RUN_ID", "elsewhere")
+    monkeypatch.setenv("WANDB_RUN_GROUP", "elsewhere")
+    wandb.teardown()
+    capsys.readouterr()
+
+    def report(*arguments: str) -> str:
+        assert main(["demo", *arguments]) == 0
+        return capsys.readouterr().out.strip()
+
+    url = report()
+    (view,) = server.views()
+    assert url == f"{server.url}/tester/trials/reports/Which-fine-tuning-recipe-demo--{view['id'].rstrip('=')}"
+    assert (view["type"], view["displayName"], view["project"]) == ("runs", "Which fine-tuning recipe? demo", "trials")
+    runsets = [
+        runset
+        for block in view["spec"]["blocks"]
+        if block["type"] == "panel-grid"
+        for runset in block["metadata"]["runSets"]
+    ]
+    filters = [{item["key"]["name"]: item["value"] for item in runset["filters"]["filters"]} for runset in runsets]
+    assert filters[0] == {"sweep": sweep, "jobType": "train", "tags": ["head"]}
+    assert {"name": [f"analysis-{sweep}"]} in filters
+    assert runsets[0]["grouping"] == [{"section": "run", "name": "group"}]
+
+    (run,) = server.runs("trials")
+    assert (run.id, run.sweep, run.group, run.job_type) == (f"analysis-{sweep}", None, None, "analysis")
+    keys = {"prediction_grid", "comparison", "figures/learning_curves", "figures/accuracy_by_strategy"}
+    assert keys <= run.summary.keys()
+    assert {"comparison.csv", "report.html", "report.json"} <= run.files.keys()
+    assert [item.name for item in server.artifacts(run.id)] == [f"run-analysis-{sweep}-comparison:v0"]
+
+    wr = library()
+    seen = wr.Report.from_url(url)
+    seen.title, seen.blocks = "My title", [*seen.blocks, wr.MarkdownBlock("seen on *another* set")]
+    seen.save()
+    report("--draft")
+    assert report().endswith(url.rsplit("--")[-1])
+    assert [(view["type"], view["displayName"]) for view in server.views()] == [
+        ("runs", "My title"),
+        ("runs/draft", "Which fine-tuning recipe? demo"),
+    ]
+    assert server.views()[0]["spec"]["blocks"][-2]["content"] == "seen on *another* set"
+    assert len(server.views()[0]["spec"]["blocks"]) == len(view["spec"]["blocks"]) + 1
+    steps = [row["_step"] for row in server.run(run.id).lines.values()]
+    assert steps == [0, 1, 2]
+    assert [run.id for run in server.runs("trials")] == [f"analysis-{sweep}"]
+    assert server.errors == []
+    assert sorted(path.name for path in Path().iterdir()) == ["home", "pictures", "reports", "runs"]
+    assert os.environ["WANDB_SWEEP_ID"] == sweep
+
+
+def test_a_draft_becomes_the_report_and_a_deleted_report_is_made_anew(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of runs that the server has not got, the report says so."""
+    monkeypatch.chdir(tmp_path)
+    folder = fabricate_run(Path("runs/1a2b3c4d"), "head-1").parent
+    record.write_json(folder / record.REMOTE, {"entity": "tester", "project": "trials", "sweep": "1a2b3c4d"})
+    (folder / record.SWEEP).write_text("name: by hand\nmethod: grid\n")
+    assert main(["runs/1a2b3c4d", "--draft"]) == 0
+    draft, said = capsys.readouterr()
+    assert "1 of 1 finished runs are not on W&B yet" in said
+    assert "(make publish SWEEP=runs/1a2b3c4d sends them): head-1." in json.dumps(server.views()[0]["spec"])
+
+    record.write_json(folder / "head-1/wandb-head-1.json", {"path": "tester/trials/head-1", "complete": False})
+    assert main(["runs/1a2b3c4d"]) == 0
+    assert capsys.readouterr() == (draft, "")
+    assert [(view["type"], view["displayName"]) for view in server.views()] == [
+        ("runs", "Which fine-tuning recipe? by hand")
+    ]
+
+    assert main(["runs/1a2b3c4d", "--draft"]) == 0  # another one: what is published stays published
+    assert capsys.readouterr().out != draft
+    assert [view["type"] for view in server.views()] == ["runs", "runs/draft"]
+
+    library().Report.from_url(draft.strip()).delete()
+    assert main(["runs/1a2b3c4d", "--title", "Again"]) == 0
+    made, said = capsys.readouterr()
+    assert "is no longer there" in said
+    view = server.views()[-1]
+    assert made.strip() == f"{server.url}/tester/trials/reports/Again--{view['id'].rstrip('=')}" != draft.strip()
+    assert server.errors == []
+
+
+def test_the_report_command_loads_no_client_before_it_needs_one() -> None:
+    """Bad input is told at once."""
+    told = "import sys, analysis.wandb_report; print(sorted({'wandb', 'wandb_workspaces'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
