@@ -4,7 +4,7 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
-AGENTS ?= 1
+AGENTS ?=
 SWEEP ?=
 ARGS ?=
 
@@ -16,7 +16,7 @@ endif
 # Importing torch takes several times longer when nothing may be kept of it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check lint types format agents analysis sweep lock clean
+.PHONY: help setup demo test check lint types format sweep agents analysis publish report lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,14 +60,21 @@ format: $(READY)  ## format the code
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
-agents: $(READY)  ## run a sweep: SWEEP=file.yaml or runs/name (default: the newest unfinished), AGENTS=n at once
-	@$(PYTHON) agent.py $(SWEEP) --agents $(AGENTS) $(ARGS)
-
-analysis: $(READY)  ## compare the runs of a sweep: SWEEP=runs/name (default: the newest); writes reports/name/
-	@$(PYTHON) -m analysis $(SWEEP) $(ARGS)
-
 sweep: $(READY)  ## create a sweep on the W&B server: SWEEP=file.yaml (default: sweeps/strategies.yaml)
 	@$(PYTHON) -m wandb sweep $(or $(SWEEP),sweeps/strategies.yaml)
+
+# Without SWEEP: the newest unfinished sweep, on the W&B server if you are logged in, else here.
+agents: $(READY)  ## run a sweep: SWEEP=file.yaml, runs/name or a W&B id (default: the newest unfinished), AGENTS=n at once
+	@$(PYTHON) agent.py $(SWEEP) $(if $(AGENTS),--agents $(AGENTS)) $(ARGS)
+
+analysis: $(READY)  ## compare the runs of a sweep: SWEEP=runs/name or a W&B id (default: the newest); writes reports/name/
+	@$(PYTHON) -m analysis $(SWEEP) $(ARGS)
+
+publish: $(READY)  ## send to W&B what it has not got: SWEEP=runs/name
+	@$(PYTHON) -m finetune.publish $(SWEEP) $(ARGS)
+
+report: $(READY)  ## write the comparison as a W&B Report: SWEEP=runs/name or a W&B id
+	@$(PYTHON) -m analysis.wandb_report $(SWEEP) $(ARGS)
 
 lock: $(READY)  ## pin the newest versions that pyproject.toml allows, with hashes, for Linux and macOS
 	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \

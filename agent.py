@@ -1,27 +1,39 @@
-"""Run a sweep: `python agent.py sweeps/strategies.yaml --agents 2`. See `--help`."""
+"""Run a sweep: `python agent.py sweeps/strategies.yaml --agents 2`, or one on a W&B server by its id. See `--help`."""
 
 import argparse
 import signal
 import sys
 from collections.abc import Sequence
 
-from finetune.agents import display, offline, sweepfile, workers
+from finetune.agents import choice, display, machine, offline, online, trial, workers
 from finetune.agents.code import REAL, Code
 from finetune.agents.plan import make_plan
 from finetune.errors import EXIT_BAD_INPUT, UserError
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return the command line's values."""
-    parser = argparse.ArgumentParser(prog="agent.py", description="Run what is left of a sweep, offline.")
-    sweep_help = "a sweep file, or the folder runs/NAME of an earlier sweep (default: the newest unfinished one)"
+    parser = argparse.ArgumentParser(prog="agent.py", description="Run what is left of a sweep.")
+    sweep_help = (
+        "a sweep file, or the folder runs/NAME of an earlier sweep (no account needed); or a sweep on a W&B server, by "
+        "its id, entity/project/id or address (default: the newest unfinished one, on the server if you are logged in)"
+    )
     parser.add_argument("sweep", nargs="?", metavar="SWEEP", help=sweep_help)
-    parser.add_argument("--agents", type=count, default=1, metavar="N", help="runs side by side (default: 1)")
+    parser.add_argument(
+        "--agents", type=count, metavar="N", help="runs side by side (default: one for each GPU, else 1)"
+    )
     parser.add_argument("--count", type=count, metavar="N", help="start at most N runs; ends a search without run_cap")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a parameter; a list sweeps"
     )
     parser.add_argument("--retry-failed", action="store_true", help="start those again that failed before")
+    parser.add_argument(
+        "--max-failures",
+        type=limit,
+        default=5,
+        metavar="N",
+        help="give up after N failures in a row (default: 5; 0: never)",
+    )
     parser.add_argument("--plan", action="store_true", help="print the runs that would be started, and stop")
     parser.add_argument("--name", metavar="NAME", help="write to runs/NAME (default: the file's name)")
     return parser.parse_args(argv)
@@ -29,17 +41,28 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
     """Run the command line and return its exit code."""
-    args = parse(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if trial.is_trial():  # started by W&B's agent, with a run's config for a command line
+        return trial.run_trial(list(words), code)
+    args = parse(words)
     for number in workers.SIGNALS:
         signal.signal(number, offline.interrupt)
     try:
-        if args.sweep and sweepfile.is_wandb_id(args.sweep):
-            raise UserError(f"{args.sweep} is no file here; sweeps on a W&B server can't be run yet: give a sweep file")
-        plan = make_plan(sweepfile.load(args.sweep, args.set, args.name), args.count, code.identify)
+        sweep = choice.choose(args.sweep, args.set, args.name)
+        if isinstance(sweep, choice.Remote):
+            if args.plan:
+                online.show_plan(sweep)
+                return 0
+            if args.retry_failed:
+                return online.retry_failed(sweep, code, args.agents, args.count)
+            return online.run_online(sweep, code, args.agents, args.count, args.max_failures)
+        plan = make_plan(sweep, args.count, code.identify)
         if args.plan:
             display.show_plan(plan)
             return 0
-        return offline.run_sweep(plan, code, args.agents, args.count, args.retry_failed)
+        return offline.run_sweep(
+            plan, code, args.agents or machine.slots(), args.count, args.retry_failed, args.max_failures
+        )
     except UserError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -51,6 +74,13 @@ def count(text: str) -> int:
     """Return `text` as a number of at least 1."""
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return int(text)
+
+
+def limit(text: str) -> int:
+    """Return `text` as a number of at least 0."""
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 0")
     return int(text)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 STRATEGIES = ("scratch", "head", "partial", "gradual", "full")  # the order of every table, figure and legend
 
 SEED = "seed"
-PLACES = ("data", "device", "loader_workers")  # where a run was made; the same data is checked by its fingerprint
+PLACES = ("data", "device", "loader_workers", "upload_best")  # where a run was made; data is checked by its fingerprint
 FIRST_NAMED = ("lr", "unfreeze", "backbone_lr", "block_decay")  # what a reader looks for first in a recipe's name
 # Fields that belong to a strategy: recipes of different strategies may well differ in them.
 OF_STRATEGY = ("strategy", "lr", "backbone_lr", "unfreeze", "block_decay", "rewarm_epochs", "weights")

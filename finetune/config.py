@@ -25,7 +25,7 @@ Schedule = list[tuple[int, float]]  # [(epochs finished, share of the backbone's
 BACKBONE_LR_SHARE = 0.2
 
 # Fields that say where things lie or how they are run, but do not change the result.
-PLACES = ("data", "weights", "device", "loader_workers")
+PLACES = ("data", "weights", "device", "loader_workers", "upload_best")
 
 
 def _no_bool(value: Any) -> Any:
@@ -102,6 +102,7 @@ class Config(BaseModel):
     loader_workers: Int | None = Field(
         None, ge=0, le=256, description="processes that load pictures; changes no result (default: by device)"
     )
+    upload_best: bool = Field(False, description="send best.pt to W&B as an artifact, where the run is tracked there")
 
 
 def parse_config(values: Mapping[str, Any], where: str) -> Config:

@@ -33,7 +33,15 @@ class WeightsError(UserError):
 
 
 class TrainingError(Exception):
-    """Training can't go on (a loss that is not finite, say). Exit code 1."""
+    """Training can't go on: the memory is too small, say. Exit code 1."""
+
+
+class DivergedError(TrainingError):
+    """The loss is not finite: a result of these rates rather than a fault."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and did; the message says where. Exit code 128 + the signal's number."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -8,9 +8,11 @@ from urllib.error import URLError
 
 import torch
 import torchvision
+from filelock import FileLock
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
+from finetune.data.demo import cache_folder
 from finetune.errors import WeightsError, nearest
 from finetune.model import outline_network
 
@@ -93,13 +95,16 @@ def _state_dict(backbone: str, weights: str) -> dict[str, Tensor]:
     if weights == "demo":
         from finetune.demo_weights import demo_weights_path
 
-        return read_state_dict(demo_weights_path())
+        with _one_at_a_time("demo"):
+            path = demo_weights_path()
+        return read_state_dict(path)
     published = torchvision.models.get_model_weights(backbone)
     if weights not in published.__members__:
         return read_state_dict(Path(weights).expanduser())
     entry = published[weights]
     try:
-        state: dict[str, Tensor] = entry.get_state_dict(progress=True, check_hash=True)
+        with _one_at_a_time(str(entry.url).rsplit("/", 1)[-1]):
+            state: dict[str, Tensor] = entry.get_state_dict(progress=True, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise WeightsError(
@@ -107,6 +112,12 @@ def _state_dict(backbone: str, weights: str) -> dict[str, Tensor]:
             f"internet and put the file into {folder}, or give a path to a state dict as `weights`"
         ) from error
     return state
+
+
+def _one_at_a_time(what: str) -> FileLock:
+    """Return a lock, so that of several runs that start at once one fetches the weights and the others wait for it."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    return FileLock(cache_folder() / f"{what}.lock")
 
 
 def _check_fit(state: dict[str, Tensor], backbone: str, path: Path) -> None:

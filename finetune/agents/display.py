@@ -1,8 +1,8 @@
 """What an agent shows before and after its runs: the plan as a table, the state of the sweep, the summary."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -10,8 +10,16 @@ from rich.table import Table
 from finetune import record
 from finetune.agents import plan
 from finetune.agents.plan import Plan, PlannedRun
+from finetune.causes import CAUSES
 
 console = Console(highlight=False, markup=False, soft_wrap=True)  # markup would take `[...]` in paths for colours
+
+
+class Failure(NamedTuple):
+    """A run that failed in this agent's hands, and why."""
+
+    run: PlannedRun
+    reason: str
 
 
 def varying(todo: Plan) -> list[str]:
@@ -63,15 +71,25 @@ def show_start(todo: Plan, retry_failed: bool) -> None:
                 console.print(f"failed before, not started again: {_failure(run, reason)}")
 
 
-def show_end(todo: Plan, broken: Sequence[str], stopped: bool) -> bool:
-    """Print the summary and the command to type next; return whether a run failed."""
+def show_end(todo: Plan, broken: Mapping[str, str], stopped: bool = False, gave_up: Sequence[Failure] = ()) -> bool:
+    """Print the summary and the command to type next; return whether a run failed.
+
+    Args:
+        broken: ids of the runs that failed or were killed in this agent's hands -> cause.
+        gave_up: the failures in a row after which it started no more, though there was more to do.
+    """
     states = plan.states(todo)
     failed = [run for run in todo.runs if plan.state_of(run)[0] == "failed" or run.id in broken]
     left = len(todo.runs) - states["finished"] - states["failed"] + max(todo.cap - todo.points, 0)
     parts = [f"{states['finished']} finished", f"{len(failed)} failed", f"{left} left"]
     if states["running"]:
         parts.append(f"{states['running']} of them run by another agent")
-    console.print(f"{'stopped' if stopped else 'done'}: {', '.join(parts)}")
+    verb = "stopped" if stopped else f"gave up after {len(gave_up)} failures in a row" if gave_up else "done"
+    console.print(f"{verb}: {', '.join(parts)}")
+    _show_causes([(run.id, broken.get(run.id) or _cause(run)) for run in failed])
+    if gave_up:
+        console.print(f"the first in a row: {_failure(gave_up[0].run, gave_up[0].reason)}")
+        console.print("the runs that are left were not started: mend the cause first")
     again = f"python agent.py {todo.sweep.folder}"
     if states["failed"]:
         console.print(f"failed runs are started again by: {again} --retry-failed")
@@ -80,6 +98,19 @@ def show_end(todo: Plan, broken: Sequence[str], stopped: bool) -> bool:
     if states["finished"]:
         console.print(f"compare the runs with: make analysis SWEEP={todo.sweep.folder}")
     return bool(failed)
+
+
+def _show_causes(failed: Sequence[tuple[str, str]]) -> None:
+    """Print the ids of failed runs by cause, the most frequent first, and what to do about it."""
+    for cause, number in Counter(cause for _, cause in failed if cause in CAUSES).most_common():
+        names = [name for name, its_cause in failed if its_cause == cause]
+        named = ", ".join(names[:3]) + (", ..." if number > 3 else "")
+        console.print(f"  {cause}, {_count(number, 'run')} ({named}): {CAUSES[cause]}")
+
+
+def _cause(run: PlannedRun) -> str:
+    """Return the cause that was noted when the run failed, or an empty string."""
+    return str((record.read_json(run.directory / record.STATE) or {}).get("cause", ""))
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,6 +1,7 @@
 """Hyperband: stop runs early that lag behind, by W&B's own rule, told to the run by a file in its directory.
 
-A schedule is never stopped before its last step has trained for an epoch: what it is for would not have begun.
+A schedule is never stopped before its last step has trained for an epoch: what it is for would not have begun. Bands
+count the epochs from then on (see best.py).
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 from finetune import record
 from finetune.agents import plan, search
 from finetune.agents.plan import Plan, PlannedRun
+from finetune.best import with_best
 
 Told = tuple[
     str, Mapping[str, Any], list[dict[str, Any]]
@@ -18,12 +20,11 @@ Told = tuple[
 def told(run: PlannedRun) -> Told:
     """Return what the search engine is told of a run: state, summary, history.
 
-    Every row of the history also says, under the names of the summary, what the run would be worth if it ended here.
+    The rows say what the rows of a W&B run say, so that both worlds search alike.
     """
+    assert run.config.unfreeze is not None, "a planned run's config is resolved"
     state = plan.state_of(run)[0]
-    rows, _ = record.read_history(run.directory)
-    for row in rows:
-        row |= {f"best/val_{name}": row[f"val/{name}"] for name in ("accuracy", "loss") if f"val/{name}" in row}
+    rows = with_best(record.read_history(run.directory)[0], run.config.unfreeze)
     engine_state = {"finished": "finished", "failed": "failed", "interrupted": "killed"}.get(state, "running")
     return engine_state, record.read_json(run.directory / record.SUMMARY) or {}, rows
 

@@ -6,6 +6,7 @@ directory; so any number of agents, on any number of machines that share the fol
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
@@ -16,6 +17,7 @@ from finetune.agents.code import Code
 from finetune.agents.plan import Plan, PlannedRun
 from finetune.agents.workers import Worker
 from finetune.errors import EXIT_FAILED
+from finetune.signals import SAME_REQUEST_SECONDS
 
 POLL_SECONDS = 0.2
 
@@ -51,10 +53,13 @@ class Session:
     Attributes:
         agents: how many runs go side by side.
         count: how many runs to start at most.
+        max_failures: so many failures in a row, and no more runs are started; 0 for no limit.
         running: slot -> the run in it and its process.
         tried: ids of the runs it need not look at again.
-        broken: ids of the runs that failed or were killed in its hands.
+        broken: ids of the runs that failed or were killed in its hands -> cause.
         started: how many runs it has started that no other agent had.
+        in_a_row: the failures since a run was last finished; a run that diverged is a result, not one of these.
+        gave_up: whether there were too many.
     """
 
     todo: Plan
@@ -62,35 +67,52 @@ class Session:
     agents: int
     count: int | None
     retry_failed: bool
+    max_failures: int
     running: dict[int, tuple[PlannedRun, Worker]] = field(default_factory=dict)
     tried: set[str] = field(default_factory=set)
-    broken: list[str] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
     started: int = 0
+    in_a_row: list[display.Failure] = field(default_factory=list)
+    gave_up: bool = False
 
     def wants(self, run: PlannedRun) -> bool:
         """Whether a run is to do: missing, interrupted, or failed and to be tried again."""
         state = plan.state_of(run)[0]
         return state in ("to do", "interrupted") or (state == "failed" and self.retry_failed)
 
+    def is_more(self) -> bool:
+        """Whether there are runs to do that it has not started."""
+        todo = self.todo
+        return todo.points < todo.cap or any(run.id not in self.tried and self.wants(run) for run in todo.runs)
+
     def has_room(self) -> bool:
         """Whether one more run may be started now."""
-        return len(self.running) < self.agents and (self.count is None or self.started < self.count)
+        more = not self.gave_up and (self.count is None or self.started < self.count)
+        return more and len(self.running) < self.agents
 
 
-def run_sweep(todo: Plan, code: Code, agents: int = 1, count: int | None = None, retry_failed: bool = False) -> int:
+def run_sweep(
+    todo: Plan,
+    code: Code,
+    agents: int = 1,
+    count: int | None = None,
+    retry_failed: bool = False,
+    max_failures: int = 5,
+) -> int:
     """Run what is left of a sweep and return the exit code: 0, 1 if a run failed, 130 or 143 after a signal.
 
     Args:
         agents: how many runs go side by side.
         count: how many runs to start at most.
         retry_failed: start those again that failed before.
+        max_failures: start no more after so many failures in a row, which have one cause, most likely; 0: never mind.
 
     Raises:
         UserError: the sweep's folder holds runs on other data, or weights are not to be had; nothing was started.
     """
     plan.refuse_other_data(todo)
     display.show_start(todo, retry_failed)
-    session = Session(todo, code, agents, count, retry_failed)
+    session = Session(todo, code, agents, count, retry_failed, max_failures)
     wanted = sum(session.wants(run) for run in todo.runs)
     if wanted or todo.cap > todo.points:
         code.prepare(todo.to_prepare)
@@ -101,18 +123,22 @@ def run_sweep(todo: Plan, code: Code, agents: int = 1, count: int | None = None,
         if stop.count:
             display.show_end(todo, session.broken, stopped=True)
             return 128 + stop.signal
-    failed = display.show_end(todo, session.broken, stopped=False)
+    gave_up = session.in_a_row if session.gave_up and session.is_more() else []
+    failed = display.show_end(todo, session.broken, gave_up=gave_up)
     return EXIT_FAILED if failed else 0
 
 
 @contextlib.contextmanager
 def _signals_noted() -> Iterator[Stop]:
     """Count SIGINT and SIGTERM instead of ending."""
-    stop = Stop()
+    stop, last = Stop(), -SAME_REQUEST_SECONDS
 
     def note(number: int, frame: object) -> None:  # noqa: ARG001  (the signature of a signal handler)
-        stop.count += 1
-        stop.signal = stop.signal or number
+        nonlocal last
+        before, last = last, time.monotonic()
+        if last - before > SAME_REQUEST_SECONDS:
+            stop.count += 1
+            stop.signal = stop.signal or number
 
     before = {number: signal.signal(number, note) for number in workers.SIGNALS}
     try:
@@ -188,9 +214,18 @@ def _propose(todo: Plan) -> None:
 def _ended(session: Session, stop: Stop, shown: progress.Progress, slot: int) -> None:
     """Free a slot; note and tell how its run ended."""
     run, worker = session.running.pop(slot)
-    state, reason = workers.outcome(worker)
-    if state == "taken":
+    ended = workers.outcome(worker)
+    if ended.state == "taken":
         session.started -= 1
-    elif state != "finished" and not (state == "killed" and stop.count):
-        session.broken.append(run.id)
-    shown.ended(slot, run, state, reason, record.read_json(run.directory / record.SUMMARY) or {})
+    elif ended.state != "finished" and not (ended.state == "killed" and stop.count):
+        session.broken[run.id] = ended.cause
+    shown.ended(slot, run, ended.state, ended.reason, record.read_json(run.directory / record.SUMMARY) or {})
+    if session.gave_up or stop.count:
+        return
+    if ended.state == "finished":
+        session.in_a_row.clear()
+    elif ended.cause not in ("", "divergence"):
+        session.in_a_row.append(display.Failure(run, ended.reason))
+    if 0 < session.max_failures <= len(session.in_a_row):
+        session.gave_up = True
+        shown.say(f"{session.max_failures} runs failed in a row: no more are started")

@@ -38,11 +38,6 @@ class Sweep:
     text: str
 
 
-def is_wandb_id(argument: str) -> bool:
-    """Whether this names a sweep on a W&B server (`entity/project/id`, or the id alone) rather than a file."""
-    return not Path(argument).exists() and re.fullmatch(r"([\w.-]+/[\w.-]+/)?[a-z0-9]{8}", argument) is not None
-
-
 def load(argument: str | None, settings: Sequence[str] = (), name: str | None = None) -> Sweep:
     """Read a sweep.
 
@@ -76,10 +71,11 @@ def load(argument: str | None, settings: Sequence[str] = (), name: str | None = 
 def newest_unfinished(runs: Path) -> Path | None:
     """Return the folder of the sweep that was started last and still has runs to do, if there is one."""
     stored = sorted(runs.glob(f"*/{record.SWEEP}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return next((path.parent for path in stored if _is_unfinished(path.parent)), None)
+    return next((path.parent for path in stored if is_unfinished(path.parent)), None)
 
 
-def _is_unfinished(folder: Path) -> bool:
+def is_unfinished(folder: Path) -> bool:
+    """Whether a sweep that was started offline still has runs to do."""
     plan = record.read_json(folder / PLAN) or {"runs": []}
     open_runs = [run for run in plan["runs"] if record.status(folder / run)[0] not in ("finished", "failed")]
     return bool(open_runs) or len(plan["runs"]) < plan.get("at_least", 0)
@@ -184,6 +180,11 @@ def _check(spec: dict[str, Any], source: Path) -> None:
         faults.append(f"metric: {metric!r} is not measured.{nearest(str(metric), METRICS)} Known: {', '.join(METRICS)}")
     elif metric is None and (method == "bayes" or "early_terminate" in spec):
         faults.append("metric: bayes and early_terminate need one: {name: best/val_accuracy, goal: maximize}")
+    elif "early_terminate" in spec and not str(metric).startswith("best/"):
+        faults.append(
+            f"metric: with {metric}, early_terminate would stop a schedule before its last unfreeze: "
+            "use best/val_accuracy, which counts from then on"
+        )
     elif metric is not None and "goal" not in asked:
         faults.append("metric: add `goal: maximize` or `goal: minimize`; W&B takes minimize where nothing is said")
     if faults:

@@ -23,16 +23,25 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from finetune import claim, record
+from finetune import causes, claim, record, signals
 from finetune.claim import TakenError
 from finetune.config import Config
-from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
+from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, Interrupted, UserError
 
 EXIT_TAKEN = 75  # EX_TEMPFAIL of sysexits.h: another process runs this run
-EXIT_TERMINATED = 128 + signal.SIGTERM
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = signals.SIGNALS
+
+# What a signal that ends a run means; others, such as SIGTERM, are somebody's wish.
+SIGNAL_CAUSES = {
+    signal.SIGKILL: "memory",  # the usual cause
+    signal.SIGBUS: "memory",
+    signal.SIGSEGV: "code",
+    signal.SIGABRT: "code",
+    signal.SIGFPE: "code",
+    signal.SIGILL: "code",
+}
 
 
 @dataclass
@@ -49,6 +58,20 @@ class Worker:
     pipe: Connection
     started: float
     progress: dict[str, Any] = field(default_factory=dict)
+
+
+class Outcome(NamedTuple):
+    """How a run's process ended.
+
+    Attributes:
+        state: finished, taken (by another agent), failed or killed (by a signal).
+        reason: of all but finished.
+        cause: of a failure, and of being killed without anybody's wish: one of `causes.CAUSES`; else empty.
+    """
+
+    state: str
+    reason: str = ""
+    cause: str = ""
 
 
 def start_server(preload: list[str]) -> ForkServerContext:
@@ -101,6 +124,11 @@ def _gpu_of(slot: int) -> str | None:
     return gpus[slot % len(gpus)] if len(gpus) > 1 else None
 
 
+def slots() -> int:
+    """Return how many runs go side by side unless asked otherwise: one for each GPU, else one."""
+    return max(1, len(_gpus()))
+
+
 def _gpus() -> list[str]:
     """Return the GPUs this process may use, without initialising CUDA."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
@@ -124,7 +152,7 @@ def wait(workers: Iterable[Worker], seconds: float) -> None:
 
 
 def terminate(worker: Worker) -> None:
-    """Ask a run to stop; it resumes from its last epoch when it is started again."""
+    """Ask a run to finish its step, save and end; it goes on from there when it is started again."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(_pid(worker), signal.SIGTERM)
 
@@ -134,6 +162,13 @@ def kill(worker: Worker) -> None:
     _kill_group(worker)
     with contextlib.suppress(ProcessLookupError):  # it may not have made its group yet
         os.kill(_pid(worker), signal.SIGKILL)
+
+
+def kill_tree(pid: int) -> None:
+    """End a process and all that it has started, in whatever groups, at once."""
+    signals.kill_descendants(pid)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _kill_group(worker: Worker) -> None:
@@ -146,27 +181,45 @@ def _pid(worker: Worker) -> int:
     return worker.process.pid
 
 
-def outcome(worker: Worker) -> tuple[str, str]:
-    """Return how an ended run ended, and why: finished, taken, failed or killed; note it if the run could not."""
+def outcome(worker: Worker) -> Outcome:
+    """Return how an ended run ended, and why; note it if the run could not."""
     worker.process.join()
     worker.pipe.close()
     code, run_dir = worker.process.exitcode, worker.run_dir
     state, reason = record.status(run_dir)
     if state == "finished":
-        return "finished", ""
+        return Outcome("finished")
     if code == EXIT_TAKEN or claim.is_alive(run_dir):
-        return "taken", "another agent runs it"
-    number = -code if code is not None and code < 0 else signal.SIGTERM if code == EXIT_TERMINATED else 0
+        return Outcome("taken", "another agent runs it")
+    number = _signal_of(code)
     if number:
         _kill_group(worker)  # what the run had started, such as processes that load pictures
-        if number != signal.SIGTERM or state != "killed":  # a terminated run notes that itself
+        if number not in SIGNALS or state != "killed":  # a run that was asked to stop notes that itself
             hint = "; out of memory is the usual cause" if number == signal.SIGKILL else ""
-            state, reason = "killed", f"killed by signal {number} ({signal.Signals(number).name}){hint}"
-            record.write_state(run_dir, state, reason)
-    elif state != "failed" or code == EXIT_BAD_INPUT:  # bad input is found before the run writes anything
-        state, reason = "failed", f"exit code {code}: {_last_line(run_dir / record.LOG)}"
-        record.write_state(run_dir, state, reason)
-    return state, reason
+            reason = f"killed by signal {number} ({signal.Signals(number).name}){hint}"
+            return _noted(run_dir, Outcome("killed", reason, SIGNAL_CAUSES.get(signal.Signals(number), "")))
+        return Outcome(state, reason)
+    if state != "failed" or code == EXIT_BAD_INPUT:  # bad input is found before the run writes anything
+        line = _last_line(run_dir / record.LOG)
+        cause = causes.cause_in(line)
+        if cause == "code" and code == EXIT_BAD_INPUT:  # a message of several lines, say
+            cause = "input"
+        return _noted(run_dir, Outcome("failed", f"exit code {code}: {line}", cause))
+    return Outcome(state, reason, (record.read_json(run_dir / record.STATE) or {}).get("cause") or "code")
+
+
+def _signal_of(code: int | None) -> int:
+    """Return the number of the signal that ended a process, or that it ended itself after; else 0."""
+    if code is None:
+        return 0
+    return -code if code < 0 else code - 128 if code - 128 in SIGNALS else 0
+
+
+def _noted(run_dir: Path, ended: Outcome) -> Outcome:
+    """Note in the run's directory how it ended, if that can be written: the disk may be full."""
+    with contextlib.suppress(OSError):
+        record.write_state(run_dir, *ended)
+    return ended
 
 
 def _last_line(path: Path) -> str:
@@ -177,37 +230,41 @@ def _last_line(path: Path) -> str:
 def _main(run: str, config: Config, run_dir: Path, pipe: Connection, threads: int, gpu: str | None) -> None:
     """Run a run and exit; the first function of its process."""
     os.setsid()
-    signal.signal(signal.SIGTERM, _exit_terminated)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    threading.Thread(target=_end_with_agent, name="agent watch", daemon=True).start()
-    _write_to(run_dir / record.LOG)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    sys.exit(_call(run, config, run_dir, pipe, threads))
+    with signals.noted() as received:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        threading.Thread(target=_end_with_agent, name="agent watch", daemon=True).start()
+        _write_to(run_dir / record.LOG)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        if gpu is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        sys.exit(_call(run, config, run_dir, pipe, threads, received))
 
 
-def _exit_terminated(*_: object) -> None:
-    """Leave through all `finally`s: the claim is released."""
-    sys.exit(EXIT_TERMINATED)
-
-
-def _call(run: str, config: Config, run_dir: Path, pipe: Connection, threads: int) -> int:
+def _call(run: str, config: Config, run_dir: Path, pipe: Connection, threads: int, received: signals.Noted) -> int:
     """Return the exit code of the run."""
     try:
         module, _, name = run.partition(":")
         function = getattr(importlib.import_module(module), name)
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(threads)
-        function(config, run_dir, on_progress=lambda progress: _tell(pipe, progress))
+        function(
+            config,
+            run_dir,
+            on_progress=lambda progress: _tell(pipe, progress),
+            interrupted=lambda: received.number != 0,
+        )
     except TakenError as error:
         print(error)
         return EXIT_TAKEN
+    except Interrupted as error:
+        print(error)
+        return 128 + received.number
     except UserError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except Exception:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # the disk that holds the log may be full
+            traceback.print_exc()
         return EXIT_FAILED
     return 0
 

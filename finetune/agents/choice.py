@@ -1,0 +1,88 @@
+"""Which sweep to run: a sweep file, offline, or a sweep on a W&B server."""
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+from finetune import record
+from finetune.agents import server, sweepfile
+from finetune.agents.display import console
+from finetune.agents.server import Remote, ServerError, UnreachableError
+from finetune.agents.sweepfile import Sweep
+from finetune.errors import UserError
+
+__all__ = ["Remote", "Sweep", "choose"]
+
+
+def choose(argument: str | None, settings: Sequence[str], name: str | None) -> Sweep | Remote:
+    """Return the sweep that the command line means.
+
+    Args:
+        argument: a file or folder, what names a sweep on a server, or None for the newest that is unfinished: on the
+            server if there is a login, else here.
+        settings, name: --set and --name, which belong to sweep files.
+
+    Raises:
+        UserError: it can't be used; the message says what to do.
+    """
+    if argument and (Path(argument).exists() or server.parse(argument) is None):
+        return sweepfile.load(argument, settings, name)
+    if argument:
+        return _on_server(argument, bool(settings or name))
+    if settings or name:  # which is about a sweep file
+        return sweepfile.load(None, settings, name)
+    return _newest() or sweepfile.load(None)
+
+
+def _on_server(argument: str, has_settings: bool) -> Remote:
+    if has_settings:
+        raise UserError(
+            f"{argument} is a sweep on a W&B server, where --set and --name change nothing: give a sweep file"
+        )
+    if reason := server.reason_offline():
+        raise UserError(
+            f"{argument} is a sweep on a W&B server, but {reason}. Log in, or give a sweep file to run offline"
+        )
+    return server.find(argument, _project())
+
+
+def _newest() -> Remote | None:
+    """Return the newest unfinished sweep on the server; None, and a word why, if it is not to be had or not wanted."""
+    if reason := server.reason_offline():
+        console.print(f"{reason}: runs offline; `make publish` sends the runs to W&B later")
+        return None
+    project = _project()
+    try:
+        remote = server.newest_open(project)
+    except UnreachableError as error:
+        console.print(f"{error}\nruns offline; `make publish` sends the runs to W&B later")
+        return None
+    except ServerError as error:
+        raise UserError(f"{error}\nName the sweep (SWEEP=entity/project/id), or a sweep file to run offline") from None
+    if remote is None:
+        console.print(f"project {project} has no unfinished sweep on W&B (wandb sweep FILE makes one): runs offline")
+        return None
+    here = sweepfile.newest_unfinished(sweepfile.RUNS)
+    if here is not None and (here / record.SWEEP).stat().st_mtime > _seconds(remote.created):
+        console.print(
+            f"{here} is newer than the unfinished sweep {remote.path} on W&B; to run that: SWEEP={remote.path}"
+        )
+        return None
+    return remote
+
+
+def _project() -> str:
+    """Return the project where a sweep is looked for: WANDB_PROJECT, else that of the default sweep file."""
+    if os.environ.get("WANDB_PROJECT"):
+        return os.environ["WANDB_PROJECT"]
+    spec = yaml.safe_load((Path(__file__).parents[2] / sweepfile.DEFAULT).read_text())
+    return str(spec["project"])
+
+
+def _seconds(created: str) -> float:
+    """Return the time in a server's words (ISO 8601, UTC where no zone is given) in seconds since the epoch."""
+    moment = datetime.fromisoformat(created)
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()

@@ -1,0 +1,29 @@
+"""W&B's own agent (`wandb agent`), that ends when the process that started it is gone.
+
+python -m finetune.agents.cli_agent ENTITY/PROJECT/ID ...    its input is a pipe that the starter holds open
+"""
+
+import os
+import signal
+import sys
+import threading
+
+
+def _end_with_starter() -> None:
+    """Stop as at a SIGTERM, which W&B's agent passes on to its run, when standard input ends."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    """Be `wandb agent`."""
+    threading.Thread(target=_end_with_starter, daemon=True).start()
+    from wandb.cli.cli import cli
+
+    sys.argv = ["wandb", "agent", *sys.argv[1:]]
+    cli()
+
+
+if __name__ == "__main__":
+    main()

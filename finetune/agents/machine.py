@@ -1,0 +1,38 @@
+"""What this machine has to share out between runs: GPUs and cores."""
+
+import os
+import shutil
+import subprocess
+from functools import cache
+
+
+def cores() -> int:
+    """Return the cores this process may use: a batch system gives it less than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def slots() -> int:
+    """Return how many runs go side by side unless something else is asked for: one for each GPU, at least one."""
+    return max(1, len(gpus()))
+
+
+def gpu_of(slot: int) -> str | None:
+    """Return the GPU for a slot, as CUDA_VISIBLE_DEVICES names it, or None where there is no choice."""
+    found = gpus()
+    return found[slot % len(found)] if len(found) > 1 else None
+
+
+def gpus() -> list[str]:
+    """Return the GPUs this process may use, without initialising CUDA."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
+    return _listed()
+
+
+@cache
+def _listed() -> list[str]:
+    """Return the numbers of the GPUs that nvidia-smi lists."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return [str(index) for index, _ in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))]

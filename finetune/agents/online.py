@@ -1,0 +1,270 @@
+"""Agents of a sweep on a W&B server: W&B's own agents (`wandb agent`) as processes, each on its GPU, until it is done.
+
+W&B's server decides which run is next, so that any number of machines can work on one sweep. Each agent starts
+`python agent.py --key=value ...` (trial.py) for a run. This process watches, passes signals on, tells how runs went.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from finetune import record
+from finetune.agents import machine, search, server, workers
+from finetune.agents.code import Code
+from finetune.agents.display import _show_causes as show_causes
+from finetune.agents.display import console
+from finetune.agents.offline import Stop
+from finetune.agents.offline import _signals_noted as signals_noted
+from finetune.agents.server import Failed, Remote, ServerError
+from finetune.agents.sweepfile import RUNS
+from finetune.agents.watch import Watch
+from finetune.config import Config, parse_config, resolve, with_absolute_paths
+from finetune.errors import EXIT_FAILED, UserError
+
+POLL_SECONDS = 0.5
+IDLE_SECONDS = 90.0  # an agent without a run for so long: is the sweep over, and the server has not told the agent?
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Agents:
+    """The processes of W&B's agents, or of runs that are started again.
+
+    Attributes:
+        code: exit codes of those that have ended.
+    """
+
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def alive(self) -> list[subprocess.Popen[bytes]]:
+        """Return those that have not ended."""
+        return [process for process in self.processes if process.poll() is None]
+
+
+def run_online(remote: Remote, code: Code, agents: int | None, count: int | None, max_failures: int) -> int:
+    """Run what is left of a sweep on the server; return the exit code: 0, 1 if a run failed, 130 or 143 after a signal.
+
+    Args:
+        agents: how many runs go side by side (default: one for each GPU).
+        count: how many runs to start at most.
+        max_failures: so many failed runs in a row end an agent; 0 for no limit.
+    """
+    slots = agents or machine.slots()
+    folder = _store(remote)
+    watch, before = Watch(folder, remote.expected), server.states(remote)
+    noun = "agents" if slots > 1 else "agent"
+    watch.say(f"{remote.url or remote.path}: {remote.state.lower()}, {slots} {noun}; runs go to {folder}")
+    _prepare(remote, code, watch)
+    started = Agents()
+    with signals_noted() as stop, watch:
+        for slot, share in enumerate(_shares(count, slots)):
+            options = ["--forward-signals"]
+            options += ["--count", str(share)] if share else []
+            options += ["--max-consecutive-failed-runs", str(max_failures)] if max_failures else []
+            command = [sys.executable, "-m", "finetune.agents.cli_agent", *options, remote.path]
+            started.processes.append(_start(command, slot, slots, folder))
+        _wait(started, stop, watch, remote)
+    return _end(remote, folder, watch, stop, before)
+
+
+def retry_failed(remote: Remote, code: Code, agents: int | None, count: int | None) -> int:
+    """Run the failed and crashed runs of a sweep again, each under its own id; return the exit code as above.
+
+    W&B never hands them out again. So they are started from here, with what W&B's agent would have given them.
+    """
+    slots = agents or machine.slots()
+    folder = _store(remote)
+    todo = server.failed_runs(remote)[:count]
+    watch, before = Watch(folder, None), Counter[str]()
+    watch.say(
+        f"{remote.url or remote.path}: {len(todo)} failed or crashed run{'' if len(todo) == 1 else 's'} to do again"
+    )
+    _prepare(remote, code, watch)
+    running: dict[int, subprocess.Popen[bytes]] = {}
+    all_of_them = Agents()
+    with signals_noted() as stop, watch:
+        handled = 0
+        while (todo and not stop.count) or all_of_them.alive():
+            for slot in range(slots):
+                if todo and not stop.count and (slot not in running or running[slot].poll() is not None):
+                    running[slot] = _start_again(remote, todo.pop(0), slot, slots, folder)
+                    all_of_them.processes.append(running[slot])
+            handled = _pass_on(all_of_them, stop, handled, watch)
+            watch.look()
+            time.sleep(POLL_SECONDS)
+    return _end(remote, folder, watch, stop, before)
+
+
+def show_plan(remote: Remote) -> None:
+    """Print how a sweep on the server stands; which run is next is for the server to say."""
+    states = server.states(remote)
+    total = f" of {remote.expected}" if remote.expected else ""
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none yet"
+    console.print(f"{remote.url or remote.path}: {remote.state.lower()}; runs: {counts}{total}")
+
+
+def _prepare(remote: Remote, code: Code, watch: Watch) -> None:
+    """Have the weights here before runs start side by side. What is wrong with a config its run will tell."""
+    configs: list[Config] = []
+    try:
+        points = search.grid(remote.spec) if remote.spec["method"] == "grid" else search.probes(remote.spec, remote.id)
+        for point in points:
+            with contextlib.suppress(UserError):
+                config = with_absolute_paths(resolve(parse_config(point, "the sweep")))
+                if (config.backbone, config.weights) not in {(known.backbone, known.weights) for known in configs}:
+                    code.identify(config)
+                    configs.append(config)
+        code.prepare(configs)
+    except UserError as error:
+        watch.say(f"not prepared: {error}")
+
+
+def _store(remote: Remote) -> Path:
+    """Note the sweep, and where it lies, beside its run directories; return their folder."""
+    folder = RUNS / remote.id
+    folder.mkdir(parents=True, exist_ok=True)
+    record.write_atomic(folder / record.SWEEP, yaml.safe_dump(remote.spec, sort_keys=False, allow_unicode=True))
+    names = {"entity": remote.entity, "project": remote.project, "sweep": remote.id, "url": remote.url}
+    record.write_json(folder / record.REMOTE, names)
+    return folder
+
+
+def _shares(count: int | None, slots: int) -> list[int | None]:
+    """Return how many runs each agent may start, agents that may start none left out."""
+    if count is None:
+        return [None] * slots
+    shares = [count // slots + (slot < count % slots) for slot in range(slots)]
+    return [share for share in shares if share]
+
+
+def _environment(slot: int, slots: int, folder: Path) -> dict[str, str]:
+    """Return the environment of an agent, or of what it would start: its GPU, its share of the cores."""
+    environment = dict(os.environ)
+    paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    # W&B's agent runs `/usr/bin/env python`: that must be this Python.
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores() // slots)))
+    environment.setdefault("WANDB_DIR", str(folder.resolve()))
+    environment.setdefault("WANDB_AGENT_DISABLE_FLAPPING", "true")  # --max-failures decides when to give up
+    environment.setdefault("WANDB_AGENT_MAX_INITIAL_FAILURES", str(10**6))
+    environment.setdefault("WANDB_AGENT_KILL_DELAY", str(6 * 3600))  # a run stopped early ends its epoch and is tested
+    gpu = machine.gpu_of(slot)
+    if gpu is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    return environment
+
+
+def _start(command: list[str], slot: int, slots: int, folder: Path, **more: str) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own, so that Ctrl-C on the terminal reaches this process alone."""
+    with (folder / f"agent-{slot + 1}.txt").open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env={**_environment(slot, slots, folder), **more},
+            start_new_session=True,
+        )
+
+
+def _start_again(remote: Remote, run: Failed, slot: int, slots: int, folder: Path) -> subprocess.Popen[bytes]:
+    """Start a run as W&B's agent would."""
+    parameters = folder / "wandb" / f"retry-{run.id}.yaml"
+    parameters.parent.mkdir(exist_ok=True)
+    content = {"wandb_version": 1, **{name: {"value": value} for name, value in run.values.items()}}
+    record.write_atomic(parameters, yaml.safe_dump(content))
+    return _start(
+        [sys.executable, str(remote.spec.get("program", "agent.py"))],
+        slot,
+        slots,
+        folder,
+        WANDB_ENTITY=remote.entity,
+        WANDB_PROJECT=remote.project,
+        WANDB_SWEEP_ID=remote.id,
+        WANDB_RUN_ID=run.id,
+        WANDB_SWEEP_PARAM_PATH=str(parameters.resolve()),
+    )
+
+
+def _wait(agents: Agents, stop: Stop, watch: Watch, remote: Remote) -> None:
+    """Return when all agents have ended."""
+    handled, looked = 0, time.monotonic()
+    while agents.alive():
+        handled = _pass_on(agents, stop, handled, watch)
+        if watch.look():
+            looked = time.monotonic()
+        if time.monotonic() - looked > IDLE_SECONDS and not stop.count:
+            looked = time.monotonic()
+            if _is_over(remote):
+                watch.say("the sweep is over on the server, which has not told the agents: ending them")
+                _signal(agents, first=True)
+        time.sleep(POLL_SECONDS)
+    watch.look()
+
+
+def _is_over(remote: Remote) -> bool:
+    with contextlib.suppress(ServerError):
+        return server.find(remote.path, remote.project).state not in server.OPEN
+    return False
+
+
+def _pass_on(agents: Agents, stop: Stop, handled: int, watch: Watch) -> int:
+    """Pass new signals on to the agents, which pass them on to their runs; return how many have been handled."""
+    if stop.count > handled:
+        watch.say(
+            "stopping: runs finish their step, save and end; the same signal again ends them at once"
+            if handled == 0
+            else "ending now"
+        )
+        _signal(agents, first=handled == 0)
+        return stop.count
+    return handled
+
+
+def _signal(agents: Agents, first: bool) -> None:
+    """Ask the agents to stop, or kill them; without its agent, a run ends itself."""
+    for process in agents.alive():
+        process.terminate() if first else workers.kill_tree(process.pid)
+
+
+def _end(remote: Remote, folder: Path, watch: Watch, stop: Stop, before: Counter[str]) -> int:
+    """Tell how it went and what to type next, and return the exit code.
+
+    Args:
+        before: how many runs of the sweep were in which state when this began.
+    """
+    states = Counter[str]()
+    with contextlib.suppress(ServerError):  # it is of no consequence for the runs
+        states = server.states(remote)
+        watch.say(
+            "on the server: " + (", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no run")
+        )
+    if stop.count:
+        watch.say(f"stopped; go on with: make agents SWEEP={remote.path}")
+        return 128 + stop.signal
+    failed = bool(watch.failed()) or any(states[state] > before[state] for state in server.BROKEN)
+    if failed:
+        _tell_failures(remote, folder)
+        watch.say(f"what the agents said: {folder}/agent-*.txt")
+        watch.say(f"failed and crashed runs are started again by: python agent.py {remote.path} --retry-failed")
+    watch.say(f"compare the runs with: make analysis SWEEP={remote.path}")
+    return EXIT_FAILED if failed else 0
+
+
+def _tell_failures(remote: Remote, folder: Path) -> None:
+    """Print the failed runs by cause, and those that have left no directory one by one."""
+    with contextlib.suppress(ServerError):
+        failed = server.failed_runs(remote)
+        here = {file.stem.removeprefix("wandb-") for file in folder.glob("*/wandb-*.json")}
+        for run in failed:
+            if run.id not in here:
+                console.print(f"{run.id} failed: {run.reason}")
+        show_causes([(run.id, run.cause) for run in failed])

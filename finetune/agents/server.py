@@ -1,0 +1,261 @@
+"""Sweeps on a W&B server, as agents need them: which one, what it asks for, how it stands, which of its runs failed."""
+
+import netrc
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlparse
+
+import yaml
+
+from finetune import tracking
+from finetune.errors import UserError
+
+OPEN = ("PENDING", "RUNNING", "PAUSED")  # states of a sweep that still has runs to do
+BROKEN = ("failed", "crashed")  # states of runs that W&B does not hand out again
+
+T = TypeVar("T")
+
+
+class ServerError(UserError):
+    """The W&B server does not have what was asked for, or refuses it."""
+
+
+class UnreachableError(ServerError):
+    """The W&B server does not answer, or does not take the login."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A sweep on a W&B server.
+
+    Attributes:
+        id: eight characters.
+        state: PENDING, RUNNING, PAUSED, FINISHED, CANCELED or STOPPED.
+        spec: its sweep file.
+        expected: how many runs it asks for, None where it has no end of its own.
+        created: when, as the server says it (ISO 8601).
+    """
+
+    entity: str
+    project: str
+    id: str
+    state: str = ""
+    spec: dict[str, Any] = field(default_factory=dict)
+    expected: int | None = None
+    url: str = ""
+    created: str = ""
+
+    @property
+    def path(self) -> str:
+        """`entity/project/id`, as W&B's commands take it."""
+        return f"{self.entity}/{self.project}/{self.id}"
+
+
+def reason_offline() -> str | None:
+    """Return why there is no W&B to work with (switched off, or not logged in), or None. Makes no request."""
+    if tracking.is_off():
+        return f"WANDB_MODE is {os.environ['WANDB_MODE']}"
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return None
+    host = urlparse(_base_url()).hostname or ""
+    files = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
+    for file in (Path(name).expanduser() for name in files):
+        try:
+            if file.exists() and netrc.netrc(str(file)).authenticators(host):
+                return None
+        except netrc.NetrcParseError:
+            continue
+    return "not logged in to W&B (wandb login)"
+
+
+def _base_url() -> str:
+    """Return the server's address: from the environment, else from the user's settings of W&B's client."""
+    if os.environ.get("WANDB_BASE_URL"):
+        return os.environ["WANDB_BASE_URL"]
+    import wandb
+
+    return str(wandb.setup().settings.base_url)
+
+
+def parse(argument: str) -> tuple[str | None, str | None, str] | None:
+    """Return (entity, project, id) of `id`, `entity/project/id` or a sweep's address, or None: it names no sweep."""
+    if match := re.fullmatch(r"https?://[^/]+/([^/?#]+)/([^/?#]+)/sweeps/([\w-]+)(?:[/?#].*)?", argument):
+        return match[1], match[2], match[3]
+    if match := re.fullmatch(r"(?:([\w.-]+)/([\w.-]+)/)?([a-z0-9]{8})", argument):
+        return match[1], match[2], match[3]
+    return None
+
+
+def find(argument: str, default_project: str) -> Remote:
+    """Return the sweep that `argument` names (see `parse`).
+
+    Raises:
+        ServerError: there is none, or the server can't be reached.
+    """
+    named = parse(argument)
+    assert named is not None, "asked only for what names a sweep"
+    entity, project, sweep = named
+
+    def read(api: Any) -> Remote:
+        found = api.sweep("/".join([*([entity] if entity else []), project or default_project, sweep]))
+        return _remote(found.entity, found.project, sweep, found._attrs, found.url)
+
+    return _asked(read, f"the sweep {argument}")
+
+
+def newest_open(project: str) -> Remote | None:
+    """Return the newest sweep of a project that still has runs to do.
+
+    Raises:
+        ServerError: the server can't be reached.
+    """
+
+    def read(api: Any) -> Remote | None:
+        entity = os.environ.get("WANDB_ENTITY") or api.default_entity
+        sweeps = api.project(project, entity).sweeps(per_page=100)
+        nodes = []
+        while sweeps.more:
+            sweeps._update_response()  # iterating would ask the server once more for every sweep
+            if sweeps.last_response is None or sweeps.last_response.project is None:
+                return None  # no such project yet
+            nodes += [edge.node for edge in sweeps.last_response.project.sweeps.edges]
+            sweeps.variables["cursor"] = sweeps.cursor
+        still = [node for node in nodes if node.state.upper() in OPEN]
+        if not still:
+            return None
+        newest = max(still, key=lambda node: str(node.created_at))
+        return find(f"{entity}/{project}/{newest.name}", project)
+
+    return _asked(read, f"the sweeps of project {project}")
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A run that failed or crashed on the server.
+
+    Attributes:
+        values: what the sweep asks for.
+        reason, cause: what the run said, perhaps nothing.
+    """
+
+    id: str
+    values: dict[str, Any]
+    reason: str
+    cause: str
+
+
+def failed_runs(remote: Remote) -> list[Failed]:
+    """Return the runs of a sweep that failed or crashed, in their order.
+
+    Raises:
+        ServerError: the server can't be reached.
+    """
+    names = remote.spec.get("parameters", {})
+
+    def read(api: Any) -> list[Failed]:
+        filters = {"$and": [{"sweep": remote.id}, {"state": {"$in": list(BROKEN)}}]}
+        runs = api.runs(
+            f"{remote.entity}/{remote.project}", filters=filters, order="+created_at", lazy=False, per_page=100
+        )
+        return [
+            Failed(
+                run.id,
+                {name: run.config[name] for name in names if name in run.config},
+                str(run.summary.get("reason") or "no reason is known"),
+                str(run.summary.get("cause") or ""),
+            )
+            for run in runs
+        ]
+
+    return _asked(read, f"the failed runs of {remote.path}")
+
+
+def states(remote: Remote) -> Counter[str]:
+    """Count the runs of a sweep by their state on the server.
+
+    Raises:
+        ServerError: the server can't be reached.
+    """
+
+    def read(api: Any) -> Counter[str]:
+        runs = api.runs(f"{remote.entity}/{remote.project}", filters={"$and": [{"sweep": remote.id}]}, per_page=100)
+        return Counter(str(run.state) for run in runs)
+
+    return _asked(read, f"the runs of {remote.path}")
+
+
+def run_states(remote: Remote, names: list[str]) -> dict[str, tuple[str | None, str]]:
+    """Return id -> (its sweep, state) of all runs of a sweep, and of those of its project that have one of these names.
+
+    Raises:
+        ServerError: the server can't be reached.
+    """
+
+    def read(api: Any) -> dict[str, tuple[str | None, str]]:
+        path, found = f"{remote.entity}/{remote.project}", {}
+        for filters in ({"sweep": remote.id}, {"name": {"$in": names}}):
+            for run in api.runs(path, filters=filters, per_page=100):
+                found[str(run.id)] = run.sweep_name, str(run.state)
+        return found
+
+    return _asked(read, f"the runs of {remote.path}")
+
+
+def create(spec: dict[str, Any], entity: str | None, project: str) -> Remote:
+    """Create a sweep.
+
+    Raises:
+        ServerError: the server can't be reached, or refuses.
+    """
+
+    def make(api: Any) -> Remote:
+        import wandb
+
+        owner = entity or os.environ.get("WANDB_ENTITY") or api.default_entity
+        return find(f"{owner}/{project}/{wandb.sweep(spec, entity=owner, project=project)}", project)
+
+    return _asked(make, "a new sweep")
+
+
+def stop(remote: Remote) -> None:
+    """Tell the server that a sweep is over, unless it knows."""
+    if find(remote.path, remote.project).state in OPEN:
+        command = [sys.executable, "-m", "wandb", "sweep", "--stop", remote.path]
+        subprocess.run(command, check=False, capture_output=True)
+
+
+def _remote(entity: str, project: str, sweep: str, attributes: dict[str, Any], url: str) -> Remote:
+    spec = yaml.safe_load(attributes.get("config") or "{}") or {}
+    return Remote(
+        entity,
+        project,
+        sweep,
+        state=str(attributes["state"]).upper(),
+        spec=spec,
+        expected=attributes.get("runCountExpected"),
+        url=url,
+        created=str(attributes.get("createdAt") or "1970-01-01"),
+    )
+
+
+def _asked(question: Callable[[Any], T], what: str) -> T:
+    """Ask the server, and turn whatever it raises into one kind of error."""
+    import wandb
+
+    try:
+        api = wandb.Api(timeout=20)
+    except Exception as error:  # W&B's client raises many kinds, down to ValueError
+        raise UnreachableError(f"W&B can't be reached: {error}") from error
+    try:
+        return question(api)
+    except ServerError:
+        raise
+    except Exception as error:
+        raise ServerError(f"W&B does not tell of {what}: {error}") from error

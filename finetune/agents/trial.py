@@ -1,0 +1,179 @@
+"""One run that W&B's agent has handed to this process: `python agent.py --lr=0.001 ...` with WANDB_RUN_ID set.
+
+The config passes the same check as any other. The run goes to runs/<sweep id>/<strategy>-<hash>/ and is mirrored to
+W&B by a process of its own; whatever becomes of that, the run goes on. A run that this machine has done already, under
+another W&B id, is not done again: its results are sent.
+"""
+
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finetune import claim, record, tracking
+from finetune.agents.code import Code
+from finetune.agents.sweepfile import RUNS
+from finetune.causes import cause_of
+from finetune.claim import TakenError
+from finetune.config import Config, parse_config, resolve, run_id, with_absolute_paths
+from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, ConfigError, Interrupted, UserError, nearest
+from finetune.signals import Noted, noted, polled
+from finetune.tracking import Mirror
+
+POLL_SECONDS = 0.5
+
+
+def is_trial() -> bool:
+    """Whether this process was started by an agent of W&B's."""
+    return "WANDB_SWEEP_PARAM_PATH" in os.environ and "WANDB_RUN_ID" in os.environ
+
+
+def run_trial(arguments: list[str], code: Code) -> int:
+    """Run what W&B's agent asks for and return the exit code (see errors.py; 130 and 143 after a signal).
+
+    Args:
+        arguments: the command line, `--key=value`.
+    """
+    threading.Thread(target=_end_with_agent, args=(os.getppid(),), name="agent watch", daemon=True).start()
+    mirror = Mirror(tracking.target_from_environment())
+    with noted() as signals:
+        ending = _ending(arguments, code, mirror, signals)
+        if ending[2]:
+            print(ending[2], file=sys.stderr)
+        with polled():  # a first signal changes nothing any more: the wait for W&B has an end
+            if not mirror.end(*ending):
+                _say_missed(mirror)
+    return ending[0]
+
+
+def _ending(arguments: list[str], code: Code, mirror: Mirror, signals: Noted) -> "Ending":
+    """Run to the end and return it, whatever it is."""
+    try:
+        return _run(arguments, code, mirror, signals)
+    except UserError as error:
+        return EXIT_BAD_INPUT, "failed", f"{type(error).__name__}: {error}", cause_of(error)
+    except Interrupted as error:
+        mirror.preempting()
+        return 128 + (signals.number or signal.SIGTERM), "killed", str(error), ""
+    except (KeyboardInterrupt, SystemExit):  # a signal while the run was being prepared
+        mirror.preempting()
+        return 128 + (signals.number or signal.SIGTERM), "killed", "stopped by a signal before the first step", ""
+    except Exception as error:
+        return EXIT_FAILED, "failed", f"{type(error).__name__}: {error}", cause_of(error)
+
+
+Ending = tuple[int, str, str, str]  # exit code, state, reason, cause
+
+
+def _run(arguments: list[str], code: Code, mirror: Mirror, signals: Noted) -> Ending:
+    """Run the config, or wait for another process on this machine that runs it already."""
+    config = with_absolute_paths(resolve(parse_config(_values(arguments), "the sweep")))
+    folder = RUNS / os.environ["WANDB_SWEEP_ID"]
+    run_dir = folder / run_id(config, *code.identify(config))
+    _store_remote(folder)
+    mirror.follow(run_dir)
+    module, _, name = code.run.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    interrupted, log = Interruption(signals, mirror, run_dir), Log(run_dir)
+    while True:
+        try:
+            function(config, run_dir, log=log, interrupted=interrupted)
+            return 0, "finished", "", ""
+        except TakenError as error:
+            print(f"{error}; waits for its result")
+        except (UserError, Interrupted):
+            raise
+        except Exception:
+            log(traceback.format_exc().rstrip())
+            raise
+        while claim.is_alive(run_dir) and not (run_dir / record.SUMMARY).exists():
+            time.sleep(POLL_SECONDS)
+            if signals.number:
+                raise Interrupted("stopped by a signal while another process ran this run")
+
+
+def _values(arguments: list[str]) -> dict[str, Any]:
+    """Return the sweep's values with their types, and those flags that the sweep file's `command` adds.
+
+    Raises:
+        ConfigError: an argument is no flag.
+    """
+    content = yaml.safe_load(Path(os.environ["WANDB_SWEEP_PARAM_PATH"]).read_text()) or {}
+    values = {name: given["value"] for name, given in content.items() if isinstance(given, dict) and "value" in given}
+    faults = []
+    for argument in arguments:
+        flag, equals, text = argument.partition("=")
+        name = flag.removeprefix("--").replace("-", "_")
+        if not flag.startswith("--") or not equals:
+            faults.append(f"{argument}: write --key=value.{nearest(name, Config.model_fields)}")
+        elif name not in values:
+            values[name] = text
+    if faults:
+        raise ConfigError(faults, "the command line")
+    return values
+
+
+def _store_remote(folder: Path) -> None:
+    """Note beside the run directories which sweep of which server they belong to."""
+    if not (folder / record.REMOTE).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        names = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "sweep": "WANDB_SWEEP_ID"}
+        record.write_json(folder / record.REMOTE, {name: os.environ.get(key) for name, key in names.items()})
+
+
+class Log:
+    """Prints lines, and adds them to the run's log file."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._file = run_dir / record.LOG
+
+    def __call__(self, line: str) -> None:
+        print(line, flush=True)
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+class Interruption:
+    """Whether the run is to save and end now: after a signal, unless it means that the server stops the run early.
+
+    W&B's agent tells a run to stop by SIGTERM, as a batch system does before it takes the machine away. Only the
+    server knows which it is. A run that is stopped early ends after its epoch, and is tested.
+    """
+
+    def __init__(self, signals: Noted, mirror: Mirror, run_dir: Path) -> None:
+        self._signals, self._mirror, self._stop = signals, mirror, run_dir / record.STOP
+        self._deadline: float | None = None
+
+    def __call__(self) -> bool:
+        if self._signals.number != signal.SIGTERM:
+            return bool(self._signals.number)
+        if self._deadline is None:
+            self._deadline = time.monotonic() + tracking.ASK_SECONDS
+            self._mirror.ask_stop()
+        if self._mirror.stop:
+            if not self._stop.exists():
+                record.write_atomic(self._stop, "W&B asked the run to stop\n")
+            return False
+        return self._mirror.stop is False or time.monotonic() > self._deadline
+
+
+def _say_missed(mirror: Mirror) -> None:
+    """Say what to do about what W&B has not got."""
+    folder = RUNS / os.environ["WANDB_SWEEP_ID"]
+    why = f" ({mirror.error})" if mirror.error else ""
+    print(f"W&B has not got all of this run{why}; it is complete in {folder}/. To send the rest: "
+          f"make publish SWEEP={folder}", file=sys.stderr)  # fmt: skip
+
+
+def _end_with_agent(agent: int) -> None:
+    """Ask this process to save and end once the agent that started it is gone."""
+    while os.getppid() == agent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)

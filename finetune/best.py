@@ -1,0 +1,32 @@
+"""Which epoch of a run is the best, and what a search may know of a run while it goes on."""
+
+from collections.abc import Iterable
+from typing import Any
+
+Row = dict[str, Any]  # one epoch, record.HISTORY_KEYS
+
+_KEYS = {"best/epoch": "epoch", "best/val_accuracy": "val/accuracy", "best/val_loss": "val/loss"}
+
+
+def best_row(history: list[Row]) -> Row:
+    """Return the epoch with the best val accuracy; the lower val loss decides between equals, then the earlier one."""
+    return max(history, key=lambda row: (row["val/accuracy"], -row.get("val/loss", 0.0), -row["epoch"]))
+
+
+def with_best(history: list[Row], schedule: Iterable[tuple[int, float]]) -> list[Row]:
+    """Return the rows, each with the best epoch up to it: `best/epoch`, `best/val_accuracy`, `best/val_loss`.
+
+    Rows before the schedule's last step has trained for an epoch do not get them. Hyperband compares runs by the rows
+    that have the sweep's metric, here and on W&B's server; so it can't stop a schedule before what it is for has
+    begun, and its `min_iter` counts epochs from then on.
+
+    Args:
+        schedule: pairs (epochs finished, share that trains), as in a resolved config.
+    """
+    last = list(schedule)[-1][0]
+    rows = []
+    for number, row in enumerate(history, start=1):
+        best = best_row(history[:number])
+        known = {name: best[key] for name, key in _KEYS.items() if key in best}
+        rows.append({**row, **known} if row["epoch"] > last else dict(row))
+    return rows

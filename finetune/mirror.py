@@ -1,0 +1,187 @@
+"""The process that copies a run directory to a W&B run, while the run goes on or after it: see tracking.py.
+
+    python -m finetune.mirror '{"project": ..., "run": ..., ...}'
+
+It reads orders from its standard input and tells what the server says on its standard output, a JSON object a line.
+Nothing it meets can stop the run: the worst is that it ends with exit code 1, and that the copy is sent another time.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from finetune import record
+from finetune.tracking import Target, wait_seconds
+
+POLL_SECONDS = 0.5
+RETRY_SECONDS = 15.0
+GONE = {"code": 137, "state": "killed", "reason": "the run's process was killed (out of memory is the usual cause)",
+        "cause": "memory"}  # fmt: skip
+
+Say = Callable[[dict[str, Any]], None]
+
+
+class Orders:
+    """What the run has said so far; a thread reads it."""
+
+    def __init__(self) -> None:
+        self.run_dir: Path | None = None
+        self.log_start = 0  # of what the run prints from now on
+        self.end: dict[str, Any] | None = None
+        self.preempting = False
+        self.asked = False
+        self._news = threading.Condition()
+        threading.Thread(target=self._read, name="orders", daemon=True).start()
+
+    def _read(self) -> None:
+        rest = b""
+        while added := os.read(0, 65536):  # not sys.stdin, whose lock a thread must not hold when Python ends
+            *lines, rest = (rest + added).split(b"\n")
+            for line in lines:
+                self._take(json.loads(line))
+        if self.end is None:  # the run's process has ended without a word
+            self._take({"end": GONE})
+
+    def _take(self, order: dict[str, Any]) -> None:
+        with self._news:
+            if "follow" in order:
+                self.run_dir = Path(order["follow"])
+                log = self.run_dir / record.LOG
+                self.log_start = log.stat().st_size if log.exists() else 0
+            self.end = order.get("end", self.end)
+            self.preempting = order.get("preempting", self.preempting)
+            self.asked = self.asked or "ask" in order
+            self._news.notify()
+
+    def wait(self, seconds: float) -> None:
+        """Return at the next order, or after `seconds`."""
+        with self._news:
+            self._news.wait(seconds)
+
+
+def main(argument: str) -> int:
+    """Mirror one run; return 0 if the server has all of it."""
+    said = json.loads(argument)
+    pid = said.pop("pid")
+    say = _take_standard_streams()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    orders = Orders()
+    target = Target(**said)
+    with tempfile.TemporaryDirectory(prefix="finetune-wandb-", ignore_cleanup_errors=True) as name:
+        # The client's own log of the run is of no use here: the run directory has it all. Nothing is left on the disk.
+        for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR"):
+            os.environ[variable] = name
+        os.environ["WANDB_DIR"] = name
+        os.environ.pop("WANDB_MODE", None)
+        try:
+            return _mirror(target, orders, Path(name), pid, say)
+        except Exception as error:
+            say({"error": f"{type(error).__name__}: {error}"})
+            return 1
+
+
+def _take_standard_streams() -> Say:
+    """Keep the way to the run for itself; what is printed from now on goes to W&B's console log alone."""
+    channel = os.fdopen(os.dup(1), "w", buffering=1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    lock = threading.Lock()
+
+    def say(what: dict[str, Any]) -> None:
+        with lock, contextlib.suppress(OSError):  # the run has gone
+            channel.write(json.dumps(what) + "\n")
+
+    return say
+
+
+def _mirror(target: Target, orders: Orders, folder: Path, pid: int, say: Say) -> int:
+    from finetune import wandb_run  # imports wandb, while the run prepares
+
+    while orders.end is None and not (orders.run_dir and record.is_run_dir(orders.run_dir)):
+        orders.wait(POLL_SECONDS)
+    run_dir = orders.run_dir if orders.run_dir and record.is_run_dir(orders.run_dir) else None
+    while True:
+        try:
+            run = wandb_run.open_run(target, run_dir, folder, pid, wait_seconds(), lambda: say({"stop": True}))
+            break
+        except wandb_run.WandbError as error:
+            say({"error": f"{type(error).__name__}: {error}"})
+            wandb_run.forget()
+            if orders.end is not None:
+                return 1
+            orders.wait(RETRY_SECONDS)
+    say({"url": run.url})
+    note = _Note(run_dir, target, run)
+    sent, position = 0, orders.log_start if run.resumed else 0
+    told_preempting = asked = False
+    while True:
+        end = orders.end  # before the rows are read: all of them are there once it is set
+        if run_dir is not None:
+            sent = wandb_run.send_rows(run, run_dir, sent)
+            position = _print_log(run_dir / record.LOG, position)
+        if orders.preempting and not told_preempting:
+            told_preempting = True
+            run.mark_preempting()
+        if orders.asked and not asked:
+            asked = True
+            threading.Thread(target=_say_stop, args=(run, say), name="stop", daemon=True).start()
+        if end is not None:
+            break
+        orders.wait(POLL_SECONDS)
+    if end["state"] == "finished" and run_dir is not None:
+        wandb_run.finish_finished(run, run_dir)
+    else:
+        wandb_run.finish_failed(run, end["code"], end["state"], end["reason"], end["cause"])
+    note.sent(end["state"], sent)
+    return 0
+
+
+def _say_stop(run: Any, say: Say) -> None:
+    from finetune import wandb_run
+
+    stopped = wandb_run.is_stopped(run)
+    if stopped is not None:
+        say({"stop": stopped})
+
+
+class _Note:
+    """The file in the run directory that tells which W&B run has been sent what."""
+
+    def __init__(self, run_dir: Path | None, target: Target, run: Any) -> None:
+        self._file = run_dir / f"wandb-{target.run}.json" if run_dir is not None else None
+        self._about = {"path": f"{run.entity}/{run.project}/{run.id}", "url": run.url}
+        self._write({"sent": False})
+
+    def sent(self, state: str, rows: int) -> None:
+        """Note that the server has all there is."""
+        self._write({"sent": True, "state": state, "rows": rows, "time": time.time()})
+
+    def _write(self, more: dict[str, Any]) -> None:
+        if self._file is not None:
+            record.write_json(self._file, {**(record.read_json(self._file) or {}), **self._about, **more})
+
+
+def _print_log(log: Path, position: int) -> int:
+    """Print what was added to the log since `position` (in bytes), whole lines only; return the new position."""
+    if not log.exists():
+        return position
+    with log.open("rb") as file:
+        file.seek(position)
+        added = file.read()
+    end = added.rfind(b"\n") + 1
+    if end:
+        sys.stdout.write(added[:end].decode("utf-8", errors="replace"))
+    return position + end
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

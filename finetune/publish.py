@@ -1,0 +1,129 @@
+"""Send to W&B what it has not got: an offline sweep as a whole, or the rest of a sweep whose runs missed the server.
+
+    python -m finetune.publish runs/demo        (make publish SWEEP=runs/demo)
+
+The sweep is created once, each run is sent under its own id, once; doing it again sends only what is new.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.progress import track
+
+from finetune import claim, record
+from finetune.agents import server
+from finetune.agents.server import Remote
+from finetune.agents.sweepfile import PLAN, is_unfinished
+from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
+from finetune.tracking import Mirror, Target
+
+AT_ONCE = 2  # runs sent side by side; more would meet the free tier's 50 requests a minute
+WAIT_SECONDS = 600.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Publish a sweep; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m finetune.publish", description="Send a sweep's runs to W&B.")
+    parser.add_argument("sweep", type=Path, metavar="SWEEP", help="the folder of run directories, such as runs/demo")
+    parser.add_argument("--project", help="W&B project (default: the sweep file's)")
+    parser.add_argument("--entity", help="W&B user or team (default: the account's)")
+    options = parser.parse_args(arguments)
+    try:
+        return publish(options.sweep, options.entity, options.project)
+    except UserError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+
+
+def publish(folder: Path, entity: str | None = None, project: str | None = None) -> int:
+    """Send what W&B has not got of the sweep in `folder`; return 0, or 1 if something did not arrive.
+
+    Raises:
+        UserError: the folder holds no sweep, there is no login, or the server can't be reached.
+    """
+    if not (folder / record.SWEEP).is_file() and not (folder / record.REMOTE).is_file():
+        raise UserError(f"{folder} holds no sweep (no {record.SWEEP}): name a folder below runs/")
+    if reason := server.reason_offline():
+        raise UserError(f"{reason}: nothing can be sent. Log in with `wandb login`, or set WANDB_API_KEY")
+    remote = _remote(folder, entity, project)
+    runs = record.find_runs(folder)
+    there = server.run_states(remote, [run.name for run in runs])
+    todo = [(run, target) for run in runs for target in _missing(run, remote, there)]
+    unfinished = [run.name for run in runs if record.status(run)[0] not in ("finished", "failed")]
+    print(f"{remote.url or remote.path}: {len(todo)} run{'' if len(todo) == 1 else 's'} to send")
+    if unfinished:
+        print(f"not sent before they are finished: {', '.join(unfinished)}")
+    lost = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        sending = {pool.submit(_send, run, target): run for run, target in todo}
+        console = Console(stderr=True)
+        done = track(as_completed(sending), "sending", len(todo), console=console, transient=True,
+                     disable=not console.is_terminal)  # fmt: skip
+        for future in done:
+            if fault := future.result():
+                lost.append(f"{sending[future]}: {fault}")
+    for line in lost:
+        print(f"not sent: {line}", file=sys.stderr)
+    if not lost and (folder / PLAN).exists() and not is_unfinished(folder):
+        server.stop(remote)  # there is nothing left that an agent could do
+    return EXIT_FAILED if lost else 0
+
+
+def _remote(folder: Path, entity: str | None, project: str | None) -> Remote:
+    """Return the sweep on the server that `folder` belongs to; it is created if there is none yet."""
+    known = record.read_json(folder / record.REMOTE)
+    if known is not None:
+        path = "/".join(filter(None, [known.get("entity"), known.get("entity") and known["project"], known["sweep"]]))
+        return server.find(path, known["project"])
+    spec = yaml.safe_load((folder / record.SWEEP).read_text(encoding="utf-8"))
+    spec = {"name": folder.resolve().name, **spec}
+    remote = server.create(spec, entity, project or spec.get("project") or "finetune-sweeps")
+    names = {"entity": remote.entity, "project": remote.project, "sweep": remote.id, "url": remote.url}
+    record.write_json(folder / record.REMOTE, names)
+    return remote
+
+
+def _missing(run: Path, remote: Remote, there: dict[str, tuple[str | None, str]]) -> list[Target]:
+    """Return the W&B runs that this run directory is yet to be sent to: those it was begun for, else its own.
+
+    Args:
+        there: id -> (sweep, state) of the runs on the server that belong to the sweep or have a name of these.
+    """
+    state = record.status(run)[0]
+    if state not in ("finished", "failed") or claim.is_alive(run):
+        return []
+    notes = {file.stem.removeprefix("wandb-"): record.read_json(file) or {} for file in run.glob("wandb-*.json")}
+    sent = {id for id, note in notes.items() if id in there and _is_sent(note, state)}
+    ids = {id for id in notes if there.get(id, (remote.id,))[0] == remote.id}  # of this sweep, not of another
+    if not ids:
+        # A run of this name in another sweep of the project is another run: it must not be gone on with.
+        taken = there.get(run.name, (remote.id,))[0] != remote.id
+        ids = {f"{run.name}-{remote.id}" if taken else run.name}
+    return [
+        Target(remote.entity, remote.project, id, remote.id, locked=not id.startswith(run.name)) for id in ids - sent
+    ]
+
+
+def _is_sent(note: dict[str, Any], state: str) -> bool:
+    """Whether the server was sent all of a run, or is where all of it came from."""
+    return bool(note.get("complete")) or (bool(note.get("sent")) and note.get("state") == state)
+
+
+def _send(run: Path, target: Target) -> str:
+    """Send one run directory; return what went wrong, or nothing."""
+    state, reason = record.status(run)
+    told = record.read_json(run / record.STATE) or {}
+    mirror = Mirror(target, WAIT_SECONDS)
+    mirror.follow(run)
+    arrived = mirror.end(0 if state == "finished" else 1, state, reason, told.get("cause", ""))
+    return "" if arrived else mirror.error or "the server did not take all of it in time; try again"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

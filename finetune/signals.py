@@ -1,0 +1,85 @@
+"""SIGINT and SIGTERM: the first lets a run finish its step and save, the second ends all there is at once."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator
+
+import psutil
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# `timeout` and some job launchers send one signal twice, to the process and to its group. That is no second request.
+SAME_REQUEST_SECONDS = 0.5
+
+_polled = False  # whether somebody asks, so that a signal need only be noted
+
+
+class Noted:
+    """The signals received.
+
+    Attributes:
+        number: 0, or the number of the first one.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._at = 0.0
+
+    def receive(self, number: int, frame: object) -> None:  # noqa: ARG002  (the signature of a signal handler)
+        """Note a first signal and, where nobody asks for it, leave through all `finally`s; end at once at a second."""
+        if not self.number:
+            self.number, self._at = number, time.monotonic()
+            if not _polled:
+                raise SystemExit(128 + number)
+        elif time.monotonic() - self._at > SAME_REQUEST_SECONDS:
+            kill_descendants(os.getpid())
+            if os.isatty(2):
+                os.write(2, b"\x1b[?25h\n")  # shows the cursor, which a progress bar hides
+            os._exit(128 + number)
+
+
+@contextlib.contextmanager
+def noted(numbers: Iterable[int] = SIGNALS) -> Iterator[Noted]:
+    """Handle these signals, and yield what has been received. For the main thread.
+
+    A first signal raises SystemExit with 128 + its number or, inside `polled`, is only noted. A second one ends this
+    process and all that it has started.
+    """
+    received = Noted()
+    before = {number: signal.signal(number, received.receive) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def polled() -> Iterator[None]:
+    """Have a first signal only noted: what runs in here asks after each step whether one has come."""
+    global _polled
+    before, _polled = _polled, True
+    try:
+        yield
+    finally:
+        _polled = before
+
+
+def kill_descendants(pid: int) -> None:
+    """Kill what a process has started, and what that has started, at once."""
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+def finish_first(worker: int) -> None:  # noqa: ARG001  (the signature of a DataLoader's worker_init_fn)
+    """Let a loader process live on for a while after a signal, so that the run can finish its step.
+
+    Ctrl-C on a terminal, and batch systems, signal all processes of a run. Its end is the run's to decide; the delay
+    after SIGTERM is for a run that can no longer.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(20))  # SIGALRM ends a process

@@ -1,0 +1,147 @@
+"""A program for sweeps in tests: `agent.py` with a stand-in for training that takes milliseconds and no torch.
+
+It leaves what a real run leaves, as far as the mirror looks at it. FAKE_SECONDS is the time of an epoch; FAKE_FAIL,
+FAKE_CRASH (SIGKILL) and FAKE_FULL (a full disk) list seeds whose first attempts end so; FAKE_DOWN lists epochs at
+whose end a file `down` is written into the working directory.
+"""
+
+import errno
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from PIL import Image
+
+import agent
+from finetune import record, showcase
+from finetune.agents.code import Code
+from finetune.best import best_row
+from finetune.causes import cause_of
+from finetune.claim import claimed
+from finetune.config import Config, resolve, run_id, to_dict
+from finetune.errors import DataError, Interrupted
+from finetune.signals import polled
+
+CLASSES = ["cat", "dog"]
+
+
+def identify(config: Config) -> tuple[str, str]:
+    """Take any name for data but `nowhere`."""
+    if config.data.endswith("nowhere"):
+        raise DataError(f"{config.data}: no such folder")
+    return "fingerprint", f"hash of {config.weights}"
+
+
+CODE = Code("tests.fake_online:run", [], identify, lambda _: None)
+
+
+def told(ending: str, config: Config) -> bool:
+    """Whether this run shall end so."""
+    return str(config.seed) in os.environ.get(f"FAKE_{ending}", "").split(",")
+
+
+def run(
+    config: Config,
+    run_dir: Path,
+    *,
+    log: Callable[[str], None] = print,
+    interrupted: Callable[[], bool] = lambda: False,
+    on_progress: object = None,  # noqa: ARG001
+) -> None:
+    """Write what a real run writes."""
+    config = resolve(config)
+    with claimed(run_dir) as claim:
+        if (run_dir / record.SUMMARY).exists():
+            return
+        with (run_dir / "starts.txt").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        record.write_state(run_dir, "running")
+        provenance = {
+            "run_id": run_id(config, *identify(config)),
+            "classes": CLASSES,
+            "data_fingerprint": "fingerprint",
+            "weights_hash": f"hash of {config.weights}",
+            "git_commit": "c0ffee",
+        }
+        record.write_config(run_dir, to_dict(config), provenance)
+        try:
+            with polled():
+                _train(config, run_dir, claim.attempt, log, interrupted)
+        except Interrupted as error:
+            record.write_state(run_dir, "killed", str(error))
+            raise
+        except Exception as error:
+            record.write_state(run_dir, "failed", f"{type(error).__name__}: {error}", cause_of(error))
+            raise
+        record.write_state(run_dir, "finished")
+
+
+def accuracy(config: Config) -> float:
+    """Return the val accuracy that a run comes to; it depends on the rate and the seed."""
+    return round(max(0.0, 0.9 - abs(config.lr - 0.003) * 100) - 0.01 * config.seed, 6)
+
+
+def _train(
+    config: Config, run_dir: Path, attempt: int, log: Callable[[str], None], interrupted: Callable[[], bool]
+) -> None:
+    log(f"attempt {attempt} of seed {config.seed}")
+    rows, _ = record.read_history(run_dir)
+    for epoch in range(len(rows) + 1, config.epochs + 1):
+        end = time.monotonic() + float(os.environ.get("FAKE_SECONDS", "0.05"))
+        while True:
+            if interrupted():
+                raise Interrupted(f"stopped by a signal in epoch {epoch}")
+            if time.monotonic() > end:
+                break
+            time.sleep(0.02)
+        if attempt == 1 and told("CRASH", config):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if attempt == 1 and told("FAIL", config):
+            raise ValueError("told to fail")
+        if attempt == 1 and told("FULL", config):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        value = accuracy(config) * epoch / config.epochs
+        row = {"epoch": epoch, "train/loss": 2.0 - value, "train/accuracy": value, "val/loss": 1.5 - value}
+        row |= {"val/accuracy": value, "lr/head": config.lr, "lr/backbone": 0.0, "trainable_share": 0.0}
+        record.append_history(run_dir, {**row, "epoch_seconds": 1.0, "seconds/train": 0.5})
+        log(f"epoch {epoch}")
+        if str(epoch) in os.environ.get("FAKE_DOWN", "").split(","):
+            Path("down").touch()
+        if (run_dir / record.STOP).exists():
+            break
+    _finish(config, run_dir)
+
+
+def _finish(config: Config, run_dir: Path) -> None:
+    rows, _ = record.read_history(run_dir)
+    answers = [["test/cat/1.jpg", "cat", "cat", 0.75, 0.25], ["test/dog/1.jpg", "dog", "cat", 0.625, 0.375]]
+    columns = ["path", "label", "prediction", *(record.PROBABILITY + name for name in CLASSES)]
+    record.write_table(run_dir / record.PREDICTIONS, columns, answers)
+    for path, *_ in answers:
+        (run_dir / "pictures" / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 16), (40, 90, 200)).save(run_dir / "pictures" / path)
+    showcase.write_thumbnails(run_dir, run_dir / "pictures", CLASSES)
+    record.write_table(run_dir / record.SPLITS, ["path", "label", "split"], [["test/cat/1.jpg", "cat", "test"]])
+    best = best_row(rows)
+    numbers = dict.fromkeys((key for key in record.SUMMARY_KEYS if key != "state"), 1.0)
+    summary = {
+        **numbers,
+        "state": "finished",
+        "best/epoch": best["epoch"],
+        "best/val_accuracy": best["val/accuracy"],
+        "best/val_loss": best["val/loss"],
+        "test/accuracy": accuracy(config),
+        "epochs": len(rows),
+        "epochs_to_80": None,
+    }
+    record.write_json(run_dir / record.SUMMARY, summary)
+
+
+if __name__ == "__main__":
+    sys.modules["tests.fake_online"] = sys.modules["__main__"]
+    sys.exit(agent.main(None, CODE))

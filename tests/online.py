@@ -1,0 +1,124 @@
+"""Helpers of the tests against the loopback W&B server: a machine, that is a folder and an environment, on it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from finetune import record
+from tests.wandb_server import Server
+
+ROOT = Path(__file__).parents[1]
+AGENT = str(ROOT / "agent.py")
+PROGRAM = str(ROOT / "tests/fake_online.py")
+
+
+@dataclass
+class Machine:
+    """A folder to work in, with an environment that leads to the server; its processes carry a mark."""
+
+    server: Server
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "sweeps").mkdir(exist_ok=True)
+
+    def start(self, *command: str, **more: object) -> subprocess.Popen[str]:
+        """Start a command in the folder; `python` is this Python."""
+        words = [sys.executable if word == "python" else word for word in command]
+        environment = {**self.server.environment(self.folder / "home"), "PYTHONPATH": str(ROOT), **self.environment}
+        environment |= {name: str(value) for name, value in more.items()} | {"AGENT_MARK": self.mark}
+        return subprocess.Popen(
+            words, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, *command: str, seconds: float = 120, **more: object) -> tuple[int, str]:
+        """Run a command to its end; return exit code and output."""
+        with self.start(*command, **more) as process:
+            try:
+                output, _ = process.communicate(timeout=seconds)
+            finally:
+                process.kill()
+        return process.returncode, output
+
+    def agent(self, *arguments: str, **more: object) -> tuple[int, str]:
+        """Run agent.py, as `make agents` does, to its end."""
+        return self.run("python", AGENT, *arguments, **more)
+
+    def sweep(self, parameters: dict[str, Any], method: str = "grid", **more: Any) -> str:
+        """Create a sweep with `wandb sweep`; return its id."""
+        spec = {
+            "program": PROGRAM,
+            "project": "finetune-sweeps",
+            "method": method,
+            "metric": {"name": "best/val_accuracy", "goal": "maximize"},
+            "parameters": {name: _parameter(value) for name, value in parameters.items()},
+            **more,
+        }
+        (self.folder / "sweep.yaml").write_text(yaml.safe_dump(spec))
+        before = {sweep.id for sweep in self.server.sweeps()}
+        code, output = self.run("wandb", "sweep", "sweep.yaml")
+        assert code == 0, output
+        return next(sweep.id for sweep in self.server.sweeps() if sweep.id not in before)
+
+    def runs(self, sweep: str) -> list[Path]:
+        """Return the run directories of a sweep here."""
+        folder = self.folder / "runs" / sweep
+        return record.find_runs(folder) if folder.exists() else []
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the live processes that were started here, W&B's own ones included."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("AGENT_MARK") == self.mark:
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+    def wait_empty(self, seconds: float = 20) -> None:
+        """Fail if a process is still there after some seconds."""
+        wait_until(lambda: not self.processes(), seconds)
+
+
+def _parameter(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    return {"values": value} if isinstance(value, list) else {"value": value}
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Return as soon as the condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "this did not happen in time"
+        time.sleep(0.05)
+
+
+def sent(run_dir: Path) -> list[dict[str, Any]]:
+    """Return what the run directory says of what W&B has got."""
+    return [json.loads(file.read_text()) for file in sorted(run_dir.glob("wandb-*.json"))]
+
+
+def starts(run_dir: Path) -> int:
+    """Return how often the stand-in has been started in this directory."""
+    return len((run_dir / "starts.txt").read_text().splitlines())
+
+
+def environment_without_login() -> dict[str, str]:
+    """Return what takes the login away."""
+    return {"WANDB_API_KEY": "", "NETRC": os.devnull}
