@@ -3,9 +3,11 @@
     python -m analysis runs/demo          a folder of run directories
     python -m analysis demo               the same, by its name below runs/
     python -m analysis sweeps/demo.yaml   the runs of that sweep file
-    python -m analysis                    the newest sweep below runs/
+    python -m analysis me/trials/1a2b3c4d a W&B sweep, fetched to runs/1a2b3c4d; its id or its page's address will do
+    python -m analysis                    the newest sweep, below runs/ or on W&B
 
-In the order they act: source (which folder), frames (what its runs left), and build, which names the rest.
+In the order they act: source (which folder; pull brings what is on a W&B server), frames (what its runs left), and
+build, which names the rest.
 """
 
 import argparse
@@ -36,10 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal without Unicode gets question marks, no traceback
     progress = Console(stderr=True)
     try:
-        folder = find_folder(options.sweep)
+        watch: Any = partial(track, console=progress, transient=True, disable=not progress.is_terminal)
+        folder = find_folder(
+            options.sweep, watch=lambda runs, number: watch(runs, description="fetching runs", total=number)
+        )
         out = Path(options.out) if options.out else Path("reports") / folder.resolve().name
         _check_out(out)
-        watch: Any = partial(track, console=progress, transient=True, disable=not progress.is_terminal)
         sweep = read_sweep(folder, lambda paths: watch(paths, description="reading runs"))
         comparison, said = build(sweep, out, options.target, lambda steps: watch(steps, description="drawing"))
     except InputError as error:
@@ -60,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         "sweep",
         nargs="?",
         metavar="SWEEP",
-        help="a folder of runs, its name below runs/, or a sweep file (default: newest)",
+        help="a folder of runs, its name below runs/, a sweep file, or a W&B sweep (default: newest)",
     )
     parser.add_argument("--out", metavar="DIR", help="where to write (default: reports/<sweep>)")
     parser.add_argument(

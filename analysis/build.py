@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -13,8 +12,7 @@ from analysis import figures, grid, report, tables, wording
 from analysis.answer import answer
 from analysis.errors import InputError
 from analysis.frames import Sweep, read_predictions
-
-GRID_SEED = 0
+from finetune.record import THUMBNAILS
 
 
 def build(
@@ -117,21 +115,22 @@ def _grid(
     best: "pd.Series[Any]", predictions: pd.DataFrame, data: dict[str, Any], path: Path
 ) -> tuple[dict[str, str], list[str]]:
     """Write the prediction grid; return what the report needs, and what is amiss with the pictures."""
-    chosen = grid.choose_pictures(predictions, data["classes"], np.random.default_rng(GRID_SEED))
+    chosen = grid.choose_pictures(predictions, data["classes"])
     root = best.get("provenance/data_root")
     folder = Path(root) if isinstance(root, str) else None
+    pictures = grid.find_pictures(chosen, Path(best["path"]), folder)
     accuracy = f"{wording.percent(predictions['correct'].mean())} of {len(predictions)} test pictures right"
     title = f"{best['run']} on {data['name']}: {accuracy}"
-    figure, opened, wanted = grid.draw_grid(chosen, folder, title)
-    grid.save_grid(figure, path)
+    grid.save_grid(grid.draw_grid(chosen, pictures, title), path)
     shares = ", ".join(f"{name} {right} of {total}" for name, (right, total) in chosen.recall.items())
     shown = report.picture(
         path, f"Test pictures by class with predictions. Right by class: {shares}.", title, chosen.caption, True
     )
-    if opened == wanted:
+    wanted = sum(len(rows) for rows in chosen.cells.values())
+    if len(pictures) == wanted:
         return shown, []
-    why = "the data folder is not known" if folder is None else f"looked for below {folder}"
-    return shown, [f"The prediction grid shows {opened} of {wanted} pictures; the others are no longer there ({why})."]
+    where = str(Path(best["path"]) / THUMBNAILS) + (f" and below {folder}" if folder else "")
+    return shown, [f"The prediction grid shows {len(pictures)} of {wanted} pictures; the others are not in {where}."]
 
 
 def _best_said(comparison: tables.Comparison, best: "pd.Series[Any]") -> str:

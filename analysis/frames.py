@@ -81,15 +81,15 @@ def read_sweep(folder: Path, watch: Callable[[list[Path]], Iterable[Path]] = lam
         epochs += [{"run": path.name, **row} for row in history]
         if torn:
             notes.append(f"{path.name}: {_torn(torn)} of {HISTORY} dropped.")
-    runs = _typed_runs(pd.DataFrame(rows))
+    runs, typed_epochs = _typed_runs(pd.DataFrame(rows)), _typed_epochs(pd.DataFrame(epochs))
     runs, repeats = _without_repeats(runs)
     sweep_file = folder / SWEEP
     sweep = Sweep(
         name=folder.resolve().name,
         folder=folder,
         runs=runs,
-        epochs=_typed_epochs(pd.DataFrame(epochs)),
-        notes=(*notes, *repeats, *_unlike_origins(runs[runs["state"] == "finished"])),
+        epochs=typed_epochs,
+        notes=(*notes, *repeats, *_gaps(runs, typed_epochs), *_unlike_origins(runs[runs["state"] == "finished"])),
         text=sweep_file.read_text(encoding="utf-8", errors="replace") if sweep_file.is_file() else None,
     )
     if sweep.finished.empty:
@@ -147,7 +147,7 @@ def _run_row(path: Path) -> dict[str, Any]:
         return {**row, "state": "damaged", "reason": f"{CONFIG} can't be read: {_one_line(error)}"}
     provenance = config.pop("provenance", None)
     origin = dict(provenance) if isinstance(provenance, dict) else {}
-    row |= config | {f"provenance/{name}": value for name, value in _flat(origin).items()}
+    row = {**config, **{f"provenance/{name}": value for name, value in _flat(origin).items()}, **row}
     row["recipe"] = recipe_key(config, origin.get("weights_hash"))
     try:
         state, reason = status(path)
@@ -214,6 +214,18 @@ def _without_repeats(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     runs.loc[repeated, "state"] = "repeated"
     runs.loc[repeated, "reason"] = "another run of this folder has the same recipe and seed"
     return runs, [f"Counted once although run more than once: {', '.join(runs['run'][repeated])}."]
+
+
+def _gaps(runs: pd.DataFrame, epochs: pd.DataFrame) -> list[str]:
+    """Return a sentence on the finished runs of which not every epoch is there: their curves are not whole."""
+    there = epochs["run"].value_counts()
+    finished = runs[runs["state"] == "finished"]
+    lacking = [
+        f"{run} ({there.get(run, 0)} of {trained:.0f})"
+        for run, trained in zip(finished["run"], finished["epochs"], strict=True)
+        if there.get(run, 0) < trained
+    ]
+    return [f"{HISTORY} lacks epochs of {_listed(lacking)}."] if lacking else []
 
 
 def _torn(lines: int) -> str:

@@ -1,10 +1,10 @@
 """The prediction grid: test pictures by class, with truth, prediction and confidence, right and wrong told apart."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -12,18 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from PIL import Image, ImageOps
 
 from analysis.figures import STYLE
+from finetune import showcase
+from finetune.showcase import Array
 
-MOST_CLASSES, MOST_PICTURES = 10, 8  # rows and columns that can be looked at in one picture
-THUMBNAIL_PX = 160
 CELL_INCHES, DPI = 1.3, 130
 RIGHT, WRONG = "#00507D", "#B33C00"  # told apart by brightness too; the mark and the border differ as well
 DASHED: Any = (0, (3, 1.2))
 SIDE, HEIGHT = 0.88, 1.26  # of a picture and of a row, in cells; the rest of a row is for words
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -43,68 +40,52 @@ class Grid:
     caption: str
 
 
-def choose_pictures(predictions: pd.DataFrame, classes: list[str], rng: np.random.Generator) -> Grid:
+def choose_pictures(predictions: pd.DataFrame, classes: list[str], seed: int = showcase.SEED) -> Grid:
     """Draw pictures of each class at random, right and wrong ones in the proportion they have in that class.
 
-    The draw does not depend on the order of rows.
+    The run drew the same ones at its end, and packed them (see finetune/showcase.py).
 
     Args:
         predictions: one row a test picture: path, label, prediction, confidence, correct.
         classes: in the data's order; classes without test pictures are passed over.
     """
-    predictions = predictions.sort_values("path", ignore_index=True)
-    there = set(predictions["label"])
-    ordered = [name for name in classes if name in there] + sorted(there - set(classes))
-    shown = ordered
-    if len(ordered) > MOST_CLASSES:
-        shown = [ordered[index] for index in sorted(rng.choice(len(ordered), MOST_CLASSES, replace=False))]
-    cells, recall = {}, {}
-    for name in shown:
-        of_class = predictions[predictions["label"] == name]
-        right, wrong = of_class[of_class["correct"]], of_class[~of_class["correct"]]
-        recall[name] = (len(right), len(of_class))
-        room = min(MOST_PICTURES, len(of_class))
-        # Rounded up or down by chance, so that over all classes neither side is favoured.
-        wanted = int(room * len(wrong) / len(of_class) + rng.random())
-        most_wrong = min(max(wanted, room - len(right)), len(wrong), room)
-        cells[name] = pd.concat([_draw(right, room - most_wrong, rng), _draw(wrong, most_wrong, rng)])
-    among = f"{len(shown)} of the {len(ordered)} classes and up" if len(shown) < len(ordered) else "Up"
+    paths, labels, answers, confidences = (
+        predictions[name].tolist() for name in ("path", "label", "prediction", "confidence")
+    )
+    chosen = showcase.choose(paths, labels, answers, confidences, classes, seed)
+    cells = {name: predictions.iloc[rows] for name, rows in chosen.rows.items()}
+    most, shown = showcase.MOST_PICTURES, len(chosen.classes)
+    among = f"{shown} of the {chosen.of_classes} classes and up" if shown < chosen.of_classes else "Up"
     caption = (
-        f"{among} to {MOST_PICTURES} test pictures a class, drawn at random, "
+        f"{among} to {most} test pictures a class, drawn at random, "
         "right and wrong ones in the proportion they have in that class; the most confident first."
     )
-    return Grid(tuple(shown), cells, recall, caption)
+    return Grid(chosen.classes, cells, chosen.recall, caption)
 
 
-def _draw(rows: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Return `count` of the rows, drawn without putting back, the most confident first."""
-    drawn = rows.iloc[rng.choice(len(rows), count, replace=False)] if count else rows.iloc[:0]
-    return drawn.sort_values(["confidence", "path"], ascending=[False, True])
+def find_pictures(grid: Grid, run_dir: Path, root: Path | None) -> dict[str, Array]:
+    """Return path -> uint8 (height, width, 3) of the grid's pictures, as far as there are any.
 
+    The run's own thumbnails come first, so that the grid is the same with the data at hand and without.
 
-def open_picture(root: Path, path: str) -> Array | None:
-    """Return a thumbnail as uint8 (height, width, 3) in its own proportions and the right way up, or None.
-
-    None stands for a picture that is not there, can't be read, or lies outside the data folder.
+    Args:
+        root: the data folder, or None where it is not known.
     """
-    relative = PurePosixPath(path)
-    if relative.is_absolute() or ".." in relative.parts:
-        return None
-    try:
-        with Image.open(root / relative) as image:
-            image.draft("RGB", (2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))  # lets JPEG decode small, many times faster
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises for broken files
-        return None
-    upright.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    return np.asarray(upright)
+    paths = [str(path) for rows in grid.cells.values() for path in rows["path"]]
+    packed = showcase.read_thumbnails(run_dir)
+    found = {path: packed[path] for path in paths if path in packed}
+    if root is not None:
+        for path in (path for path in paths if path not in found):
+            picture = showcase.open_picture(root, path)
+            if picture is not None:
+                found[path] = picture
+    return found
 
 
-def draw_grid(grid: Grid, root: Path | None, title: str) -> tuple[Figure, int, int]:
-    """Return the figure, how many pictures were opened, and how many it should show."""
+def draw_grid(grid: Grid, pictures: Mapping[str, Array], title: str) -> Figure:
+    """Return the figure; a cell whose picture is not in `pictures` says so."""
     columns = max(5, *(len(rows) for rows in grid.cells.values()))  # 5: else the caption is wider than the pictures
     width, height = columns + 1.5, len(grid.classes) * HEIGHT
-    opened = wanted = 0
     with rc_context(STYLE):
         figure = Figure(figsize=(width * CELL_INCHES, height * CELL_INCHES + 1.15))
         top = 1 - 0.75 / figure.get_figheight()
@@ -112,19 +93,17 @@ def draw_grid(grid: Grid, root: Path | None, title: str) -> tuple[Figure, int, i
         ax.set(xlim=(-1.5, columns), ylim=(height, -0.03), aspect="equal")
         ax.axis("off")
         for row, name in enumerate(grid.classes):
-            right, pictures = grid.recall[name]
+            right, total = grid.recall[name]
             middle = row * HEIGHT + SIDE / 2
             ax.text(-0.1, middle - 0.09, shortened(name, 15), ha="right", va="center", fontsize=12, fontweight="bold")
-            ax.text(-0.1, middle + 0.13, f"{right} of {pictures} right", ha="right", va="center", fontsize=9.5)
+            ax.text(-0.1, middle + 0.13, f"{right} of {total} right", ha="right", va="center", fontsize=9.5)
             for column, (_, answer) in enumerate(grid.cells[name].iterrows()):
-                picture = open_picture(root, answer["path"]) if root is not None else None
-                opened, wanted = opened + (picture is not None), wanted + 1
-                _draw_cell(ax, column + 0.07, row * HEIGHT, picture, answer)
+                _draw_cell(ax, column + 0.07, row * HEIGHT, pictures.get(answer["path"]), answer)
         edge = 0.15 / figure.get_figwidth()
         figure.text(edge, 1 - 0.1 / figure.get_figheight(), drawable(title), va="top", fontsize=14, fontweight="bold")
         figure.text(edge, 1 - 0.43 / figure.get_figheight(), grid.caption, va="top", fontsize=10)
         figure.legend(handles=_key(), loc="lower left", ncols=2, frameon=False, fontsize=11)
-    return figure, opened, wanted
+    return figure
 
 
 def _draw_cell(ax: Axes, left: float, top: float, picture: Array | None, answer: "pd.Series[Any]") -> None:

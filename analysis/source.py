@@ -1,32 +1,65 @@
-"""Which folder of run directories the user means."""
+"""Which folder of run directories the user means; a sweep on a W&B server is brought into one first."""
 
-import re
+import sys
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
+from analysis import address, fetch
+from analysis.address import Address
 from analysis.errors import InputError
+from analysis.fetch import FetchError, NoLoginError, Server
+from analysis.pull import Watch, pull
 from finetune.record import CONFIG, HISTORY, SUMMARY, SWEEP, find_runs
 
-WANDB_PATH = re.compile(r"^[\w.-]+/[\w.-]+/[\w-]+$")
+Say = Callable[[str], None]
+
+HOW = (
+    "\n  To fetch it: log in with `wandb login`, or set WANDB_API_KEY (and WANDB_BASE_URL for a server of your own)."
+    "\n  Or copy its run directories from the machine that ran them to {folder}/."
+)
 
 
-def find_folder(argument: str | None, runs_root: Path = Path("runs")) -> Path:
+def _print(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _unwatched(what: Iterable[Any], _: int) -> Iterable[Any]:
+    return what
+
+
+def find_folder(
+    argument: str | None, runs_root: Path = Path("runs"), *, watch: Watch = _unwatched, say: Say = _print
+) -> Path:
     """Return the folder that holds the run directories.
+
+    A server is asked for a sweep that is named as W&B names it, and for the newest sweep; what is on this machine
+    serves where it does not answer. A path never leads to a request.
 
     Args:
         argument: a sweep folder or one run directory, the name of a folder below `runs_root`, a sweep file that has
-            been run, or None for the newest sweep.
+            been run, a W&B sweep (id, entity/project/id, or its address in a browser), or None for the newest sweep.
+        watch: wraps the runs that are fetched, with their number, to show progress.
+        say: is told in a line which sweep was taken from where, and of faults that do not matter.
 
     Raises:
         InputError: there is no such folder, or it holds no runs.
     """
     if argument is None:
-        return _newest(runs_root)
+        return _newest(runs_root, watch, say)
     given = Path(argument)
     if given.is_dir():
         return _with_runs(given, runs_root)
     if given.is_file():
         return _of_sweep_file(given, runs_root)
+    remote = address.parse(argument)
+    if "://" in argument and remote is None:
+        raise InputError(f"{argument} is not the address of a sweep, which ends in /entity/project/sweeps/id.")
+    if remote is not None and not _is_path_below(given, runs_root):
+        folder = _folder_of(remote, runs_root)
+        if not _is_only_here(remote, folder):
+            return _fetched(remote, folder, runs_root, watch, say)
     for name in (argument, given.name):  # the second: what agents made of entity/project/id
         if (runs_root / name).is_dir():
             return _with_runs(runs_root / name, runs_root)
@@ -40,15 +73,42 @@ def sweeps_below(runs_root: Path) -> list[Path]:
     return sorted(folder for folder in runs_root.iterdir() if folder.is_dir() and find_runs(folder))
 
 
-def _newest(runs_root: Path) -> Path:
-    """Return the sweep in which a run last started, made progress or ended."""
+def _newest(runs_root: Path, watch: Watch, say: Say) -> Path:
+    """Return the sweep in which a run last started, made progress or ended, on this machine or on W&B."""
     sweeps = sweeps_below(runs_root)
-    if not sweeps:
+    local = max(sweeps, key=_last_change) if sweeps else None
+    server, remote = _newest_remote(local, say)
+    if server is not None and remote is not None:
+        return _fetched(remote, _folder_of(remote, runs_root), runs_root, watch, say, server)
+    if local is None:
         raise InputError(
             f"{runs_root}/ holds no runs yet.\n"
             "  Run a sweep first (python agent.py sweeps/demo.yaml), or name the folder that holds the runs."
         )
-    return max(sweeps, key=_last_change)
+    say(f"The newest sweep is {local}.")
+    return local
+
+
+def _newest_remote(local: Path | None, say: Say) -> tuple[Server | None, Address | None]:
+    """Return the W&B sweep to fetch because it is the newest, or because the newest one here belongs to it, if any.
+
+    Somebody who is not logged in is not told of it, and a server that does not answer costs some seconds.
+    """
+    if fetch.is_switched_off() or not fetch.may_be_logged_in():
+        return None, None
+    belongs_to = address.of_folder(local) if local is not None else None
+    try:
+        server = fetch.connect(is_brief=True)
+        project = belongs_to.project if belongs_to else None
+        found = fetch.newest_sweep(server, project or address.default_project())
+    except NoLoginError:
+        return None, None
+    except FetchError as error:
+        say(f"{error} Taking the newest sweep on this machine.")
+        return None, None
+    if found is not None and (local is None or found[1] > _last_change(local)):
+        return server, found[0]
+    return server, belongs_to
 
 
 def _last_change(sweep: Path) -> float:
@@ -83,14 +143,59 @@ def _of_sweep_file(file: Path, runs_root: Path) -> Path:
     return _with_runs(folder, runs_root)
 
 
+def _is_path_below(given: Path, runs_root: Path) -> bool:
+    """Whether `given` begins as a path below `runs_root` does, though it leads nowhere."""
+    return len(given.parts) > 1 and Path(given.parts[0]) == runs_root
+
+
+def _folder_of(remote: Address, runs_root: Path) -> Path:
+    """Return where the runs of a W&B sweep lie, or shall lie: the folder that says so, else one by the sweep's id."""
+    known = [folder for folder in sweeps_below(runs_root) if _agree(address.of_folder(folder), remote)]
+    return known[0] if known else runs_root / remote.sweep
+
+
+def _is_only_here(remote: Address, folder: Path) -> bool:
+    """Whether eight letters name a folder of runs that no W&B sweep is known of."""
+    return remote.project is None and folder.is_dir() and address.of_folder(folder) is None
+
+
+def _agree(one: Address | None, other: Address) -> bool:
+    """Whether two addresses are of the same sweep, as far as both tell."""
+    if one is None or one.sweep != other.sweep:
+        return False
+    pairs = ((one.entity, other.entity), (one.project, other.project))
+    return all(None in pair or pair[0] == pair[1] for pair in pairs)
+
+
+def _fetched(
+    remote: Address, folder: Path, runs_root: Path, watch: Watch, say: Say, before: Server | None = None
+) -> Path:
+    """Bring a W&B sweep here, as far as it is not, and return its folder; without the server, what is here serves.
+
+    Raises:
+        InputError: none of its runs are to be had.
+    """
+    try:
+        server = fetch.connect(before or fetch.connect(is_brief=True))
+        known = address.of_folder(folder)
+        remote = fetch.whole(server, known if known and _agree(known, remote) else remote)
+        pulled = pull(server, remote, folder, watch)
+    except FetchError as error:
+        if not (folder.is_dir() and find_runs(folder)):
+            how = HOW.format(folder=folder) + _known(runs_root)
+            raise InputError(f"{error}\n  No runs of {remote} are on this machine.{how}") from error
+        say(f"{error} Taking what is in {folder}.")
+        return folder
+    for fault in pulled.faults:
+        say(f"not fetched: {fault}")
+    if not pulled.runs and not folder.is_dir():
+        raise InputError(f"The W&B sweep {remote} on {server.url} has no runs yet.")
+    say(f"{folder}: W&B sweep {remote} on {server.url}, {pulled.fetched} of its {pulled.runs} runs fetched now.")
+    return _with_runs(folder, runs_root)
+
+
 def _not_found(argument: str, runs_root: Path) -> str:
     """Return the message for a name that is neither a path nor a sweep."""
-    if WANDB_PATH.match(argument) and Path(argument).suffix not in (".yaml", ".yml"):
-        return (
-            f"{argument} reads like a W&B sweep (entity/project/id), but none of its runs are on this machine.\n"
-            f"  Only run directories are read: copy them here, below {runs_root}/{Path(argument).name}/, "
-            f"or name a folder that holds runs.{_known(runs_root)}"
-        )
     names = [path.name for path in sweeps_below(runs_root)]
     near = get_close_matches(Path(argument).stem, names, n=1)
     guess = f" Did you mean {near[0]!r}?" if near else ""

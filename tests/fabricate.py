@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from finetune import record
+from finetune import record, showcase
 from finetune.config import parse_config, resolve, to_dict
 
 CLASSES = ("disc", "square", "stripes")
@@ -27,6 +27,7 @@ def fabricate_run(
     provenance: dict[str, Any] | None = None,
     summary: dict[str, Any] | None = None,
     predictions: list[tuple[str, str, str, float]] | None = None,
+    pictures: Path | None = None,
     **fields: Any,
 ) -> Path:
     """Write one run directory and return it.
@@ -37,6 +38,7 @@ def fabricate_run(
         state: finished, failed, killed or unfinished.
         provenance, summary: replace what would be written; a value of None takes the key out.
         predictions: (path, label, prediction, confidence) a test picture.
+        pictures: the folder of the test pictures, for their thumbnails.
         fields: of the config, such as strategy, lr and seed.
     """
     run_dir = folder / name
@@ -103,6 +105,8 @@ def fabricate_run(
     }
     if predictions is not None:
         write_predictions(run_dir, predictions)
+    if pictures is not None:
+        showcase.write_thumbnails(run_dir, pictures, CLASSES)
     record.write_json(run_dir / record.SUMMARY, _replaced(ending, summary))
     return run_dir
 

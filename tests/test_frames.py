@@ -83,6 +83,23 @@ def test_a_torn_line_is_dropped_and_said(tmp_path: Path) -> None:
     assert sweep.notes == ("a: 1 torn line of history.jsonl dropped.",)
 
 
+def test_missing_epochs_are_said(tmp_path: Path) -> None:
+    """A curve that ends before its run did, as after an incomplete copy, does not pass for whole."""
+    fabricate_run(tmp_path, "a", curve=[0.1, 0.2])
+    fabricate_run(tmp_path, "b", seed=1, curve=[0.1, 0.2, 0.3], summary={"epochs": 4})
+    assert read_sweep(tmp_path).notes == ("history.jsonl lacks epochs of 1 run: b (3 of 4).",)
+
+
+def test_a_config_can_not_pass_for_more_than_a_config(tmp_path: Path) -> None:
+    """A field named like a column of ours, from somebody else's server, moves neither the run nor its state."""
+    run_dir = fabricate_run(tmp_path, "a")
+    config = record.read_config(run_dir)
+    origin = config.pop("provenance")
+    record.write_config(run_dir, {**config, "run": "b", "path": "/etc", "state": "failed", "test/accuracy": 1}, origin)
+    row = read_sweep(tmp_path).finished.iloc[0]
+    assert (row["run"], row["path"], row["test/accuracy"]) == ("a", str(run_dir), 0.8)
+
+
 def test_runs_on_different_data_are_refused(tmp_path: Path) -> None:
     """The error names the runs of either data set and says how to mend it."""
     fabricate_run(tmp_path, "a")
@@ -199,11 +216,11 @@ def test_no_runs_at_all_is_a_message(tmp_path: Path) -> None:
 
 
 def test_analysis_never_loads_torch() -> None:
-    """Reading results needs neither torch nor anything of the training package but its record."""
+    """Reading results needs neither torch nor anything of the training package but its record and showcase."""
     code = (
-        "import sys, analysis.build, analysis.tables, analysis.__main__;"
+        "import sys, analysis.build, analysis.fetch, analysis.tables, analysis.__main__;"
         "loaded = {name for name in sys.modules if name.startswith('finetune')};"
         "assert 'torch' not in sys.modules and 'wandb' not in sys.modules;"
-        "assert loaded == {'finetune', 'finetune.record'}, loaded"
+        "assert loaded == {'finetune', 'finetune.record', 'finetune.showcase'}, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)

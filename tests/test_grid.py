@@ -1,8 +1,8 @@
 """The prediction grid: a fair choice of pictures, shown the right way up, right and wrong told apart."""
 
+import zipfile
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
@@ -10,6 +10,9 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from analysis import grid
+from analysis.frames import read_predictions
+from finetune import record, showcase
+from tests.fabricate import CLASSES, fabricate_pictures, write_predictions
 
 
 def answers(counts: dict[str, tuple[int, int]]) -> pd.DataFrame:
@@ -24,9 +27,7 @@ def answers(counts: dict[str, tuple[int, int]]) -> pd.DataFrame:
 
 def test_pictures_stand_in_the_proportion_of_their_class() -> None:
     """Of 8 shown, half of a class that is half wrong, none of one that is all right, all of one that is all wrong."""
-    chosen = grid.choose_pictures(
-        answers({"half": (20, 20), "right": (40, 0), "wrong": (0, 40)}), [], np.random.default_rng(0)
-    )
+    chosen = grid.choose_pictures(answers({"half": (20, 20), "right": (40, 0), "wrong": (0, 40)}), [])
     assert [int((~chosen.cells[name]["correct"]).sum()) for name in ("half", "right", "wrong")] == [4, 0, 8]
     assert all(len(cells) == 8 for cells in chosen.cells.values())
     assert chosen.recall["half"] == (20, 40)
@@ -34,10 +35,8 @@ def test_pictures_stand_in_the_proportion_of_their_class() -> None:
 
 def test_rounding_favours_neither_side() -> None:
     """One wrong in 16 is half a picture of 8: over many draws it is shown about every other time."""
-    rng = np.random.default_rng(0)
-    shown = [
-        int((~grid.choose_pictures(answers({"a": (15, 1)}), ["a"], rng).cells["a"]["correct"]).sum()) for _ in range(60)
-    ]
+    table = answers({"a": (15, 1)})
+    shown = [int((~grid.choose_pictures(table, ["a"], seed).cells["a"]["correct"]).sum()) for seed in range(60)]
     assert 20 <= sum(shown) <= 40
 
 
@@ -45,15 +44,15 @@ def test_rounding_favours_neither_side() -> None:
 def test_small_classes_show_what_they_have(counts: tuple[int, int]) -> None:
     """Never more than there are, never twice the same."""
     for seed in range(10):
-        cells = grid.choose_pictures(answers({"a": counts}), ["a"], np.random.default_rng(seed)).cells["a"]
+        cells = grid.choose_pictures(answers({"a": counts}), ["a"], seed).cells["a"]
         assert len(cells) == min(8, sum(counts)) == cells["path"].nunique()
 
 
 def test_equal_seeds_choose_equal_pictures_in_any_order_of_rows() -> None:
     """The choice can be repeated, and depends on nothing but the answers."""
     table = answers({"a": (20, 9), "b": (9, 20)})
-    one = grid.choose_pictures(table, ["b", "a"], np.random.default_rng(3))
-    other = grid.choose_pictures(table.sample(frac=1, random_state=0), ["b", "a"], np.random.default_rng(3))
+    one = grid.choose_pictures(table, ["b", "a"], seed=3)
+    other = grid.choose_pictures(table.sample(frac=1, random_state=0), ["b", "a"], seed=3)
     assert one.classes == other.classes == ("b", "a")
     for name in one.classes:
         assert one.cells[name]["path"].tolist() == other.cells[name]["path"].tolist()
@@ -61,35 +60,9 @@ def test_equal_seeds_choose_equal_pictures_in_any_order_of_rows() -> None:
 
 def test_many_classes_are_sampled_and_said() -> None:
     """Ten rows can be looked at; the caption says that there are more."""
-    chosen = grid.choose_pictures(answers({f"c{n:02}": (1, 0) for n in range(30)}), [], np.random.default_rng(0))
+    chosen = grid.choose_pictures(answers({f"c{n:02}": (1, 0) for n in range(30)}), [])
     assert len(chosen.classes) == 10
     assert chosen.caption.startswith("10 of the 30 classes")
-
-
-def test_a_picture_is_turned_upright_and_keeps_its_proportions(tmp_path: Path) -> None:
-    """A camera writes a tall picture lying down and notes so in EXIF tag 274 (orientation)."""
-    image = Image.new("RGB", (60, 30))
-    image.paste((255, 0, 0), (0, 0, 30, 30))  # the left half, which orientation 6 turns to the top
-    exif = Image.Exif()
-    exif[274] = 6
-    image.save(tmp_path / "photo.png", exif=exif)
-    picture = grid.open_picture(tmp_path, "photo.png")
-    assert picture is not None
-    assert picture.shape == (60, 30, 3)
-    assert picture[5, 15].tolist() == [255, 0, 0]
-    assert picture[55, 15].tolist() == [0, 0, 0]
-
-
-@pytest.mark.parametrize(
-    "path", ["missing.png", "broken.png", "../outside.png", "/etc/hostname", "a/../../outside.png"]
-)
-def test_what_can_not_be_shown_is_none(tmp_path: Path, path: str) -> None:
-    """Missing, broken, or outside the data folder."""
-    root = tmp_path / "data"
-    (root / "a").mkdir(parents=True)
-    (root / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n no")
-    Image.new("RGB", (8, 8)).save(tmp_path / "outside.png")
-    assert grid.open_picture(root, path) is None
 
 
 def test_right_and_wrong_differ_in_mark_border_and_colour(tmp_path: Path) -> None:
@@ -97,10 +70,10 @@ def test_right_and_wrong_differ_in_mark_border_and_colour(tmp_path: Path) -> Non
     for name in ("a/0.png", "a/1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (40, 20)).save(tmp_path / name)
-    chosen = grid.choose_pictures(answers({"a": (1, 1)}), ["a"], np.random.default_rng(0))
-    figure, opened, wanted = grid.draw_grid(chosen, tmp_path, "title")
+    chosen = grid.choose_pictures(answers({"a": (1, 1)}), ["a"])
+    figure = grid.draw_grid(chosen, grid.find_pictures(chosen, tmp_path / "run", tmp_path), "title")
     ax = figure.axes[0]
-    assert (opened, wanted, len(ax.images)) == (2, 2, 2)
+    assert len(ax.images) == 2
     words = [text.get_text() for text in ax.texts]
     assert words == ["a", "1 of 2 right", "✓ 50%", "✗ 50%\nother"]
     borders = [patch for patch in ax.patches if isinstance(patch, Rectangle) and patch.get_linewidth() > 1]
@@ -110,20 +83,49 @@ def test_right_and_wrong_differ_in_mark_border_and_colour(tmp_path: Path) -> Non
     assert (right - left) / (bottom - top) == pytest.approx(2)  # 40 wide, 20 high
 
 
-def test_without_the_data_folder_the_cells_say_so() -> None:
+def test_without_pictures_the_cells_say_so(tmp_path: Path) -> None:
     """The words are worth having even when the pictures are gone."""
-    chosen = grid.choose_pictures(answers({"a": (1, 1)}), ["a"], np.random.default_rng(0))
-    figure, opened, wanted = grid.draw_grid(chosen, None, "title")
-    assert (opened, wanted) == (0, 2)
+    chosen = grid.choose_pictures(answers({"a": (1, 1)}), ["a"])
+    figure = grid.draw_grid(chosen, grid.find_pictures(chosen, tmp_path, None), "title")
     assert [text.get_text() for text in figure.axes[0].texts].count("picture\nnot found") == 2
 
 
 def test_names_are_drawn_as_they_are_or_as_boxes() -> None:
     """A dollar sign is no formula, a sign that the font lacks is no warning."""
-    chosen = grid.choose_pictures(answers({"$a^$": (1, 0), "鳥": (1, 0)}), [], np.random.default_rng(0))
-    figure, _, _ = grid.draw_grid(chosen, None, "cost: $5 and $6")
+    chosen = grid.choose_pictures(answers({"$a^$": (1, 0), "鳥": (1, 0)}), [])
+    figure = grid.draw_grid(chosen, {}, "cost: $5 and $6")
     figure.canvas.draw()  # type: ignore[attr-defined]
     words = [text.get_text() for text in figure.axes[0].texts]
     assert "$a^$" in words
     assert "□" in words
     assert grid.shortened("a_very_long_name_of_a_class", 10) == "a very lo…"
+
+
+def test_a_run_draws_the_pictures_that_the_grid_shows(tmp_path: Path) -> None:
+    """Chosen from the file at the run's end, or from the frame in the analysis: the same, in the same order."""
+    pictures = fabricate_pictures(tmp_path / "data", each=30)
+    said = [(path, name, CLASSES[index % 3], 0.4 + index % 7 / 20) for index, (path, name) in enumerate(pictures)]
+    write_predictions(tmp_path, said[::-1])
+    showcase.write_thumbnails(tmp_path, tmp_path / "data", CLASSES)
+    chosen = grid.choose_pictures(read_predictions(tmp_path), list(CLASSES))
+    wanted = [path for name in chosen.classes for path in chosen.cells[name]["path"]]
+    assert len(wanted) == 24
+    with zipfile.ZipFile(tmp_path / record.THUMBNAILS) as archive:
+        assert archive.namelist() == [f"{path}.jpg" for path in wanted]
+
+
+def test_the_grid_is_the_same_with_the_data_and_without(tmp_path: Path) -> None:
+    """What travelled with the run is drawn on either machine; the data folder fills what it lacks."""
+    pictures = fabricate_pictures(tmp_path / "data", each=2)
+    write_predictions(tmp_path, [(path, name, "disc", 0.9) for path, name in pictures])
+    chosen = grid.choose_pictures(read_predictions(tmp_path), list(CLASSES))
+    assert len(grid.find_pictures(chosen, tmp_path, tmp_path / "data")) == 6
+    assert not grid.find_pictures(chosen, tmp_path, None)
+    lost = tmp_path / "data" / pictures[0][0]
+    content = lost.read_bytes()
+    lost.unlink()
+    showcase.write_thumbnails(tmp_path, tmp_path / "data", CLASSES)
+    lost.write_bytes(content)
+    here, away = (grid.find_pictures(chosen, tmp_path, root) for root in (tmp_path / "data", None))
+    assert set(here) - set(away) == {pictures[0][0]}
+    assert all((here[path] == away[path]).all() for path in away)

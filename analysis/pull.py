@@ -1,0 +1,122 @@
+"""A sweep on a W&B server becomes run directories, the same as on the machines that ran it.
+
+One list of the runs tells what there is. A finished run is fetched once, from the files that it left on the server; the
+others are brought up to date at each pull. fetch.py asks the server, landing.py decides what happens to directories.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis import fetch, landing, remote_run
+from analysis.address import Address
+from analysis.fetch import Server
+from analysis.remote_run import RemoteRun
+from finetune import record
+
+THREADS = 6
+NEEDED = (record.PREDICTIONS, record.CONFIG, record.SUMMARY)  # without these a finished run is asked for again
+
+Watch = Callable[[Iterable[Any], int], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What a pull did.
+
+    Attributes:
+        runs: how many the server has; fetched: how many of them were brought here or up to date.
+        faults: a sentence for each that could not be.
+    """
+
+    runs: int
+    fetched: int
+    faults: tuple[str, ...]
+
+
+def pull(server: Server, given: Address, folder: Path, watch: Watch) -> Pulled:
+    """Bring the runs of a sweep into `folder`, as far as they are not there yet.
+
+    Args:
+        given: with entity and project.
+        watch: wraps what there is to do, with its number, to show progress.
+
+    Raises:
+        FetchError: the server has no such sweep, or can't be asked; what was fetched before stays.
+    """
+    with fetch.fetch_errors(server.url):
+        text = None if (folder / record.SWEEP).exists() else fetch.sweep_text(server, given)
+        runs = fetch.list_runs(server, given)
+        if not runs:
+            return Pulled(0, 0, ())
+        folder.mkdir(parents=True, exist_ok=True)
+        landing.note_origin(folder, given, f"{server.page}/{given.entity}/{given.project}/sweeps/{given.sweep}")
+        if text is not None:
+            record.write_atomic(folder / record.SWEEP, text)
+        places = {landing.place_for(run, folder, name): run for name, run in remote_run.by_directory(runs).items()}
+        todo = [(run, run_dir) for run_dir, run in places.items() if landing.is_wanted(run, run_dir)]
+        faults = [f"{run.path}: its name can't be that of a directory." for run in runs if run.directory is None]
+        fetched = 0
+        with _pool(server) as pool:
+            begun = {pool.submit(_fetch, server, run, run_dir): run for run, run_dir in todo}
+            for done in watch(as_completed(begun), len(begun)):
+                try:
+                    fetched += done.result()
+                except Exception as error:
+                    if fetch.is_passing(error):  # the others would wait as long, one after another
+                        raise
+                    faults.append(f"{begun[done].path}: {fetch.why(error, server.url)}")
+        return Pulled(len(runs), fetched, tuple(faults))
+
+
+def _fetch(server: Server, run: RemoteRun, run_dir: Path) -> bool:
+    """Bring one run here; return whether it was, which a process that runs it here may have prevented."""
+    run_dir.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=run_dir) as name:
+        place = Path(name)
+        missing = _finished(server, run, place) if run.is_finished else _unfinished(server, run, place)
+        return landing.land(run, place, run_dir, missing)
+
+
+def _finished(server: Server, run: RemoteRun, place: Path) -> list[str]:
+    """Write a finished run's files to `place`; return which of those that the server should have, it has not."""
+    downloaded = fetch.download(server, run, place)
+    missing = [name for name in NEEDED if name not in downloaded]
+    if record.CONFIG not in downloaded:
+        record.write_config(place, *remote_run.config_of(run))
+    if record.SUMMARY not in downloaded:
+        record.write_json(place / record.SUMMARY, remote_run.summary_of(run))
+    trained = (record.read_json(place / record.SUMMARY) or {}).get("epochs")
+    rows, _ = record.read_history(place)
+    known = len(remote_run.epochs_of(rows))
+    if known != trained:
+        scanned = fetch.history(server, run)
+        if len(scanned) == trained or len(scanned) > known:
+            record.write_history(place, scanned)
+    record.write_state(place, "finished")
+    return missing
+
+
+def _unfinished(server: Server, run: RemoteRun, place: Path) -> list[str]:
+    """Write what is known so far of a run that is not finished."""
+    record.write_history(place, fetch.history(server, run) if run.rows else [])
+    record.write_state(place, *remote_run.state_of(run))
+    record.write_config(place, *remote_run.config_of(run))
+    return []
+
+
+@contextmanager
+def _pool(server: Server) -> Iterator[ThreadPoolExecutor]:
+    """Run threads that give up as soon as this one does."""
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        yield pool
+    except BaseException:
+        server.limiter.stop()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)

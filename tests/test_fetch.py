@@ -1,0 +1,578 @@
+"""A sweep on a W&B server becomes run directories: all of it, once, and nothing that was here is harmed."""
+
+import json
+import os
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+import yaml
+
+from analysis import fetch, landing
+from analysis.address import Address
+from analysis.errors import InputError
+from analysis.frames import read_sweep
+from analysis.patience import Limiter, Stopped, patiently
+from analysis.pull import Pulled, pull
+from finetune import record
+from tests.fabricate import fabricate_pictures, fabricate_run
+from tests.on_server import FILES, PROJECT, add_row, fetched_note, put_files, put_run, put_sweep
+from tests.wandb_server import ENTITY, Server, serve
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Serve for all tests here; each has a sweep of its own."""
+    with serve() as server:
+        yield server
+        wandb.teardown()
+
+
+@pytest.fixture(autouse=True)
+def _logged_in(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let the client of this process talk to the loopback server, as fast as it can."""
+    for name, value in server.environment(tmp_path / "home").items():
+        if name.startswith("WANDB") or name in ("HOME", "NETRC"):
+            monkeypatch.setenv(name, value)
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv(fetch.CALLS_VARIABLE, "100000")
+    monkeypatch.chdir(tmp_path)
+    server.heal()
+
+
+def unwatched(what: Iterable[Any], _: int) -> Iterable[Any]:
+    """Show no progress."""
+    return what
+
+
+def pulled(sweep: str, folder: Path, project: str = PROJECT) -> Pulled:
+    """Pull a sweep with a connection of its own."""
+    return pull(fetch.connect(), Address(ENTITY, project, sweep), folder, unwatched)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file below `folder` with its content."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def requests(server: Server) -> Counter[str]:
+    """Return what has been asked so far, logging in left out."""
+    return Counter({name: number for name, number in server.counts.items() if name != "Viewer"})
+
+
+def test_finished_runs_arrive_as_they_are(server: Server, tmp_path: Path) -> None:
+    """Every file is the one of the machine that ran it; what belongs to the sweep lies beside them."""
+    pictures = fabricate_pictures(tmp_path / "data", each=2)
+    answers = [(path, name, "disc", 0.9) for path, name in pictures]
+    sweep = put_sweep(server)
+    for seed in range(2):
+        run_dir = fabricate_run(
+            tmp_path / "there", f"head-{seed}", seed=seed, predictions=answers, pictures=tmp_path / "data"
+        )
+        record.write_table(run_dir / record.SPLITS, ["path", "label", "split"], [["a.png", "disc", "test"]])
+        (run_dir / record.LOG).write_text("epoch 1\n")
+        record.write_state(run_dir, "finished")
+        run = put_run(server, sweep, run_dir, swept={"seed": seed})
+        run.files |= {f"media/images/{number:02}.jpg": b"x" for number in range(80)}
+    here, before = tmp_path / "runs" / sweep, requests(server)
+    assert pulled(sweep, here) == Pulled(2, 2, ())
+    assert (requests(server) - before)["RunFiles"] == 2  # however many files there are
+    there = contents(tmp_path / "there")
+    arrived = contents(here)
+    assert {name: arrived[name] for name in there} == there
+    assert len(there) == 2 * (len(FILES) + 1)
+    others = {name for name in arrived if name not in there}
+    assert others == {
+        "sweep.yaml",
+        "wandb.json",
+        *(
+            f"{record.read_config(tmp_path / 'there' / name)['provenance']['run_id']}/{note}"
+            for name, note in notes(here)
+        ),
+    }
+    assert yaml.safe_load(arrived["sweep.yaml"])["method"] == "grid"
+    told = json.loads(arrived["wandb.json"])
+    assert (told["entity"], told["project"], told["sweep"]) == (ENTITY, PROJECT, sweep)
+    assert told["url"] == f"{server.url}/{ENTITY}/{PROJECT}/sweeps/{sweep}"
+    for run in server.runs(sweep=sweep):
+        note = fetched_note(here, run)
+        assert (note["path"], note["state"], note["complete"]) == (f"{ENTITY}/{PROJECT}/{run.id}", "finished", True)
+    assert not server.errors
+
+
+def notes(folder: Path) -> list[tuple[str, str]]:
+    """Return (run directory, file) of every note on a W&B run."""
+    return [(path.parent.name, path.name) for path in folder.glob("*/wandb-*.json")]
+
+
+def test_a_second_pull_asks_for_the_list_alone(server: Server, tmp_path: Path) -> None:
+    """Of 300 finished runs the 50 that are not here cost a request and their files each, once; the others nothing."""
+    sweep = put_sweep(server)
+    run_dir = fabricate_run(tmp_path / "there", "head", predictions=[("a.png", "disc", "disc", 0.9)])
+    first = put_run(server, sweep, run_dir)
+    here = tmp_path / "here"
+    for number in range(1, 300):
+        name = f"head-{number:03}"
+        config = {**first.raw_config, "provenance": {"value": {"run_id": name}}}
+        server.store.add_run(replace(first, id=f"{number:08}", raw_config=config))
+        if number >= 50:
+            (here / name).mkdir(parents=True)
+            for file in (record.CONFIG, record.SUMMARY):
+                (here / name / file).write_bytes((run_dir / file).read_bytes())
+    before = requests(server)
+    assert pulled(sweep, here) == Pulled(300, 50, ())
+    asked = requests(server) - before
+    assert (asked["Runs"], asked["RunFiles"], asked["download"], asked["HistoryPage"]) == (3, 50, 200, 0)
+    before, content = requests(server), contents(here)
+    assert pulled(sweep, here) == Pulled(300, 0, ())
+    assert requests(server) - before == Counter({"Runs": 3, "GetDefaultEntity": 1})  # the client asks the latter
+    assert contents(here) == content
+
+
+def test_new_runs_are_added_to_those_that_are_here(server: Server, tmp_path: Path) -> None:
+    """A sweep that goes on costs only what is new."""
+    sweep = put_sweep(server)
+    put_run(server, sweep, fabricate_run(tmp_path / "there", "a"))
+    pulled(sweep, tmp_path / "here")
+    put_run(server, sweep, fabricate_run(tmp_path / "there", "b"))
+    before = requests(server)
+    assert pulled(sweep, tmp_path / "here") == Pulled(2, 1, ())
+    assert (requests(server) - before)["RunFiles"] == 1
+
+
+def test_runs_that_are_not_finished_are_listed_with_their_reason(server: Server, tmp_path: Path) -> None:
+    """Failed, killed, crashed, running, and one that never knew its name: a row and a reason each."""
+    sweep = put_sweep(server)
+    put_run(server, sweep, fabricate_run(tmp_path / "there", "good"))
+    bad = fabricate_run(tmp_path / "there", "bad", seed=1, curve=[0.1], state="failed", reason="loss is not finite")
+    put_run(server, sweep, bad, "failed", swept={"seed": 1})
+    for name, state in (("crash", "crashed"), ("live", "running"), ("odd", "finished")):
+        run = put_run(
+            server, sweep, fabricate_run(tmp_path / "there", name, curve=[0.1, 0.2], state="unfinished"), state
+        )
+        run.summary.pop("state", None)
+    nameless = put_run(server, sweep, None, "failed", swept={"seed": 7})
+    put_run(server, sweep, fabricate_run(tmp_path / "there", "report"), job_type="analysis")
+    assert pulled(sweep, tmp_path / "here") == Pulled(6, 6, ())
+    frames = read_sweep(tmp_path / "here")
+    assert list(frames.finished["run"]) == ["good"]
+    left_out = {run["run"]: (run["state"], run["reason"]) for _, run in frames.left_out.iterrows()}
+    assert left_out["bad"] == ("failed", "loss is not finite")
+    assert left_out["crash"] == ("killed", "W&B has heard nothing of it for minutes")
+    assert left_out["odd"] == ("failed", "it ended without results")
+    assert left_out["live"][0] == "unfinished"
+    assert left_out[nameless.id][0] == "damaged"  # it never came to a strategy
+    assert (frames.epochs["run"] == "crash").sum() == 2
+
+
+def test_what_is_not_finished_is_brought_up_to_date(server: Server, tmp_path: Path) -> None:
+    """A running run is asked for at each pull, one that has ended only when it has changed, until it is finished."""
+    sweep = put_sweep(server)
+    run_dir = fabricate_run(tmp_path / "there", "a", curve=[0.1, 0.2], state="unfinished")
+    run = put_run(server, sweep, run_dir, "running")
+    here = tmp_path / "here"
+    pulled(sweep, here)
+    assert len(record.read_history(here / "a")[0]) == 2
+    add_row(run, {"epoch": 3, "val/accuracy": 0.3, "_step": 3})
+    assert pulled(sweep, here).fetched == 1
+    assert len(record.read_history(here / "a")[0]) == 3
+    assert record.status(here / "a")[0] == "unfinished"
+    run.state = "crashed"
+    assert pulled(sweep, here).fetched == 1
+    assert record.status(here / "a")[0] == "killed"
+    before = requests(server)
+    assert pulled(sweep, here).fetched == 0
+    assert requests(server) - before == Counter({"Runs": 1, "GetDefaultEntity": 1})
+    done = fabricate_run(tmp_path / "done", "a", curve=[0.1, 0.2, 0.3, 0.4])
+    run.summary |= record.read_json(done / record.SUMMARY) or {}
+    run.state = "running"  # its files are still on their way
+    pulled(sweep, here)
+    assert record.status(here / "a")[0] == "unfinished"
+    put_files(run, done)
+    run.state = "finished"
+    assert pulled(sweep, here).fetched == 1
+    assert len(record.read_history(here / "a")[0]) == 4
+    assert record.status(here / "a")[0] == "finished"
+
+
+def test_a_history_that_is_not_whole_is_read_from_the_server(server: Server, tmp_path: Path) -> None:
+    """All rows, not a sample; the later of two for an epoch, tables left out, NaN as JSON has it."""
+    sweep = put_sweep(server)
+    run_dir = fabricate_run(tmp_path / "there", "a", curve=[index / 700 for index in range(1, 701)], epochs=700)
+    run = put_run(server, sweep, run_dir, files=(record.CONFIG, record.SUMMARY, record.PREDICTIONS))
+    run.files["run/history.jsonl"] = b"".join((run_dir / record.HISTORY).read_bytes().splitlines(keepends=True)[:5])
+    add_row(run, {"epoch": 9.0, "val/accuracy": float("nan"), "train/loss": float("inf"), "_step": 702})
+    pulled(sweep, tmp_path / "here")
+    rows, torn = record.read_history(tmp_path / "here/a")
+    assert (len(rows), torn) == (700, 0)
+    assert rows[8] == {"epoch": 9, "train/loss": None, "val/accuracy": None}
+    original = record.read_history(run_dir)[0]
+    assert rows[:8] + rows[9:] == original[:8] + original[9:]
+    assert set(rows[0]) == set(original[0])
+
+
+def test_a_run_without_files_is_made_from_what_the_server_knows(server: Server, tmp_path: Path) -> None:
+    """Its numbers count; what is missing is asked for again once the run has changed, as after a later upload."""
+    sweep = put_sweep(server)
+    run_dir = fabricate_run(
+        tmp_path / "there", "a", strategy="gradual", lr=0.003, predictions=[("a.png", "disc", "disc", 0.5)]
+    )
+    run = put_run(server, sweep, run_dir, swept={"strategy": "full", "lr": 0.003}, files=(), state="crashed")
+    here = tmp_path / "here"
+    pulled(sweep, here)
+    assert record.read_config(here / "a") == record.read_config(run_dir)  # as it resolved, not as it was swept
+    assert record.read_json(here / "a" / record.SUMMARY) == record.read_json(run_dir / record.SUMMARY)
+    assert record.read_history(here / "a") == record.read_history(run_dir)
+    note = fetched_note(here, run)
+    assert (note["complete"], note["missing"]) == (False, ["predictions.csv", "config.yaml", "summary.json"])
+    assert pulled(sweep, here).fetched == 0
+    put_files(run, run_dir)
+    run.state = "finished"
+    assert pulled(sweep, here).fetched == 1
+    assert fetched_note(here, run)["complete"]
+    assert (here / "a" / record.PREDICTIONS).read_bytes() == (run_dir / record.PREDICTIONS).read_bytes()
+
+
+def test_points_that_are_one_run_share_a_directory(server: Server, tmp_path: Path) -> None:
+    """Of two W&B runs with one name the finished one counts, whichever was first."""
+    sweep = put_sweep(server)
+    bad = fabricate_run(tmp_path / "bad", "a", state="failed", reason="no")
+    put_run(server, sweep, bad, "failed")
+    put_run(server, sweep, fabricate_run(tmp_path / "good", "a"))
+    put_run(server, sweep, bad, "failed")
+    assert pulled(sweep, tmp_path / "here") == Pulled(3, 1, ())
+    assert [path.name for path in record.find_runs(tmp_path / "here")] == ["a"]
+    assert record.status(tmp_path / "here/a")[0] == "finished"
+
+
+def test_a_run_gets_its_name_when_it_knows_it(server: Server, tmp_path: Path) -> None:
+    """First seen before it had a config, it does not stay behind as another run."""
+    sweep = put_sweep(server)
+    run_dir = fabricate_run(tmp_path / "there", "a")
+    run = put_run(server, sweep, None, "running", swept={"seed": 0})
+    pulled(sweep, tmp_path / "here")
+    named = put_run(server, sweep, run_dir)
+    run.raw_config, run.summary, run.files, run.state = named.raw_config, named.summary, named.files, "finished"
+    server.delete_run(named.id)
+    pulled(sweep, tmp_path / "here")
+    assert [path.name for path in record.find_runs(tmp_path / "here")] == ["a"]
+
+
+@pytest.mark.parametrize("state", ["finished", "alive", "begun"])
+def test_what_is_here_is_not_touched(server: Server, tmp_path: Path, state: str) -> None:
+    """A run that is finished here, that a live process runs, or that was begun here and is not done elsewhere."""
+    sweep = put_sweep(server)
+    here = tmp_path / "here"
+    mine = fabricate_run(here, "a", curve=[0.5], state="finished" if state == "finished" else "unfinished")
+    (mine / "best.pt").write_bytes(b"weights")
+    if state != "finished":
+        (mine / "claim-1.json").write_text(json.dumps({"host": "other", "pid": 1, "released": True}))
+        (mine / "claim-2.json").write_text(json.dumps({"host": "other", "pid": 1, "released": False}))
+    if state == "begun":
+        os.utime(mine / "claim-2.json", (time.time() - 200, time.time() - 200))
+    before = contents(mine)
+    if state == "begun":
+        put_run(server, sweep, fabricate_run(tmp_path / "there", "a", state="failed", reason="no"), "failed")
+    else:
+        put_run(server, sweep, fabricate_run(tmp_path / "there", "a"))
+    counted = requests(server)
+    assert pulled(sweep, here).fetched == 0
+    assert contents(mine) == before
+    assert not (requests(server) - counted)["RunFiles"]
+
+
+@pytest.mark.parametrize("is_released", [True, False])
+def test_a_run_that_died_here_and_was_done_elsewhere_is_fetched(
+    server: Server, tmp_path: Path, is_released: bool
+) -> None:
+    """Nothing that lay there is deleted, and what others noted of the W&B run stays."""
+    sweep = put_sweep(server)
+    mine = fabricate_run(tmp_path / "here", "a", curve=[0.5], state="unfinished")
+    (mine / "claim-1.json").write_text(json.dumps({"host": "other", "pid": 1, "released": is_released}))
+    if not is_released:
+        os.utime(mine / "claim-1.json", (time.time() - 200, time.time() - 200))
+    (mine / "last.pt").write_bytes(b"weights")
+    run = put_run(server, sweep, fabricate_run(tmp_path / "there", "a", predictions=[("a.png", "disc", "disc", 0.9)]))
+    record.write_json(mine / f"wandb-{run.id}.json", {"url": "x", "rows": 1, "state": "running"})
+    before = set(contents(mine))
+    assert pulled(sweep, tmp_path / "here").fetched == 1
+    assert before < set(contents(mine))
+    assert (mine / record.HISTORY).read_bytes() == (tmp_path / "there/a" / record.HISTORY).read_bytes()
+    note = fetched_note(tmp_path / "here", run)
+    assert (note["url"], note["rows"], note["state"], note["complete"]) == ("x", 1, "finished", True)
+
+
+@pytest.mark.parametrize("stop_at", [0, 2, 4, 5, 6])
+def test_an_interrupted_fetch_leaves_no_run_that_seems_finished(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    """Cut off after any file, a run is not taken for finished before all of it is there; the next pull ends it."""
+    sweep = put_sweep(server)
+    run_dir = fabricate_run(tmp_path / "there", "a", predictions=[("a.png", "disc", "disc", 0.5)])
+    (run_dir / record.LOG).write_text("log\n")
+    put_run(server, sweep, run_dir)
+    here = tmp_path / "here" / "a"
+    wanted = {name: content for name, content in contents(run_dir).items() if name in FILES}
+    real, written = record.replacing, []
+
+    def cut_off(path: Path) -> Any:
+        if path.parent == here:
+            written.append(path.name)
+            if len(written) > stop_at:
+                raise KeyboardInterrupt
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "replacing", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            pulled(sweep, here.parent)
+    if record.is_run_dir(here) and record.status(here)[0] == "finished":
+        assert {name: content for name, content in contents(here).items() if name in FILES} == wanted
+    pulled(sweep, here.parent)
+    assert {name: content for name, content in contents(here).items() if name in FILES} == wanted
+    assert not [name for name in contents(here) if name.startswith(".")]
+
+
+def test_a_name_from_the_server_never_leaves_the_folder(server: Server, tmp_path: Path) -> None:
+    """What can't be a directory's name is replaced by the W&B run's own id; other files than ours are not taken."""
+    sweep = put_sweep(server)
+    run_dir, runs = fabricate_run(tmp_path / "there", "a"), []
+    for name in ("../../escaped", "/tmp/escaped", "..", ".", ".hidden", "", "sweep.yaml", 7, ["a"], "x" * 200, "a\n"):
+        run = put_run(server, sweep, run_dir)
+        run.raw_config["provenance"] = {"value": {"run_id": name}}
+        run.files |= {"run/../../escaped": b"x", "run/evil.sh": b"x", "config.yaml": b"x", "run/best.pt": b"x"}
+        runs.append(run.id)
+    before = set(contents(tmp_path))
+    assert pulled(sweep, tmp_path / "here").fetched == len(runs)
+    assert {path.name for path in record.find_runs(tmp_path / "here")} == set(runs)
+    allowed = {f"here/{run}/{file}" for run in runs for file in (*FILES, record.STATE, f"wandb-{run}.json")}
+    new = {path for path in set(contents(tmp_path)) - before if not path.startswith("home/")}
+    assert new <= {"here/sweep.yaml", "here/wandb.json", *allowed}
+
+
+def test_a_run_without_any_safe_name_is_left_out_and_said(server: Server, tmp_path: Path) -> None:
+    """One that can't be kept costs itself alone."""
+    sweep = put_sweep(server)
+    put_run(server, sweep, fabricate_run(tmp_path / "there", "a"))
+    odd = put_run(server, sweep, None, "failed")
+    with server.store.lock:
+        del server.store.runs[PROJECT, odd.id]
+        odd.id = ".."
+        server.store.runs[PROJECT, odd.id] = odd
+    result = pulled(sweep, tmp_path / "here")
+    assert (result.runs, result.fetched, len(result.faults)) == (2, 1, 1)
+    assert "name" in result.faults[0]
+
+
+def test_files_beyond_all_measure_or_damaged_are_not_taken(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's own numbers stand in for a config and a summary that are none."""
+    sweep = put_sweep(server)
+    run_dir = fabricate_run(tmp_path / "there", "a", predictions=[("a.png", "disc", "disc", 0.5)])
+    run = put_run(server, sweep, run_dir)
+    run.files["run/summary.json"] = b"[1, 2"
+    run.files["run/config.yaml"] = b"a: ["
+    monkeypatch.setitem(fetch.FILES, record.PREDICTIONS, 10)
+    counted = requests(server)
+    pulled(sweep, tmp_path / "here")
+    assert (requests(server) - counted)["download"] == 3  # not the predictions
+    assert record.read_json(tmp_path / "here/a" / record.SUMMARY) == record.read_json(run_dir / record.SUMMARY)
+    assert record.read_config(tmp_path / "here/a") == record.read_config(run_dir)
+    assert fetched_note(tmp_path / "here", run)["missing"] == ["predictions.csv", "config.yaml", "summary.json"]
+
+
+@pytest.mark.parametrize(("status", "only"), [(429, "RunFiles"), (500, "download")])
+def test_a_server_that_is_busy_is_asked_again(server: Server, tmp_path: Path, status: int, only: str) -> None:
+    """A refusal costs time, no run."""
+    sweep = put_sweep(server)
+    put_run(server, sweep, fabricate_run(tmp_path / "there", "a"))
+    failed = server.failed[only]
+    server.fail(status, times=1, only=only)
+    assert pulled(sweep, tmp_path / "here") == Pulled(1, 1, ())
+    assert server.failed[only] == failed + 1
+
+
+def test_a_server_that_is_away_for_longer_than_the_client_waits(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client gives up, the pull does not."""
+    sweep = put_sweep(server)
+    put_run(server, sweep, fabricate_run(tmp_path / "there", "a"))
+    monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 1)
+    connection = fetch.connect()
+    server.fail(500, only="GetSweep")
+    back = threading.Timer(1.2, server.heal)
+    back.start()
+    counted = requests(server)
+    assert pull(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", unwatched) == Pulled(1, 1, ())
+    back.join()
+    assert (requests(server) - counted)["GetSweepLegacy"] or (requests(server) - counted)["GetSweep"] > 1
+
+
+def test_a_server_that_goes_away_for_good_ends_the_pull(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was fetched before stays; the others do not wait one after another."""
+    sweep = put_sweep(server)
+    for number in range(40):
+        put_run(server, sweep, fabricate_run(tmp_path / "there", f"run-{number}"))
+    monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 1)
+    connection = replace(fetch.connect(), tries=1)
+    asked = server.counts["RunFiles"]
+
+    def cut_off(what: Iterable[Any], _: int) -> Iterable[Any]:
+        for number, item in enumerate(what):
+            if number == 5:
+                server.fail(503, only="RunFiles")
+            yield item
+
+    try:
+        with pytest.raises(fetch.FetchError, match=re.escape(f"W&B ({server.url}) does not answer")):
+            pull(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", cut_off)
+    finally:
+        server.heal()
+    assert 5 <= len(record.find_runs(tmp_path / "here")) < 40
+    assert server.counts["RunFiles"] - asked < 40
+    assert pulled(sweep, tmp_path / "here").runs == len(record.find_runs(tmp_path / "here")) == 40
+
+
+def test_an_interrupt_does_not_wait_for_the_limit(server: Server, tmp_path: Path) -> None:
+    """Threads that wait for their turn give up with the command."""
+    sweep = put_sweep(server)
+    for number in range(12):
+        put_run(server, sweep, fabricate_run(tmp_path / "there", f"run-{number}"))
+    connection = replace(fetch.connect(), limiter=Limiter(a_minute=1, burst=5))
+
+    def cut_off(what: Iterable[Any], _: int) -> Iterable[Any]:
+        yield next(iter(what))
+        raise KeyboardInterrupt
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        pull(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", cut_off)
+    assert time.monotonic() - began < 10
+    assert len(record.find_runs(tmp_path / "here")) < 12
+
+
+def test_a_file_that_is_not_to_be_had_costs_one_run(server: Server, tmp_path: Path) -> None:
+    """The others arrive; the fault is named, and the next pull tries again."""
+    sweep = put_sweep(server)
+    for name in ("a", "b"):
+        put_run(server, sweep, fabricate_run(tmp_path / "there", name))
+    server.fail(403, times=1, only="download")
+    result = pulled(sweep, tmp_path / "here")
+    assert (result.fetched, len(result.faults)) == (1, 1)
+    assert f"{ENTITY}/{PROJECT}/" in result.faults[0]
+    assert len(record.find_runs(tmp_path / "here")) == 1
+    assert pulled(sweep, tmp_path / "here") == Pulled(2, 1, ())
+
+
+def test_a_sweep_that_is_not_there_is_an_error(server: Server, tmp_path: Path) -> None:
+    """The message names sweep and server, and no folder is made."""
+    with pytest.raises(fetch.FetchError, match=rf"{server.url}.*no sweep {ENTITY}/{PROJECT}/zzzzzzzz"):
+        pulled("zzzzzzzz", tmp_path / "here")
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_folder_of_another_sweep_is_not_mixed(server: Server, tmp_path: Path) -> None:
+    """Runs of two sweeps in one folder would pass for one comparison."""
+    one, other = put_sweep(server), put_sweep(server)
+    for sweep in (one, other):
+        put_run(server, sweep, fabricate_run(tmp_path / sweep, "a"))
+    pulled(one, tmp_path / "here")
+    (tmp_path / "here" / record.SWEEP).unlink()
+    before = contents(tmp_path / "here")
+    with pytest.raises(InputError, match=f"another W&B sweep, {ENTITY}/{PROJECT}/{one}"):
+        pulled(other, tmp_path / "here")
+    assert contents(tmp_path / "here") == before
+
+
+def test_the_claim_of_a_live_process_is_seen_before_a_file_is_moved(server: Server, tmp_path: Path) -> None:
+    """A run that is started here while it is fetched is left to the process that runs it."""
+    place, mine = tmp_path / "place", fabricate_run(tmp_path / "here", "a", state="unfinished")
+    fabricate_run(place, "a")
+    (mine / "claim-1.json").write_text(json.dumps({"host": "other", "pid": 1, "released": False}))
+    sweep = put_sweep(server)
+    put_run(server, sweep, place / "a")
+    (run,) = fetch.list_runs(fetch.connect(), Address(ENTITY, PROJECT, sweep))
+    before = contents(mine)
+    assert not landing.land(run, place / "a", mine, [])
+    assert contents(mine) == before
+
+
+def test_what_the_client_sends_comes_back(server: Server, tmp_path: Path) -> None:
+    """A run sent by W&B's own client, files and rows and a table's row, is the run directory again."""
+    sweep = put_sweep(server)
+    run_dir = fabricate_run(tmp_path / "there", "a", curve=[0.25, 1.0], predictions=[("a.png", "disc", "disc", 0.5)])
+    config = record.read_config(run_dir)
+    settings = wandb.Settings(sweep_id=sweep, silent=True, console="off")
+    run = wandb.init(entity=ENTITY, project=PROJECT, config=config, job_type="train", settings=settings)
+    for row in record.read_history(run_dir)[0]:
+        run.log({**row, "best/val_accuracy": row["val/accuracy"]}, step=row["epoch"])
+    run.log({"test/answers": "a table"})
+    run.summary.update(record.read_json(run_dir / record.SUMMARY))
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link/run").symlink_to(run_dir, target_is_directory=True)
+    for name in (record.CONFIG, record.SUMMARY, record.PREDICTIONS):  # the history is read from the rows
+        run.save(str(tmp_path / "link/run" / name), base_path=tmp_path / "link", policy="now")
+    run.finish()
+    assert pulled(sweep, tmp_path / "here") == Pulled(1, 1, ())
+    arrived = contents(tmp_path / "here/a")
+    for name in (record.CONFIG, record.SUMMARY, record.PREDICTIONS):
+        assert arrived[name] == (run_dir / name).read_bytes(), name
+    assert record.read_history(tmp_path / "here/a") == record.read_history(run_dir)
+    assert fetched_note(tmp_path / "here", server.run(run.id))["complete"]
+
+
+def test_no_more_requests_a_minute_than_allowed() -> None:
+    """A burst at once, the rest one by one; `stop` ends the waiting."""
+    limiter, began = Limiter(6000, 20), time.monotonic()
+    for _ in range(20):
+        limiter.take()
+    assert time.monotonic() - began < 0.1
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(lambda _: limiter.take(), range(40)))
+    assert 0.35 < time.monotonic() - began < 2
+    time.sleep(0.2)
+    limiter.empty()
+    began = time.monotonic()
+    limiter.take(10)  # nothing at once, though there had been time to save up
+    assert time.monotonic() - began > 0.08
+    threading.Timer(0.1, limiter.stop).start()
+    with pytest.raises(Stopped):
+        limiter.take(60_000)
+    assert time.monotonic() - began < 3
+
+
+def test_only_what_may_pass_is_tried_again() -> None:
+    """The pauses grow; the last error is the one that is told."""
+    limiter, tried, began = Limiter(1e6, 10), [], time.monotonic()
+
+    def fail() -> None:
+        tried.append(time.monotonic() - began)
+        raise ConnectionError(f"try {len(tried)}")
+
+    with pytest.raises(ConnectionError, match="try 3"):
+        patiently(fail, limiter, lambda _: True, calls=1, tries=3, first_seconds=0.1)
+    assert 0.05 <= tried[1] - tried[0] <= 0.4
+    assert 0.1 <= tried[2] - tried[1] <= 0.5
+    tried.clear()
+    with pytest.raises(ConnectionError, match="try 1"):
+        patiently(fail, limiter, lambda _: False, calls=1, tries=3)
+
+
+@pytest.mark.parametrize("value", ["many", "0", "-1", "nan"])
+def test_a_limit_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """The message names the variable."""
+    monkeypatch.setenv(fetch.CALLS_VARIABLE, value)
+    with pytest.raises(fetch.FetchError, match=fetch.CALLS_VARIABLE):
+        fetch.connect()
