@@ -43,11 +43,14 @@ demo: $(READY)  ## a real sweep of every strategy on drawn pictures, offline, wi
 	if [ $$code -gt 1 ]; then exit $$code; fi; \
 	$(PYTHON) -m analysis runs/demo && exit $$code
 
+# Each test file goes to one of the processes as a whole.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: $(READY)  ## the tests that are quick (no network, account or GPU)
-	@$(PYTHON) -m pytest -m "not slow" $(ARGS)
+	@$(PYTHON) -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
 check: lint types  ## all there is: format, lint, types, quick and slow tests
-	@$(PYTHON) -m pytest $(ARGS)
+	@$(PYTHON) -m pytest $(PARALLEL) $(ARGS)
 
 lint: $(READY)  ## format and lint, without changing anything
 	@$(VENV)/bin/ruff format --check .

@@ -5,10 +5,11 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from finetune.agents import choice, display, machine, offline, online, trial, workers
+from finetune.agents import choice, display, machine, offline, online, stopping, trial
 from finetune.agents.code import REAL, Code
 from finetune.agents.plan import make_plan
 from finetune.errors import EXIT_BAD_INPUT, UserError
+from finetune.signals import SIGNALS
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -45,8 +46,8 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
     if trial.is_trial():  # started by W&B's agent, with a run's config for a command line
         return trial.run_trial(list(words), code)
     args = parse(words)
-    for number in workers.SIGNALS:
-        signal.signal(number, offline.interrupt)
+    for number in SIGNALS:
+        signal.signal(number, stopping.interrupt)
     try:
         sweep = choice.choose(args.sweep, args.set, args.name)
         if isinstance(sweep, choice.Remote):
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
     except UserError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    except offline.Interrupted as error:
+    except stopping.Interrupted as error:
         return 128 + error.signal
 
 

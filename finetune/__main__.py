@@ -1,7 +1,6 @@
 """One run from the command line: `python -m finetune --data DIR --strategy head --lr 1e-3`."""
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,9 @@ from typing import Any
 from finetune import record
 from finetune.claim import TakenError
 from finetune.config import resolve, run_id
-from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, TrainingError, UserError
+from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, Interrupted, TrainingError, UserError
 from finetune.flags import add_fields, fail, parse_flags
+from finetune.signals import noted
 
 RUNS = Path("runs/single")  # beside the folders of sweeps
 
@@ -22,26 +22,37 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--run-dir", type=Path, help=f"where the run goes (default: {RUNS}/<strategy>-<hash>)")
     add_fields(parser)
-    try:
-        known, config = parse_flags(parser, arguments)
-        # Only now torch, which takes seconds to import: a fault in a flag is told at once.
-        from finetune.preflight import identify
-        from finetune.run import run
+    with noted() as received:
+        try:
+            known, config = parse_flags(parser, arguments)
+            # Only now torch, which takes seconds to import: a fault in a flag is told at once.
+            from finetune.preflight import identify
+            from finetune.run import run
 
-        run_dir = known.run_dir or RUNS / run_id(config, *identify(resolve(config)))
-        if (run_dir / record.SUMMARY).exists():
-            print(f"{run_dir} is finished; nothing to do")
-            return 0
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        with _Bar(sys.stderr.isatty()) as bar:
-            run(config, run_dir, on_progress=bar.tell, log=lambda line: bar.log(run_dir, line))
-    except (UserError, TakenError) as error:
-        return fail(error, EXIT_BAD_INPUT)
-    except TrainingError as error:
-        return fail(error, EXIT_FAILED)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last finished epoch", file=sys.stderr)
-        return 128 + signal.SIGINT
+            run_dir = known.run_dir or RUNS / run_id(config, *identify(resolve(config)))
+            if (run_dir / record.SUMMARY).exists():
+                print(f"{run_dir} is finished; nothing to do")
+                return 0
+            with _Bar(sys.stderr.isatty()) as bar:
+                run(
+                    config,
+                    run_dir,
+                    on_progress=bar.tell,
+                    log=lambda line: bar.log(run_dir, line),
+                    interrupted=lambda: received.number != 0,
+                )
+        except (UserError, TakenError) as error:
+            return fail(error, EXIT_BAD_INPUT)
+        except TrainingError as error:
+            return fail(error, EXIT_FAILED)
+        except Interrupted as error:
+            print(f"{error}; the same command goes on from there", file=sys.stderr)
+            return 128 + received.number
+        except SystemExit:
+            if not received.number:
+                raise  # --help
+            print("stopped; the same command goes on from the last checkpoint, if there is one", file=sys.stderr)
+            return 128 + received.number
     print(f"see {run_dir}")
     return 0
 

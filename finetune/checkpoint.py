@@ -20,20 +20,29 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None,
     history: list[dict[str, Any]],
     about: dict[str, Any],
+    **more: Any,
 ) -> None:
     """Write a checkpoint, wholly or not at all.
 
     Args:
         optimizer: None where training will not go on from here.
         history: rows of the epochs trained so far. Random streams are functions of seed and epoch (see `train`), so
-            the number of rows is also the state of the streams.
+            between epochs the number of rows is also the state of the streams.
         about: what `describe` returns.
+        more: what else a resume needs: plain values and tensors.
+
+    Raises:
+        OSError: it can't be written.
     """
-    content = {"format": FORMAT, "model": model.state_dict(), "history": history, **about}
+    content = {"format": FORMAT, "model": model.state_dict(), "history": history, **about, **more}
     if optimizer is not None:
         content["optimizer"] = optimizer.state_dict()
     with replacing(path) as temporary:
-        torch.save(content, temporary)
+        try:
+            with temporary.open("wb") as file:  # given a path, torch's own writer would not say why it failed
+                torch.save(content, file)
+        except RuntimeError as error:  # torch's, at closing a file that could not be written
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def describe(run_id: str, config: dict[str, Any], classes: tuple[str, ...], to: Preprocessing) -> dict[str, Any]:

@@ -148,4 +148,6 @@ def claimed(run_dir: Path) -> Iterator[Claim]:
     finally:
         done.set()
         thread.join()
-        claim.release()
+        # On a full disk, say, what ended the run is to be told, not this; and a dead owner gives way anyway.
+        with contextlib.suppress(OSError):
+            claim.release()

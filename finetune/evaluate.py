@@ -5,9 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from finetune.data.loading import Loader
+from finetune.memory import in_pieces
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -20,19 +21,37 @@ def predict(
     device: torch.device,
     autocast: torch.dtype | None,
     on_batch: Callable[[], None] = lambda: None,
+    log: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> tuple[Floats, Ints]:
     """Return log-probabilities (N, classes) and labels (N,) of a split, in its order; the model is set to eval mode.
 
     Args:
         autocast: lower precision for the network, or None for float32; the softmax is in float32 in any case.
         on_batch: called after each batch.
+        log: called with a line when memory runs out, and batches go through the network in pieces from there on.
+
+    Raises:
+        TrainingError: the memory is too small even for one picture.
     """
     model.eval()
     outputs, targets = [], []
+    limit: int | None = None
+
+    def again(what: str, sizes: list[int]) -> None:
+        log(f"{what}: goes on with {sizes[0]} pictures at a time, which changes no result")
+
     for images, labels in loader:
-        with torch.autocast(device.type, autocast, enabled=autocast is not None):
-            logits = model(images.to(device, memory_format=torch.channels_last, non_blocking=True))
-        outputs.append(torch.log_softmax(logits.float(), dim=1).cpu())
+
+        def work(sizes: list[int], images: Tensor = images) -> Tensor:
+            parts = []
+            for some in torch.split(images, sizes):
+                with torch.autocast(device.type, autocast, enabled=autocast is not None):
+                    logits = model(some.to(device, memory_format=torch.channels_last, non_blocking=True))
+                parts.append(torch.log_softmax(logits.float(), dim=1).cpu())
+            return torch.cat(parts)
+
+        output, limit = in_pieces(work, len(images), limit, 1, device, "in evaluation", again)
+        outputs.append(output)
         targets.append(labels)
         on_batch()
     return torch.cat(outputs).numpy(), torch.cat(targets).numpy()

@@ -9,32 +9,31 @@ evaluate      test, once, at the epoch that val chose
 record        the files that are left behind
 """
 
-import json
+import contextlib
 import os
-import platform
-import shlex
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 
-from finetune import record, strategies, weights
+from finetune import epoch, record, showcase, signals, strategies, weights
+from finetune.best import Row, best_row
+from finetune.causes import cause_of
 from finetune.checkpoint import describe, load_checkpoint, save_checkpoint
-from finetune.claim import Claim, claimed
+from finetune.claim import Claim, TakenError, claimed
 from finetune.config import Config, resolve, run_id, to_dict
 from finetune.data import catalog
 from finetune.data.loading import Batches, Loader, Pictures, make_loader, stream_seed
 from finetune.data.splits import Picture, Splits
 from finetune.data.transforms import Preprocessing, eval_transform, preprocessing, train_transform
-from finetune.errors import UserError
+from finetune.errors import Interrupted, UserError
 from finetune.evaluate import accuracy, cross_entropy, macro_f1, predict
 from finetune.model import Classifier, build_classifier, build_network, forward_flops
 from finetune.preflight import identify, split
-from finetune.train import Loop, Row, best_row, fit
+from finetune.provenance import provenance
+from finetune.train import Calls, Loop, Standing, fit
 
 OnProgress = Callable[[dict[str, Any]], None]
 
@@ -59,17 +58,21 @@ def run(
     *,
     on_progress: OnProgress | None = None,
     log: Callable[[str], None] = print,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> None:
     """Run `config` in `run_dir`, from its last checkpoint if there is one; a finished run is left as it is.
 
     Args:
         on_progress: called often with phase (train, val, test), epoch (finished, such as 2.35), epochs, val_accuracy.
         log: called with each line for the run's log.
+        interrupted: asked after each step; true has the run save and end, to go on from that step later. Meanwhile
+            a first signal is only noted (see signals.py).
 
     Raises:
         UserError: data, weights or directory do not fit; nothing was written.
         TakenError: another process runs this run.
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite, or the memory too small.
+        Interrupted: as asked; all that was computed is saved.
     """
     config = resolve(config)
     data_fingerprint, weights_hash = identify(config)
@@ -78,16 +81,27 @@ def run(
     with claimed(run_dir) as claim:
         if (run_dir / record.SUMMARY).exists():
             return
-        record.write_state(run_dir, "running")
         try:
-            _run(config, run_dir, name, (data_fingerprint, weights_hash), claim, on_progress, log)
+            record.write_state(run_dir, "running")
+            _run(config, run_dir, name, (data_fingerprint, weights_hash), claim, on_progress, log, interrupted)
+            record.write_state(run_dir, "finished")
+        except TakenError:
+            raise  # the state is the new owner's to tell
+        except Interrupted as error:
+            _note(run_dir, "killed", f"{error}; the same command goes on from there")
+            raise
         except (KeyboardInterrupt, SystemExit):
-            record.write_state(run_dir, "killed", "stopped by a signal; resumes from its last epoch")
+            _note(run_dir, "killed", "stopped by a signal; the same command goes on from the last checkpoint")
             raise
         except Exception as error:
-            record.write_state(run_dir, "failed", f"{type(error).__name__}: {error}")
+            _note(run_dir, "failed", f"{type(error).__name__}: {error}", cause_of(error))
             raise
-        record.write_state(run_dir, "finished")
+
+
+def _note(run_dir: Path, state: str, reason: str, cause: str = "") -> None:
+    """Note how the run ended, if that can be written: what ended it is told in any case, a full disk perhaps."""
+    with contextlib.suppress(OSError):
+        record.write_state(run_dir, state, reason, cause)
 
 
 def _run(
@@ -98,43 +112,58 @@ def _run(
     claim: Claim,
     on_progress: OnProgress | None,
     log: Callable[[str], None],
+    interrupted: Callable[[], bool],
 ) -> None:
     parts = _build(config, name)
-    record.write_config(run_dir, parts.about["config"], _provenance(parts, run_dir, name, identity))
+    made = provenance(config, parts.splits, len(parts.model.blocks), parts.loop.device, identity)
+    made = {"run_id": name, "sweep": run_dir.resolve().parent.name, **made}
+    record.write_config(run_dir, parts.about["config"], made)
     record.write_table(run_dir / record.SPLITS, ["path", "label", "split"], parts.splits.rows())
     for line in _introduction(parts, name, claim.attempt):
         log(line)
 
-    history = _resume(run_dir, parts)
-    if history:
-        log(f"resumes after epoch {len(history)}")
+    standing = _resume(run_dir, parts)
+    history = standing.history
+    if history or standing.epoch.steps:
+        log(f"resumes after epoch {len(history)}" + (f", step {standing.epoch.steps}" if standing.epoch.steps else ""))
     record.write_history(run_dir, history)
     latest = {"val_accuracy": history[-1]["val/accuracy"] if history else None}
 
-    def tell(phase: str, epoch: float) -> None:
+    def tell(phase: str, done: float) -> None:
         if on_progress is not None:
-            on_progress({"phase": phase, "epoch": epoch, "epochs": config.epochs, **latest})
+            on_progress({"phase": phase, "epoch": done, "epochs": config.epochs, **latest})
 
-    def save_epoch(rows: list[Row]) -> bool:
+    def save_last(optimizer: torch.optim.Optimizer | None = parts.optimizer) -> None:
+        under_way = epoch.keep(standing.epoch, parts.loop.device) if standing.epoch.steps else None
+        more = {"micro_batch": standing.micro_batch, "under_way": under_way}
+        save_checkpoint(run_dir / record.LAST, parts.model, optimizer, history, parts.about, **more)
+
+    def save_epoch() -> bool:
         claim.beat()
-        if best_row(rows) is rows[-1]:
-            save_checkpoint(run_dir / record.BEST, parts.model, None, rows, parts.about)
-        save_checkpoint(run_dir / record.LAST, parts.model, parts.optimizer, rows, parts.about)
-        record.append_history(run_dir, rows[-1])
-        latest["val_accuracy"] = rows[-1]["val/accuracy"]
-        log(_epoch_line(rows[-1], config.epochs))
+        if best_row(history) is history[-1]:
+            save_checkpoint(run_dir / record.BEST, parts.model, None, history, parts.about)
+        save_last()
+        record.append_history(run_dir, history[-1])
+        latest["val_accuracy"] = history[-1]["val/accuracy"]
+        log(_epoch_line(history[-1], config.epochs))
         return (run_dir / record.STOP).exists()
 
     batches = Batches(len(parts.splits.train), config.batch_size, config.seed)
-    train_loader = _loader(parts, parts.splits.train, train_transform(parts.to, config.augment), batches)
-    val_loader = _in_order(parts, parts.splits.val)
-    history = fit(
-        parts.loop, parts.model, parts.optimizer, (train_loader, batches), val_loader, history, save_epoch, tell
-    )
-    # The optimiser is twice the network's size and of no more use.
-    save_checkpoint(run_dir / record.LAST, parts.model, None, history, parts.about)
-    tell("test", len(history))
-    _finish(run_dir, parts, history, log)
+    train = _loader(parts, parts.splits.train, train_transform(parts.to, config.augment), batches), batches
+    val = _in_order(parts, parts.splits.val)
+    with signals.polled():
+        try:
+            fit(
+                parts.loop, parts.model, parts.optimizer, train, val, standing,
+                Calls(save_epoch, tell, interrupted, log),
+            )  # fmt: skip
+        except Interrupted:
+            claim.beat()
+            save_last()
+            raise
+        save_last(optimizer=None)  # the optimiser is twice the network's size and of no more use
+        tell("test", len(history))
+        _finish(run_dir, parts, standing, interrupted, log)
 
 
 def _build(config: Config, name: str) -> Parts:
@@ -170,21 +199,32 @@ def _build(config: Config, name: str) -> Parts:
     return Parts(config, splits, to, model, optimizer, loop, flops, describe(name, fields, splits.classes, to))
 
 
-def _resume(run_dir: Path, parts: Parts) -> list[Row]:
-    """Load the last checkpoint, if there is one, and return its history."""
+def _resume(run_dir: Path, parts: Parts) -> Standing:
+    """Load the last checkpoint, if there is one, and return how far training had come."""
     if not (run_dir / record.LAST).exists():
-        return []
+        return Standing()
     content = load_checkpoint(run_dir / record.LAST)
     parts.model.load_state_dict(content["model"])
     if "optimizer" in content:  # absent once training is over and only the test is missing
         parts.optimizer.load_state_dict(content["optimizer"])
-    return list(content["history"])
+    standing = Standing(list(content["history"]), micro_batch=content.get("micro_batch"))
+    if content.get("under_way") is not None:
+        standing.epoch = epoch.restore(content["under_way"], parts.loop.device)
+    return standing
 
 
-def _finish(run_dir: Path, parts: Parts, history: list[Row], log: Callable[[str], None]) -> None:
+def _finish(
+    run_dir: Path, parts: Parts, standing: Standing, interrupted: Callable[[], bool], log: Callable[[str], None]
+) -> None:
     """Test at the epoch that val chose, and write predictions and summary."""
+
+    def on_batch() -> None:
+        if interrupted():
+            raise Interrupted("stopped in the test")
+
     parts.model.load_state_dict(load_checkpoint(run_dir / record.BEST)["model"])
-    scores, labels = predict(parts.model, _in_order(parts, parts.splits.test), parts.loop.device, parts.loop.autocast)
+    test = _in_order(parts, parts.splits.test)
+    scores, labels = predict(parts.model, test, parts.loop.device, parts.loop.autocast, on_batch, log)
     classes = parts.splits.classes
     columns = ["path", "label", "prediction", *(record.PROBABILITY + name for name in classes)]
     rows = (
@@ -192,7 +232,8 @@ def _finish(run_dir: Path, parts: Parts, history: list[Row], log: Callable[[str]
         for picture, row in zip(parts.splits.test, torch.from_numpy(scores).exp().numpy(), strict=True)
     )
     record.write_table(run_dir / record.PREDICTIONS, columns, rows)
-    best = best_row(history)
+    showcase.write_thumbnails(run_dir, parts.splits.root, classes)
+    best = best_row(standing.history)
     summary = {
         "state": "finished",
         "best/epoch": best["epoch"],
@@ -201,7 +242,8 @@ def _finish(run_dir: Path, parts: Parts, history: list[Row], log: Callable[[str]
         "test/accuracy": accuracy(scores, labels),
         "test/macro_f1": macro_f1(scores, labels),
         "test/loss": cross_entropy(scores, labels),
-        **_costs(parts, history),
+        "micro_batch": min(standing.micro_batch or parts.config.batch_size, parts.config.batch_size),
+        **_costs(parts, standing.history),
     }
     record.write_json(run_dir / record.SUMMARY, summary)
     log(
@@ -271,50 +313,6 @@ def _autocast(precision: str, device: torch.device) -> torch.dtype | None:
     """Return bfloat16 if asked for, or if `auto` and on a GPU that computes in it."""
     helps = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return torch.bfloat16 if precision == "bf16" or (precision == "auto" and helps) else None
-
-
-def _provenance(parts: Parts, run_dir: Path, name: str, identity: tuple[str, str]) -> dict[str, Any]:
-    """Return where and on what this run was made."""
-    splits = parts.splits
-    device = parts.loop.device
-    return {
-        "run_id": name,
-        "sweep": run_dir.resolve().parent.name,
-        "data_root": str(splits.root),
-        "data_fingerprint": identity[0],
-        "weights_hash": identity[1],
-        "classes": list(splits.classes),
-        "splits": {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)},
-        "splits_from": list(splits.how),
-        "blocks": len(parts.model.blocks),
-        "git_commit": _git_commit(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "torchvision": str(torchvision.__version__),
-        },
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": torch.get_num_threads(),
-        "command": _command(parts.config),
-    }
-
-
-def _command(config: Config) -> str:
-    """Return the command that makes this run anew, whoever started it."""
-    words = ["python", "-m", "finetune"]
-    for name, value in to_dict(config).items():
-        if value != Config.model_fields[name].default:
-            words += [f"--{name.replace('_', '-')}", value if isinstance(value, str) else json.dumps(value)]
-    return shlex.join(words)
-
-
-def _git_commit() -> str | None:
-    """Return the commit of this code, with -dirty when files were changed since, or None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--match="]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _introduction(parts: Parts, name: str, attempt: int) -> list[str]:

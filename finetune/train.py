@@ -3,22 +3,20 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from operator import mul
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from finetune.best import Row, best_row
 from finetune.config import Schedule
 from finetune.data.loading import Batches, Loader, stream_seed
-from finetune.errors import TrainingError
+from finetune.epoch import Epoch, random_state, set_random_state
+from finetune.errors import DivergedError, Interrupted
 from finetune.evaluate import accuracy, cross_entropy, predict
+from finetune.memory import in_pieces, least_piece
 from finetune.model import Classifier
 from finetune.strategies import last_unfreeze, set_trainable, share_at, trainable_blocks
-
-Row = dict[str, Any]  # one epoch, record.HISTORY_KEYS
 
 # How often losses are looked at: every step would make a GPU wait for each one.
 _CHECK_STEPS = 16
@@ -46,54 +44,73 @@ class Loop:
     seed: int
 
 
+@dataclass
+class Standing:
+    """How far training has come: with the model and the optimiser, all that a resume needs.
+
+    Attributes:
+        history: rows of the finished epochs.
+        epoch: the epoch under way; between epochs, one without steps.
+        micro_batch: pictures in one pass of the network at most, once memory ran out; None for whole batches.
+    """
+
+    history: list[Row] = field(default_factory=list)
+    epoch: Epoch = field(default_factory=Epoch)
+    micro_batch: int | None = None
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Whom the loop tells and asks.
+
+    Attributes:
+        on_epoch: called after each epoch, to save it; true ends the training there.
+        on_progress: called with the phase (train or val) and the epochs finished, such as 2.35, after each batch.
+        interrupted: asked after each batch of train and val; true ends the training there, to be resumed.
+        log: called with lines for the run's log.
+    """
+
+    on_epoch: Callable[[], bool]
+    on_progress: Callable[[str, float], None]
+    interrupted: Callable[[], bool]
+    log: Callable[[str], None]
+
+
 def fit(
     loop: Loop,
     model: Classifier,
     optimizer: torch.optim.Optimizer,
     train: tuple[Loader, Batches],
     val: Loader,
-    history: list[Row],
-    on_epoch: Callable[[list[Row]], bool],
-    on_progress: Callable[[str, float], None],
-) -> list[Row]:
-    """Train from where `history` ends to the end of the schedule, or to an early stop; return the whole history.
+    standing: Standing,
+    calls: Calls,
+) -> None:
+    """Train to the end of the schedule, or to an early stop, and keep `standing` up to date.
 
     Args:
-        train: the loader and the sampler inside it, whose epoch is set here.
-        history: rows of the epochs already trained; the model and the optimiser are as they were after the last one.
-        on_epoch: called with the history after each epoch, to save it; true ends the training there.
-        on_progress: called with the phase (train or val) and the epochs finished, such as 2.35, after each batch.
+        train: the loader and the sampler inside it, whose epoch and first step are set here.
+        standing: where to start; the model and the optimiser are as they were there.
 
     Raises:
-        TrainingError: the loss is not finite.
+        DivergedError: the loss is not finite.
+        TrainingError: the memory is too small even for the smallest micro-batch.
+        Interrupted: as asked; `standing`, model and optimiser are as the last step left them.
     """
-    history = list(history)
-    for epoch in range(len(history), loop.epochs):
-        if should_stop(history, loop.schedule, loop.patience):
-            break
-        start = time.perf_counter()
-        row = _train_epoch(loop, model, optimizer, train, epoch, on_progress)
-        trained = time.perf_counter()
-        log_probabilities, labels = predict(
-            model, val, loop.device, loop.autocast, partial(on_progress, "val", epoch + 1)
-        )
-        row |= {
-            "val/loss": cross_entropy(log_probabilities, labels),
-            "val/accuracy": accuracy(log_probabilities, labels),
+    history = standing.history
+    while len(history) < loop.epochs and not should_stop(history, loop.schedule, loop.patience):
+        trained = _train_epoch(loop, model, optimizer, train, standing, calls)
+        row = {
+            **trained,
+            **_validate(loop, model, val, standing, calls),
             **_rates(optimizer),
-            "trainable_share": trainable_blocks(share_at(loop.schedule, epoch), len(model.blocks)) / len(model.blocks),
-            "epoch_seconds": time.perf_counter() - start,
-            "seconds/train": trained - start,
+            "trainable_share": _trainable(loop, model, len(history)) / len(model.blocks),
+            "epoch_seconds": standing.epoch.train_seconds + standing.epoch.val_seconds,
+            "seconds/train": standing.epoch.train_seconds,
         }
         history.append(row)
-        if on_epoch(history):
+        standing.epoch = Epoch()
+        if calls.on_epoch():
             break
-    return history
-
-
-def best_row(history: list[Row]) -> Row:
-    """Return the epoch with the best val accuracy; the lower val loss decides between equals, then the earlier one."""
-    return max(history, key=lambda row: (row["val/accuracy"], -row["val/loss"], -row["epoch"]))
 
 
 def should_stop(history: list[Row], schedule: Schedule, patience: int | None) -> bool:
@@ -108,47 +125,114 @@ def _train_epoch(
     model: Classifier,
     optimizer: torch.optim.Optimizer,
     train: tuple[Loader, Batches],
-    epoch: int,
-    on_progress: Callable[[str, float], None],
+    standing: Standing,
+    calls: Calls,
 ) -> Row:
-    """Make one pass over the training pictures and return the training half of its row."""
+    """Make the steps that are left of a pass over the training pictures; return the training half of its row."""
+    start = time.perf_counter()
     loader, batches = train
-    batches.epoch = epoch
+    number, epoch = len(standing.history), standing.epoch
+    batches.epoch, batches.first = number, epoch.steps
     steps = len(batches)
-    set_trainable(model, trainable_blocks(share_at(loop.schedule, epoch), len(model.blocks)))
+    blocks = _trainable(loop, model, number)
+    share = blocks / len(model.blocks)
+    set_trainable(model, blocks)
+    least = least_piece(model)
     # Dropout and stochastic depth draw from torch's global stream. Seeding it for each epoch makes the epoch number
     # the whole state of the stream, so that a resumed run draws what the uninterrupted one would have drawn.
-    torch.manual_seed(stream_seed(loop.seed, "noise", epoch))
+    torch.manual_seed(stream_seed(loop.seed, "noise", number))
+    iterator = iter(loader)  # draws from the global stream too
+    if epoch.random is not None:
+        set_random_state(epoch.random, loop.device)
+    try:
+        for index, (images, labels) in enumerate(iterator, start=epoch.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * loop.multiplier(group["block"], number * steps + index)
+            where = f"at epoch {number + 1}, step {index + 1}, where {share:.0%} of the backbone trains"
+            loss, right = _gradients(loop, model, images, labels, standing, least, where, calls.log)
+            optimizer.step()
+            epoch.add(loss, right, len(labels))
+            if epoch.steps % _CHECK_STEPS == 0 or epoch.steps == steps:
+                _check_losses(epoch.losses, number, optimizer)
+            calls.on_progress("train", number + epoch.steps / steps)
+            if calls.interrupted():
+                raise Interrupted(f"stopped after step {epoch.steps} of {steps} of epoch {number + 1}")
+    finally:
+        epoch.train_seconds += time.perf_counter() - start
+    return {"epoch": number + 1, "train/loss": epoch.loss(), "train/accuracy": epoch.accuracy()}
+
+
+def _gradients(
+    loop: Loop,
+    model: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    standing: Standing,
+    least: int,
+    where: str,
+    log: Callable[[str], None],
+) -> tuple[Tensor, Tensor]:
+    """Give the parameters the gradients of the batch's mean loss, in one pass or, where memory ran out, in several.
+
+    Batch-norm aside, which then sees micro-batches, these are the same gradients.
+
+    Returns:
+        The loss and how many pictures were named rightly, 0-d tensors on the device that computes.
+    """
     loss_function = nn.CrossEntropyLoss(label_smoothing=loop.label_smoothing)
-    losses: list[Tensor] = []
-    sizes: list[int] = []
-    right = torch.zeros((), dtype=torch.int64, device=loop.device)
-    for index, (images, labels) in enumerate(loader):
-        images = images.to(loop.device, memory_format=torch.channels_last, non_blocking=True)
-        labels = labels.to(loop.device, non_blocking=True)
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * loop.multiplier(group["block"], epoch * steps + index)
-        with torch.autocast(loop.device.type, loop.autocast, enabled=loop.autocast is not None):
-            logits = model(images)
-        loss = loss_function(logits.float(), labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())
-        sizes.append(len(labels))
-        right += (logits.argmax(dim=1) == labels).sum()
-        if len(losses) % _CHECK_STEPS == 0 or index == steps - 1:
-            _check_losses(losses, epoch, optimizer)
-        on_progress("train", epoch + (index + 1) / steps)
-    return {
-        "epoch": epoch + 1,
-        "train/loss": sum(map(mul, torch.stack(losses).tolist(), sizes)) / sum(sizes),
-        "train/accuracy": int(right) / sum(sizes),
-    }
+    noise = random_state(loop.device)
+
+    def work(sizes: list[int]) -> tuple[Tensor, Tensor]:
+        model.zero_grad(set_to_none=True)
+        loss = torch.zeros((), device=loop.device)
+        right = torch.zeros((), dtype=torch.int64, device=loop.device)
+        for some, wanted in zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True):
+            some = some.to(loop.device, memory_format=torch.channels_last, non_blocking=True)
+            wanted = wanted.to(loop.device, non_blocking=True)
+            with torch.autocast(loop.device.type, loop.autocast, enabled=loop.autocast is not None):
+                logits = model(some)
+            part = loss_function(logits.float(), wanted) * (len(wanted) / len(labels))
+            part.backward()
+            loss += part.detach()
+            right += (logits.argmax(dim=1) == wanted).sum()
+        return loss, right
+
+    def again(what: str, sizes: list[int]) -> None:
+        log(
+            f"{what}: goes on with {len(sizes)} micro-batches of {sizes[0]}, the same batch of {len(labels)}"
+            + ("; batch-norm that trains sees one micro-batch at a time" if least > 1 else "")
+        )
+        model.zero_grad(set_to_none=True)
+        set_random_state(noise, loop.device)
+
+    result, standing.micro_batch = in_pieces(work, len(labels), standing.micro_batch, least, loop.device, where, again)
+    return result
+
+
+def _validate(loop: Loop, model: Classifier, val: Loader, standing: Standing, calls: Calls) -> Row:
+    """Return the val half of an epoch's row. Nothing is kept of a val that is interrupted, but its time."""
+    number = len(standing.history) + 1
+
+    def on_batch() -> None:
+        calls.on_progress("val", number)
+        if calls.interrupted():
+            raise Interrupted(f"stopped in val of epoch {number}")
+
+    start = time.perf_counter()
+    try:
+        scores, labels = predict(model, val, loop.device, loop.autocast, on_batch, calls.log)
+        return {"val/loss": cross_entropy(scores, labels), "val/accuracy": accuracy(scores, labels)}
+    finally:
+        standing.epoch.val_seconds += time.perf_counter() - start
+
+
+def _trainable(loop: Loop, model: Classifier, epoch: int) -> int:
+    """Return how many blocks train once `epoch` epochs are finished."""
+    return trainable_blocks(share_at(loop.schedule, epoch), len(model.blocks))
 
 
 def _check_losses(losses: list[Tensor], epoch: int, optimizer: torch.optim.Optimizer) -> None:
-    """Raise TrainingError at the first of the newest losses that is not finite."""
+    """Raise DivergedError at the first of the newest losses that is not finite."""
     newest = torch.stack(losses[-_CHECK_STEPS:]).tolist()
     bad = next((index for index, loss in enumerate(newest) if not math.isfinite(loss)), None)
     if bad is None:
@@ -156,7 +240,7 @@ def _check_losses(losses: list[Tensor], epoch: int, optimizer: torch.optim.Optim
     step = len(losses) - len(newest) + bad
     good = next((f"{float(loss):.4g}" for loss in reversed(losses[:step])), "none in this epoch")
     rate = _rates(optimizer)
-    raise TrainingError(
+    raise DivergedError(
         f"the loss is {newest[bad]} at step {step + 1} of epoch {epoch + 1} (rates: head {rate['lr/head']:.2g}, "
         f"backbone {rate['lr/backbone']:.2g}; last finite loss: {good}). "
         "Lower lr or backbone_lr first; then raise warmup_epochs, or set precision to fp32"

@@ -1,6 +1,7 @@
 """A stand-in for `finetune.run.run`: claims, keeps history, ends as it is told, in milliseconds and without torch.
 
-FAKE_SECONDS is the time of an epoch; FAKE_<ENDING> lists seeds whose runs fail, crash (SIGKILL), are refused or hang.
+FAKE_SECONDS is the time of an epoch; FAKE_<ENDING> lists seeds whose runs fail, diverge, crash (SIGKILL), are refused
+or hang, or are slow (a second at the start).
 """
 
 import os
@@ -10,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from finetune import record
+from finetune import record, signals
+from finetune.causes import cause_of
 from finetune.claim import claimed
 from finetune.config import Config, to_dict
-from finetune.errors import DataError
+from finetune.errors import DataError, DivergedError, Interrupted
 
 
 def told(ending: str, config: Config) -> bool:
@@ -21,7 +23,10 @@ def told(ending: str, config: Config) -> bool:
     return str(config.seed) in os.environ.get(f"FAKE_{ending}", "").split(",")
 
 
-def run(config: Config, run_dir: Path, *, on_progress: Callable[[dict[str, Any]], None]) -> None:
+OnProgress = Callable[[dict[str, Any]], None]
+
+
+def run(config: Config, run_dir: Path, *, on_progress: OnProgress, interrupted: Callable[[], bool]) -> None:
     """Write what a real run writes, as far as agents look at it."""
     if told("REFUSE", config):
         raise DataError("no pictures here")
@@ -33,17 +38,22 @@ def run(config: Config, run_dir: Path, *, on_progress: Callable[[dict[str, Any]]
         record.write_state(run_dir, "running")
         record.write_config(run_dir, to_dict(config), {"data_fingerprint": f"fingerprint of {config.data}"})
         try:
-            _train(config, run_dir, claim.attempt, on_progress)
-        except SystemExit:
-            record.write_state(run_dir, "killed", "stopped by a signal")
+            with signals.polled():
+                _train(config, run_dir, claim.attempt, on_progress, interrupted)
+        except Interrupted as error:
+            record.write_state(run_dir, "killed", str(error))
             raise
         except Exception as error:
-            record.write_state(run_dir, "failed", f"{type(error).__name__}: {error}")
+            record.write_state(run_dir, "failed", f"{type(error).__name__}: {error}", cause_of(error))
             raise
 
 
-def _train(config: Config, run_dir: Path, attempt: int, on_progress: Callable[[dict[str, Any]], None]) -> None:
+def _train(
+    config: Config, run_dir: Path, attempt: int, on_progress: OnProgress, interrupted: Callable[[], bool]
+) -> None:
     print(f"attempt {attempt}")
+    if told("SLOW", config):
+        time.sleep(1)
     # Some value that depends on the rate, so that a search has something to learn.
     value = max(0.0, 1 - abs(config.lr - 0.003) * 100)
     rows, _ = record.read_history(run_dir)
@@ -53,12 +63,16 @@ def _train(config: Config, run_dir: Path, attempt: int, on_progress: Callable[[d
             os.kill(os.getpid(), signal.SIGKILL)
         if told("FAIL", config) and attempt == 1:
             raise ValueError("told to fail")
+        if told("DIVERGE", config):
+            raise DivergedError("the loss is nan")
         if told("HANG", config):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             print("hangs")
             time.sleep(600)
         record.append_history(run_dir, {"epoch": epoch, "val/accuracy": value * epoch / config.epochs})
         on_progress({"phase": "train", "epoch": float(epoch), "epochs": config.epochs, "val_accuracy": value})
+        if interrupted():
+            raise Interrupted(f"stopped after epoch {epoch}")
         if (run_dir / record.STOP).exists():
             break
     rows, _ = record.read_history(run_dir)

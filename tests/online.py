@@ -1,12 +1,13 @@
 """Helpers of the tests against the loopback W&B server: a machine, that is a folder and an environment, on it."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ class Machine:
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        _MACHINES.append(self)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "sweeps").mkdir(exist_ok=True)
 
@@ -40,10 +43,12 @@ class Machine:
         words = [sys.executable if word == "python" else word for word in command]
         environment = {**self.server.environment(self.folder / "home"), "PYTHONPATH": str(ROOT), **self.environment}
         environment |= {name: str(value) for name, value in more.items()} | {"AGENT_MARK": self.mark}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             words, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             start_new_session=True,
         )  # fmt: skip
+        self.started.append(process)
+        return process
 
     def run(self, *command: str, seconds: float = 120, **more: object) -> tuple[int, str]:
         """Run a command to its end; return exit code and output."""
@@ -93,6 +98,24 @@ class Machine:
     def wait_empty(self, seconds: float = 20) -> None:
         """Fail if a process is still there after some seconds."""
         wait_until(lambda: not self.processes(), seconds)
+
+
+_MACHINES: list[Machine] = []
+
+
+@contextlib.contextmanager
+def machines_ended(server: Server) -> Iterator[None]:
+    """End what machines on this server have left behind, whatever happens in between."""
+    try:
+        yield
+    finally:
+        for machine in [machine for machine in _MACHINES if machine.server is server]:
+            for left in machine.processes():
+                left.kill()
+            for process in machine.started:
+                process.wait()
+                process.stdout.close()  # type: ignore[union-attr]
+            _MACHINES.remove(machine)
 
 
 def _parameter(value: Any) -> dict[str, Any]:

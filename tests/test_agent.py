@@ -65,7 +65,7 @@ def test_bad_input_gets_a_message_and_exit_code_2(
     ("argument", "message"),
     [
         ("sweeps/strategys.yaml", "no such sweep file"),
-        ("entity/project/ab12cd34", "can't be run yet"),
+        ("entity/project/ab12cd34", "is a sweep on a W&B server, but WANDB_MODE is disabled"),
         (".", "without sweep.yaml"),
     ],
 )

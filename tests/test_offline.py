@@ -9,6 +9,7 @@ import yaml
 
 from finetune import record
 from finetune.agents import search
+from finetune.causes import CAUSES
 from tests.agents import Place, wait_until, write_sweep
 
 
@@ -91,6 +92,7 @@ def test_a_run_killed_by_a_signal_is_noted_and_picked_up_by_the_next_agent(place
     code, output = place.run("seeds.yaml", crash="2")
     assert code == 1
     assert "killed by signal 9 (SIGKILL); out of memory is the usual cause" in output
+    assert f"): {CAUSES['memory']}" in output
     assert place.states() == ["finished", "finished", "finished", "killed"]
     code, output = place.run("seeds.yaml")
     assert code == 0, output
@@ -102,19 +104,87 @@ def test_a_run_that_refuses_its_input_is_a_failed_run(place: Place) -> None:
     code, output = place.run("seeds.yaml", "--set", "seed=[0,1]", refuse="1")
     assert code == 1
     assert "failed: exit code 2: DataError: no pictures here" in output
+    assert f"): {CAUSES['data']}" in output
+
+
+def test_an_agent_gives_up_after_failures_in_a_row_and_says_what_they_have_in_common(place: Place) -> None:
+    """By cause, with what to do, and the first one's log; runs that go on end; the same command goes on."""
+    write_sweep(place.folder, seeds=9)
+    code, output = place.run("seeds.yaml", "--max-failures", "3", fail="0,2,4", crash="3")
+    assert code == 1
+    assert "3 runs failed in a row: no more are started" in output
+    assert "gave up after 3 failures in a row: 1 finished, 4 failed, 5 left" in output  # the crashed one is left, too
+    assert sum(place.starts()) == 5
+    logs = {
+        record.read_config(run)["seed"]: f"{run.name}: ValueError: told to fail; log: runs/seeds/{run.name}/log.txt"
+        for run in place.runs()
+    }
+    assert f"the first in a row: {logs[2]}" in output
+    assert (
+        f"  code, 3 runs ({', '.join(logs[seed].partition(':')[0] for seed in (0, 2, 4))}): {CAUSES['code']}" in output
+    )
+    assert f"  memory, 1 run ({logs[3].partition(':')[0]}): {CAUSES['memory']}" in output
+    assert "were not started" in output
+    assert "go on with: python agent.py runs/seeds" in output
+    code, output = place.run("seeds.yaml", "--retry-failed")
+    assert code == 0, output
+    assert place.states() == ["finished"] * 9
+
+
+@pytest.mark.parametrize(
+    ("budget", "endings", "starts"),
+    [
+        ("2", {"fail": "0,2,4", "diverge": "3"}, 5),  # a run that diverged is a result: 2 and 4 are in a row
+        ("1", {"diverge": "0,1,2,3,4,5"}, 6),
+        ("2", {"refuse": "1,2"}, 3),
+        ("0", {"fail": "0,1,2,3,4,5"}, 6),
+        ("6", {"fail": "0,1,2,3,4,5"}, 6),  # nothing is left to give up
+    ],
+)
+def test_what_counts_as_a_failure_in_a_row(place: Place, budget: str, endings: dict[str, str], starts: int) -> None:
+    """Runs that are finished begin a new row; 0 is no limit."""
+    write_sweep(place.folder, seeds=6)
+    code, output = place.run("seeds.yaml", "--max-failures", budget, **endings)
+    assert code == 1
+    assert output.count(" ...\n") == starts
+    assert ("gave up" in output) == (starts < 6)
+
+
+def test_runs_side_by_side_end_when_the_agent_gives_up(place: Place) -> None:
+    """One that goes on is finished, and changes nothing about giving up."""
+    write_sweep(place.folder, seeds=6)
+    code, output = place.run("seeds.yaml", "--agents", "2", "--max-failures", "2", slow="0", fail="1,2")
+    assert code == 1
+    assert place.states() == ["failed", "failed", "finished"]
+    assert "gave up after 2 failures in a row: 1 finished, 2 failed, 3 left" in output
+
+
+def test_a_run_that_the_user_ends_is_no_failure_in_a_row(place: Place) -> None:
+    """Ended with `kill`, it is left for the next time; the others go on."""
+    write_sweep(place.folder, seeds=2)
+    agent = place.start("seeds.yaml", "--max-failures", "1", seconds=0.5)
+    wait_until(lambda: len(_epochs(place)) == 1)
+    os.kill(int((place.runs()[0] / "starts.txt").read_text()), signal.SIGTERM)
+    code, output = agent.wait()
+    assert code == 1
+    assert "killed: stopped after epoch 2" in output
+    assert "gave up" not in output
+    assert place.states() == ["finished", "killed"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_the_first_signal_lets_runs_end_and_leaves_no_process(place: Place, number: int, code: int) -> None:
     """The runs are told to stop, release their claims, and can be resumed at once."""
-    agent = place.start("seeds.yaml", "--agents", "2", seconds=0.5)
-    wait_until(lambda: len(_epochs(place)) > 0)
+    write_sweep(place.folder, epochs=4)
+    agent = place.start("seeds.yaml", "--agents", "2", seconds=0.3)
+    wait_until(lambda: [len(record.read_history(run)[0]) > 0 for run in place.runs()] == [True, True])
     os.killpg(agent.pid, number)  # to the whole group, as a terminal or a batch system does
     ended, output = agent.wait()
     assert ended == code, output
     assert "go on with: python agent.py runs/seeds" in output
     place.assert_empty()
-    assert "failed" not in place.states()
+    assert set(place.states()) == {"killed"}
+    assert all(record.status(run)[1].startswith("stopped after epoch") for run in place.runs())
     if number == signal.SIGTERM:
         assert place.run("seeds.yaml")[0] == 0
         assert place.states() == ["finished"] * 4
@@ -155,7 +225,10 @@ def test_runs_on_other_data_are_kept_apart(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_hyperband_stops_runs_that_lag_behind_but_never_before_the_last_unfreeze(place: Place) -> None:
+@pytest.mark.parametrize(("unfreeze", "first", "last"), [([[0, 0.5]], 2, 7), ([[0, 0.5], [8, 1]], 9, 15)])
+def test_hyperband_stops_runs_that_lag_behind_but_never_before_the_last_unfreeze(
+    place: Place, unfreeze: list[list[float]], first: int, last: int
+) -> None:
     """A bad rate is stopped early; the same rate in a schedule that unfreezes later goes on until it has."""
     spec = {
         "method": "grid",
@@ -163,25 +236,23 @@ def test_hyperband_stops_runs_that_lag_behind_but_never_before_the_last_unfreeze
         "early_terminate": {"type": "hyperband", "min_iter": 2, "eta": 2},
         "parameters": {
             # In this order: the good rates first, as the engine goes through the alphabet.
-            "backbone_lr": {"values": [1.0e-3, 2.0e-3]},
             "data": {"value": "demo"},
-            "epochs": {"value": 12},
+            "epochs": {"value": 16},
             "lr": {"values": [3.0e-3, 1.0e-2]},
+            "seed": {"values": [0, 1]},
             "strategy": {"value": "gradual"},
-            "unfreeze": {"values": [[[0, 0.5]], [[0, 0.5], [8, 1]]]},
+            "unfreeze": {"value": unfreeze},
         },
     }
     (place.folder / "seeds.yaml").write_text(yaml.safe_dump(spec))
     code, output = place.run("seeds.yaml", seconds=0.25)
     assert code == 0, output
-    epochs = {
-        (config["lr"], len(config["unfreeze"])): record.read_json(run / record.SUMMARY)["epochs"]  # type: ignore[index]
-        for run in place.runs()
-        for config in [record.read_config(run)]
-    }
-    assert epochs[(0.003, 1)] == epochs[(0.003, 2)] == 12
-    assert epochs[(0.01, 1)] < 8
-    assert 8 < epochs[(0.01, 2)] < 12
+    epochs: dict[float, list[int]] = {}
+    for run in place.runs():
+        summary = record.read_json(run / record.SUMMARY) or {}
+        epochs.setdefault(record.read_config(run)["lr"], []).append(summary["epochs"])
+    assert epochs[0.003] == [16, 16]
+    assert all(first <= trained <= last for trained in epochs[0.01]), epochs
 
 
 def test_bayesian_search_goes_on_where_it_was(place: Place) -> None:

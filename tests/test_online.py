@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from finetune import record
-from tests.online import AGENT, PROGRAM, Machine, environment_without_login, sent, starts, wait_until
+from tests.online import AGENT, PROGRAM, Machine, environment_without_login, machines_ended, sent, starts, wait_until
+from tests.pictures import write_folder
 from tests.wandb_server import Server, serve
 
 AT_ONCE = 4
@@ -21,6 +22,7 @@ README_REQUESTS = 25  # fewer than this, says README.md
 
 Scenario = Callable[[Server, Path], Any]
 SCENARIOS: dict[str, Scenario] = {}
+LONG = ("real", "outages", "signals", "two_agents", "failures")  # are started first
 
 
 def scenario(function: Scenario) -> Scenario:
@@ -34,10 +36,10 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     """Start the scenarios that the selected tests ask for; each gets a server and a folder."""
     marks = [item.get_closest_marker("scenario") for item in request.session.items]
     wanted = {mark.args[0] for mark in marks if mark is not None}
-    names = [name for name in SCENARIOS if name in wanted]
+    names = [name for name in dict.fromkeys([*LONG, *SCENARIOS]) if name in wanted]
 
     def play(name: str, folder: Path) -> Any:
-        with serve() as server:
+        with serve() as server, machines_ended(server):
             outcome = SCENARIOS[name](server, folder)
             assert server.errors == []  # nothing was asked that it does not know
             return outcome
@@ -146,6 +148,37 @@ def test_a_bare_wandb_agent_on_another_machine_works_too(outcome: Any) -> None:
 
 
 @scenario
+def real(server: Server, folder: Path) -> Any:
+    """Real training of a tiny network, analysed where it was made and from a folder that has nothing of it."""
+    machine, elsewhere = Machine(server, folder), Machine(server, folder / "elsewhere")
+    write_folder(folder / "pictures", {"train": 10, "test": 4})
+    parameters = {"data": str(folder / "pictures"), "backbone": "squeezenet1_1", "weights": "none", "image_px": 32}
+    sweep = machine.sweep({**parameters, "epochs": 2, "batch_size": 8, "strategy": ["scratch", "head"]}, program=AGENT)
+    done = machine.agent("--agents", "2")
+    at_home = machine.run("python", "-m", "analysis")
+    (folder / "pictures").rename(folder / "hidden")
+    abroad = elsewhere.run("python", "-m", "analysis", f"tester/finetune-sweeps/{sweep}")
+    before = server.counts.copy()
+    again = elsewhere.run("python", "-m", "analysis")
+    return server, sweep, done, at_home, abroad, again, server.counts - before, folder / "reports" / sweep
+
+
+@pytest.mark.scenario("real")
+def test_a_real_sweep_is_compared_alike_here_and_from_the_server(outcome: Any) -> None:
+    """The same tables and the same prediction grid on a machine without the data, which asks for each run once."""
+    server, sweep, done, at_home, abroad, again, asked, reports = outcome
+    for code, output in (done, at_home, abroad, again):
+        assert code == 0, output
+    other = reports.parents[1] / "elsewhere/reports" / sweep
+    for name in ("comparison.csv", "recipes.csv", "prediction_grid.png"):
+        assert (reports / name).read_bytes() == (other / name).read_bytes(), name
+    assert "no longer there" not in abroad[1]
+    assert not {"RunFiles", "HistoryPage", "RunHistoryKeys", "RunParquetHistory", "download"} & asked.keys()
+    for run in server.runs(sweep=sweep):
+        assert run.files["run/thumbnails.zip"][:2] == b"PK"
+
+
+@scenario
 def failures(server: Server, folder: Path) -> Any:
     """A run with a bad config, one that fails, one that is killed; then they are tried again."""
     machine = Machine(server, folder)
@@ -211,7 +244,7 @@ def test_failures_in_a_row_end_an_agent(outcome: Any) -> None:
 def signals(server: Server, folder: Path) -> Any:
     """Ctrl-C at the agents, twice the same sweep; and agents that are killed."""
     machine = Machine(server, folder, {"FAKE_SECONDS": "0.5"})
-    sweep = machine.sweep({"seed": [0, 1], "strategy": "head", "epochs": 12})
+    sweep = machine.sweep({"seed": [0, 1], "strategy": "head", "epochs": 40})
 
     def has_rows() -> bool:
         return len(server.runs(sweep=sweep)) == 2 and all(len(run.history) >= 2 for run in server.runs(sweep=sweep))
@@ -230,7 +263,7 @@ def signals(server: Server, folder: Path) -> Any:
     killed.communicate()
     machine.wait_empty(30)
     died = [(run.id, run.state) for run in server.runs(sweep=sweep)]
-    last = machine.agent("--agents", "2", FAKE_SECONDS="0.1")
+    last = machine.agent("--agents", "2", FAKE_SECONDS="0.02")
     return server, machine, sweep, (first.returncode, output), stopped, epochs, died, last
 
 
@@ -240,15 +273,15 @@ def test_a_signal_saves_and_preempts_and_the_same_runs_go_on(outcome: Any) -> No
     server, machine, sweep, (code, output), stopped, epochs, _, (last, more) = outcome
     assert code == 130, output
     assert [state for _, state in stopped] == ["preempted", "preempted"]
-    assert all(2 <= count < 12 for count in epochs)
+    assert all(2 <= count < 40 for count in epochs)
     assert last == 0, more
     runs = server.runs(sweep=sweep)
     assert [run.id for run in runs] == [id for id, _ in stopped]
     assert [run.state for run in runs] == ["finished", "finished"]
     for run in runs:
-        assert [row["epoch"] for row in run.history if "epoch" in row] == list(range(1, 13))
+        assert [row["epoch"] for row in run.history if "epoch" in row] == list(range(1, 41))
     for run_dir in machine.runs(sweep):
-        assert [row["epoch"] for row in record.read_history(run_dir)[0]] == list(range(1, 13))
+        assert [row["epoch"] for row in record.read_history(run_dir)[0]] == list(range(1, 41))
 
 
 @pytest.mark.scenario("signals")

@@ -222,15 +222,6 @@ def test_settings_with_a_fault_are_refused(setting: str) -> None:
     assert "fault" in faults({"lr": {"value": 1}}, setting)
 
 
-def test_names_of_sweeps_on_a_server_are_told_from_files(folder: Path) -> None:
-    """A path that exists is a file, whatever it looks like."""
-    assert sweepfile.is_wandb_id("entity/project/ab12cd34")
-    assert sweepfile.is_wandb_id("ab12cd34")
-    assert not sweepfile.is_wandb_id("sweeps/demo.yaml")
-    (folder / "ab12cd34").mkdir()
-    assert not sweepfile.is_wandb_id("ab12cd34")
-
-
 def test_a_config_error_is_a_user_error() -> None:
     """So every fault of a sweep file ends with exit code 2."""
     assert issubclass(ConfigError, UserError)

@@ -1,8 +1,11 @@
 """One run end to end: what it leaves behind, and that a resumed one is the same run."""
 
 import argparse
+import contextlib
 import csv
+import errno
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,13 @@ import torch
 
 from finetune import record
 from finetune.__main__ import main
+from finetune.causes import cause_of
 from finetune.checkpoint import load_checkpoint
 from finetune.claim import TakenError, claimed
 from finetune.config import Config, parse_config, resolve
-from finetune.errors import UserError
+from finetune.errors import DivergedError, Interrupted, TrainingError, UserError
 from finetune.flags import add_fields, parse_flags
+from finetune.model import Classifier, build_classifier
 from finetune.run import run
 
 SMALL: dict[str, Any] = {
@@ -49,7 +54,7 @@ def test_a_finished_run_directory_holds_what_the_contract_says(pictures: Path, t
     run(small(pictures, strategy="gradual"), folder, log=quiet)
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        *("config.yaml", "history.jsonl", "summary.json", "predictions.csv", "splits.csv"),
+        *("config.yaml", "history.jsonl", "summary.json", "predictions.csv", "splits.csv", "thumbnails.zip"),
         *("best.pt", "last.pt", "state.json", "claim-1.json"),
     }
     history, torn = record.read_history(folder)
@@ -59,6 +64,7 @@ def test_a_finished_run_directory_holds_what_the_contract_says(pictures: Path, t
     assert [set(row) for row in history] == [set(record.HISTORY_KEYS)] * 4
     assert summary is not None
     assert set(summary) == set(record.SUMMARY_KEYS)
+    assert summary["micro_batch"] == 8
     assert [row["trainable_share"] for row in history] == pytest.approx([0, 1 / 3, 1, 1], abs=0.35)
     assert config["provenance"]["splits"] == {"train": 24, "val": 6, "test": 12}
     assert config["provenance"]["sweep"] == "sweep"
@@ -151,6 +157,97 @@ def test_a_failed_run_says_why(tmp_path: Path, pictures: Path) -> None:
     state, reason = record.status(tmp_path / "run")
     assert state == "failed"
     assert bad.name in reason
+    assert cause(tmp_path / "run") == "data"
+
+
+def cause(run_dir: Path) -> str:
+    return str((record.read_json(run_dir / record.STATE) or {})["cause"])
+
+
+def test_a_loss_that_is_lost_is_noted_as_such(tmp_path: Path, pictures: Path) -> None:
+    """So that it can be told from a fault."""
+    with pytest.raises(DivergedError):
+        run(small(pictures, strategy="scratch", lr=10.0, warmup_epochs=0), tmp_path / "run", log=quiet)
+    assert cause(tmp_path / "run") == "divergence"
+
+
+@contextlib.contextmanager
+def full_disk(path: Path) -> Iterator[Path]:
+    """Stand in for record.replacing: what is written goes to a device that is always full."""
+    del path
+    yield Path("/dev/full")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("state_too", [False, True])
+def test_a_full_disk_is_told_though_that_can_not_be_written_either(
+    state_too: bool, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is raised is the first error, with its reason, not torch's complaint about the file, nor a later one."""
+    folder = tmp_path / "run"
+
+    def fill(line: str) -> None:
+        monkeypatch.setattr("finetune.checkpoint.replacing", full_disk)
+        if state_too and not line.startswith("epoch"):
+            monkeypatch.setattr("finetune.record.write_state", later)
+            monkeypatch.setattr("finetune.claim.write_atomic", later)
+
+    def later(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "a later one")
+
+    with pytest.raises(OSError, match=r"No space left on device") as ended:
+        run(small(pictures, epochs=1), folder, log=fill)
+    assert cause_of(ended.value) == "disk"
+    if not state_too:
+        assert record.status(folder) == ("failed", "OSError: [Errno 28] No space left on device")
+        assert cause(folder) == "disk"
+
+
+def least_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Have memory run out wherever the backbone trains on more than so many pictures at a time."""
+
+    def build(*given: Any) -> Classifier:
+        model = build_classifier(*given)
+
+        def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+            if model.training and model.blocks[-1].training and len(inputs[0]) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        model.register_forward_pre_hook(hook)
+        return model
+
+    monkeypatch.setattr("finetune.run.build_classifier", build)
+
+
+def test_memory_that_runs_out_at_an_unfreeze_costs_time_and_no_run(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on with micro-batches, says it, and keeps them when it is resumed."""
+    config = small(pictures, strategy="gradual", backbone="shufflenet_v2_x0_5", unfreeze="[[0, 0], [2, 0.5], [3, 1]]")
+    least_memory(monkeypatch, most=5)
+    lines: list[str] = []
+    with pytest.raises(Interrupted):
+        run(config, tmp_path / "run", log=lines.append, interrupted=lambda: any("out of memory" in x for x in lines))
+    said = [line for line in lines if "out of memory" in line]
+    assert len(said) == 1
+    assert said[0].startswith("out of memory at epoch 3, step 1, where 5")
+    assert "goes on with 2 micro-batches of 4, the same batch of 8; batch-norm" in said[0]
+    lines.clear()
+    run(config, tmp_path / "run", log=lines.append)
+    assert not [line for line in lines if "out of memory" in line]
+    summary = record.read_json(tmp_path / "run" / record.SUMMARY)
+    assert summary is not None
+    assert (summary["micro_batch"], summary["epochs"]) == (4, 4)
+
+
+def test_memory_that_is_too_small_for_anything_fails_the_run_with_advice(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Down to two pictures, which batch-norm needs."""
+    least_memory(monkeypatch, most=1)
+    with pytest.raises(TrainingError, match=r"even with 2 pictures at a time\. Lower image_px"):
+        run(small(pictures, strategy="full", backbone="shufflenet_v2_x0_5"), tmp_path / "run", log=quiet)
+    assert cause(tmp_path / "run") == "memory"
 
 
 def flags(pictures: Path, **values: Any) -> list[str]:

@@ -1,12 +1,16 @@
-"""The loop's decisions: which epoch is best, when to stop, and what to say when the loss is lost."""
+"""The loop's decisions: when to stop, and what to say when the loss is lost."""
+
+import time
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from finetune.errors import TrainingError
+from finetune.errors import DivergedError, Interrupted
 from finetune.model import build_classifier, build_network
 from finetune.strategies import param_groups
-from finetune.train import Loop, best_row, fit, should_stop
+from finetune.train import Calls, Loop, Standing, fit, should_stop
 
 CPU = torch.device("cpu")
 
@@ -16,14 +20,6 @@ def rows(*accuracies: float) -> list[dict[str, float]]:
         {"epoch": epoch, "val/accuracy": accuracy, "val/loss": 1.0}
         for epoch, accuracy in enumerate(accuracies, start=1)
     ]
-
-
-def test_best_is_the_highest_val_accuracy_then_the_lower_loss_then_the_earlier_epoch() -> None:
-    """Ties are broken the same way every time."""
-    assert best_row(rows(0.5, 0.7, 0.7, 0.6))["epoch"] == 2
-    history = rows(0.7, 0.7)
-    history[1]["val/loss"] = 0.9
-    assert best_row(history)["epoch"] == 2
 
 
 def test_patience_counts_from_the_last_unfreeze() -> None:
@@ -36,23 +32,132 @@ def test_patience_counts_from_the_last_unfreeze() -> None:
     assert not should_stop(stuck, [(0, 1.0)], patience=None)
 
 
-class _OneBatch:
-    """A loader and sampler of the same two pictures in every epoch."""
+class _Batches(list):  # type: ignore[type-arg]
+    """A loader and sampler of the same batches in every epoch."""
 
-    epoch = 0
-
-    def __len__(self) -> int:
-        return 1
+    epoch = first = 0
 
     def __iter__(self):  # type: ignore[no-untyped-def]
-        yield torch.full((2, 3, 32, 32), float("nan")), torch.tensor([0, 1])
+        return iter(list(super().__iter__())[self.first :])
+
+
+def loop(epochs: int = 3) -> Loop:
+    return Loop([(0, 1.0)], epochs, lambda block, step: 1.0, 0.0, None, CPU, None, 0)  # noqa: ARG005
+
+
+def calls(**given: Any) -> Calls:
+    silent: dict[str, Any] = {
+        "on_epoch": lambda: False,
+        "on_progress": lambda phase, epoch: None,  # noqa: ARG005
+        "interrupted": lambda: False,
+        "log": lambda line: None,  # noqa: ARG005
+    }
+    return Calls(**{**silent, **given})
+
+
+def some_batches(size: int) -> _Batches:
+    torch.manual_seed(1)
+    return _Batches([(torch.randn(size, 3, 32, 32), torch.arange(size) % 2) for _ in range(3)])
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_setting() -> None:
     """Epoch, step, rates and what to lower."""
     model = build_classifier(build_network("squeezenet1_1", 32), 2, 0.0)
     optimizer = torch.optim.AdamW(param_groups(model, 0.1, 0.1, 1.0, 0.0))
-    loop = Loop([(0, 1.0)], 3, lambda block, step: 1.0, 0.0, None, CPU, None, 0)  # noqa: ARG005
-    data = _OneBatch()
-    with pytest.raises(TrainingError, match=r"step 1 of epoch 1 .*Lower lr or backbone_lr"):
-        fit(loop, model, optimizer, (data, data), data, [], lambda history: False, lambda phase, epoch: None)  # noqa: ARG005
+    data: Any = _Batches([(torch.full((2, 3, 32, 32), float("nan")), torch.tensor([0, 1]))])
+    with pytest.raises(DivergedError, match=r"step 1 of epoch 1 .*Lower lr or backbone_lr"):
+        fit(loop(), model, optimizer, (data, data), data, Standing(), calls())
+
+
+def trained(most: int | None, backbone: str, size: int, **given: Any) -> tuple[dict[str, Tensor], Standing, list[int]]:
+    """Return weights, standing and the sizes of all training passes after an epoch where `most` pictures fit."""
+    torch.manual_seed(0)
+    model = build_classifier(build_network(backbone, 32), 2, 0.0)
+    passes: list[int] = []
+
+    def hook(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        if model.training:
+            passes.append(len(inputs[0]))
+            if most is not None and len(inputs[0]) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.register_forward_pre_hook(hook)
+    # Plain descent, so that weights differ by as much as gradients do.
+    optimizer = torch.optim.SGD(param_groups(model, 0.1, 0.1, 1.0, 0.0))
+    data: Any = some_batches(size)
+    standing = Standing()
+    fit(loop(1), model, optimizer, (data, data), data, standing, calls(**given))
+    return dict(model.state_dict()), standing, passes
+
+
+def test_gradients_of_micro_batches_add_up_to_those_of_the_batch() -> None:
+    """Weights after three steps, loss and accuracy are the same, though no two pieces are of one size."""
+    whole, standing, passes = trained(None, "squeezenet1_1", 7)
+    assert (passes, standing.micro_batch) == ([7, 7, 7], None)
+    lines: list[str] = []
+    pieces, again, passes = trained(2, "squeezenet1_1", 7, log=lines.append)
+    assert passes == [7, 4, *[2, 2, 2, 1] * 3]
+    assert again.micro_batch == 2
+    for name, value in whole.items():
+        torch.testing.assert_close(pieces[name], value, rtol=1e-4, atol=1e-6)
+    for key in ("train/loss", "train/accuracy", "val/loss"):
+        assert again.history[0][key] == pytest.approx(standing.history[0][key], rel=1e-4)
+    assert lines == [
+        "out of memory at epoch 1, step 1, where 100% of the backbone trains: "
+        "goes on with 2 micro-batches of 4, the same batch of 7",
+        "out of memory at epoch 1, step 1, where 100% of the backbone trains: "
+        "goes on with 4 micro-batches of 2, the same batch of 7",
+    ]
+
+
+def test_batch_norm_is_never_given_one_picture_and_the_log_says_what_it_sees() -> None:
+    """Of five pictures, two and three."""
+    lines: list[str] = []
+    _, standing, passes = trained(3, "shufflenet_v2_x0_5", 5, log=lines.append)
+    assert passes == [5, *[3, 2] * 3]
+    assert standing.micro_batch == 3
+    assert lines[0].endswith("; batch-norm that trains sees one micro-batch at a time")
+
+
+def test_a_step_that_is_repeated_draws_what_it_would_have_drawn() -> None:
+    """Dropout in the second try is that of the first: the weights are those of a run that starts with micro-batches."""
+
+    def run(most: int | None, micro_batch: int | None) -> Tensor:
+        torch.manual_seed(0)
+        model = build_classifier(build_network("squeezenet1_1", 32), 2, 0.5)
+
+        def hook(_: nn.Module, __: tuple[Tensor], logits: Tensor) -> None:  # after dropout has drawn
+            if model.training and most is not None and len(logits) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        model.register_forward_hook(hook)
+        optimizer = torch.optim.SGD(param_groups(model, 0.1, 0.1, 1.0, 0.0))
+        data: Any = some_batches(8)
+        fit(loop(1), model, optimizer, (data, data), data, Standing(micro_batch=micro_batch), calls())
+        return torch.cat([value.flatten() for value in model.state_dict().values()])
+
+    assert torch.equal(run(4, None), run(None, 4))
+
+
+def test_seconds_of_an_interrupted_epoch_are_the_sum_of_its_parts() -> None:
+    """Interrupted after each of three slow steps, and after val, an epoch is as long as all of them."""
+    model = build_classifier(build_network("squeezenet1_1", 32), 2, 0.0)
+    optimizer = torch.optim.AdamW(param_groups(model, 0.1, 0.1, 1.0, 0.0))
+    data: Any = some_batches(2)
+    val: Any = some_batches(2)
+    standing = Standing()
+    slow = 0.15
+
+    def on_progress(phase: str, epoch: float) -> None:
+        del phase, epoch
+        time.sleep(slow)
+
+    stopping = calls(on_progress=on_progress, interrupted=lambda: True)
+    for steps in (1, 2, 3, 3):
+        with pytest.raises(Interrupted):
+            fit(loop(1), model, optimizer, (data, data), val, standing, stopping)
+        assert standing.epoch.steps == steps
+    fit(loop(1), model, optimizer, (data, data), val, standing, calls())
+    assert standing.history[0]["seconds/train"] > 3 * slow
+    assert standing.history[0]["epoch_seconds"] - standing.history[0]["seconds/train"] > slow
+    assert standing.epoch.steps == 0

@@ -1,24 +1,31 @@
 """The parts of a run's process that can be looked at without starting one; test_offline.py starts them."""
 
+import errno
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
 
 from finetune import record
-from finetune.agents import early_stop, workers
+from finetune.agents import early_stop, machine, workers
 from finetune.agents.plan import Plan, PlannedRun
 from finetune.agents.sweepfile import Sweep
 from finetune.config import parse_config, resolve
+from tests.agents import wait_until
 
 
 def test_slots_take_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that the environment allows; with one or none there is nothing to choose."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,3")
-    assert [workers._gpu_of(slot) for slot in range(4)] == ["0", "2", "3", "0"]
+    assert [machine.gpu_of(slot) for slot in range(4)] == ["0", "2", "3", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert workers._gpu_of(1) is None
+    assert machine.gpu_of(1) is None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert workers._gpu_of(0) is None
+    assert machine.gpu_of(0) is None
 
 
 def test_the_last_line_of_a_log_is_the_reason(tmp_path: Path) -> None:
@@ -29,12 +36,90 @@ def test_the_last_line_of_a_log_is_the_reason(tmp_path: Path) -> None:
     assert workers._last_line(log) == "ValueError: x"
 
 
+OUT_OF_MEMORY = "killed", "killed by signal 9 (SIGKILL); out of memory is the usual cause", "memory"
+
+
+@pytest.mark.parametrize(
+    ("code", "noted", "log", "outcome"),
+    [
+        (0, None, "", ("finished", "", "")),
+        (75, None, "taken", ("taken", "another agent runs it", "")),
+        (-9, ("running", "", ""), "", OUT_OF_MEMORY),
+        (-7, ("running", "", ""), "", ("killed", "killed by signal 7 (SIGBUS)", "memory")),
+        (-11, ("running", "", ""), "", ("killed", "killed by signal 11 (SIGSEGV)", "code")),
+        (-9, ("killed", "an earlier time", ""), "", OUT_OF_MEMORY),
+        (143, ("killed", "after step 3", ""), "", ("killed", "after step 3", "")),
+        (130, ("killed", "after step 3", ""), "", ("killed", "after step 3", "")),
+        (143, ("running", "", ""), "", ("killed", "killed by signal 15 (SIGTERM)", "")),
+        (1, ("failed", "OSError: full", "disk"), "Traceback", ("failed", "OSError: full", "disk")),
+        (1, ("failed", "by an older version", ""), "Traceback", ("failed", "by an older version", "code")),
+        (1, ("running", "", ""), "OSError: [Errno 28] x", ("failed", "exit code 1: OSError: [Errno 28] x", "disk")),
+        (2, None, "DataError: x", ("failed", "exit code 2: DataError: x", "data")),
+        (2, ("failed", "last time", "code"), "ConfigError: 1 fault\n  lr", ("failed", "exit code 2: lr", "input")),
+        (3, ("running", "", ""), "", ("failed", "exit code 3: no word in its log", "code")),
+    ],
+)  # fmt: skip
+def test_how_a_process_ended_says_why_the_run_did(
+    code: int,
+    noted: tuple[str, str, str] | None,
+    log: str,
+    outcome: tuple[str, str, str],
+    tmp_path: Path,
+) -> None:
+    """From exit code, what the run noted and its log; it is noted for the next agent."""
+    if code == 0:
+        record.write_json(tmp_path / record.SUMMARY, {"state": "finished"})
+    if noted is not None:
+        record.write_state(tmp_path, *noted)
+    if log:
+        (tmp_path / record.LOG).write_text(log)
+    ended = workers.outcome(ended_worker(tmp_path, code))
+    assert ended == outcome
+    told = record.read_json(tmp_path / record.STATE) or {}
+    if ended.state in ("failed", "killed"):
+        assert (told["state"], told["reason"]) == (ended.state, ended.reason)
+
+
+def ended_worker(run_dir: Path, code: int) -> workers.Worker:
+    """Return a worker whose process has ended."""
+    process: Any = SimpleNamespace(exitcode=code, pid=2**30, join=lambda: None)
+    pipe: Any = SimpleNamespace(close=lambda: None)
+    return workers.Worker(run_dir, process, pipe, 0.0)
+
+
+def test_a_full_disk_does_not_keep_the_agent_from_knowing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can't be noted is still told."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(record, "write_state", full)
+    (tmp_path / record.LOG).write_text("OSError: [Errno 28] No space left on device")
+    assert workers.outcome(ended_worker(tmp_path, 1)).cause == "disk"
+
+
+def test_a_tree_of_processes_is_ended_at_once() -> None:
+    """In whatever sessions they are."""
+    sleep = "import time; print('up', flush=True); time.sleep(99)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleep!r}], start_new_session=True)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    child = psutil.Process(process.pid).children()[0]
+    workers.kill_tree(process.pid)
+    assert process.wait(10) == -9
+    process.stdout.close()
+    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    workers.kill_tree(process.pid)  # nothing is left, and that is no error
+
+
 @pytest.mark.parametrize(
     ("schedule", "epochs", "stops"),
     [
         ([[0, 0.5]], 4, True),
         ([[0, 0.5], [4, 1]], 4, False),
-        ([[0, 0.5], [4, 1]], 5, True),
+        ([[0, 0.5], [4, 1]], 5, False),  # bands count from the last unfreeze on, and the first is at 2
+        ([[0, 0.5], [4, 1]], 6, True),
         ([[0, 0.5]], 10, False),  # over anyway
     ],
 )

@@ -10,7 +10,8 @@ class Code(NamedTuple):
     """What the agent calls; tests put small stand-ins in its place.
 
     Attributes:
-        run: "module:function" that runs (config, run_dir, on_progress=...) in a process of its own.
+        run: "module:function" that runs (config, run_dir, on_progress=..., log=..., interrupted=...) in a process of
+            its own.
         preload: modules that the fork server imports once for all runs.
         identify: config -> (data fingerprint, weights hash).
         prepare: has data and weights of these configs on this machine before runs start side by side.

@@ -86,7 +86,7 @@ def show_end(todo: Plan, broken: Mapping[str, str], stopped: bool = False, gave_
         parts.append(f"{states['running']} of them run by another agent")
     verb = "stopped" if stopped else f"gave up after {len(gave_up)} failures in a row" if gave_up else "done"
     console.print(f"{verb}: {', '.join(parts)}")
-    _show_causes([(run.id, broken.get(run.id) or _cause(run)) for run in failed])
+    show_causes([(run.id, broken.get(run.id) or _cause(run)) for run in failed])
     if gave_up:
         console.print(f"the first in a row: {_failure(gave_up[0].run, gave_up[0].reason)}")
         console.print("the runs that are left were not started: mend the cause first")
@@ -100,7 +100,7 @@ def show_end(todo: Plan, broken: Mapping[str, str], stopped: bool = False, gave_
     return bool(failed)
 
 
-def _show_causes(failed: Sequence[tuple[str, str]]) -> None:
+def show_causes(failed: Sequence[tuple[str, str]]) -> None:
     """Print the ids of failed runs by cause, the most frequent first, and what to do about it."""
     for cause, number in Counter(cause for _, cause in failed if cause in CAUSES).most_common():
         names = [name for name, its_cause in failed if its_cause == cause]

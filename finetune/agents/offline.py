@@ -4,10 +4,6 @@ Which runs are left is read from the run directories before each start, and the 
 directory; so any number of agents, on any number of machines that share the folder, work side by side.
 """
 
-import contextlib
-import signal
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 
@@ -15,35 +11,11 @@ from finetune import record
 from finetune.agents import display, early_stop, plan, progress, search, workers
 from finetune.agents.code import Code
 from finetune.agents.plan import Plan, PlannedRun
+from finetune.agents.stopping import Stop, signals_noted
 from finetune.agents.workers import Worker
 from finetune.errors import EXIT_FAILED
-from finetune.signals import SAME_REQUEST_SECONDS
 
 POLL_SECONDS = 0.2
-
-
-class Interrupted(BaseException):
-    """SIGINT or SIGTERM came before any run was started.
-
-    Attributes:
-        signal: its number.
-    """
-
-    def __init__(self, signal: int) -> None:
-        self.signal = signal
-
-
-def interrupt(number: int, frame: object) -> None:  # noqa: ARG001  (the signature of a signal handler)
-    """Raise Interrupted: the handler of both signals until runs are started."""
-    raise Interrupted(number)
-
-
-@dataclass
-class Stop:
-    """The signals the agent has received: the first lets runs save and end, the second ends them at once."""
-
-    count: int = 0
-    signal: int = 0
 
 
 @dataclass
@@ -118,7 +90,7 @@ def run_sweep(
         code.prepare(todo.to_prepare)
         plan.store(todo)
         context = workers.start_server(code.preload)
-        with _signals_noted() as stop, progress.shown(todo, agents, wanted) as shown:
+        with signals_noted() as stop, progress.shown(todo, agents, wanted) as shown:
             _loop(session, stop, shown, context)
         if stop.count:
             display.show_end(todo, session.broken, stopped=True)
@@ -126,26 +98,6 @@ def run_sweep(
     gave_up = session.in_a_row if session.gave_up and session.is_more() else []
     failed = display.show_end(todo, session.broken, gave_up=gave_up)
     return EXIT_FAILED if failed else 0
-
-
-@contextlib.contextmanager
-def _signals_noted() -> Iterator[Stop]:
-    """Count SIGINT and SIGTERM instead of ending."""
-    stop, last = Stop(), -SAME_REQUEST_SECONDS
-
-    def note(number: int, frame: object) -> None:  # noqa: ARG001  (the signature of a signal handler)
-        nonlocal last
-        before, last = last, time.monotonic()
-        if last - before > SAME_REQUEST_SECONDS:
-            stop.count += 1
-            stop.signal = stop.signal or number
-
-    before = {number: signal.signal(number, note) for number in workers.SIGNALS}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _loop(session: Session, stop: Stop, shown: progress.Progress, context: ForkServerContext) -> None:

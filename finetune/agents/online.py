@@ -18,11 +18,9 @@ import yaml
 from finetune import record
 from finetune.agents import machine, search, server, workers
 from finetune.agents.code import Code
-from finetune.agents.display import _show_causes as show_causes
-from finetune.agents.display import console
-from finetune.agents.offline import Stop
-from finetune.agents.offline import _signals_noted as signals_noted
+from finetune.agents.display import console, show_causes
 from finetune.agents.server import Failed, Remote, ServerError
+from finetune.agents.stopping import Stop, signals_noted
 from finetune.agents.sweepfile import RUNS
 from finetune.agents.watch import Watch
 from finetune.config import Config, parse_config, resolve, with_absolute_paths

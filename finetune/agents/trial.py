@@ -41,9 +41,10 @@ def run_trial(arguments: list[str], code: Code) -> int:
     Args:
         arguments: the command line, `--key=value`.
     """
-    threading.Thread(target=_end_with_agent, args=(os.getppid(),), name="agent watch", daemon=True).start()
+    agent = os.getppid()
     mirror = Mirror(tracking.target_from_environment())
     with noted() as signals:
+        threading.Thread(target=_end_with_agent, args=(agent, signals), name="agent watch", daemon=True).start()
         ending = _ending(arguments, code, mirror, signals)
         if ending[2]:
             print(ending[2], file=sys.stderr)
@@ -172,8 +173,9 @@ def _say_missed(mirror: Mirror) -> None:
           f"make publish SWEEP={folder}", file=sys.stderr)  # fmt: skip
 
 
-def _end_with_agent(agent: int) -> None:
-    """Ask this process to save and end once the agent that started it is gone."""
+def _end_with_agent(agent: int, signals: Noted) -> None:
+    """Ask this process to save and end once the agent that started it is gone, unless it has been asked already."""
     while os.getppid() == agent:
         time.sleep(1)
-    os.kill(os.getpid(), signal.SIGTERM)
+    if not signals.number:  # a second signal would end it before it has saved
+        os.kill(os.getpid(), signal.SIGTERM)

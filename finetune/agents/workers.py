@@ -10,9 +10,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import select
-import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -26,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune import causes, claim, record, signals
+from finetune.agents import machine
 from finetune.claim import TakenError
 from finetune.config import Config
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, Interrupted, UserError
@@ -104,39 +103,13 @@ def start(context: ForkServerContext, run: str, config: Config, run_dir: Path, s
         slot: which of the agent's `slots` it takes; decides its GPU, and its share of the cores.
     """
     receiver, sender = context.Pipe(duplex=False)
-    threads = max(1, _cores() // slots)
+    threads = max(1, machine.cores() // slots)
     process = context.Process(
-        target=_main, args=(run, config, run_dir.resolve(), sender, threads, _gpu_of(slot)), name=run_dir.name
+        target=_main, args=(run, config, run_dir.resolve(), sender, threads, machine.gpu_of(slot)), name=run_dir.name
     )
     process.start()
     sender.close()
     return Worker(run_dir, process, receiver, time.monotonic())
-
-
-def _cores() -> int:
-    """Return the cores this process may use: a batch system gives it less than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _gpu_of(slot: int) -> str | None:
-    """Return the GPU for a slot, as CUDA_VISIBLE_DEVICES names it, or None where there is no choice."""
-    gpus = _gpus()
-    return gpus[slot % len(gpus)] if len(gpus) > 1 else None
-
-
-def slots() -> int:
-    """Return how many runs go side by side unless asked otherwise: one for each GPU, else one."""
-    return max(1, len(_gpus()))
-
-
-def _gpus() -> list[str]:
-    """Return the GPUs this process may use, without initialising CUDA."""
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
-    if shutil.which("nvidia-smi") is None:
-        return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    return [str(index) for index, _ in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))]
 
 
 def read_progress(worker: Worker) -> None:

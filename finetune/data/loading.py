@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from finetune.data.splits import Picture
 from finetune.errors import DataError
+from finetune.signals import finish_first
 
 Loader = DataLoader[Any]  # of images (B, 3, H, W) float32 and labels (B,) int64
 Key = tuple[int, int]  # (epoch, index of the picture in its split)
@@ -59,7 +60,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
 
 class Batches(Sampler[list[Key]]):
-    """Batches of keys for one epoch after another; set `epoch` before iterating.
+    """Batches of keys for one epoch after another; set `epoch`, and the `first` batch to make, before iterating.
 
     Args:
         count: pictures in the split.
@@ -68,7 +69,8 @@ class Batches(Sampler[list[Key]]):
     """
 
     def __init__(self, count: int, batch_size: int, seed: int | None) -> None:
-        self.count, self.batch_size, self.seed, self.epoch = count, batch_size, seed, 0
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.epoch = self.first = 0
 
     def _starts(self) -> list[int]:
         starts = list(range(0, self.count, self.batch_size))
@@ -76,6 +78,7 @@ class Batches(Sampler[list[Key]]):
         return starts[:-1] if lone_last else starts
 
     def __len__(self) -> int:
+        """Return how many batches a whole epoch has, wherever it is to begin."""
         return len(self._starts())
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -84,12 +87,17 @@ class Batches(Sampler[list[Key]]):
             generator = torch.Generator().manual_seed(stream_seed(self.seed, "order", self.epoch))
             order = torch.randperm(self.count, generator=generator).tolist()
         starts = self._starts()
-        for start, end in zip(starts, [*starts[1:], self.count], strict=True):
+        for start, end in list(zip(starts, [*starts[1:], self.count], strict=True))[self.first :]:
             yield [(self.epoch, index) for index in order[start:end]]
 
 
 def make_loader(dataset: Pictures, batches: Batches, workers: int, pin: bool) -> Loader:
     """Return a loader of images (B, 3, H, W) float32 and labels (B,) int64; `workers` changes no value."""
     return DataLoader(
-        dataset, batch_sampler=batches, num_workers=workers, pin_memory=pin, persistent_workers=workers > 0
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=pin,
+        persistent_workers=workers > 0,
+        worker_init_fn=finish_first,
     )

@@ -8,9 +8,8 @@ from tests.wandb_server.store import Agent, Run, Store, Sweep, new_id
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # `sweeps` 0.3.0 uses names that pydantic has renamed
-    from sweeps.grid_search import grid_search_next_runs
-
     import sweeps as engine
+    from sweeps.grid_search import grid_search_next_runs
 
 TOO_MANY = 100_000
 

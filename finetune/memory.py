@@ -1,0 +1,79 @@
+"""When memory runs out: the same pictures in smaller pieces."""
+
+import gc
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from finetune.causes import speaks_of_memory
+from finetune.errors import TrainingError
+
+Result = TypeVar("Result")
+
+
+def piece_sizes(count: int, limit: int | None, least: int = 1) -> list[int]:
+    """Return the sizes of the pieces that `count` pictures are cut into: nearly equal, the largest first.
+
+    Args:
+        limit: pictures in a piece at most, or None for one piece.
+        least: pictures in a piece at least. It comes before `limit`; only a batch that is smaller itself is smaller.
+    """
+    pieces = 1 if limit is None else max(1, min(-(-count // limit), count // least))
+    return [count // pieces + (index < count % pieces) for index in range(pieces)]
+
+
+def least_piece(model: nn.Module) -> int:
+    """Return how few pictures can train at once: batch-norm needs two."""
+    norms = (module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+    return 2 if any(norm.training for norm in norms) else 1
+
+
+def in_pieces(
+    work: Callable[[list[int]], Result],
+    count: int,
+    limit: int | None,
+    least: int,
+    device: torch.device,
+    where: str,
+    on_smaller: Callable[[str, list[int]], None],
+) -> tuple[Result, int | None]:
+    """Do `work` on `count` pictures in one piece, or in as small ones as memory asks for.
+
+    Args:
+        work: called with the sizes of the pieces, again with smaller ones each time memory runs out in it.
+        limit: pictures in a piece at most, as an earlier call returned it; None at first.
+        least: see `piece_sizes`.
+        where: for messages, such as "at epoch 4, step 1".
+        on_smaller: called before a repetition, with "out of memory <where>" and the new sizes.
+
+    Returns:
+        What `work` returned, and the limit that the next call should start with.
+
+    Raises:
+        TrainingError: the smallest pieces do not fit either.
+    """
+    while True:
+        sizes = piece_sizes(count, limit, least)
+        try:
+            return work(sizes), limit
+        except (RuntimeError, MemoryError) as error:
+            if not speaks_of_memory(error):
+                raise
+            limit = (sizes[0] + 1) // 2
+            smaller = piece_sizes(count, limit, least)
+            if smaller[0] == sizes[0]:
+                raise TrainingError(
+                    f"out of memory {where}, even with {_pictures(sizes[0])} at a time. Lower image_px, choose a "
+                    "smaller backbone, let less of it train, or free memory that other processes hold"
+                ) from error
+        # Outside of the except clause: up to its end the error keeps what the failed attempt had allocated.
+        on_smaller(f"out of memory {where}", smaller)
+        gc.collect()
+        if device.type != "cpu":
+            torch.get_device_module(device).empty_cache()
+
+
+def _pictures(count: int) -> str:
+    return "1 picture" if count == 1 else f"{count} pictures"

@@ -1,0 +1,158 @@
+"""A run that is interrupted at any step goes on as the same run, bitwise; and signals interrupt it."""
+
+import itertools
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from finetune import __main__ as command
+from finetune import record
+from finetune.checkpoint import load_checkpoint
+from finetune.errors import Interrupted
+from finetune.run import run
+from tests.test_run import flags, quiet, small
+
+
+def after(asks: int) -> Callable[[], bool]:
+    """Return `interrupted`, true from the given time on that it is asked."""
+    counter = itertools.count(1)
+    return lambda: next(counter) >= asks
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, history, predictions and summary are equal, bitwise, times left out."""
+    for name in (record.BEST, record.LAST):
+        weights, others = (load_checkpoint(folder / name)["model"] for folder in (one, other))
+        assert all(torch.equal(weights[key], others[key]) for key in weights)
+    timeless = [
+        [{k: v for k, v in row.items() if "second" not in k} for row in (*record.read_history(folder)[0], summary)]
+        for folder in (one, other)
+        for summary in [record.read_json(folder / record.SUMMARY) or {}]
+    ]
+    assert timeless[0] == timeless[1]
+    assert (one / record.PREDICTIONS).read_bytes() == (other / record.PREDICTIONS).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "backbone"),
+    [
+        ("scratch", "shufflenet_v2_x0_5"),
+        ("partial", "shufflenet_v2_x0_5"),
+        ("gradual", "shufflenet_v2_x0_5"),
+        ("full", "squeezenet1_1"),
+        ("gradual", "efficientnet_b0"),  # with stochastic depth
+    ],
+)
+def test_a_run_interrupted_again_and_again_is_the_same_run(
+    strategy: str, backbone: str, pictures: Path, tmp_path: Path
+) -> None:
+    """In the first step, in the middle and the last step of an epoch, in val and in the test."""
+    config = small(pictures, strategy=strategy, backbone=backbone, image_px=32, epochs=2)
+    run(config, tmp_path / "whole", log=quiet)
+    folder = tmp_path / "cut"
+    for asks, place in [
+        (1, "stopped after step 1 of 3 of epoch 1"),
+        (2, "stopped after step 3 of 3 of epoch 1"),
+        (1, "stopped in val of epoch 1"),
+        (3, "stopped after step 2 of 3 of epoch 2"),
+        (2, "stopped in val of epoch 2"),
+        (2, "stopped in the test"),
+    ]:
+        with pytest.raises(Interrupted, match=place):
+            run(config, folder, log=quiet, interrupted=after(asks))
+        assert record.status(folder) == ("killed", f"{place}; the same command goes on from there")
+    run(config, folder, log=quiet)
+    assert_same_run(tmp_path / "whole", folder)
+
+
+class _Killed(BaseException):
+    pass
+
+
+def test_a_run_killed_after_an_interruption_goes_on_from_it(pictures: Path, tmp_path: Path) -> None:
+    """A checkpoint in mid-epoch serves as well as one between epochs, and as often; the log says where it begins."""
+    config = small(pictures, strategy="gradual", epochs=2)
+    run(config, tmp_path / "whole", log=quiet)
+    folder, lines = tmp_path / "cut", []  # type: ignore[var-annotated]
+    with pytest.raises(Interrupted, match="after step 2 of 3 of epoch 2"):
+        run(config, folder, log=quiet, interrupted=after(6))
+
+    def kill(progress: dict[str, Any]) -> None:
+        raise _Killed(progress["epoch"])
+
+    for _ in range(2):
+        with pytest.raises(_Killed, match=r"^2\.0$"):
+            run(config, folder, log=lines.append, on_progress=kill)
+    assert lines.count("resumes after epoch 1, step 2") == 2
+    run(config, folder, log=quiet)
+    assert_same_run(tmp_path / "whole", folder)
+
+
+def test_loader_processes_outlive_signals_and_their_number_may_change(pictures: Path, tmp_path: Path) -> None:
+    """Ctrl-C on a terminal reaches them too; the step is finished all the same, and others go on from it."""
+    run(small(pictures, strategy="scratch", epochs=1), tmp_path / "whole", log=quiet)
+    told: list[float] = []
+
+    def to_all_children(progress: dict[str, Any]) -> None:
+        if not told:
+            loaders = psutil.Process().children()
+            assert len(loaders) == 2
+            for loader in loaders:
+                loader.send_signal(signal.SIGINT)
+                loader.send_signal(signal.SIGTERM)
+        told.append(progress["epoch"])
+
+    with pytest.raises(Interrupted, match="after step 2 of 3"):
+        run(
+            small(pictures, strategy="scratch", epochs=1, loader_workers=2),
+            tmp_path / "cut",
+            log=quiet,
+            on_progress=to_all_children,
+            interrupted=after(2),
+        )
+    assert len(told) == 2
+    run(small(pictures, strategy="scratch", epochs=1), tmp_path / "cut", log=quiet)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_command_saves_and_ends_at_a_signal_and_goes_on_from_that_step(
+    number: int,
+    code: int,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The message says where it stopped, and that the same command goes on."""
+    words = [*flags(pictures, strategy="head", epochs=2), "--run-dir", str(tmp_path / "run")]
+    with monkeypatch.context() as patch:
+        patch.setattr(command._Bar, "tell", lambda self, progress: os.kill(os.getpid(), number))  # noqa: ARG005
+        assert command.main(words) == code
+    captured = capsys.readouterr()
+    assert captured.err == "stopped after step 1 of 3 of epoch 1; the same command goes on from there\n"
+    assert "Traceback" not in captured.out
+    assert command.main(words) == 0
+    assert "resumes after epoch 0, step 1" in capsys.readouterr().out
+    summary = record.read_json(tmp_path / "run" / record.SUMMARY)
+    assert summary is not None
+    assert summary["epochs"] == 2
+
+
+def test_a_signal_before_the_first_step_ends_the_command_at_once(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While a network is built, or weights are loaded, nobody asks; the claim is released all the same."""
+    words = [*flags(pictures, strategy="head"), "--run-dir", str(tmp_path / "run")]
+    with monkeypatch.context() as patch:
+        patch.setattr("finetune.run.forward_flops", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert command.main(words) == 143
+    assert capsys.readouterr().err.startswith("stopped; the same command goes on")
+    assert record.status(tmp_path / "run")[0] == "killed"
+    assert command.main(words) == 0

@@ -1,0 +1,98 @@
+"""Signals: the first one lets a run save and end, the second ends everything."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from finetune import signals
+from finetune.signals import noted, polled
+from tests.agents import wait_until
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_where_nobody_asks_a_signal_ends_the_process_through_all_finallys(number: int) -> None:
+    """The exit code is 128 + its number; the handlers of before are back afterwards."""
+    before = signal.getsignal(number)
+    left = []
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            left.append(True)
+
+    with noted() as received, pytest.raises(SystemExit) as ended:
+        work()
+    assert (ended.value.code, received.number, left) == (128 + number, number, [True])
+    assert signal.getsignal(number) is before
+
+
+def test_where_somebody_asks_a_signal_is_only_noted() -> None:
+    """Its number stays, for whoever asks."""
+    with noted() as received, polled():
+        assert received.number == 0
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received.number == signal.SIGTERM
+    with noted(), pytest.raises(SystemExit):  # nobody asks any more
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_sent_twice_at_the_same_moment_is_one_request() -> None:
+    """As `timeout` does it: to the process and to its group."""
+    code = (
+        "import os, signal; from finetune.signals import noted, polled\n"
+        "with noted() as received, polled():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT)\n"
+        "print(received.number)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "15\n")
+
+
+STUBBORN = """
+import subprocess, sys, time
+from pathlib import Path
+from finetune.signals import noted, polled
+code = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'])"
+with noted(), polled():
+    subprocess.Popen([sys.executable, "-c", code + "; print('up', flush=True); time.sleep(99)"], start_new_session=True)
+    while True:
+        time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_ends_the_process_and_all_that_it_has_started(number: int) -> None:
+    """Children and theirs too, in whatever session, though the process itself would never end."""
+    process = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert len(started) == 2
+        process.send_signal(number)
+        time.sleep(signals.SAME_REQUEST_SECONDS + 0.1)
+        assert process.poll() is None
+        process.send_signal(number)
+        assert process.wait(10) == 128 + number
+        process.stdout.close()
+        wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in started))
+    finally:
+        process.kill()
+
+
+def test_a_loader_process_outlives_the_signals_for_a_while() -> None:
+    """SIGINT does nothing to it; SIGTERM ends it, but later."""
+    code = (
+        "import os, signal; from finetune.signals import finish_first; finish_first(0)\n"
+        "for number in (signal.SIGINT, signal.SIGTERM): os.kill(os.getpid(), number)\n"
+        "print(signal.alarm(1), flush=True); signal.pause()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False, timeout=20)
+    assert done.returncode == -signal.SIGALRM
+    assert int(done.stdout) > 5  # the seconds it still had
