@@ -127,7 +127,8 @@ def newest_sweep(server: Server, project: str) -> tuple[Address, float] | None:
             server.ask(lambda: runs[0])
         except (IndexError, ValueError):  # no run, no project
             return None
-        found = next((run for run in runs.objects if run.sweep_name), None)
+        heard = [run for run in runs.objects if run.sweep_name]
+        found = max(heard, key=lambda run: remote_run.seconds(run.heartbeat_at), default=None)
         if found is None or not address.ID.fullmatch(found.sweep_name):
             return None
         return Address(entity, project, found.sweep_name), remote_run.seconds(found.heartbeat_at)
@@ -196,7 +197,7 @@ def list_runs(server: Server, given: Address) -> list[RemoteRun]:
     with _scratch():
         # lazy=False: config and summary come with the list, not with one more request a run.
         runs = server.api.runs(
-            f"{given.entity}/{given.project}", filters={"sweep": given.sweep}, lazy=False, per_page=PAGE
+            f"{given.entity}/{given.project}", filters={"$and": [{"sweep": given.sweep}]}, lazy=False, per_page=PAGE
         )
         listed: dict[str, RemoteRun] = {}
         position = 0

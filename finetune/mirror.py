@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from finetune import record
+from finetune.signals import SIGNALS
 from finetune.tracking import Target, wait_seconds
 
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 15.0
+MOST_LOST = 3  # times that W&B's own process may die under a run
 GONE = {"code": 137, "state": "killed", "reason": "the run's process was killed (out of memory is the usual cause)",
         "cause": "memory"}  # fmt: skip
 
@@ -72,8 +74,9 @@ def main(argument: str) -> int:
     said = json.loads(argument)
     pid = said.pop("pid")
     say = _take_standard_streams()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # Batch systems signal every process of a job. Blocked, which what is started from here inherits: W&B's own process
+    # must live on too, to tell the server how the run ended.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     orders = Orders()
     target = Target(**said)
     with tempfile.TemporaryDirectory(prefix="finetune-wandb-", ignore_cleanup_errors=True) as name:
@@ -109,31 +112,60 @@ def _mirror(target: Target, orders: Orders, folder: Path, pid: int, say: Say) ->
     while orders.end is None and not (orders.run_dir and record.is_run_dir(orders.run_dir)):
         orders.wait(POLL_SECONDS)
     run_dir = orders.run_dir if orders.run_dir and record.is_run_dir(orders.run_dir) else None
+    lost = 0
     while True:
         try:
             run = wandb_run.open_run(target, run_dir, folder, pid, wait_seconds(), lambda: say({"stop": True}))
-            break
-        except wandb_run.WandbError as error:
+            say({"url": run.url})
+            _copy(run, run_dir, orders, target, say, again=lost > 0)
+            return 0
+        except TimeoutError as error:
+            say({"error": str(error)})
+            return 1
+        except wandb_run.WandbError as error:  # the server does not answer, or refuses
             say({"error": f"{type(error).__name__}: {error}"})
-            wandb_run.forget()
             if orders.end is not None:
                 return 1
-            orders.wait(RETRY_SECONDS)
-    say({"url": run.url})
+            wait = RETRY_SECONDS
+        except ConnectionError as error:  # W&B's own process has died, by a signal to all processes of a job perhaps
+            say({"error": f"{type(error).__name__}: {error}"})
+            lost, wait = lost + 1, 0.0
+            if lost > MOST_LOST:
+                return 1
+        wandb_run.forget()
+        orders.wait(wait)
+
+
+def _copy(run: Any, run_dir: Path | None, orders: Orders, target: Target, say: Say, again: bool) -> None:
+    """Send all there is and will be, up to the end of the run.
+
+    Args:
+        again: this process has had this run open before; its console log is not sent twice.
+
+    Raises:
+        TimeoutError: not all of it arrived in time.
+        ConnectionError: W&B's own process is gone.
+    """
+    from finetune import wandb_run
+
     note = _Note(run_dir, target, run)
-    sent, position = 0, orders.log_start if run.resumed else 0
+    sent, position = 0, orders.log_start if run.resumed and not again else 0
+    if again and run_dir is not None and (run_dir / record.LOG).exists():
+        position = (run_dir / record.LOG).stat().st_size
     told_preempting = asked = False
     while True:
         end = orders.end  # before the rows are read: all of them are there once it is set
-        if run_dir is not None:
-            sent = wandb_run.send_rows(run, run_dir, sent)
-            position = _print_log(run_dir / record.LOG, position)
         if orders.preempting and not told_preempting:
             told_preempting = True
             run.mark_preempting()
-        if orders.asked and not asked:
+        if run_dir is not None:
+            sent = wandb_run.send_rows(run, run_dir, sent)
+            position = _print_log(run_dir / record.LOG, position)
+        if orders.asked and not asked and end is None:
             asked = True
-            threading.Thread(target=_say_stop, args=(run, say), name="stop", daemon=True).start()
+            stopped = wandb_run.is_stopped(run)
+            if stopped is not None:
+                say({"stop": stopped})
         if end is not None:
             break
         orders.wait(POLL_SECONDS)
@@ -142,15 +174,6 @@ def _mirror(target: Target, orders: Orders, folder: Path, pid: int, say: Say) ->
     else:
         wandb_run.finish_failed(run, end["code"], end["state"], end["reason"], end["cause"])
     note.sent(end["state"], sent)
-    return 0
-
-
-def _say_stop(run: Any, say: Say) -> None:
-    from finetune import wandb_run
-
-    stopped = wandb_run.is_stopped(run)
-    if stopped is not None:
-        say({"stop": stopped})
 
 
 class _Note:

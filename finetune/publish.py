@@ -18,7 +18,7 @@ from rich.progress import track
 
 from finetune import claim, record
 from finetune.agents import server
-from finetune.agents.server import Remote
+from finetune.agents.server import Remote, ServerError, UnreachableError
 from finetune.agents.sweepfile import PLAN, is_unfinished
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
 from finetune.tracking import Mirror, Target
@@ -80,7 +80,15 @@ def _remote(folder: Path, entity: str | None, project: str | None) -> Remote:
     known = record.read_json(folder / record.REMOTE)
     if known is not None:
         path = "/".join(filter(None, [known.get("entity"), known.get("entity") and known["project"], known["sweep"]]))
-        return server.find(path, known["project"])
+        try:
+            return server.find(path, known["project"])
+        except UnreachableError:
+            raise
+        except ServerError as error:
+            raise UserError(
+                f"{error}\nIf it was deleted there, delete {folder / record.REMOTE} and {folder}/*/wandb-*.json: "
+                "then the runs are sent as a new sweep"
+            ) from None
     spec = yaml.safe_load((folder / record.SWEEP).read_text(encoding="utf-8"))
     spec = {"name": folder.resolve().name, **spec}
     remote = server.create(spec, entity, project or spec.get("project") or "finetune-sweeps")

@@ -1,5 +1,6 @@
 """What a W&B run holds of a run directory: config, one row an epoch, summary, tables, files. The importer of wandb."""
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -90,11 +91,16 @@ def open_run(
 
 def forget() -> None:
     """End what a failed attempt to open a run has left in W&B's client, so that there can be another."""
-    wandb.teardown(exit_code=1)
+    with contextlib.suppress(Exception):  # what there is to end may be gone
+        wandb.teardown(exit_code=1)
 
 
 def is_stopped(run: wandb.Run) -> bool | None:
-    """Ask the server whether it wants this run to stop; None if it can't be said yet."""
+    """Ask the server whether it wants this run to stop; None if it can't be said yet.
+
+    Raises:
+        ConnectionError: W&B's own process is gone.
+    """
     try:
         # No public call tells this at once: the client's own check comes every 15 s, its agent kills after 30 s.
         api: Any = wandb.Api()
@@ -106,6 +112,8 @@ def is_stopped(run: wandb.Run) -> bool | None:
         # In a sweep that stops runs early a server may be slow to say it here: the client's check decides.
         early = run.sweep_id and "early_terminate" in api.sweep(f"{run.entity}/{run.project}/{run.sweep_id}").config
         return None if early else False
+    except ConnectionError:
+        raise
     except Exception:  # whatever it is, the client's own check is still to come
         return None
 

@@ -4,12 +4,15 @@ W&B's agent asks for work every 5 s, so that a sweep of a few runs takes a quart
 scenarios therefore go on side by side, each with a server of its own, and the tests look at what came of them.
 """
 
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from finetune import record
@@ -17,7 +20,7 @@ from tests.online import AGENT, PROGRAM, Machine, environment_without_login, mac
 from tests.pictures import write_folder
 from tests.wandb_server import Server, serve
 
-AT_ONCE = 4
+AT_ONCE = 6
 README_REQUESTS = 25  # fewer than this, says README.md
 
 Scenario = Callable[[Server, Path], Any]
@@ -257,20 +260,32 @@ def signals(server: Server, folder: Path) -> Any:
     stopped = [(run.id, run.state) for run in server.runs(sweep=sweep)]
     epochs = [len(record.read_history(run)[0]) for run in machine.runs(sweep)]
 
+    def both_run() -> bool:
+        return all(run.state == "running" for run in server.runs(sweep=sweep))
+
+    by_batch_system = machine.start("python", AGENT, "--agents", "2")
+    wait_until(both_run)
+    for process in machine.processes():
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    by_batch_system.communicate(timeout=60)
+    machine.wait_empty()
+    drained = by_batch_system.returncode, [(run.id, run.state) for run in server.runs(sweep=sweep)]
+
     killed = machine.start("python", AGENT, "--agents", "2")
-    wait_until(lambda: all(run.state == "running" for run in server.runs(sweep=sweep)))
+    wait_until(both_run)
     killed.kill()
     killed.communicate()
     machine.wait_empty(30)
     died = [(run.id, run.state) for run in server.runs(sweep=sweep)]
     last = machine.agent("--agents", "2", FAKE_SECONDS="0.02")
-    return server, machine, sweep, (first.returncode, output), stopped, epochs, died, last
+    return server, machine, sweep, (first.returncode, output), stopped, epochs, drained, died, last
 
 
 @pytest.mark.scenario("signals")
 def test_a_signal_saves_and_preempts_and_the_same_runs_go_on(outcome: Any) -> None:
     """The exit code is that of the signal, no process is left, the server hands the same ids out again."""
-    server, machine, sweep, (code, output), stopped, epochs, _, (last, more) = outcome
+    server, machine, sweep, (code, output), stopped, epochs, _, _, (last, more) = outcome
     assert code == 130, output
     assert [state for _, state in stopped] == ["preempted", "preempted"]
     assert all(2 <= count < 40 for count in epochs)
@@ -285,6 +300,14 @@ def test_a_signal_saves_and_preempts_and_the_same_runs_go_on(outcome: Any) -> No
 
 
 @pytest.mark.scenario("signals")
+def test_a_batch_system_may_signal_every_process(outcome: Any) -> None:
+    """W&B's own processes among them: the server is told all the same."""
+    *_, (code, states), _, _ = outcome
+    assert code == 143
+    assert [state for _, state in states] == ["preempted", "preempted"]
+
+
+@pytest.mark.scenario("signals")
 def test_runs_end_themselves_when_their_agents_are_killed(outcome: Any) -> None:
     """Nothing is left behind, and the server may hand them out again."""
     *_, died, _ = outcome
@@ -294,7 +317,7 @@ def test_runs_end_themselves_when_their_agents_are_killed(outcome: Any) -> None:
 @scenario
 def outages(server: Server, folder: Path) -> Any:
     """Errors all the time; then no server in the middle of a run; then none for a whole run; then all is well."""
-    machine = Machine(server, folder, {"FINETUNE_WANDB_WAIT": "8"})
+    machine = Machine(server, folder, {"FINETUNE_WANDB_WAIT": "5"})
     sweep = machine.sweep({"seed": [0, 1], "strategy": "head", "epochs": 3})
     server.fail(500, share=0.2)
     server.fail(429, share=0.2)
@@ -390,13 +413,21 @@ def offline(server: Server, folder: Path) -> Any:
     published = machine.run("python", "-m", "finetune.publish", "runs/strategies")
     there = [(run.id, run.state, len(run.history), run.sweep) for run in server.runs()]
     again = machine.run("python", "-m", "finetune.publish", "runs/strategies")
-    return server, machine, no_login, mode, needs, nothing, published, there, again
+    shutil.copytree(folder / "runs/strategies", folder / "runs/copy")
+    for file in [*folder.glob("runs/copy/wandb.json"), *folder.glob("runs/copy/*/wandb-*.json")]:
+        file.unlink()
+    copied = machine.run("python", "-m", "finetune.publish", "runs/copy")
+    after = [(run.id, run.state, len(run.history), run.sweep) for run in server.runs()]
+    (lost,) = (sweep for sweep in server.sweeps() if sweep.config["name"] == "copy")
+    server.delete_sweep(lost.id)
+    deleted = machine.run("python", "-m", "finetune.publish", "runs/copy")
+    return server, machine, (copied, after, lost.id, deleted), no_login, mode, needs, nothing, published, there, again
 
 
 @pytest.mark.scenario("offline")
 def test_without_w_and_b_a_sweep_runs_offline_and_it_is_said(outcome: Any) -> None:
     """No login, or switched off: no request is made; a sweep that is on the server can't be run, which is said."""
-    _, machine, no_login, mode, needs, nothing, *_ = outcome
+    _, machine, _, no_login, mode, needs, nothing, *_ = outcome
     for (code, output), why in ((no_login, "not logged in"), (mode, "WANDB_MODE is offline")):
         assert code == 0, output
         assert why in output
@@ -418,9 +449,20 @@ def test_publish_replays_an_offline_sweep_and_a_second_time_changes_nothing(outc
     assert {sweep_id for *_, sweep_id in there} == {sweep.id}
     assert sweep.state == "FINISHED"
     assert again == 0, more
-    assert [(run.id, run.state, len(run.history), run.sweep) for run in server.runs()] == there
-    assert len(server.sweeps()) == 1
+    assert "0 runs to send" in more
     assert "run/history.jsonl" in server.runs()[0].files
+
+
+@pytest.mark.scenario("offline")
+def test_a_run_of_another_sweep_is_not_touched(outcome: Any) -> None:
+    """The same run in a second sweep of a project gets an id that says which; that a sweep was deleted is told."""
+    _, _, ((code, output), after, second, (last, more)), *_, there, _ = outcome
+    assert code == 0, output
+    assert after[: len(there)] == there
+    assert {id for id, *_ in after[len(there) :]} == {f"{id}-{second}" for id, *_ in there}
+    assert {sweep for *_, sweep in after[len(there) :]} == {second}
+    assert last == 2
+    assert "delete runs/copy/wandb.json" in more
 
 
 @scenario

@@ -245,6 +245,7 @@ def _end(remote: Remote, folder: Path, watch: Watch, stop: Stop, before: Counter
         watch.say(
             "on the server: " + (", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no run")
         )
+    server.close()
     if stop.count:
         watch.say(f"stopped; go on with: make agents SWEEP={remote.path}")
         return 128 + stop.signal

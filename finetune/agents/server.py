@@ -1,5 +1,6 @@
 """Sweeps on a W&B server, as agents need them: which one, what it asks for, how it stands, which of its runs failed."""
 
+import contextlib
 import netrc
 import os
 import re
@@ -160,9 +161,12 @@ def failed_runs(remote: Remote) -> list[Failed]:
     names = remote.spec.get("parameters", {})
 
     def read(api: Any) -> list[Failed]:
-        filters = {"$and": [{"sweep": remote.id}, {"state": {"$in": list(BROKEN)}}]}
         runs = api.runs(
-            f"{remote.entity}/{remote.project}", filters=filters, order="+created_at", lazy=False, per_page=100
+            f"{remote.entity}/{remote.project}",
+            filters={"$and": [{"sweep": remote.id}]},
+            order="+created_at",
+            lazy=False,
+            per_page=100,
         )
         return [
             Failed(
@@ -172,9 +176,18 @@ def failed_runs(remote: Remote) -> list[Failed]:
                 str(run.summary.get("cause") or ""),
             )
             for run in runs
+            if run.state in BROKEN
         ]
 
     return _asked(read, f"the failed runs of {remote.path}")
+
+
+def close() -> None:
+    """End W&B's own process behind this one, which may be gone already: a signal to all processes of a job ends it."""
+    import wandb
+
+    with contextlib.suppress(Exception):
+        wandb.teardown()
 
 
 def states(remote: Remote) -> Counter[str]:
@@ -200,7 +213,7 @@ def run_states(remote: Remote, names: list[str]) -> dict[str, tuple[str | None, 
 
     def read(api: Any) -> dict[str, tuple[str | None, str]]:
         path, found = f"{remote.entity}/{remote.project}", {}
-        for filters in ({"sweep": remote.id}, {"name": {"$in": names}}):
+        for filters in ({"$and": [{"sweep": remote.id}]}, {"name": {"$in": names}}):
             for run in api.runs(path, filters=filters, per_page=100):
                 found[str(run.id)] = run.sweep_name, str(run.state)
         return found
