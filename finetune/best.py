@@ -25,8 +25,9 @@ def with_best(history: list[Row], schedule: Iterable[tuple[int, float]]) -> list
     """
     last = list(schedule)[-1][0]
     rows = []
-    for number, row in enumerate(history, start=1):
-        best = best_row(history[:number])
+    best = history[0] if history else {}
+    for row in history:
+        best = best_row([best, row])
         known = {name: best[key] for name, key in _KEYS.items() if key in best}
         rows.append({**row, **known} if row["epoch"] > last else dict(row))
     return rows

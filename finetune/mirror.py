@@ -56,8 +56,7 @@ class Orders:
         with self._news:
             if "follow" in order:
                 self.run_dir = Path(order["follow"])
-                log = self.run_dir / record.LOG
-                self.log_start = log.stat().st_size if log.exists() else 0
+                self.log_start = _size(self.run_dir / record.LOG)
             self.end = order.get("end", self.end)
             self.preempting = order.get("preempting", self.preempting)
             self.asked = self.asked or "ask" in order
@@ -74,9 +73,10 @@ def main(argument: str) -> int:
     said = json.loads(argument)
     pid = said.pop("pid")
     say = _take_standard_streams()
-    # Batch systems signal every process of a job. Blocked, which what is started from here inherits: W&B's own process
-    # must live on too, to tell the server how the run ended.
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    # Batch systems signal every process of a job. This one lives on to tell the server how the run ended; W&B's own
+    # process does not, and the run is then opened again.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     orders = Orders()
     target = Target(**said)
     with tempfile.TemporaryDirectory(prefix="finetune-wandb-", ignore_cleanup_errors=True) as name:
@@ -150,16 +150,19 @@ def _copy(run: Any, run_dir: Path | None, orders: Orders, target: Target, say: S
 
     note = _Note(run_dir, target, run)
     sent, position = 0, orders.log_start if run.resumed and not again else 0
-    if again and run_dir is not None and (run_dir / record.LOG).exists():
-        position = (run_dir / record.LOG).stat().st_size
+    if again and run_dir is not None:
+        position = _size(run_dir / record.LOG)
     told_preempting = asked = False
+    size = 0  # of the history when it was last read
     while True:
         end = orders.end  # before the rows are read: all of them are there once it is set
         if orders.preempting and not told_preempting:
             told_preempting = True
             run.mark_preempting()
         if run_dir is not None:
-            sent = wandb_run.send_rows(run, run_dir, sent)
+            now = _size(run_dir / record.HISTORY)
+            if now != size:
+                sent, size = wandb_run.send_rows(run, run_dir, sent), now
             position = _print_log(run_dir / record.LOG, position)
         if orders.asked and not asked and end is None:
             asked = True
@@ -191,6 +194,11 @@ class _Note:
     def _write(self, more: dict[str, Any]) -> None:
         if self._file is not None:
             record.write_json(self._file, {**(record.read_json(self._file) or {}), **self._about, **more})
+
+
+def _size(file: Path) -> int:
+    """Return the size of a file in bytes, 0 where there is none."""
+    return file.stat().st_size if file.exists() else 0
 
 
 def _print_log(log: Path, position: int) -> int:

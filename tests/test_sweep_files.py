@@ -25,11 +25,12 @@ def test_a_sweep_file_is_valid_and_has_the_runs_it_says(file: Path) -> None:
     """It opens with question, number of runs, cost and command; every point is a config; no two are the same run."""
     text = file.read_text()
     header = text[: text.index("\nprogram: agent.py\n")]
-    assert header.startswith("# Question: ")
+    assert header.startswith("description: ")
     assert "\n# Cost: " in header
     assert f"\n#   python agent.py sweeps/{file.name}" in header
     sweep = sweepfile.load(str(file))
     assert search.violations(sweep.spec) == []
+    assert "?" in sweep.spec["description"]  # W&B keeps it, unlike comments
     assert sweep.spec["metric"] == {"name": "best/val_accuracy", "goal": "maximize"}
     plan = make_plan(sweep, None, identify)
     told = re.search(r"^# Runs: (\d+)", header, re.MULTILINE)
