@@ -64,6 +64,7 @@ format: $(READY)  ## format the code
 	@$(VENV)/bin/ruff check --fix .
 
 sweep: $(READY)  ## create a sweep on the W&B server: SWEEP=file.yaml (default: sweeps/strategies.yaml)
+	@test -f "$(or $(SWEEP),sweeps/strategies.yaml)" || { echo "$(SWEEP): no such sweep file. There: $$(echo sweeps/*.yaml)" >&2; exit 2; }
 	@$(PYTHON) -m wandb sweep $(or $(SWEEP),sweeps/strategies.yaml)
 
 # Without SWEEP: the newest unfinished sweep, on the W&B server if you are logged in, else here.

@@ -50,12 +50,14 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
         signal.signal(number, stopping.interrupt)
     try:
         sweep = choice.choose(args.sweep, args.set, args.name)
+        if sweep is None:
+            return 0
         if isinstance(sweep, choice.Remote):
             if args.plan:
                 online.show_plan(sweep)
                 return 0
             if args.retry_failed:
-                return online.retry_failed(sweep, code, args.agents, args.count)
+                return online.retry_failed(sweep, code, args.agents, args.count, args.max_failures)
             return online.run_online(sweep, code, args.agents, args.count, args.max_failures)
         plan = make_plan(sweep, args.count, code.identify)
         if args.plan:

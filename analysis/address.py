@@ -11,6 +11,7 @@ import yaml
 from finetune.record import REMOTE, read_json
 
 ID = re.compile(r"[a-z0-9]{8}")
+FOLDERS = ("runs", "reports", ".", "..")  # what begins a path here, not the name of a project
 NAME = re.compile(r"[^/\\#?%:\x00-\x1f]+")  # of an entity or a project, as W&B has them
 SWEEP_FILE = Path(__file__).parents[1] / "sweeps" / "strategies.yaml"  # its project is where this repository's runs go
 
@@ -33,7 +34,10 @@ class Address:
 
 
 def parse(text: str) -> Address | None:
-    """Read a sweep's id, entity/project/id, or the address of its page in a browser; None for anything else."""
+    """Read a sweep's id, project/id, entity/project/id, or its page's address in a browser; None for anything else.
+
+    What is the path of something here is that.
+    """
     if "://" in text:
         # There may be parts before the entity (a server below a path) and behind the id (a tab of the page).
         parts = [unquote(part) for part in urlsplit(text).path.split("/") if part]
@@ -44,11 +48,13 @@ def parse(text: str) -> Address | None:
     if ID.fullmatch(text):
         return Address(None, None, text)
     parts = text.split("/")
+    if len(parts) == 2 and parts[0] not in FOLDERS and not Path(text).exists():
+        return _checked(None, *parts)
     return _checked(*parts) if len(parts) == 3 else None
 
 
-def _checked(entity: str, project: str, sweep: str) -> Address | None:
-    known = NAME.fullmatch(entity) and NAME.fullmatch(project) and ID.fullmatch(sweep)
+def _checked(entity: str | None, project: str, sweep: str) -> Address | None:
+    known = (entity is None or NAME.fullmatch(entity)) and NAME.fullmatch(project) and ID.fullmatch(sweep)
     return Address(entity, project, sweep) if known else None
 
 

@@ -43,11 +43,33 @@ Result = TypeVar("Result")
 
 
 class FetchError(InputError):
-    """The sweep can't be had from the server; the message says why, and how to mend it."""
+    """The sweep can't be had from the server; the message says why.
+
+    Attributes:
+        how: what to do about it, a sentence; empty where there is no more to say.
+    """
+
+    how: str = ""
 
 
 class NoLoginError(FetchError):
     """Nobody is logged in to the server."""
+
+    how = "To fetch it: log in with `wandb login`, or set WANDB_API_KEY (and WANDB_BASE_URL for a server of your own)."
+
+
+class SwitchedOffError(FetchError):
+    """The user keeps W&B off by WANDB_MODE."""
+
+    how = "To fetch it: unset WANDB_MODE."
+
+
+class NoSweepError(FetchError):
+    """The server has no such sweep for this account."""
+
+
+class ChangedError(Exception):
+    """A file that was downloaded is not the one that was listed before."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +91,7 @@ class Server:
 
     def ask(self, call: Callable[[], Result], calls: int = 1) -> Result:
         """Return what `call`, which makes so many requests, returns; waits, and tries again, as need be."""
-        return patiently(call, self.limiter, is_passing, calls, self.tries)
+        return patiently(call, self.limiter, _is_worth_another_try, calls, self.tries)
 
 
 def is_switched_off() -> bool:
@@ -96,7 +118,7 @@ def connect(before: Server | None = None, is_brief: bool = False) -> Server:
         FetchError: W&B is switched off, or the server does not answer or refuses.
     """
     if is_switched_off():
-        raise FetchError(f"W&B is switched off (WANDB_MODE={os.environ['WANDB_MODE']}).")
+        raise SwitchedOffError(f"W&B is switched off (WANDB_MODE={os.environ['WANDB_MODE']}).")
     limiter = before.limiter if before else Limiter(_calls_a_minute(), BURST)
     import wandb
     from wandb.sdk.lib import wbauth
@@ -149,18 +171,23 @@ def whole(server: Server, given: Address) -> Address:
 
 
 def download(server: Server, run: RemoteRun, place: Path) -> list[str]:
-    """Download the files of the run directory into `place`; return which were there and are what they should be."""
+    """Download the files of the run directory into `place`; return which were there and are what they should be.
+
+    Raises:
+        ChangedError: they were replaced while they were downloaded, at each try.
+    """
+    return server.ask(partial(_download, run, place))
+
+
+def _download(run: RemoteRun, place: Path) -> list[str]:
+    """List the files and download them: one try, as a file may be replaced between the two."""
     asked = [FOLDER + name for name in FILES]
-
-    def listing() -> list[Any]:
-        return [file for file in run.handle.files(names=asked, per_page=len(asked)) if file.name in asked]
-
     with tempfile.TemporaryDirectory(dir=place) as name:
         folder = Path(name) / FOLDER
-        for file in server.ask(listing):
+        for file in [file for file in run.handle.files(names=asked, per_page=len(asked)) if file.name in asked]:
             target = Path(name) / file.name
             if 0 < file.size <= FILES[target.name]:
-                server.ask(partial(_get, file, target), calls=0)
+                _get(file, target)
         good = [file for file in FILES if _is_readable(folder / file)]
         for file in good:
             (folder / file).replace(place / file)
@@ -172,7 +199,8 @@ def _get(file: Any, target: Path) -> None:
     root = target.parents[1].resolve()  # the client's own process writes it, which may work in another folder
     file.download(root=str(root), replace=True).close()
     if target.stat().st_size != file.size:
-        raise ConnectionError(f"{file.name}: {target.stat().st_size} of {file.size} bytes arrived")
+        sizes = f"{target.stat().st_size} bytes arrived, {file.size} were listed"
+        raise ChangedError(f"{file.name} changes while it is fetched ({sizes}); the next time it is asked for again.")
 
 
 def _is_readable(file: Path) -> bool:
@@ -229,7 +257,7 @@ def sweep_text(server: Server, given: Address) -> str:
     """Return the sweep's configuration as YAML.
 
     Raises:
-        FetchError: there is no such sweep.
+        NoSweepError: there is no such sweep.
     """
     import wandb
 
@@ -238,8 +266,9 @@ def sweep_text(server: Server, given: Address) -> str:
     except (wandb.Error, ValueError) as error:
         if is_passing(error):
             raise
-        raise FetchError(
-            f"W&B ({server.url}) has no sweep {given}, or this account may not see it: {_one_line(error)}"
+        raise NoSweepError(
+            f"W&B ({server.url}) has no sweep {given}, or this account may not see it. "
+            "Its page's address, or entity/project/id, names one in another project."
         ) from error
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
@@ -266,7 +295,10 @@ def fetch_errors(url: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        raise FetchError(why(error, url)) from error
+        told = FetchError(why(error, url))
+        if _status(error) == 0:
+            told.how = f"Try again later, or check WANDB_BASE_URL ({url})."
+        raise told from error
 
 
 def _entity(server: Server) -> str:
@@ -313,6 +345,11 @@ def is_passing(error: Exception) -> bool:
     """Whether another try may help. The client itself tries again within its timeout; this is for what is longer."""
     status = _status(error)
     return status is not None and (status in (0, 408, 429) or status >= 500)
+
+
+def _is_worth_another_try(error: Exception) -> bool:
+    """Whether to ask once more: of what passes, a file that changes is one run's matter, not the server's."""
+    return isinstance(error, ChangedError) or is_passing(error)
 
 
 def why(error: BaseException, url: str) -> str:

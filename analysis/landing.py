@@ -50,10 +50,19 @@ def note_origin(folder: Path, origin: Address, url: str) -> None:
 def place_for(run: RemoteRun, folder: Path, name: str) -> Path:
     """Return the directory of a run; one that had no name of its own when it was last fetched gets it now."""
     before, now = folder / run.id, folder / name
-    is_ours = remote_run.is_safe(run.id) and _note_file(run, before).is_file()
-    if before != now and is_ours and not _is_begun_here(before) and not now.exists():
+    if before != now and _is_fetched(run, before) and not now.exists():
         before.rename(now)
     return now
+
+
+def mark_left_over(run: RemoteRun, folder: Path) -> None:
+    """Note in the directory that a run had before it had a name of its own that it is no longer kept there.
+
+    It is left over where the name was taken when it was learned, by an earlier run or by a twin.
+    """
+    before = folder / run.id
+    if run.directory not in (None, run.id) and _is_fetched(run, before) and not _is_finished(before):
+        record.write_state(before, "killed", f"its results are in {run.directory}")
 
 
 def is_wanted(run: RemoteRun, run_dir: Path) -> bool:
@@ -61,7 +70,7 @@ def is_wanted(run: RemoteRun, run_dir: Path) -> bool:
     if _is_run_here(run_dir):
         return False
     note = _note(run, run_dir)
-    is_unchanged = note.get("state") == run.state and abs(float(note.get("heartbeat") or 0) - run.heartbeat) < 1
+    is_unchanged = note.get("state") == run.state and abs(_heard(note) - run.heartbeat) < 1
     if _is_finished(run_dir):
         return run.is_finished and bool(note.get("missing")) and not is_unchanged
     if run.is_finished:
@@ -105,6 +114,19 @@ def _note(run: RemoteRun, run_dir: Path) -> dict[str, Any]:
         return record.read_json(_note_file(run, run_dir)) or {}
     except (OSError, TypeError, ValueError):
         return {}
+
+
+def _heard(note: dict[str, Any]) -> float:
+    """Return when the run was last heard of as the note has it, in seconds since the epoch; 0 if that is damaged."""
+    try:
+        return float(note.get("heartbeat") or 0)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+
+
+def _is_fetched(run: RemoteRun, run_dir: Path) -> bool:
+    """Whether a directory is there only because the W&B run was fetched."""
+    return remote_run.is_safe(run.id) and _note_file(run, run_dir).is_file() and not _is_begun_here(run_dir)
 
 
 def _is_finished(run_dir: Path) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis import fetch, landing, remote_run
+from analysis import address, fetch, landing, remote_run
 from analysis.address import Address
 from analysis.fetch import Server
 from analysis.remote_run import RemoteRun
@@ -49,15 +49,20 @@ def pull(server: Server, given: Address, folder: Path, watch: Watch) -> Pulled:
         FetchError: the server has no such sweep, or can't be asked; what was fetched before stays.
     """
     with fetch.fetch_errors(server.url):
-        text = None if (folder / record.SWEEP).exists() else fetch.sweep_text(server, given)
+        has_text = (folder / record.SWEEP).exists()
+        is_known = has_text and address.of_folder(folder) in (None, given)
+        text = None if is_known else fetch.sweep_text(server, given)
         runs = fetch.list_runs(server, given)
         if not runs:
             return Pulled(0, 0, ())
         folder.mkdir(parents=True, exist_ok=True)
         landing.note_origin(folder, given, f"{server.page}/{given.entity}/{given.project}/sweeps/{given.sweep}")
-        if text is not None:
+        if text is not None and not has_text:
             record.write_atomic(folder / record.SWEEP, text)
         places = {landing.place_for(run, folder, name): run for name, run in remote_run.by_directory(runs).items()}
+        for run in runs:
+            if folder / run.id not in places:
+                landing.mark_left_over(run, folder)
         todo = [(run, run_dir) for run_dir, run in places.items() if landing.is_wanted(run, run_dir)]
         faults = [f"{run.path}: its name can't be that of a directory." for run in runs if run.directory is None]
         fetched = 0

@@ -5,20 +5,16 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from analysis import address, fetch
 from analysis.address import Address
 from analysis.errors import InputError
-from analysis.fetch import FetchError, NoLoginError, Server
-from analysis.pull import Watch, pull
+from analysis.fetch import FetchError, NoLoginError, NoSweepError, Server
+from analysis.pull import Pulled, Watch, pull
 from finetune.record import CONFIG, HISTORY, SUMMARY, SWEEP, find_runs
 
 Say = Callable[[str], None]
-
-HOW = (
-    "\n  To fetch it: log in with `wandb login`, or set WANDB_API_KEY (and WANDB_BASE_URL for a server of your own)."
-    "\n  Or copy its run directories from the machine that ran them to {folder}/."
-)
 
 
 def _print(line: str) -> None:
@@ -39,7 +35,8 @@ def find_folder(
 
     Args:
         argument: a sweep folder or one run directory, the name of a folder below `runs_root`, a sweep file that has
-            been run, a W&B sweep (id, entity/project/id, or its address in a browser), or None for the newest sweep.
+            been run, a W&B sweep (id, project/id, entity/project/id, or its address in a browser), or None for the
+            newest sweep.
         watch: wraps the runs that are fetched, with their number, to show progress.
         say: is told in a line which sweep was taken from where, and of faults that do not matter.
 
@@ -59,7 +56,7 @@ def find_folder(
     if remote is not None and not _is_path_below(given, runs_root):
         folder = _folder_of(remote, runs_root)
         if not _is_only_here(remote, folder):
-            return _fetched(remote, folder, runs_root, watch, say)
+            return _fetched(remote, folder, runs_root, watch, say, page=argument)
     for name in (argument, given.name):  # the second: what agents made of entity/project/id
         if (runs_root / name).is_dir():
             return _with_runs(runs_root / name, runs_root)
@@ -79,11 +76,12 @@ def _newest(runs_root: Path, watch: Watch, say: Say) -> Path:
     local = max(sweeps, key=_last_change) if sweeps else None
     server, remote = _newest_remote(local, say)
     if server is not None and remote is not None:
-        return _fetched(remote, _folder_of(remote, runs_root), runs_root, watch, say, server)
+        return _fetched(remote, _folder_of(remote, runs_root), runs_root, watch, say, before=server)
     if local is None:
         raise InputError(
             f"{runs_root}/ holds no runs yet.\n"
-            "  Run a sweep first (python agent.py sweeps/demo.yaml), or name the folder that holds the runs."
+            "  Run a sweep first (make agents for the one you made with wandb sweep, "
+            "or python agent.py sweeps/demo.yaml), or name the folder that holds the runs."
         )
     say(f"The newest sweep is {local}.")
     return local
@@ -138,7 +136,8 @@ def _of_sweep_file(file: Path, runs_root: Path) -> Path:
     if not folder.is_dir():
         raise InputError(
             f"{file} has left no runs in {folder}/.\n"
-            f"  Run it first (python agent.py {file}), or name the folder its runs are in.{_known(runs_root)}"
+            f"  Run it first (python agent.py {file}), or name the folder its runs are in. "
+            f"If it was run on W&B, name that sweep: its id, or nothing for the newest.{_known(runs_root)}"
         )
     return _with_runs(folder, runs_root)
 
@@ -168,38 +167,80 @@ def _agree(one: Address | None, other: Address) -> bool:
 
 
 def _fetched(
-    remote: Address, folder: Path, runs_root: Path, watch: Watch, say: Say, before: Server | None = None
+    remote: Address,
+    folder: Path,
+    runs_root: Path,
+    watch: Watch,
+    say: Say,
+    *,
+    page: str = "",
+    before: Server | None = None,
 ) -> Path:
     """Bring a W&B sweep here, as far as it is not, and return its folder; without the server, what is here serves.
+
+    Args:
+        page: what the user has called the sweep, which may be its address in a browser.
+        before: an earlier connection.
 
     Raises:
         InputError: none of its runs are to be had.
     """
+    server = before
     try:
         server = fetch.connect(before or fetch.connect(is_brief=True))
         known = address.of_folder(folder)
         remote = fetch.whole(server, known if known and _agree(known, remote) else remote)
         pulled = pull(server, remote, folder, watch)
     except FetchError as error:
-        if not (folder.is_dir() and find_runs(folder)):
-            how = HOW.format(folder=folder) + _known(runs_root)
-            raise InputError(f"{error}\n  No runs of {remote} are on this machine.{how}") from error
+        if not (_is_of(folder, remote) and find_runs(folder)):
+            lines = [f"{error}{_elsewhere(page, server)}", f"No runs of {remote} are on this machine."]
+            lines[-1] += _guess(remote.sweep, runs_root)
+            if not isinstance(error, NoSweepError):
+                copy = f"copy its run directories from the machine that ran them to {folder}/."
+                lines += [error.how, f"Or {copy}"] if error.how else [f"To have them here: {copy}"]
+            raise InputError("\n  ".join(lines) + _known(runs_root)) from error
         say(f"{error} Taking what is in {folder}.")
         return folder
     for fault in pulled.faults:
         say(f"not fetched: {fault}")
-    if not pulled.runs and not folder.is_dir():
+    if not pulled.runs and not _is_of(folder, remote):
         raise InputError(f"The W&B sweep {remote} on {server.url} has no runs yet.")
-    say(f"{folder}: W&B sweep {remote} on {server.url}, {pulled.fetched} of its {pulled.runs} runs fetched now.")
+    say(f"{folder}: W&B sweep {remote} on {server.url}, {_did(pulled)}.")
     return _with_runs(folder, runs_root)
+
+
+def _is_of(folder: Path, remote: Address) -> bool:
+    """Whether a folder is there, and not another W&B sweep's."""
+    known = address.of_folder(folder)
+    return folder.is_dir() and (known is None or _agree(known, remote))
+
+
+def _did(pulled: Pulled) -> str:
+    """Return what a pull did, in words."""
+    if not pulled.fetched and not pulled.faults:
+        return f"{pulled.runs} run{'' if pulled.runs == 1 else 's'}, nothing new"
+    others = ", the others were here" if pulled.fetched < pulled.runs and not pulled.faults else ""
+    return f"{pulled.fetched} of its {pulled.runs} runs fetched now{others}"
+
+
+def _elsewhere(page: str, server: Server | None) -> str:
+    """Return a sentence if a page's address is not on the server, else nothing."""
+    host = urlsplit(page).netloc if "://" in page else ""
+    if not host or server is None or host in (urlsplit(server.url).netloc, urlsplit(server.page).netloc):
+        return ""
+    return f" The address is on {host}: set WANDB_BASE_URL for it."
 
 
 def _not_found(argument: str, runs_root: Path) -> str:
     """Return the message for a name that is neither a path nor a sweep."""
-    names = [path.name for path in sweeps_below(runs_root)]
-    near = get_close_matches(Path(argument).stem, names, n=1)
-    guess = f" Did you mean {near[0]!r}?" if near else ""
+    guess = _guess(Path(argument).stem, runs_root)
     return f"{argument}: no such folder, sweep file or sweep below {runs_root}/.{guess}{_known(runs_root)}"
+
+
+def _guess(name: str, runs_root: Path) -> str:
+    """Return a question for the sweep here with the most similar name, or nothing."""
+    near = get_close_matches(name, [path.name for path in sweeps_below(runs_root)], n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _known(runs_root: Path) -> str:

@@ -104,7 +104,7 @@ def write_report(argument: str | None, title: str | None = None, draft: bool = F
 
 def _connect() -> Server:
     try:
-        return fetch.connect()
+        return fetch.connect(fetch.connect(is_brief=True))  # the first learns quickly whether there is a server
     except FetchError as error:
         how = "`wandb login` or WANDB_API_KEY, with WANDB_MODE unset or online"
         raise InputError(f"{error}\n  A W&B report needs a server that answers, and a login ({how}).") from error

@@ -25,9 +25,12 @@ def with_best(history: list[Row], schedule: Iterable[tuple[int, float]]) -> list
     """
     last = list(schedule)[-1][0]
     rows = []
-    best = history[0] if history else {}
+    best: Row | None = None
     for row in history:
-        best = best_row([best, row])
+        if "val/accuracy" not in row:  # of another program's making; nothing can be said of it
+            rows.append(dict(row))
+            continue
+        best = row if best is None else best_row([best, row])
         known = {name: best[key] for name, key in _KEYS.items() if key in best}
         rows.append({**row, **known} if row["epoch"] > last else dict(row))
     return rows

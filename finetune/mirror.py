@@ -18,12 +18,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from finetune import record
 from finetune.signals import SIGNALS
 from finetune.tracking import Target, wait_seconds
 
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 15.0
+LOCK_SECONDS = 120.0
 MOST_LOST = 3  # times that W&B's own process may die under a run
 GONE = {"code": 137, "state": "killed", "reason": "the run's process was killed (out of memory is the usual cause)",
         "cause": "memory"}  # fmt: skip
@@ -79,17 +82,16 @@ def main(argument: str) -> int:
         signal.signal(number, signal.SIG_IGN)
     orders = Orders()
     target = Target(**said)
-    with tempfile.TemporaryDirectory(prefix="finetune-wandb-", ignore_cleanup_errors=True) as name:
-        # The client's own log of the run is of no use here: the run directory has it all. Nothing is left on the disk.
-        for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR"):
-            os.environ[variable] = name
-        os.environ["WANDB_DIR"] = name
-        os.environ.pop("WANDB_MODE", None)
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="finetune-wandb-", ignore_cleanup_errors=True) as name:
+            # The client's own log of the run is of no use: the run directory has it all. Nothing is left on the disk.
+            for variable in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR"):
+                os.environ[variable] = name
+            os.environ.pop("WANDB_MODE", None)
             return _mirror(target, orders, Path(name), pid, say)
-        except Exception as error:
-            say({"error": f"{type(error).__name__}: {error}"})
-            return 1
+    except Exception as error:
+        say({"error": f"{orders.run_dir or target.run}: {type(error).__name__}: {error}"})
+        return 1
 
 
 def _take_standard_streams() -> Say:
@@ -107,17 +109,36 @@ def _take_standard_streams() -> Say:
 
 
 def _mirror(target: Target, orders: Orders, folder: Path, pid: int, say: Say) -> int:
-    from finetune import wandb_run  # imports wandb, while the run prepares
 
     while orders.end is None and not (orders.run_dir and record.is_run_dir(orders.run_dir)):
         orders.wait(POLL_SECONDS)
     run_dir = orders.run_dir if orders.run_dir and record.is_run_dir(orders.run_dir) else None
+    if run_dir is None:
+        return _serve(target, orders, None, folder, pid, say)
+    # One at a time: a run may be published while its mirror still sends, or start again while its last one does.
+    with FileLock(run_dir / f".wandb-{target.run}.lock", timeout=LOCK_SECONDS):
+        note = record.read_json(_note_of(run_dir, target)) or {}
+        if orders.end is not None and note.get("sent") and note.get("state") == orders.end["state"] == "finished":
+            return 0
+        return _serve(target, orders, run_dir, folder, pid, say)
+
+
+def _serve(target: Target, orders: Orders, run_dir: Path | None, folder: Path, pid: int, say: Say) -> int:
+    """Open the run and copy all there is to it, as often as it takes."""
+    from finetune import wandb_run
+
     lost = 0
     while True:
         try:
             run = wandb_run.open_run(target, run_dir, folder, pid, wait_seconds(), lambda: say({"stop": True}))
             say({"url": run.url})
-            _copy(run, run_dir, orders, target, say, again=lost > 0)
+            try:
+                _copy(run, run_dir, orders, target, say, again=lost > 0)
+            except (TimeoutError, ConnectionError, wandb_run.WandbError):
+                raise
+            except Exception as error:  # a damaged run directory: the server must not take the run for finished
+                wandb_run.finish_failed(run, 1, "failed", f"the copy broke: {type(error).__name__}: {error}", "code")
+                raise
             return 0
         except TimeoutError as error:
             say({"error": str(error)})
@@ -183,7 +204,7 @@ class _Note:
     """The file in the run directory that tells which W&B run has been sent what."""
 
     def __init__(self, run_dir: Path | None, target: Target, run: Any) -> None:
-        self._file = run_dir / f"wandb-{target.run}.json" if run_dir is not None else None
+        self._file = _note_of(run_dir, target) if run_dir is not None else None
         self._about = {"path": f"{run.entity}/{run.project}/{run.id}", "url": run.url}
         self._write({"sent": False})
 
@@ -194,6 +215,10 @@ class _Note:
     def _write(self, more: dict[str, Any]) -> None:
         if self._file is not None:
             record.write_json(self._file, {**(record.read_json(self._file) or {}), **self._about, **more})
+
+
+def _note_of(run_dir: Path, target: Target) -> Path:
+    return run_dir / f"wandb-{target.run}.json"
 
 
 def _size(file: Path) -> int:

@@ -6,6 +6,7 @@ The sweep is created once, each run is sent under its own id, once; doing it aga
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -13,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import track
 
 from finetune import claim, record
 from finetune.agents import server
 from finetune.agents.server import Remote, ServerError, UnreachableError
-from finetune.agents.sweepfile import PLAN, is_unfinished
+from finetune.agents.sweepfile import PLAN, RUNS, is_unfinished
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
-from finetune.tracking import Mirror, Target
+from finetune.tracking import Mirror, Target, is_off
 
 AT_ONCE = 2  # runs sent side by side; more would meet the free tier's 50 requests a minute
 WAIT_SECONDS = 600.0
@@ -30,12 +32,18 @@ WAIT_SECONDS = 600.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Publish a sweep; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m finetune.publish", description="Send a sweep's runs to W&B.")
-    parser.add_argument("sweep", type=Path, metavar="SWEEP", help="the folder of run directories, such as runs/demo")
+    parser.add_argument("sweep", nargs="?", type=Path, metavar="SWEEP", help="the folder of runs, such as runs/demo")
     parser.add_argument("--project", help="W&B project (default: the sweep file's)")
     parser.add_argument("--entity", help="W&B user or team (default: the account's)")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
+        if options.sweep is None:
+            raise UserError(f"name the sweep: make publish SWEEP=runs/NAME.{_known()}")
         return publish(options.sweep, options.entity, options.project)
+    except KeyboardInterrupt:
+        print("interrupted; the same command sends the rest", file=sys.stderr)
+        return 128 + signal.SIGINT
     except UserError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -48,9 +56,18 @@ def publish(folder: Path, entity: str | None = None, project: str | None = None)
         UserError: the folder holds no sweep, there is no login, or the server can't be reached.
     """
     if not (folder / record.SWEEP).is_file() and not (folder / record.REMOTE).is_file():
-        raise UserError(f"{folder} holds no sweep (no {record.SWEEP}): name a folder below runs/")
+        raise UserError(f"{folder} holds no sweep (no {record.SWEEP}): name a folder below runs/.{_known()}")
     if reason := server.reason_offline():
-        raise UserError(f"{reason}: nothing can be sent. Log in with `wandb login`, or set WANDB_API_KEY")
+        mend = "Unset it" if is_off() else "Log in with `wandb login`, or set WANDB_API_KEY"
+        raise UserError(f"{reason}: nothing can be sent. {mend}")
+    try:
+        with FileLock(folder / ".publish.lock", timeout=0):
+            return _publish(folder, entity, project)
+    except Timeout:
+        raise UserError(f"{folder} is being published by another process: wait for it to end") from None
+
+
+def _publish(folder: Path, entity: str | None, project: str | None) -> int:
     remote = _remote(folder, entity, project)
     runs = record.find_runs(folder)
     there = server.run_states(remote, [run.name for run in runs])
@@ -60,19 +77,33 @@ def publish(folder: Path, entity: str | None = None, project: str | None = None)
     if unfinished:
         print(f"not sent before they are finished: {', '.join(unfinished)}")
     lost = []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        sending = {pool.submit(_send, run, target): run for run, target in todo}
-        console = Console(stderr=True)
+    mirrors: list[Mirror] = []
+    pool = ThreadPoolExecutor(AT_ONCE)
+    sending = {pool.submit(_send, run, target, mirrors): run for run, target in todo}
+    console = Console(stderr=True)
+    try:
         done = track(as_completed(sending), "sending", len(todo), console=console, transient=True,
                      disable=not console.is_terminal)  # fmt: skip
         for future in done:
             if fault := future.result():
                 lost.append(f"{sending[future]}: {fault}")
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for mirror in mirrors:
+            mirror.kill()  # nothing to those that have ended
     for line in lost:
         print(f"not sent: {line}", file=sys.stderr)
-    if not lost and (folder / PLAN).exists() and not is_unfinished(folder):
-        server.stop(remote)  # there is nothing left that an agent could do
+    print(f"{len(todo) - len(lost)} sent. To write a W&B Report of the sweep: make report SWEEP={folder}")
+    is_over = not lost and (folder / PLAN).exists() and not is_unfinished(folder)
+    if is_over and not server.stop(remote):  # there is nothing left that an agent could do
+        print(f"W&B still takes the sweep for unfinished; to end it: wandb sweep --stop {remote.path}")
     return EXIT_FAILED if lost else 0
+
+
+def _known() -> str:
+    """Return a sentence that lists the sweeps there are here, or nothing."""
+    names = sorted(str(path.parent) for path in RUNS.glob(f"*/{record.SWEEP}"))
+    return f" Sweeps here: {', '.join(names)}" if names else ""
 
 
 def _remote(folder: Path, entity: str | None, project: str | None) -> Remote:
@@ -123,11 +154,12 @@ def _is_sent(note: dict[str, Any], state: str) -> bool:
     return bool(note.get("complete")) or (bool(note.get("sent")) and note.get("state") == state)
 
 
-def _send(run: Path, target: Target) -> str:
+def _send(run: Path, target: Target, mirrors: list[Mirror]) -> str:
     """Send one run directory; return what went wrong, or nothing."""
     state, reason = record.status(run)
     told = record.read_json(run / record.STATE) or {}
     mirror = Mirror(target, WAIT_SECONDS)
+    mirrors.append(mirror)
     mirror.follow(run)
     arrived = mirror.end(0 if state == "finished" else 1, state, reason, told.get("cause", ""))
     return "" if arrived else mirror.error or "the server did not take all of it in time; try again"

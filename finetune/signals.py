@@ -23,9 +23,10 @@ class Noted:
         number: 0, or the number of the first one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, same_request_seconds: float) -> None:
         self.number = 0
         self._at = 0.0
+        self._same_request_seconds = same_request_seconds
 
     def receive(self, number: int, frame: object) -> None:  # noqa: ARG002  (the signature of a signal handler)
         """Note a first signal and, where nobody asks for it, leave through all `finally`s; end at once at a second."""
@@ -33,7 +34,7 @@ class Noted:
             self.number, self._at = number, time.monotonic()
             if not _polled:
                 raise SystemExit(128 + number)
-        elif time.monotonic() - self._at > SAME_REQUEST_SECONDS:
+        elif time.monotonic() - self._at > self._same_request_seconds:
             kill_descendants(os.getpid())
             if os.isatty(2):
                 os.write(2, b"\x1b[?25h\n")  # shows the cursor, which a progress bar hides
@@ -41,13 +42,16 @@ class Noted:
 
 
 @contextlib.contextmanager
-def noted(numbers: Iterable[int] = SIGNALS) -> Iterator[Noted]:
+def noted(numbers: Iterable[int] = SIGNALS, same_request_seconds: float = SAME_REQUEST_SECONDS) -> Iterator[Noted]:
     """Handle these signals, and yield what has been received. For the main thread.
 
     A first signal raises SystemExit with 128 + its number or, inside `polled`, is only noted. A second one ends this
     process and all that it has started.
+
+    Args:
+        same_request_seconds: signals so soon after the first are taken for the same request.
     """
-    received = Noted()
+    received = Noted(same_request_seconds)
     before = {number: signal.signal(number, received.receive) for number in numbers}
     try:
         yield received

@@ -74,25 +74,33 @@ class Mirror:
         self.stop: bool | None = None
         self.error: str | None = None
         self._process: subprocess.Popen[str] | None = None
+        self._failed = False
         if target is None:
             return
         command = [sys.executable, "-m", "finetune.mirror", json.dumps({**asdict(target), "pid": os.getpid()})]
-        # A session of its own: a Ctrl-C on the terminal is for the run, which then tells the mirror how it ended.
-        self._process = subprocess.Popen(
+        try:
+            self._process = self._start(command)
+        except OSError as error:  # no memory or no processes left for it: the run goes on without
+            self.error = f"no mirror: {error}"
+            self._failed = True
+            return
+        assert self._process.stdout is not None, "asked for in _start"
+        threading.Thread(target=self._listen, args=(self._process.stdout,), name="mirror", daemon=True).start()
+
+    def _start(self, command: list[str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C is for the run, which then tells the mirror how it ended
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")])),
                 WAIT_VARIABLE: str(self._wait),
             },
         )
-        assert self._process.stdout is not None, "asked for above"
-        threading.Thread(target=self._listen, args=(self._process.stdout,), name="mirror", daemon=True).start()
 
     def _listen(self, lines: IO[str]) -> None:
         for line in lines:
@@ -126,7 +134,7 @@ class Mirror:
             state: finished, failed or killed.
         """
         if self._process is None:
-            return True
+            return not self._failed
         self._tell({"end": {"code": code, "state": state, "reason": reason, "cause": cause}})
         with contextlib.suppress(OSError):
             self._process.stdin.close()  # type: ignore[union-attr]

@@ -159,7 +159,7 @@ def send_rows(run: wandb.Run, run_dir: Path, after: int) -> int:
     rows, _ = record.read_history(run_dir)
     config = record.read_config(run_dir)
     last = after
-    for row in with_best(_ordered(rows), config["unfreeze"]):
+    for row in with_best(_ordered(rows), config.get("unfreeze") or [(0, 1.0)]):
         if row["epoch"] > after:
             if row["epoch"] >= run.starting_step:
                 run.log(row, step=row["epoch"], commit=True)
@@ -168,7 +168,7 @@ def send_rows(run: wandb.Run, run_dir: Path, after: int) -> int:
 
 
 def _ordered(rows: Iterable[Row]) -> list[Row]:
-    return [row for _, row in sorted({row["epoch"]: row for row in rows}.items())]
+    return [row for _, row in sorted({row["epoch"]: row for row in rows if "epoch" in row}.items())]
 
 
 def finish_finished(run: wandb.Run, run_dir: Path) -> None:
@@ -178,11 +178,16 @@ def finish_finished(run: wandb.Run, run_dir: Path) -> None:
         TimeoutError: not all of it arrived in time.
     """
     config, summary = record.read_config(run_dir), record.read_json(run_dir / record.SUMMARY) or {}
-    run.log(_tables(run_dir, config["provenance"]["classes"]))
     run.summary.update({**summary, **({"reason": "", "cause": ""} if run.resumed else {})})
     _send_files(run, run_dir)
-    if config.get("upload_best"):
-        run.log_artifact(str(run_dir / record.BEST), name=run_dir.name, type="model")
+    try:  # beside numbers and files, what is to be looked at: a damaged table must not keep those back
+        run.log(_tables(run_dir, config.get("provenance", {}).get("classes", [])))
+        if config.get("upload_best"):
+            run.log_artifact(str(run_dir / record.BEST), name=run_dir.name, type="model")
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        if isinstance(error, ConnectionError | TimeoutError):
+            raise
+        print(f"not all of {run_dir} can be shown ({type(error).__name__}: {error})")
     run.finish(exit_code=0)
 
 
@@ -201,10 +206,11 @@ def _tables(run_dir: Path, classes: list[str]) -> dict[str, Any]:
     """Return the confusion matrix, and the pictures of the prediction grid with what was said of them."""
     with (run_dir / record.PREDICTIONS).open(newline="", encoding="utf-8") as file:
         answers = list(csv.DictReader(file))
-    known = {name: index for index, name in enumerate(classes)}
+    classes = list(dict.fromkeys([*classes, *(answer[key] for answer in answers for key in ("label", "prediction"))]))
+    number = {name: index for index, name in enumerate(classes)}
     matrix = wandb.plot.confusion_matrix(
-        y_true=[known[answer["label"]] for answer in answers],
-        preds=[known[answer["prediction"]] for answer in answers],
+        y_true=[number[answer["label"]] for answer in answers],
+        preds=[number[answer["prediction"]] for answer in answers],
         class_names=classes,
         title="Test pictures",
     )

@@ -1,11 +1,9 @@
 """A program for sweeps in tests: `agent.py` with a stand-in for training that takes milliseconds and no torch.
 
-It leaves what a real run leaves, as far as the mirror looks at it. FAKE_SECONDS is the time of an epoch; FAKE_FAIL,
-FAKE_CRASH (SIGKILL) and FAKE_FULL (a full disk) list seeds whose first attempts end so; FAKE_DOWN lists epochs at
-whose end a file `down` is written into the working directory.
+It leaves what a real run leaves, as far as the mirror looks at it. FAKE_SECONDS is the time of an epoch, FAKE_STEP that
+of a step; FAKE_FAIL and FAKE_CRASH (SIGKILL) list seeds whose first attempts end so.
 """
 
-import errno
 import os
 import signal
 import sys
@@ -98,20 +96,16 @@ def _train(
                 raise Interrupted(f"stopped by a signal in epoch {epoch}")
             if time.monotonic() > end:
                 break
-            time.sleep(0.02)
+            time.sleep(float(os.environ.get("FAKE_STEP", "0.02")))
         if attempt == 1 and told("CRASH", config):
             os.kill(os.getpid(), signal.SIGKILL)
         if attempt == 1 and told("FAIL", config):
             raise ValueError("told to fail")
-        if attempt == 1 and told("FULL", config):
-            raise OSError(errno.ENOSPC, "No space left on device")
         value = accuracy(config) * epoch / config.epochs
         row = {"epoch": epoch, "train/loss": 2.0 - value, "train/accuracy": value, "val/loss": 1.5 - value}
         row |= {"val/accuracy": value, "lr/head": config.lr, "lr/backbone": 0.0, "trainable_share": 0.0}
         record.append_history(run_dir, {**row, "epoch_seconds": 1.0, "seconds/train": 0.5})
         log(f"epoch {epoch}")
-        if str(epoch) in os.environ.get("FAKE_DOWN", "").split(","):
-            Path("down").touch()
         if (run_dir / record.STOP).exists():
             break
     _finish(config, run_dir)

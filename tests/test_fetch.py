@@ -266,6 +266,46 @@ def test_a_run_gets_its_name_when_it_knows_it(server: Server, tmp_path: Path) ->
     assert [path.name for path in record.find_runs(tmp_path / "here")] == ["a"]
 
 
+@pytest.mark.parametrize("has_twin", [False, True])
+def test_what_is_left_of_a_run_that_got_its_name_too_late_says_so(
+    server: Server, tmp_path: Path, has_twin: bool
+) -> None:
+    """Where the name's directory is taken, by an earlier run or a twin, the old one does not stay running for ever."""
+    sweep = put_sweep(server)
+    run = put_run(server, sweep, fabricate_run(tmp_path / "early", "a", curve=[0.1], state="unfinished"), "running")
+    provenance = run.raw_config.pop("provenance")
+    here = tmp_path / "here"
+    pulled(sweep, here)
+    assert record.status(here / run.id)[0] == "unfinished"
+    run_dir = fabricate_run(tmp_path / "there", "a")
+    if has_twin:
+        put_run(server, sweep, run_dir)
+        run.state = "crashed"
+    else:
+        fabricate_run(here, "a", curve=[0.2], state="unfinished")
+        put_files(run, run_dir)
+        run.summary, run.state = {**run.summary, **(record.read_json(run_dir / record.SUMMARY) or {})}, "finished"
+    run.raw_config["provenance"] = provenance
+    pulled(sweep, here)
+    assert record.status(here / "a")[0] == "finished"
+    assert record.status(here / run.id) == ("killed", "its results are in a")
+    before = contents(here)
+    assert pulled(sweep, here).fetched == 0
+    assert contents(here) == before
+
+
+@pytest.mark.parametrize("heartbeat", ["soon", [1], {}, None])
+def test_a_damaged_note_does_not_end_the_pull(server: Server, tmp_path: Path, heartbeat: object) -> None:
+    """The run is asked for once more."""
+    sweep = put_sweep(server)
+    run = put_run(server, sweep, fabricate_run(tmp_path / "there", "a", curve=[0.1], state="failed"), "failed")
+    pulled(sweep, tmp_path / "here")
+    file = tmp_path / f"here/a/wandb-{run.id}.json"
+    record.write_json(file, {**json.loads(file.read_text()), "heartbeat": heartbeat})
+    assert pulled(sweep, tmp_path / "here") == Pulled(1, 1, ())
+    assert pulled(sweep, tmp_path / "here") == Pulled(1, 0, ())
+
+
 @pytest.mark.parametrize("state", ["finished", "alive", "begun"])
 def test_what_is_here_is_not_touched(server: Server, tmp_path: Path, state: str) -> None:
     """A run that is finished here, that a live process runs, or that was begun here and is not done elsewhere."""
@@ -474,6 +514,38 @@ def test_a_file_that_is_not_to_be_had_costs_one_run(server: Server, tmp_path: Pa
     assert f"{ENTITY}/{PROJECT}/" in result.faults[0]
     assert len(record.find_runs(tmp_path / "here")) == 1
     assert pulled(sweep, tmp_path / "here") == Pulled(2, 1, ())
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_file_that_is_replaced_while_it_is_fetched_costs_its_run_at_most(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """It is listed again at the next try; if that is of no use, the others arrive, and the next pull brings it."""
+    from wandb.apis.public.files import File
+
+    sweep = put_sweep(server)
+    for name in ("a", "b"):
+        put_run(server, sweep, fabricate_run(tmp_path / "there", name))
+    changing, download, changes = server.runs(sweep=sweep)[0], File.download, []
+
+    def late(file: Any, *arguments: Any, **options: Any) -> Any:
+        if file.name == "run/summary.json" and changing.id in file.url and len(changes) < times:
+            changes.append(file.name)
+            changing.files[file.name] += b"\n"
+        return download(file, *arguments, **options)
+
+    monkeypatch.setattr(File, "download", late)
+    connection = replace(fetch.connect(), tries=2)
+    result = pull(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", unwatched)
+    if times == 1:
+        assert result == Pulled(2, 2, ())
+    else:
+        assert (result.runs, result.fetched, len(changes)) == (2, 1, 2)
+        (fault,) = result.faults
+        assert fault.startswith(f"{ENTITY}/{PROJECT}/{changing.id}: ")
+        assert "run/summary.json changes while it is fetched" in fault
+        monkeypatch.setattr(File, "download", download)
+        assert pulled(sweep, tmp_path / "here") == Pulled(2, 1, ())
 
 
 def test_a_sweep_that_is_not_there_is_an_error(server: Server, tmp_path: Path) -> None:

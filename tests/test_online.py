@@ -71,7 +71,8 @@ def two_agents(server: Server, folder: Path) -> Any:
     elsewhere = Machine(server, folder / "elsewhere")
     other = server.sweeps()[0].id
     by_hand = elsewhere.run("wandb", "agent", f"tester/finetune-sweeps/{other}")
-    return server, machine, sweep, done, left, asked, elsewhere, other, by_hand
+    over = [machine.agent(), machine.agent(sweep)]
+    return server, machine, sweep, done, left, asked, over, elsewhere, other, by_hand
 
 
 @pytest.mark.scenario("two_agents")
@@ -150,6 +151,14 @@ def test_a_bare_wandb_agent_on_another_machine_works_too(outcome: Any) -> None:
     assert all(len([row for row in run.history if "epoch" in row]) == 3 for run in runs)
 
 
+@pytest.mark.scenario("two_agents")
+def test_with_nothing_left_to_do_nothing_is_started(outcome: Any) -> None:
+    """Whether the sweep is named or not: above all not another one, offline."""
+    for code, output in outcome[6]:
+        assert code == 0, output
+        assert "nothing to do" in output
+
+
 @scenario
 def real(server: Server, folder: Path) -> Any:
     """Real training of a tiny network, analysed where it was made and from a folder that has nothing of it."""
@@ -185,7 +194,8 @@ def test_a_real_sweep_is_compared_alike_here_and_from_the_server(outcome: Any) -
 def failures(server: Server, folder: Path) -> Any:
     """A run with a bad config, one that fails, one that is killed; then they are tried again."""
     machine = Machine(server, folder)
-    sweep = machine.sweep({"seed": [0, 1, 2, 3], "strategy": "head", "epochs": 2})
+    command = ["${env}", "${interpreter}", "${program}", "--label_smoothing=0.05", "${args}"]
+    sweep = machine.sweep({"seed": [0, 1, 2, 3], "strategy": "head", "epochs": 2}, command=command)
     wrong = machine.sweep({"lr": [-1, 0.003], "bach_size": 3})
     bad = machine.agent(wrong)
     machine.environment |= {"FAKE_FAIL": "1", "FAKE_CRASH": "2"}
@@ -221,6 +231,7 @@ def test_failed_and_killed_runs_say_why_and_are_tried_again_under_their_ids(outc
     assert [run.id for run in server.runs(sweep=sweep)] == list(states)
     assert [run.state for run in server.runs(sweep=sweep)] == ["finished"] * 4
     assert sorted(starts(run) for run in machine.runs(sweep)) == [1, 1, 2, 2]
+    assert {run.config["label_smoothing"] for run in server.runs(sweep=sweep)} == {0.05}  # what `command` adds
     for run in server.runs(sweep=sweep):
         assert [row["epoch"] for row in run.history if "epoch" in row] == [1, 2]
 
@@ -230,17 +241,32 @@ def budget(server: Server, folder: Path) -> Any:
     """All runs fail."""
     machine = Machine(server, folder, {"FAKE_FAIL": ",".join(map(str, range(10)))})
     sweep = machine.sweep({"seed": list(range(10)), "strategy": "head", "epochs": 2})
-    return server, sweep, machine.agent(sweep, "--max-failures", "2")
+    given_up = machine.agent(sweep, "--max-failures", "2")
+    elsewhere = machine.agent(machine.sweep({"lr": 0.003}, program="agent.py"))
+    server.fail(403, only="CreateAgent")
+    refused = machine.agent(machine.sweep({"lr": 0.003}))
+    return server, sweep, given_up, elsewhere, refused
 
 
 @pytest.mark.scenario("budget")
 def test_failures_in_a_row_end_an_agent(outcome: Any) -> None:
     """With the cause, and what to type next."""
-    server, sweep, (code, output) = outcome
+    server, sweep, (code, output), *_ = outcome
     assert code == 1
     assert len(server.runs(sweep=sweep)) == 2
     assert "told to fail" in output
     assert "--retry-failed" in output
+
+
+@pytest.mark.scenario("budget")
+def test_agents_that_can_not_work_say_why(outcome: Any) -> None:
+    """In a folder without the sweep's program, whose points they would use up; and where the server refuses them."""
+    *_, (code, output), (refused, more) = outcome
+    assert code == 2
+    assert "there is none in" in output
+    assert refused == 1
+    assert "agent 1 could not go on" in more
+    assert "403" in more
 
 
 @scenario
@@ -263,7 +289,9 @@ def signals(server: Server, folder: Path) -> Any:
     def both_run() -> bool:
         return all(run.state == "running" for run in server.runs(sweep=sweep))
 
-    by_batch_system = machine.start("python", AGENT, "--agents", "2")
+    by_batch_system = machine.start(
+        "python", AGENT, "--agents", "2", FAKE_STEP="1.5"
+    )  # a signal comes three times in a step
     wait_until(both_run)
     for process in machine.processes():
         with suppress(psutil.NoSuchProcess):
@@ -416,6 +444,9 @@ def offline(server: Server, folder: Path) -> Any:
     shutil.copytree(folder / "runs/strategies", folder / "runs/copy")
     for file in [*folder.glob("runs/copy/wandb.json"), *folder.glob("runs/copy/*/wandb-*.json")]:
         file.unlink()
+    strange, torn = sorted(folder.glob("runs/copy/*/predictions.csv"))
+    strange.write_text(strange.read_text().replace(",cat,cat,", ",fish,cat,"))
+    torn.unlink()
     copied = machine.run("python", "-m", "finetune.publish", "runs/copy")
     after = [(run.id, run.state, len(run.history), run.sweep) for run in server.runs()]
     (lost,) = (sweep for sweep in server.sweeps() if sweep.config["name"] == "copy")
@@ -431,7 +462,8 @@ def test_without_w_and_b_a_sweep_runs_offline_and_it_is_said(outcome: Any) -> No
     for (code, output), why in ((no_login, "not logged in"), (mode, "WANDB_MODE is offline")):
         assert code == 0, output
         assert why in output
-        assert "runs offline" in output
+        assert "running" in output
+        assert "offline" in output
     assert needs[0] == 2
     assert "abcd1234 is a sweep on a W&B server, but WANDB_MODE is offline" in needs[1]
     assert nothing == {}
@@ -460,7 +492,7 @@ def test_a_run_of_another_sweep_is_not_touched(outcome: Any) -> None:
     assert code == 0, output
     assert after[: len(there)] == there
     assert {id for id, *_ in after[len(there) :]} == {f"{id}-{second}" for id, *_ in there}
-    assert {sweep for *_, sweep in after[len(there) :]} == {second}
+    assert {(state, sweep) for _, state, _, sweep in after[len(there) :]} == {("finished", second)}
     assert last == 2
     assert "delete runs/copy/wandb.json" in more
 

@@ -18,7 +18,8 @@ from finetune.errors import UserError
         ("sweeps/strategies.yaml", None),
         ("runs/strategies", None),
         ("ABCD1234", None),
-        ("me/abcd1234", None),
+        ("pets/abcd1234", (None, "pets", "abcd1234")),
+        ("runs/abcd1234", None),
         ("https://wandb.ai/me/pets/runs/abcd1234", None),
     ],
 )
@@ -33,7 +34,7 @@ def test_the_login_is_found_where_w_and_b_looks(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     netrc = tmp_path / "netrc"
     monkeypatch.setenv("NETRC", str(netrc))
-    assert server.reason_offline() == "not logged in to W&B (wandb login)"
+    assert server.reason_offline() == "you are not logged in to W&B (wandb login)"
     netrc.write_text(f"machine elsewhere login user password {'x' * 40}\n")
     netrc.chmod(0o600)
     assert server.reason_offline() is not None

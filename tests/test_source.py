@@ -63,6 +63,11 @@ def asked(server: Server) -> int:
     [
         ("1a2b3c4d", Address(None, None, "1a2b3c4d")),
         ("me/trials/1a2b3c4d", Address("me", "trials", "1a2b3c4d")),
+        ("trials/1a2b3c4d", Address(None, "trials", "1a2b3c4d")),
+        ("runs/1a2b3c4d", None),
+        ("reports/1a2b3c4d", None),
+        ("../1a2b3c4d", None),
+        ("trials/demo", None),
         ("https://wandb.ai/me/trials/sweeps/1a2b3c4d", Address("me", "trials", "1a2b3c4d")),
         ("https://wandb.ai/me/trials/sweeps/1a2b3c4d/workspace?nw=x&a=b#c", Address("me", "trials", "1a2b3c4d")),
         ("http://host:8080/wandb/me/my%20trials/sweeps/1a2b3c4d/", Address("me", "my trials", "1a2b3c4d")),
@@ -126,7 +131,59 @@ def test_a_path_never_leads_to_a_request(logged_in: Server, tmp_path: Path) -> N
         assert find_folder(argument) == Path(folder)
     with pytest.raises(InputError, match="no such folder"):
         find_folder("runs/baseline/abcd1234")
+    Path("mine/abcd1234").mkdir(parents=True)
+    assert address.parse("mine/abcd1234") is None
     assert asked(logged_in) == before
+
+
+def test_a_project_and_an_id_are_asked_for(logged_in: Server, tmp_path: Path) -> None:
+    """What lies here under the id alone may be another project's."""
+    sweep = remote_sweep(logged_in, tmp_path, project="other")
+    assert find_folder(f"other/{sweep}") == Path("runs") / sweep
+    with pytest.raises(InputError, match=f"no sweep {ENTITY}/{PROJECT}/{sweep}"):
+        find_folder(f"{PROJECT}/{sweep}")
+
+
+def test_it_says_what_was_fetched_now(logged_in: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """All, some or nothing."""
+    sweep = remote_sweep(logged_in, tmp_path, runs=2)
+    find_folder(sweep)
+    assert capfd.readouterr().err.endswith(", 2 of its 2 runs fetched now.\n")
+    find_folder(sweep)
+    assert capfd.readouterr().err.endswith(f"/{sweep} on {logged_in.url}, 2 runs, nothing new.\n")
+    put_run(logged_in, sweep, fabricate_run(tmp_path / "more", "run-2", seed=2))
+    find_folder(sweep)
+    assert capfd.readouterr().err.endswith(", 1 of its 3 runs fetched now, the others were here.\n")
+
+
+def test_a_wrong_id_gets_no_word_of_logging_in(logged_in: Server) -> None:
+    """But the name here that is like it, and the server that its address is on."""
+    fabricate_run(Path("runs/baseline"), "a")
+    with pytest.raises(InputError) as caught:
+        find_folder("basemine")
+    assert str(caught.value).splitlines() == [
+        f"W&B ({logged_in.url}) has no sweep {ENTITY}/{PROJECT}/basemine, or this account may not see it. "
+        "Its page's address, or entity/project/id, names one in another project.",
+        f"  No runs of {ENTITY}/{PROJECT}/basemine are on this machine. Did you mean 'baseline'?",
+        "  Sweeps below runs/: baseline",
+    ]
+    with pytest.raises(
+        InputError, match=r"another project\. The address is on w\.example: set WANDB_BASE_URL for it\."
+    ):
+        find_folder("https://w.example/me/trials/sweeps/1a2b3c4d")
+    with pytest.raises(InputError) as caught:
+        find_folder(f"{logged_in.url}/me/trials/sweeps/1a2b3c4d")
+    assert "The address is on" not in str(caught.value)
+
+
+def test_where_no_run_is_it_says_how_to_get_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a sweep, or name one that others have run."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"Run a sweep first \(make agents .*, or python agent.py sweeps/demo.yaml\)"):
+        find_folder(None)
+    Path("mine.yaml").write_text("method: grid\n")
+    with pytest.raises(InputError, match=r"If it was run on W&B, name that sweep: its id, or nothing for the newest\."):
+        find_folder("mine.yaml")
 
 
 def test_a_name_here_of_a_sweep_there_fetches_what_is_missing(logged_in: Server, tmp_path: Path) -> None:
@@ -196,8 +253,9 @@ def test_without_the_server_what_is_here_serves(
             find_folder("me/trials/1a2b3c4d")
     finally:
         logged_in.come_back()
-    for part in ("does not answer", "wandb login", "WANDB_BASE_URL", "WANDB_API_KEY", "copy its run directories"):
+    for part in (f"Try again later, or check WANDB_BASE_URL ({logged_in.url}).", "Or copy its run directories"):
         assert part in str(caught.value)
+    assert "wandb login" not in str(caught.value)
 
 
 @pytest.mark.parametrize("how", ["no login", "offline", "disabled"])
@@ -213,8 +271,10 @@ def test_nobody_is_asked_to_log_in(
     else:
         monkeypatch.setenv("WANDB_MODE", how)
     before = asked(logged_in)
-    with pytest.raises(InputError, match="Nobody is logged in" if how == "no login" else f"WANDB_MODE={how}"):
+    with pytest.raises(InputError, match="Nobody is logged in" if how == "no login" else f"WANDB_MODE={how}") as caught:
         find_folder(sweep)
+    assert ("`wandb login`" in str(caught.value)) == (how == "no login")
+    assert ("To fetch it: unset WANDB_MODE." in str(caught.value)) == (how != "no login")
     fabricate_run(Path("runs") / "mine", "a")
     fabricate_run(Path("runs") / sweep, "a")
     os.utime(Path("runs/mine/a") / record.SUMMARY, (time.time() + 5, time.time() + 5))

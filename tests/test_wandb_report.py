@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import report_words, tables, wording
+from analysis import fetch, report_words, tables, wording
 from analysis.address import Address
 from analysis.build import build
 from analysis.frames import read_sweep
@@ -267,6 +268,21 @@ def test_without_a_login_it_says_how_to_log_in(
     assert main(["demo"]) == 2
     assert "wandb login" in capsys.readouterr().err
     assert not server.counts
+
+
+def test_a_server_that_is_away_does_not_take_long_to_be_missed(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The long time for an answer is for a server that has given one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fetch, "SHORT_SECONDS", 1)
+    run = fabricate_run(Path("runs/demo"), "head-1")
+    record.write_json(run.parent / record.REMOTE, {"entity": "e", "project": "p", "sweep": "abcd1234"})
+    server.go_down()
+    began = time.monotonic()
+    assert main(["demo"]) == 2
+    assert time.monotonic() - began < 6
+    assert "does not answer" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:Read the `app_url` setting")  # what wandb.sweep says of itself

@@ -13,12 +13,13 @@ from finetune.agents.display import console
 from finetune.agents.server import Remote, ServerError, UnreachableError
 from finetune.agents.sweepfile import Sweep
 from finetune.errors import UserError
+from finetune.tracking import is_off
 
 __all__ = ["Remote", "Sweep", "choose"]
 
 
-def choose(argument: str | None, settings: Sequence[str], name: str | None) -> Sweep | Remote:
-    """Return the sweep that the command line means.
+def choose(argument: str | None, settings: Sequence[str], name: str | None) -> Sweep | Remote | None:
+    """Return the sweep that the command line means, or None where there is nothing to do, which is said.
 
     Args:
         argument: a file or folder, what names a sweep on a server, or None for the newest that is unfinished: on the
@@ -34,7 +35,7 @@ def choose(argument: str | None, settings: Sequence[str], name: str | None) -> S
         return _on_server(argument, bool(settings or name))
     if settings or name:  # which is about a sweep file
         return sweepfile.load(None, settings, name)
-    return _newest() or sweepfile.load(None)
+    return _newest()
 
 
 def _on_server(argument: str, has_settings: bool) -> Remote:
@@ -43,34 +44,38 @@ def _on_server(argument: str, has_settings: bool) -> Remote:
             f"{argument} is a sweep on a W&B server, where --set and --name change nothing: give a sweep file"
         )
     if reason := server.reason_offline():
+        mend = "Unset it" if is_off() else "Log in"
         raise UserError(
-            f"{argument} is a sweep on a W&B server, but {reason}. Log in, or give a sweep file to run offline"
+            f"{argument} is a sweep on a W&B server, but {reason}. {mend}, or give a sweep file to run offline"
         )
     return server.find(argument, _project())
 
 
-def _newest() -> Remote | None:
-    """Return the newest unfinished sweep on the server; None, and a word why, if it is not to be had or not wanted."""
+def _newest() -> Sweep | Remote | None:
+    """Return the newest unfinished sweep, on the server or here, and say why that one; see `choose`."""
+    here = sweepfile.newest_unfinished(sweepfile.RUNS)
+    offline = f"running {here or sweepfile.DEFAULT} offline"
     if reason := server.reason_offline():
-        console.print(f"{reason}: runs offline; `make publish` sends the runs to W&B later")
-        return None
+        console.print(f"{reason}: {offline}; `make publish` sends the runs to W&B later")
+        return sweepfile.load(None)
     project = _project()
     try:
-        remote = server.newest_open(project)
+        remote, sweeps = server.newest_open(project)
     except UnreachableError as error:
-        console.print(f"{error}\nruns offline; `make publish` sends the runs to W&B later")
-        return None
+        console.print(f"{error}\n{offline}; `make publish` sends the runs to W&B later")
+        return sweepfile.load(None)
     except ServerError as error:
         raise UserError(f"{error}\nName the sweep (SWEEP=entity/project/id), or a sweep file to run offline") from None
+    if remote is None and here is None and sweeps:
+        console.print(f"nothing to do: project {project} has no unfinished sweep on W&B, and there is none here")
+        console.print(f"a new one: wandb sweep FILE, then make agents; offline: make agents SWEEP={sweepfile.DEFAULT}")
+        return None
     if remote is None:
-        console.print(f"project {project} has no unfinished sweep on W&B (wandb sweep FILE makes one): runs offline")
-        return None
-    here = sweepfile.newest_unfinished(sweepfile.RUNS)
+        console.print(f"project {project} has no unfinished sweep on W&B (wandb sweep FILE makes one): {offline}")
+        return sweepfile.load(None)
     if here is not None and (here / record.SWEEP).stat().st_mtime > _seconds(remote.created):
-        console.print(
-            f"{here} is newer than the unfinished sweep {remote.path} on W&B; to run that: SWEEP={remote.path}"
-        )
-        return None
+        console.print(f"{offline}: it is newer than the unfinished sweep on W&B; to run that: SWEEP={remote.path}")
+        return sweepfile.load(None)
     return remote
 
 

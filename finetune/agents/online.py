@@ -6,12 +6,14 @@ W&B's server decides which run is next, so that any number of machines can work 
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -33,11 +35,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Agents:
-    """The processes of W&B's agents, or of runs that are started again.
-
-    Attributes:
-        code: exit codes of those that have ended.
-    """
+    """The processes of W&B's agents, or of runs that are started again."""
 
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -54,6 +52,10 @@ def run_online(remote: Remote, code: Code, agents: int | None, count: int | None
         count: how many runs to start at most.
         max_failures: so many failed runs in a row end an agent; 0 for no limit.
     """
+    if remote.state not in server.OPEN:
+        console.print(f"{remote.url or remote.path} is {remote.state.lower()}: nothing to do")
+        console.print(f"compare the runs with: make analysis SWEEP={remote.path}")
+        return 0
     slots = agents or machine.slots()
     folder = _store(remote)
     watch, before = Watch(folder, remote.expected), server.states(remote)
@@ -69,10 +71,16 @@ def run_online(remote: Remote, code: Code, agents: int | None, count: int | None
             command = [sys.executable, "-m", "finetune.agents.cli_agent", *options, remote.path]
             started.processes.append(_start(command, slot, slots, folder))
         _wait(started, stop, watch, remote)
+        crashed = [slot for slot, process in enumerate(started.processes) if process.returncode]
+    if crashed and not stop.count:
+        for slot in crashed:
+            watch.say(f"agent {slot + 1} could not go on: {_last_line(folder / f'agent-{slot + 1}.txt')}")
+        _end(remote, folder, watch, stop, before)
+        return EXIT_FAILED
     return _end(remote, folder, watch, stop, before)
 
 
-def retry_failed(remote: Remote, code: Code, agents: int | None, count: int | None) -> int:
+def retry_failed(remote: Remote, code: Code, agents: int | None, count: int | None, max_failures: int) -> int:
     """Run the failed and crashed runs of a sweep again, each under its own id; return the exit code as above.
 
     W&B never hands them out again. So they are started from here, with what W&B's agent would have given them.
@@ -80,24 +88,33 @@ def retry_failed(remote: Remote, code: Code, agents: int | None, count: int | No
     slots = agents or machine.slots()
     folder = _store(remote)
     todo = server.failed_runs(remote)[:count]
-    watch, before = Watch(folder, None), Counter[str]()
-    watch.say(
-        f"{remote.url or remote.path}: {len(todo)} failed or crashed run{'' if len(todo) == 1 else 's'} to do again"
-    )
+    watch, before = Watch(folder, None), server.states(remote)
+    noun = "run" if len(todo) == 1 else "runs"
+    watch.say(f"{remote.url or remote.path}: {len(todo)} failed or crashed {noun} to do again")
+    if not todo:
+        return 0
     _prepare(remote, code, watch)
     running: dict[int, subprocess.Popen[bytes]] = {}
     all_of_them = Agents()
+    in_a_row = finished = handled = 0
     with signals_noted() as stop, watch:
-        handled = 0
-        while (todo and not stop.count) or all_of_them.alive():
+        while (todo and not stop.count) or running:
+            for slot, process in list(running.items()):
+                if process.poll() is not None:
+                    del running[slot]
+                    in_a_row, finished = (in_a_row + 1, finished) if process.returncode else (0, finished + 1)
+                    if 0 < max_failures <= in_a_row and todo:
+                        watch.say(f"{in_a_row} runs failed in a row: no more are started")
+                        todo.clear()
             for slot in range(slots):
-                if todo and not stop.count and (slot not in running or running[slot].poll() is not None):
+                if todo and not stop.count and slot not in running:
                     running[slot] = _start_again(remote, todo.pop(0), slot, slots, folder)
                     all_of_them.processes.append(running[slot])
             handled = _pass_on(all_of_them, stop, handled, watch)
             watch.look()
             time.sleep(POLL_SECONDS)
-    return _end(remote, folder, watch, stop, before)
+    code_of_end = _end(remote, folder, watch, stop, before)
+    return code_of_end or (EXIT_FAILED if finished < len(all_of_them.processes) else 0)
 
 
 def show_plan(remote: Remote) -> None:
@@ -120,12 +137,19 @@ def _prepare(remote: Remote, code: Code, watch: Watch) -> None:
                     code.identify(config)
                     configs.append(config)
         code.prepare(configs)
-    except UserError as error:
+    except Exception as error:  # whatever it is, the runs will meet it and say so, each in its own log
         watch.say(f"not prepared: {error}")
 
 
 def _store(remote: Remote) -> Path:
-    """Note the sweep, and where it lies, beside its run directories; return their folder."""
+    """Note the sweep, and where it lies, beside its run directories; return their folder.
+
+    Raises:
+        UserError: the sweep's program is not here; each of its runs would be used up by an agent that can't start it.
+    """
+    program = remote.spec.get("program")
+    if program and not Path(str(program)).is_file():
+        raise UserError(f"{remote.path} runs {program}, and there is none in {Path.cwd()}: start this in {ROOT}")
     folder = RUNS / remote.id
     folder.mkdir(parents=True, exist_ok=True)
     record.write_atomic(folder / record.SWEEP, yaml.safe_dump(remote.spec, sort_keys=False, allow_unicode=True))
@@ -180,7 +204,7 @@ def _start_again(remote: Remote, run: Failed, slot: int, slots: int, folder: Pat
     content = {"wandb_version": 1, **{name: {"value": value} for name, value in run.values.items()}}
     record.write_atomic(parameters, yaml.safe_dump(content))
     return _start(
-        [sys.executable, str(remote.spec.get("program", "agent.py"))],
+        _command(remote.spec),
         slot,
         slots,
         folder,
@@ -190,6 +214,19 @@ def _start_again(remote: Remote, run: Failed, slot: int, slots: int, folder: Pat
         WANDB_RUN_ID=run.id,
         WANDB_SWEEP_PARAM_PATH=str(parameters.resolve()),
     )
+
+
+def _command(spec: dict[str, Any]) -> list[str]:
+    """Return the sweep's command with this Python; the values themselves come from a file (see trial.py)."""
+    macros = {"${interpreter}": sys.executable, "${program}": str(spec.get("program", "agent.py"))}
+    words = []
+    for word in map(str, spec.get("command") or macros):
+        variable = re.fullmatch(r"\$\{envvar:(\w+)\}", word)
+        if variable:
+            words.append(os.environ.get(variable[1], ""))
+        elif word in macros or not word.startswith("${"):
+            words.append(macros.get(word, word))
+    return words
 
 
 def _wait(agents: Agents, stop: Stop, watch: Watch, remote: Remote) -> None:
@@ -219,10 +256,10 @@ def _pass_on(agents: Agents, stop: Stop, handled: int, watch: Watch) -> int:
     if stop.count > handled:
         watch.say(
             "stopping: runs finish their step, save and end; the same signal again ends them at once"
-            if handled == 0
+            if stop.count == 1
             else "ending now"
         )
-        _signal(agents, first=handled == 0)
+        _signal(agents, first=stop.count == 1)
         return stop.count
     return handled
 
@@ -267,3 +304,8 @@ def _tell_failures(remote: Remote, folder: Path) -> None:
             if run.id not in here:
                 console.print(f"{run.id} failed: {run.reason}")
         show_causes([(run.id, run.cause) for run in failed])
+
+
+def _last_line(file: Path) -> str:
+    lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")

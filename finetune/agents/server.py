@@ -71,9 +71,9 @@ def reason_offline() -> str | None:
         try:
             if file.exists() and netrc.netrc(str(file)).authenticators(host):
                 return None
-        except netrc.NetrcParseError:
+        except (netrc.NetrcParseError, OSError, UnicodeError):
             continue
-    return "not logged in to W&B (wandb login)"
+    return "you are not logged in to W&B (wandb login)"
 
 
 def _base_url() -> str:
@@ -86,10 +86,10 @@ def _base_url() -> str:
 
 
 def parse(argument: str) -> tuple[str | None, str | None, str] | None:
-    """Return (entity, project, id) of `id`, `entity/project/id` or a sweep's address, or None: it names no sweep."""
+    """Return (entity, project, id) of `id`, `project/id`, `entity/project/id` or an address, else None."""
     if match := re.fullmatch(r"https?://[^/]+/([^/?#]+)/([^/?#]+)/sweeps/([\w-]+)(?:[/?#].*)?", argument):
         return match[1], match[2], match[3]
-    if match := re.fullmatch(r"(?:([\w.-]+)/([\w.-]+)/)?([a-z0-9]{8})", argument):
+    if match := re.fullmatch(r"(?:(?:([\w.-]+)/)?(?!(?:runs|reports|sweeps)/)([\w.-]+)/)?([a-z0-9]{8})", argument):
         return match[1], match[2], match[3]
     return None
 
@@ -105,34 +105,41 @@ def find(argument: str, default_project: str) -> Remote:
     entity, project, sweep = named
 
     def read(api: Any) -> Remote:
-        found = api.sweep("/".join([*([entity] if entity else []), project or default_project, sweep]))
+        try:
+            found = api.sweep("/".join([*([entity] if entity else []), project or default_project, sweep]))
+        except ValueError:
+            place = f"project {project or default_project}" + (f" of {entity}" if entity else "")
+            raise ServerError(
+                f"W&B ({_base_url()}) has no sweep {sweep} in {place}, or this account may not see it. Its page's "
+                "address, or entity/project/id, names one in another project"
+            ) from None
         return _remote(found.entity, found.project, sweep, found._attrs, found.url)
 
     return _asked(read, f"the sweep {argument}")
 
 
-def newest_open(project: str) -> Remote | None:
-    """Return the newest sweep of a project that still has runs to do.
+def newest_open(project: str) -> tuple[Remote | None, int]:
+    """Return the newest sweep of a project that still has runs to do, paused ones left out, and how many sweeps it has.
 
     Raises:
         ServerError: the server can't be reached.
     """
 
-    def read(api: Any) -> Remote | None:
+    def read(api: Any) -> tuple[Remote | None, int]:
         entity = os.environ.get("WANDB_ENTITY") or api.default_entity
         sweeps = api.project(project, entity).sweeps(per_page=100)
         nodes = []
         while sweeps.more:
             sweeps._update_response()  # iterating would ask the server once more for every sweep
             if sweeps.last_response is None or sweeps.last_response.project is None:
-                return None  # no such project yet
+                return None, 0  # no such project yet
             nodes += [edge.node for edge in sweeps.last_response.project.sweeps.edges]
             sweeps.variables["cursor"] = sweeps.cursor
-        still = [node for node in nodes if node.state.upper() in OPEN]
+        still = [node for node in nodes if node.state.upper() in OPEN and node.state.upper() != "PAUSED"]
         if not still:
-            return None
+            return None, len(nodes)
         newest = max(still, key=lambda node: str(node.created_at))
-        return find(f"{entity}/{project}/{newest.name}", project)
+        return find(f"{entity}/{project}/{newest.name}", project), len(nodes)
 
     return _asked(read, f"the sweeps of project {project}")
 
@@ -237,11 +244,14 @@ def create(spec: dict[str, Any], entity: str | None, project: str) -> Remote:
     return _asked(make, "a new sweep")
 
 
-def stop(remote: Remote) -> None:
-    """Tell the server that a sweep is over, unless it knows."""
-    if find(remote.path, remote.project).state in OPEN:
+def stop(remote: Remote) -> bool:
+    """Tell the server that a sweep is over, unless it knows; return whether it knows now."""
+    with contextlib.suppress(ServerError, subprocess.TimeoutExpired):
+        if find(remote.path, remote.project).state not in OPEN:
+            return True
         command = [sys.executable, "-m", "wandb", "sweep", "--stop", remote.path]
-        subprocess.run(command, check=False, capture_output=True)
+        return subprocess.run(command, check=False, capture_output=True, timeout=120).returncode == 0
+    return False
 
 
 def _remote(entity: str, project: str, sweep: str, attributes: dict[str, Any], url: str) -> Remote:
@@ -264,8 +274,12 @@ def _asked(question: Callable[[Any], T], what: str) -> T:
 
     try:
         api = wandb.Api(timeout=20)
+    except wandb.errors.AuthenticationError as error:
+        raise UnreachableError(f"W&B ({_base_url()}) does not take the login: {error}") from error
     except Exception as error:  # W&B's client raises many kinds, down to ValueError
-        raise UnreachableError(f"W&B can't be reached: {error}") from error
+        raise UnreachableError(
+            f"W&B ({_base_url()}) does not answer: check the network and WANDB_BASE_URL. The client says: {error}"
+        ) from error
     try:
         return question(api)
     except ServerError:

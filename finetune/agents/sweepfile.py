@@ -86,8 +86,11 @@ def _read_text(source: Path) -> str:
         return source.read_text()
     except FileNotFoundError:
         others = [str(path) for path in sorted(source.parent.glob("*.yaml"))]
-        known = f" There: {', '.join(others)}" if others else ""
-        raise UserError(f"{source}: no such sweep file.{nearest(str(source), others)}{known}") from None
+        known = f" There: {', '.join(others)}." if others else ""
+        raise UserError(
+            f"{source}: no such sweep file.{nearest(str(source), others)}{known} A sweep on W&B is named by its id or "
+            "entity/project/id, one that was run here by runs/NAME"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{source} can't be read as a sweep file: {error}") from error
 

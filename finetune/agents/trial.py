@@ -5,6 +5,7 @@ W&B by a process of its own; whatever becomes of that, the run goes on. A run th
 another W&B id, is not done again: its results are sent.
 """
 
+import contextlib
 import importlib
 import os
 import signal
@@ -28,6 +29,8 @@ from finetune.signals import Noted, noted, polled
 from finetune.tracking import Mirror
 
 POLL_SECONDS = 0.5
+# A batch system's signal reaches a run several times: itself, passed on by W&B's agent, and by what started that.
+SAME_REQUEST_SECONDS = 5.0
 
 
 def is_trial() -> bool:
@@ -43,14 +46,14 @@ def run_trial(arguments: list[str], code: Code) -> int:
     """
     agent = os.getppid()
     mirror = Mirror(tracking.target_from_environment())
-    with noted() as signals:
+    with noted(same_request_seconds=SAME_REQUEST_SECONDS) as signals:
         threading.Thread(target=_end_with_agent, args=(agent, signals), name="agent watch", daemon=True).start()
         ending = _ending(arguments, code, mirror, signals)
         if ending[2]:
             print(ending[2], file=sys.stderr)
         with polled():  # a first signal changes nothing any more: the wait for W&B has an end
             if not mirror.end(*ending):
-                _say_missed(mirror)
+                _say_missed(mirror, ending[1])
     return ending[0]
 
 
@@ -137,7 +140,7 @@ class Log:
 
     def __call__(self, line: str) -> None:
         print(line, flush=True)
-        with self._file.open("a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError), self._file.open("a", encoding="utf-8") as file:  # a full disk, say
             file.write(line + "\n")
 
 
@@ -153,22 +156,27 @@ class Interruption:
         self._deadline: float | None = None
 
     def __call__(self) -> bool:
-        if self._signals.number != signal.SIGTERM:
-            return bool(self._signals.number)
-        if self._deadline is None:
-            self._deadline = time.monotonic() + tracking.ASK_SECONDS
-            self._mirror.ask_stop()
+        if self._signals.number not in (0, signal.SIGTERM):
+            return True
         if self._mirror.stop:
             if not self._stop.exists():
                 record.write_atomic(self._stop, "W&B asked the run to stop\n")
             return False
+        if not self._signals.number:
+            return False
+        if self._deadline is None:
+            self._deadline = time.monotonic() + tracking.ASK_SECONDS
+            self._mirror.ask_stop()
         return self._mirror.stop is False or time.monotonic() > self._deadline
 
 
-def _say_missed(mirror: Mirror) -> None:
+def _say_missed(mirror: Mirror, state: str) -> None:
     """Say what to do about what W&B has not got."""
     folder = RUNS / os.environ["WANDB_SWEEP_ID"]
     why = f" ({mirror.error})" if mirror.error else ""
+    if state != "finished":
+        print(f"W&B has not been told all of this{why}; what there is of the run is in {folder}/", file=sys.stderr)
+        return
     print(f"W&B has not got all of this run{why}; it is complete in {folder}/. To send the rest: "
           f"make publish SWEEP={folder}", file=sys.stderr)  # fmt: skip
 

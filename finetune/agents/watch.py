@@ -39,7 +39,10 @@ class Watch:
             before = self._states.get(run)
             if before == "finished":
                 continue
-            now = _state(run)
+            try:
+                now = _state(run)
+            except (OSError, ValueError):  # another machine's half-written file, a full disk: the next look will tell
+                continue
             if now != before:
                 self._states[run] = now
                 self._tell(run, now)
