@@ -16,6 +16,7 @@ from analysis import address, fetch, landing, remote_run
 from analysis.address import Address
 from analysis.fetch import Server
 from analysis.remote_run import RemoteRun
+from analysis.server_errors import fetch_errors, is_passing, why
 from finetune import record
 
 THREADS = 6
@@ -48,7 +49,7 @@ def pull(server: Server, given: Address, folder: Path, watch: Watch) -> Pulled:
     Raises:
         FetchError: the server has no such sweep, or can't be asked; what was fetched before stays.
     """
-    with fetch.fetch_errors(server.url):
+    with fetch_errors(server.url):
         has_text = (folder / record.SWEEP).exists()
         is_known = has_text and address.of_folder(folder) in (None, given)
         text = None if is_known else fetch.sweep_text(server, given)
@@ -72,9 +73,9 @@ def pull(server: Server, given: Address, folder: Path, watch: Watch) -> Pulled:
                 try:
                     fetched += done.result()
                 except Exception as error:
-                    if fetch.is_passing(error):  # the others would wait as long, one after another
+                    if is_passing(error):  # the others would wait as long, one after another
                         raise
-                    faults.append(f"{begun[done].path}: {fetch.why(error, server.url)}")
+                    faults.append(f"{begun[done].path}: {why(error, server.url)}")
         return Pulled(len(runs), fetched, tuple(faults))
 
 

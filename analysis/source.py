@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 from analysis import address, fetch
 from analysis.address import Address
 from analysis.errors import InputError
-from analysis.fetch import FetchError, NoLoginError, NoSweepError, Server
+from analysis.fetch import Server
 from analysis.pull import Pulled, Watch, pull
+from analysis.server_errors import FetchError, NoLoginError, NoSweepError
 from finetune.record import CONFIG, HISTORY, SUMMARY, SWEEP, find_runs
 
 Say = Callable[[str], None]

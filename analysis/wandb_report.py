@@ -24,9 +24,10 @@ from analysis import address, fetch, report_run, report_words, tables, wording
 from analysis.address import Address
 from analysis.build import build
 from analysis.errors import InputError
-from analysis.fetch import FetchError, Server
+from analysis.fetch import Server
 from analysis.frames import Sweep, read_sweep
 from analysis.report_blocks import Told, blocks, ending, kept, library
+from analysis.server_errors import FetchError, fetch_errors
 from analysis.source import find_folder
 from finetune.record import REMOTE, read_json
 
@@ -95,7 +96,7 @@ def write_report(argument: str | None, title: str | None = None, draft: bool = F
         print(told.missing, file=sys.stderr)
     name = report_words.name(sweep.text) or sweep.name  # a folder that was fetched is named by the sweep's id
     try:
-        with fetch.fetch_errors(server.url), screen.status("sending to W&B"), report_run.opened(place, name) as run:
+        with fetch_errors(server.url), screen.status("sending to W&B"), report_run.opened(place, name) as run:
             report_run.log(run, out, told.report["strategies"])
             return _save(server, run, told, title, name, draft)
     except FetchError as error:

@@ -58,6 +58,7 @@ def run(
             return
         with (run_dir / "starts.txt").open("a") as file:
             file.write(f"{os.getpid()}\n")
+        (run_dir / "gpu.txt").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
         record.write_state(run_dir, "running")
         provenance = {
             "run_id": run_id(config, *identify(config)),

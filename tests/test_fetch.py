@@ -16,7 +16,7 @@ import pytest
 import wandb
 import yaml
 
-from analysis import fetch, landing
+from analysis import fetch, landing, server_errors
 from analysis.address import Address
 from analysis.errors import InputError
 from analysis.frames import read_sweep
@@ -43,7 +43,7 @@ def _logged_in(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         if name.startswith("WANDB") or name in ("HOME", "NETRC"):
             monkeypatch.setenv(name, value)
     monkeypatch.delenv("WANDB_MODE")
-    monkeypatch.setenv(fetch.CALLS_VARIABLE, "100000")
+    monkeypatch.setenv(server_errors.CALLS_VARIABLE, "100000")
     monkeypatch.chdir(tmp_path)
     server.heal()
 
@@ -476,7 +476,7 @@ def test_a_server_that_goes_away_for_good_ends_the_pull(
             yield item
 
     try:
-        with pytest.raises(fetch.FetchError, match=re.escape(f"W&B ({server.url}) does not answer")):
+        with pytest.raises(server_errors.FetchError, match=re.escape(f"W&B ({server.url}) does not answer")):
             pull(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", cut_off)
     finally:
         server.heal()
@@ -550,7 +550,7 @@ def test_a_file_that_is_replaced_while_it_is_fetched_costs_its_run_at_most(
 
 def test_a_sweep_that_is_not_there_is_an_error(server: Server, tmp_path: Path) -> None:
     """The message names sweep and server, and no folder is made."""
-    with pytest.raises(fetch.FetchError, match=rf"{server.url}.*no sweep {ENTITY}/{PROJECT}/zzzzzzzz"):
+    with pytest.raises(server_errors.FetchError, match=rf"{server.url}.*no sweep {ENTITY}/{PROJECT}/zzzzzzzz"):
         pulled("zzzzzzzz", tmp_path / "here")
     assert not (tmp_path / "here").exists()
 
@@ -645,6 +645,6 @@ def test_only_what_may_pass_is_tried_again() -> None:
 @pytest.mark.parametrize("value", ["many", "0", "-1", "nan"])
 def test_a_limit_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """The message names the variable."""
-    monkeypatch.setenv(fetch.CALLS_VARIABLE, value)
-    with pytest.raises(fetch.FetchError, match=fetch.CALLS_VARIABLE):
+    monkeypatch.setenv(server_errors.CALLS_VARIABLE, value)
+    with pytest.raises(server_errors.FetchError, match=server_errors.CALLS_VARIABLE):
         fetch.connect()

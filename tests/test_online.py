@@ -60,12 +60,12 @@ def outcome(outcomes: dict[str, Future], request: pytest.FixtureRequest) -> Any:
 
 @scenario
 def two_agents(server: Server, folder: Path) -> Any:
-    """A grid with two points that are one run, by `make agents AGENTS=2`, without a word about which sweep."""
-    machine = Machine(server, folder)
+    """A grid with two points that are one run, by `make agents` without a word about which sweep, on two GPUs."""
+    machine = Machine(server, folder, {"CUDA_VISIBLE_DEVICES": "0,3"})
     machine.sweep({"lr": [0.001, 0.003], "strategy": ["head", "gradual"], "unfreeze": {"value": [[0, 0]]}, "epochs": 3})
     sweep = machine.sweep({"seed": [0, 1, 2], "strategy": "head", "epochs": 3})
     before = server.counts.copy()
-    done = machine.agent("--agents", "2")
+    done = machine.agent()
     asked = server.counts - before
     left = machine.processes()
     elsewhere = Machine(server, folder / "elsewhere")
@@ -85,6 +85,7 @@ def test_agents_take_the_newest_unfinished_sweep_and_end_with_it(outcome: Any) -
     assert [run.state for run in runs] == ["finished"] * 3
     assert [starts(run) for run in machine.runs(sweep)] == [1, 1, 1]
     assert "3 finished" in output
+    assert {(run / "gpu.txt").read_text() for run in machine.runs(sweep)} == {"0", "3"}  # an agent for each GPU
     assert not left
     assert not (machine.folder / "wandb").exists()
     assert all(note["sent"] for run in machine.runs(sweep) for note in sent(run))
