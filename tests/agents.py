@@ -20,6 +20,7 @@ from finetune.agents.code import Code
 from finetune.config import Config
 from finetune.errors import DataError
 from tests import fake_run
+from tests.processes import marked
 
 SWEEP = {"method": "grid", "parameters": {"strategy": {"value": "head"}, "data": {"value": "demo"}}}
 
@@ -132,14 +133,7 @@ class Place:
 
     def processes(self) -> list[psutil.Process]:
         """Return the live processes that agents here have started, the agents included."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("AGENT_MARK") == self.mark:
-                    found.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        return found
+        return marked(self.mark)
 
     def assert_empty(self) -> None:
         """Fail if a process is still there after some seconds."""

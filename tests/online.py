@@ -16,6 +16,7 @@ import psutil
 import yaml
 
 from finetune import record
+from tests.processes import marked
 from tests.wandb_server import Server
 
 ROOT = Path(__file__).parents[1]
@@ -86,14 +87,7 @@ class Machine:
 
     def processes(self) -> list[psutil.Process]:
         """Return the live processes that were started here, W&B's own ones included."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("AGENT_MARK") == self.mark:
-                    found.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        return found
+        return marked(self.mark)
 
     def wait_empty(self, seconds: float = 20) -> None:
         """Fail if a process is still there after some seconds."""
