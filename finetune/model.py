@@ -39,10 +39,20 @@ class Classifier(nn.Module):
         nn.init.zeros_(linear.bias)
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.suffix(images, 0)
+
+    def prefix(self, images: Tensor, cut: int) -> Tensor:
+        """Return what enters block `cut`; after the last block, the pooled features (B, D). 0 is the pictures."""
         hidden = images
-        for block in self.blocks:
+        for block in self.blocks[:cut]:
             hidden = block(hidden)
-        logits: Tensor = self.head(self.pool(hidden))
+        return self.pool(hidden) if cut == len(self.blocks) else hidden
+
+    def suffix(self, hidden: Tensor, cut: int) -> Tensor:
+        """Return the logits (B, classes) for what `prefix` returned for this cut."""
+        for block in self.blocks[cut:]:
+            hidden = block(hidden)
+        logits: Tensor = self.head(hidden if cut == len(self.blocks) else self.pool(hidden))
         return logits
 
 
