@@ -18,9 +18,15 @@ from analysis.recipes import in_order
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart with every common colour blindness; orange and
 # purple are a little darker here, so that they can be read as text on white.
-COLOURS = {"scratch": "#595959", "head": "#A86200", "partial": "#0072B2", "gradual": "#B0558A", "full": "#007A5A"}
-MARKERS = {"scratch": "X", "head": "^", "partial": "s", "gradual": "D", "full": "o"}  # and by more than colour
-DASHES = {"scratch": ":", "head": (0, (5, 1.5)), "partial": "-.", "gradual": (0, (8, 2)), "full": "-"}
+COLOURS = {
+    **{"scratch": "#595959", "head": "#A86200", "partial": "#0072B2", "gradual": "#B0558A"},
+    **{"lpft": "#C1440E", "full": "#007A5A"},
+}
+MARKERS = {"scratch": "X", "head": "^", "partial": "s", "gradual": "D", "lpft": "P", "full": "o"}  # not by colour alone
+DASHES = {
+    **{"scratch": ":", "head": (0, (5, 1.5)), "partial": "-.", "gradual": (0, (8, 2))},
+    **{"lpft": (0, (3, 1, 1, 1, 1, 1)), "full": "-"},
+}
 OTHER = "#000000"
 
 # Any: matplotlib types these settings by a list of all their names.

@@ -10,13 +10,24 @@ from typing import Any
 
 import pandas as pd
 
-STRATEGIES = ("scratch", "head", "partial", "gradual", "full")  # the order of every table, figure and legend
+STRATEGIES = ("scratch", "head", "partial", "gradual", "lpft", "full")  # the order of every table, figure and legend
 
 SEED = "seed"
-PLACES = ("data", "device", "loader_workers", "upload_best")  # where a run was made; data is checked by its fingerprint
+# Where and how a run was made; data is checked by its fingerprint.
+PLACES = ("data", "device", "loader_workers", "cache", "upload_best")
 FIRST_NAMED = ("lr", "unfreeze", "backbone_lr", "block_decay")  # what a reader looks for first in a recipe's name
 # Fields that belong to a strategy: recipes of different strategies may well differ in them.
-OF_STRATEGY = ("strategy", "lr", "backbone_lr", "unfreeze", "block_decay", "rewarm_epochs", "weights")
+OF_STRATEGY = (
+    "strategy",
+    "lr",
+    "backbone_lr",
+    "unfreeze",
+    "block_decay",
+    "rewarm_epochs",
+    "weights",
+    "views",
+    "start_px",
+)
 
 
 def recipe_key(config: Mapping[str, Any], weights_hash: str | None) -> str:

@@ -17,15 +17,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from finetune.backbones import BACKBONES
 from finetune.errors import ConfigError, nearest
 
-Strategy = Literal["scratch", "head", "partial", "gradual", "full"]
+Strategy = Literal["scratch", "head", "partial", "gradual", "lpft", "full"]
 Schedule = list[tuple[int, float]]  # [(epochs finished, share of the backbone's blocks that trains from then on)]
 
 # The pretrained blocks' rate as a share of the head's, where `backbone_lr` is not given: the head starts from random
 # weights and has far to go, the blocks must not lose what they know.
 BACKBONE_LR_SHARE = 0.2
 
-# Fields that say where things lie or how they are run, but do not change the result.
-PLACES = ("data", "weights", "device", "loader_workers", "upload_best")
+# Random views of each picture that a frozen prefix sees, where `views` is not given (README, "Never computed twice").
+DEFAULT_VIEWS = 4
+
+# Fields that say where things lie or how they are run, but do not change the result (beyond rounding).
+PLACES = ("data", "weights", "device", "loader_workers", "cache", "upload_best")
 
 
 def _no_bool(value: Any) -> Any:
@@ -67,8 +70,8 @@ class Config(BaseModel):
     strategy: Strategy = Field("partial", description=f"what trains, and when: {', '.join(get_args(Strategy))}")
     unfreeze: Annotated[Schedule | None, BeforeValidator(_parsed)] = Field(
         None,
-        description="the schedule of partial or gradual, as pairs [[epoch, share], ...]: once that many epochs are "
-        "finished, this share of the backbone's blocks, counted from the head, trains (default: the strategy's own)",
+        description="the schedule of partial, gradual or lpft, as pairs [[epoch, share], ...]: once that many epochs "
+        "are finished, this share of the backbone's blocks, counted from the head, trains (default: the strategy's)",
     )
     lr: Float = Field(1e-3, gt=0, le=10, description="the head's learning rate")
     backbone_lr: Float | None = Field(
@@ -86,6 +89,20 @@ class Config(BaseModel):
     augment: Literal["none", "standard"] = Field(
         "standard", description="none, or standard: random resized crop and horizontal flip"
     )
+    views: Int | None = Field(
+        None,
+        ge=0,
+        le=10_000,
+        description="in epochs in which a part is frozen: so many augmented views of each picture, the same for every "
+        f"seed, take turns; 0 has a new one for each epoch (default: {DEFAULT_VIEWS}; 1 without augmentation)",
+    )
+    start_px: Int | None = Field(
+        None,
+        ge=16,
+        le=2048,
+        description="where everything trains: side of the training pictures at first, rising to image_px in the last "
+        "quarter of the epochs (default: image_px all along)",
+    )
     label_smoothing: Float = Field(0.1, ge=0, lt=1, description="share of the target spread over all classes")
     dropout: Float = Field(0.2, ge=0, lt=1, description="dropout before the head's linear layer")
     warmup_epochs: Float = Field(0.5, ge=0, description="epochs in which the rate rises to its full value at the start")
@@ -101,6 +118,11 @@ class Config(BaseModel):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
     loader_workers: Int | None = Field(
         None, ge=0, le=256, description="processes that load pictures; changes no result (default: by device)"
+    )
+    cache: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="keep decoded pictures and what the frozen part makes of them on disk, for all runs; auto where "
+        "they are used twice and fit",
     )
     upload_best: bool = Field(False, description="send best.pt to W&B as an artifact, where the run is tracked there")
 
@@ -153,6 +175,8 @@ def _joint_faults(config: Config) -> list[str]:
         faults.append(f"backbone: {config.backbone!r} is unknown.{nearest(config.backbone, BACKBONES)}{known}")
     if config.warmup_epochs > config.epochs:
         faults.append(f"warmup_epochs: {config.warmup_epochs} is more than the {config.epochs} epochs of the run")
+    if config.start_px is not None and config.image_px is not None and config.start_px > config.image_px:
+        faults.append(f"start_px: {config.start_px} is more than image_px, {config.image_px}")
     steps = config.unfreeze
     if steps is not None:
         epochs, shares = [epoch for epoch, _ in steps], [share for _, share in steps]
@@ -169,7 +193,11 @@ def default_schedule(strategy: Strategy, epochs: int) -> Schedule:
     """Return a strategy's own unfreeze schedule for a run of `epochs`.
 
     `gradual` goes 0, 1/3, 2/3, 1 in equal steps over the first half, so that at least half of the run trains all.
+    `lpft` trains the head alone for a quarter, then all (linear probing, then fine-tuning: Kumar et al., arXiv
+    2202.10054).
     """
+    if strategy == "lpft":
+        return [(0, 0.0), (max(1, round(epochs / 4)), 1.0)] if epochs > 1 else [(0, 1.0)]
     if strategy == "gradual":
         steps = dict(zip((round(epochs * sixth / 6) for sixth in range(4)), (0.0, 1 / 3, 2 / 3, 1.0), strict=True))
         return list(steps.items())  # in a very short run steps meet; the last one counts
@@ -180,15 +208,18 @@ def resolve(config: Config) -> Config:
     """Fill the defaults that depend on other fields, and clear what this run ignores.
 
     Two configs that would train the same thing resolve to the same config, up to `PLACES`: `scratch`, `head` and
-    `full` have no use for `unfreeze`; a `partial` whose share is 1 is `full`; `head` has no backbone rate.
+    `full` have no use for `unfreeze`; a `partial` whose share is 1 is `full`; `head` has no backbone rate; a `gradual`
+    that goes from the head to everything in one step is `lpft`.
     """
     strategy, weights = config.strategy, config.weights
     if strategy == "scratch":
         weights = "none"
-    schedule = config.unfreeze if strategy in ("partial", "gradual") and config.unfreeze else None
+    schedule = config.unfreeze if strategy in ("partial", "gradual", "lpft") and config.unfreeze else None
     schedule = _without_repeats(schedule or default_schedule(strategy, config.epochs))
     shares = [share for _, share in schedule]
-    if len(shares) > 1:
+    if shares == [0.0, 1.0]:
+        strategy = "lpft"
+    elif len(shares) > 1:
         strategy = "gradual"
     elif shares == [0.0]:
         strategy = "head"
@@ -207,8 +238,20 @@ def resolve(config: Config) -> Config:
             "backbone_lr": None if not trains_backbone else config.lr if strategy == "scratch" else backbone_lr,
             "block_decay": config.block_decay if trains_backbone and strategy != "scratch" else 1.0,
             "rewarm_epochs": config.rewarm_epochs if len(schedule) > 1 else 0.0,
+            "views": _views(config, shares[0] < 1),
+            # Where nothing trains at smaller pictures, it makes no difference.
+            "start_px": config.start_px if shares[-1] == 1 and config.start_px != config.image_px else None,
         }
     )
+
+
+def _views(config: Config, frozen: bool) -> int:
+    """Return the number of views; 0 where no epoch has a frozen part, and 1 where all views are the same."""
+    if not frozen:
+        return 0
+    if config.augment == "none":
+        return 1
+    return DEFAULT_VIEWS if config.views is None else config.views
 
 
 def _without_repeats(schedule: Schedule) -> Schedule:

@@ -13,7 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn import functional
 
-from finetune.data.demo import DEMO_VERSION, SOURCE_CLASSES, cache_folder, draw_source
+from finetune.data.demo import DEMO_VERSION, SOURCE_CLASSES, draw_source
+from finetune.folders import cache_folder
 from finetune.record import replacing
 
 DEMO_BACKBONE = "resnet18"  # learned in a minute what three smaller ones did not

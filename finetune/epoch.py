@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetune.clock import Clock
+
 
 @dataclass
 class Epoch:
@@ -16,16 +18,14 @@ class Epoch:
         losses: each step's mean loss, label smoothing included: 0-d tensors on the device that computes.
         sizes: each step's pictures.
         right: pictures named rightly, on the device that computes.
-        train_seconds: wall time of the steps, summed over the parts of an epoch that was interrupted.
-        val_seconds: the same of val.
+        clock: wall time by part, from the end of the epoch before, without the gap where it was interrupted.
         random: states of torch's random streams to go on with, where a checkpoint has them.
     """
 
     losses: list[Tensor] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     right: Tensor | int = 0
-    train_seconds: float = 0.0
-    val_seconds: float = 0.0
+    clock: Clock = field(default_factory=Clock)
     random: dict[str, Tensor] | None = None
 
     @property
@@ -54,8 +54,7 @@ def keep(epoch: Epoch, device: torch.device) -> dict[str, Any]:
         "losses": torch.stack(epoch.losses).cpu(),
         "sizes": epoch.sizes,
         "right": int(epoch.right),
-        "train_seconds": epoch.train_seconds,
-        "val_seconds": epoch.val_seconds,
+        "spent": epoch.clock.spent(),
         "random": random_state(device),
     }
 
@@ -63,7 +62,7 @@ def keep(epoch: Epoch, device: torch.device) -> dict[str, Any]:
 def restore(kept: dict[str, Any], device: torch.device) -> Epoch:
     """Return the epoch that `keep` has kept."""
     losses = list(kept["losses"].to(device).unbind())
-    return Epoch(**{**kept, "losses": losses, "sizes": list(kept["sizes"])})
+    return Epoch(losses, list(kept["sizes"]), kept["right"], Clock(kept["spent"]), kept["random"])
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from finetune.data.loading import Loader
+from finetune.fed import Fed
 from finetune.memory import in_pieces
+from finetune.model import Classifier
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -16,8 +17,8 @@ Ints = NDArray[np.int64]
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module,
-    loader: Loader,
+    model: Classifier,
+    fed: Fed,
     device: torch.device,
     autocast: torch.dtype | None,
     on_batch: Callable[[], None] = lambda: None,
@@ -26,6 +27,7 @@ def predict(
     """Return log-probabilities (N, classes) and labels (N,) of a split, in its order; the model is set to eval mode.
 
     Args:
+        fed: the split's batches in its order: pictures, or what enters a later block.
         autocast: lower precision for the network, or None for float32; the softmax is in float32 in any case.
         on_batch: called after each batch.
         log: called with a line when memory runs out, and batches go through the network in pieces from there on.
@@ -40,19 +42,19 @@ def predict(
     def again(what: str, sizes: list[int]) -> None:
         log(f"{what}: goes on with {sizes[0]} pictures at a time, which changes no result")
 
-    for images, labels in loader:
+    for inputs, labels in fed.batches:
 
-        def work(sizes: list[int], images: Tensor = images) -> Tensor:
+        def work(sizes: list[int], inputs: Tensor = inputs) -> Tensor:
             parts = []
-            for some in torch.split(images, sizes):
+            for some in torch.split(inputs, sizes):
                 with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                    logits = model(some.to(device, memory_format=torch.channels_last, non_blocking=True))
+                    logits = model.suffix(some, fed.start)
                 parts.append(torch.log_softmax(logits.float(), dim=1).cpu())
             return torch.cat(parts)
 
-        output, limit = in_pieces(work, len(images), limit, 1, device, "in evaluation", again)
+        output, limit = in_pieces(work, len(inputs), limit, 1, device, "in evaluation", again)
         outputs.append(output)
-        targets.append(labels)
+        targets.append(labels.cpu())
         on_batch()
     return torch.cat(outputs).numpy(), torch.cat(targets).numpy()
 

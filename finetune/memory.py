@@ -1,6 +1,11 @@
-"""When memory runs out: the same pictures in smaller pieces."""
+"""Memory: the same pictures in smaller pieces when it runs out; keeping what is freed; how much it was."""
 
+import contextlib
+import ctypes
 import gc
+import platform
+import resource
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,6 +16,33 @@ from finetune.causes import speaks_of_memory
 from finetune.errors import TrainingError
 
 Result = TypeVar("Result")
+
+
+# mallopt's parameters, from glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep the memory of freed tensors for the next ones, instead of giving it back to the system.
+
+    By default every tensor of more than 32 MB is mapped anew, and the system clears each of its pages at the first
+    touch: a fifth of a training step's time for small networks on the CPU. Elsewhere than on Linux with glibc, nothing.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_TOP_PAD, 64 * 2**20)
+
+
+def peak_memory_mb(device: torch.device) -> int:
+    """Return the most memory that this process has had, in MB (1e6 bytes): of the GPU if it computes there."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e6)
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss: bytes there, KiB on Linux
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
 
 
 def piece_sizes(count: int, limit: int | None, least: int = 1) -> list[int]:

@@ -87,19 +87,23 @@ def build_classifier(network: nn.Module, classes: int, dropout: float) -> Classi
 
 
 @cache
-def check_image_px(backbone: str, image_px: int) -> None:
+def check_image_px(backbone: str, image_px: int, start_px: int | None = None) -> None:
     """Send a picture of this size through a network without memory, so that a size it can't take is found at once.
+
+    Args:
+        start_px: another size that the network for `image_px` must take.
 
     Raises:
         ConfigError: naming the size and the network's complaint.
     """
-    try:
-        network = outline_network(backbone, image_px)
-        with torch.device("meta"), torch.no_grad():
-            build_classifier(network, 2, 0.0).eval()(torch.zeros(1, 3, image_px, image_px))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        fault = f"image_px: {backbone} can't take pictures of {image_px} pixels ({str(error).splitlines()[0]})"
-        raise ConfigError([fault], "the config") from error
+    for field, side in {"image_px": image_px, "start_px": start_px or image_px}.items():
+        try:
+            network = outline_network(backbone, image_px)
+            with torch.device("meta"), torch.no_grad():
+                build_classifier(network, 2, 0.0).eval()(torch.zeros(1, 3, side, side))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            fault = f"{field}: {backbone} can't take pictures of {side} pixels ({str(error).splitlines()[0]})"
+            raise ConfigError([fault], "the config") from error
 
 
 @torch.no_grad()

@@ -47,8 +47,8 @@ def predict_images(checkpoint: Path, paths: Sequence[Path], unreadable: list[str
     import torch
 
     from finetune.checkpoint import load_checkpoint, rebuild
-    from finetune.data.loading import read_picture
-    from finetune.data.transforms import eval_transform
+    from finetune.data.reading import read_picture
+    from finetune.data.transforms import eval_transform, normalise, to_base
 
     model, to, classes = rebuild(load_checkpoint(checkpoint))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -58,14 +58,14 @@ def predict_images(checkpoint: Path, paths: Sequence[Path], unreadable: list[str
         names, images = [], []
         for path in paths[start : start + BATCH_SIZE]:
             try:
-                images.append(transform(read_picture(path)))
+                images.append(transform(to_base(read_picture(path), to)))
                 names.append(str(path))
             except DataError as error:
                 unreadable.append(str(error))
         if not images:
             continue
         with torch.inference_mode():
-            batch = torch.stack(images).to(device, memory_format=torch.channels_last)
+            batch = normalise(torch.stack(images).to(device), to)
             confidence, label = model(batch).float().softmax(dim=1).max(dim=1)
         yield from zip(names, [classes[index] for index in label.tolist()], confidence.tolist(), strict=True)
 

@@ -22,7 +22,8 @@ def identify(config: Config) -> tuple[str, str]:
     """
     root = catalog.locate(config.data)
     split(root, config.split_seed)
-    check_image_px(config.backbone, preprocessing(config.backbone, config.weights, config.image_px).crop_px)
+    side = preprocessing(config.backbone, config.weights, config.image_px).crop_px
+    check_image_px(config.backbone, side, config.start_px)
     return fingerprint(root), weights.identify(config.backbone, config.weights)
 
 

@@ -4,6 +4,7 @@ preflight     data, splits, weights          -> what the run is called
 claim         nobody else runs it
 model         network, blocks, new head
 strategies    param groups, rates, what trains when
+feed          pictures, or what the frozen part makes of them (activations), from caches or computed
 train         epochs, val, checkpoints
 evaluate      test, once, at the epoch that val chose
 record        the files that are left behind
@@ -11,31 +12,48 @@ record        the files that are left behind
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from finetune import epoch, record, showcase, signals, strategies, weights
+from finetune.activations import Activations
 from finetune.best import Row, best_row
 from finetune.causes import cause_of
 from finetune.checkpoint import describe, load_checkpoint, save_checkpoint
 from finetune.claim import Claim, TakenError, claimed
+from finetune.clock import Clock
 from finetune.config import Config, resolve, run_id, to_dict
 from finetune.data import catalog
-from finetune.data.loading import Batches, Loader, Pictures, make_loader, stream_seed
-from finetune.data.splits import Picture, Splits
-from finetune.data.transforms import Preprocessing, eval_transform, preprocessing, train_transform
+from finetune.data.loading import Batches, stream_seed
+from finetune.data.pixels import Pixels, build_pixels
+from finetune.data.splits import Splits
+from finetune.data.transforms import Preprocessing, preprocessing
 from finetune.errors import Interrupted, UserError
 from finetune.evaluate import accuracy, cross_entropy, macro_f1, predict
+from finetune.feed import Feed
+from finetune.frozen import FrozenPrefix
+from finetune.memory import keep_freed_memory, peak_memory_mb
 from finetune.model import Classifier, build_classifier, build_network, forward_flops
 from finetune.preflight import identify, split
 from finetune.provenance import provenance
+from finetune.sharing import Need, shared_needs
 from finetune.train import Calls, Loop, Standing, fit
 
 OnProgress = Callable[[dict[str, Any]], None]
+
+
+class Asked(NamedTuple):
+    """Whom a run tells and asks, and what it is told; see `run`."""
+
+    on_progress: OnProgress | None
+    log: Callable[[str], None]
+    interrupted: Callable[[], bool]
+    peers: Sequence[Config] | None
 
 
 @dataclass(frozen=True)
@@ -46,6 +64,8 @@ class Parts:
     splits: Splits
     to: Preprocessing
     model: Classifier
+    prefix: FrozenPrefix
+    uses: Counter[Need]  # how often this run and its peers use which activations
     optimizer: torch.optim.Optimizer
     loop: Loop
     flops: list[int]
@@ -59,6 +79,7 @@ def run(
     on_progress: OnProgress | None = None,
     log: Callable[[str], None] = print,
     interrupted: Callable[[], bool] = lambda: False,
+    peers: Sequence[Config] | None = (),
 ) -> None:
     """Run `config` in `run_dir`, from its last checkpoint if there is one; a finished run is left as it is.
 
@@ -67,6 +88,8 @@ def run(
         log: called with each line for the run's log.
         interrupted: asked after each step; true has the run save and end, to go on from that step later. Meanwhile
             a first signal is only noted (see signals.py).
+        peers: the configs of runs that are still to do and may use what this one caches, such as those of a sweep; None
+            if there are some that are not known. Decides what `cache: auto` keeps.
 
     Raises:
         UserError: data, weights or directory do not fit; nothing was written.
@@ -83,7 +106,8 @@ def run(
             return
         try:
             record.write_state(run_dir, "running")
-            _run(config, run_dir, name, (data_fingerprint, weights_hash), claim, on_progress, log, interrupted)
+            asked = Asked(on_progress, log, interrupted, peers)
+            _run(config, run_dir, name, (data_fingerprint, weights_hash), claim, asked)
             record.write_state(run_dir, "finished")
         except TakenError:
             raise  # the state is the new owner's to tell
@@ -110,15 +134,15 @@ def _run(
     name: str,
     identity: tuple[str, str],
     claim: Claim,
-    on_progress: OnProgress | None,
-    log: Callable[[str], None],
-    interrupted: Callable[[], bool],
+    asked: Asked,
 ) -> None:
-    parts = _build(config, name)
+    keep_freed_memory()
+    parts = _build(config, name, asked.peers)
     made = provenance(config, parts.splits, len(parts.model.blocks), parts.loop.device, identity)
     made = {"run_id": name, "sweep": run_dir.resolve().parent.name, **made}
     record.write_config(run_dir, parts.about["config"], made)
     record.write_table(run_dir / record.SPLITS, ["path", "label", "split"], parts.splits.rows())
+    log = asked.log
     for line in _introduction(parts, name, claim.attempt):
         log(line)
 
@@ -129,9 +153,9 @@ def _run(
     record.write_history(run_dir, history)
     latest = {"val_accuracy": history[-1]["val/accuracy"] if history else None}
 
-    def tell(phase: str, done: float) -> None:
-        if on_progress is not None:
-            on_progress({"phase": phase, "epoch": done, "epochs": config.epochs, **latest})
+    def tell(phase: str, done: float, **more: Any) -> None:
+        if asked.on_progress is not None:
+            asked.on_progress({"phase": phase, "epoch": done, "epochs": config.epochs, **latest, **more})
 
     def save_last(optimizer: torch.optim.Optimizer | None = parts.optimizer) -> None:
         under_way = epoch.keep(standing.epoch, parts.loop.device) if standing.epoch.steps else None
@@ -148,14 +172,12 @@ def _run(
         log(_epoch_line(history[-1], config.epochs))
         return (run_dir / record.STOP).exists()
 
-    batches = Batches(len(parts.splits.train), config.batch_size, config.seed)
-    train = _loader(parts, parts.splits.train, train_transform(parts.to, config.augment), batches), batches
-    val = _in_order(parts, parts.splits.val)
+    feed = _feed(parts, identity[0], asked, lambda share: tell("cache", len(history), share=share))
     with signals.polled():
         try:
             fit(
-                parts.loop, parts.model, parts.optimizer, train, val, standing,
-                Calls(save_epoch, tell, interrupted, log),
+                parts.loop, parts.model, parts.prefix, parts.optimizer, feed, standing,
+                Calls(save_epoch, tell, asked.interrupted, log),
             )  # fmt: skip
         except Interrupted:
             claim.beat()
@@ -163,10 +185,50 @@ def _run(
             raise
         save_last(optimizer=None)  # the optimiser is twice the network's size and of no more use
         tell("test", len(history))
-        _finish(run_dir, parts, standing, interrupted, log)
+        _finish(run_dir, parts, feed, standing, asked.interrupted, log)
 
 
-def _build(config: Config, name: str) -> Parts:
+def _feed(parts: Parts, fingerprint: str, asked: Asked, on_fill: Callable[[float | None], None]) -> Feed:
+    """Return what feeds training, val and test."""
+    config, splits, to, device = parts.config, parts.splits, parts.to, parts.loop.device
+    by_name = {name: getattr(splits, name) for name in ("train", "val", "test")}
+    activations = Activations(
+        prefix=parts.prefix,
+        blocks=len(parts.model.blocks),
+        to=to,
+        device=device,
+        splits=by_name,
+        origin={"data": fingerprint, "augment": config.augment, "backbone": config.backbone},
+        uses=parts.uses,
+        mode=config.cache,
+        log=asked.log,
+        interrupted=asked.interrupted,
+        on_progress=on_fill,
+    )
+    workers = config.loader_workers
+    if workers is None:
+        # On the CPU the network is the slower part, and loader processes would only take cores away from it.
+        workers = 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 2) - 1))
+
+    def open_pixels(split: str) -> Pixels | None:
+        if config.cache == "off" or (config.cache == "auto" and config.epochs == 1 and asked.peers == ()):
+            return None  # or each picture is looked at once
+        return build_pixels(
+            splits.root,
+            by_name[split],
+            to,
+            fingerprint,
+            threads=torch.get_num_threads(),
+            log=asked.log,
+            on_progress=lambda done, total: on_fill(done / total),
+            on_wait=lambda: on_fill(None),
+            interrupted=asked.interrupted,
+        )
+
+    return Feed(config, splits, to, device, activations, open_pixels, workers)
+
+
+def _build(config: Config, name: str, peers: Sequence[Config] | None) -> Parts:
     """Build everything from the config; the same config gives the same parts, initial weights included."""
     splits = split(catalog.locate(config.data), config.split_seed)
     to = preprocessing(config.backbone, config.weights, config.image_px)
@@ -194,9 +256,13 @@ def _build(config: Config, name: str) -> Parts:
         autocast=_autocast(config.precision, device),
         seed=config.seed,
     )
+    uses = shared_needs(config, peers, len(model.blocks))
+    prefix = FrozenPrefix(model, max((need.cut for need in uses), default=0))
     fields = to_dict(config.model_copy(update={"image_px": to.crop_px}))
     optimizer = torch.optim.AdamW(groups, fused=True)  # one kernel, not a loop over parameters
-    return Parts(config, splits, to, model, optimizer, loop, flops, describe(name, fields, splits.classes, to))
+    return Parts(
+        config, splits, to, model, prefix, uses, optimizer, loop, flops, describe(name, fields, splits.classes, to)
+    )
 
 
 def _resume(run_dir: Path, parts: Parts) -> Standing:
@@ -214,7 +280,12 @@ def _resume(run_dir: Path, parts: Parts) -> Standing:
 
 
 def _finish(
-    run_dir: Path, parts: Parts, standing: Standing, interrupted: Callable[[], bool], log: Callable[[str], None]
+    run_dir: Path,
+    parts: Parts,
+    feed: Feed,
+    standing: Standing,
+    interrupted: Callable[[], bool],
+    log: Callable[[str], None],
 ) -> None:
     """Test at the epoch that val chose, and write predictions and summary."""
 
@@ -222,8 +293,9 @@ def _finish(
         if interrupted():
             raise Interrupted("stopped in the test")
 
+    best = best_row(standing.history)
     parts.model.load_state_dict(load_checkpoint(run_dir / record.BEST)["model"])
-    test = _in_order(parts, parts.splits.test)
+    test = feed.test(_cut(parts, best["epoch"] - 1), Clock())
     scores, labels = predict(parts.model, test, parts.loop.device, parts.loop.autocast, on_batch, log)
     classes = parts.splits.classes
     columns = ["path", "label", "prediction", *(record.PROBABILITY + name for name in classes)]
@@ -233,7 +305,6 @@ def _finish(
     )
     record.write_table(run_dir / record.PREDICTIONS, columns, rows)
     showcase.write_thumbnails(run_dir, parts.splits.root, classes)
-    best = best_row(standing.history)
     summary = {
         "state": "finished",
         "best/epoch": best["epoch"],
@@ -255,10 +326,8 @@ def _finish(
 def _costs(parts: Parts, history: list[Row]) -> Row:
     """Return the summary's costs and sizes (see record.SUMMARY_KEYS)."""
     blocks, images = parts.model.blocks, len(parts.splits.train)
-    trainable = [
-        strategies.trainable_blocks(strategies.share_at(parts.loop.schedule, epoch), len(blocks))
-        for epoch in range(len(history))
-    ]
+    trainable = [len(blocks) - _cut(parts, epoch) for epoch in range(len(history))]
+    training = sum(row[f"seconds/{part}"] for row in history for part in ("loader", "prefix", "suffix"))
     sizes = [sum(parameter.numel() for parameter in block.parameters()) for block in blocks]
     head = sum(parameter.numel() for parameter in parts.model.head.parameters())
     epochs, count = len(history), len(blocks)
@@ -268,7 +337,9 @@ def _costs(parts: Parts, history: list[Row]) -> Row:
         "epochs": epochs,
         "epochs_to_80": next((row["epoch"] for row in history if row["val/accuracy"] >= 0.8), None),
         "train_seconds": sum(row["epoch_seconds"] for row in history),
-        "images_per_second": images * epochs / sum(row["seconds/train"] for row in history),
+        "cache_seconds": sum(row["seconds/cache"] for row in history),
+        "images_per_second": images * epochs / training,
+        "peak_memory_mb": peak_memory_mb(parts.loop.device),
         "trainable_parameters": head + sum(sizes[count - trainable[-1] :]),
         "total_parameters": head + sum(sizes),
         "train_gflops": cost * images / 1e9,
@@ -279,26 +350,18 @@ def _costs(parts: Parts, history: list[Row]) -> Row:
     }
 
 
+def _cut(parts: Parts, epoch: int) -> int:
+    """Return how many blocks are frozen once `epoch` epochs are finished."""
+    count = len(parts.model.blocks)
+    return count - strategies.trainable_blocks(strategies.share_at(parts.loop.schedule, epoch), count)
+
+
 def _check_directory(run_dir: Path, name: str) -> None:
     """Refuse a directory that holds another run, or something else."""
     if record.is_run_dir(run_dir):
         other = record.read_config(run_dir).get("provenance", {}).get("run_id")
         if other != name:
             raise UserError(f"{run_dir} holds the run {other}, and this one is {name}. Give another --run-dir")
-
-
-def _loader(parts: Parts, pictures: Sequence[Picture], transform: torch.nn.Module, batches: Batches) -> Loader:
-    workers = parts.config.loader_workers
-    if workers is None:
-        # On the CPU the network is the slower part, and loader processes would only take cores away from it.
-        workers = 0 if parts.loop.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 2) - 1))
-    dataset = Pictures(parts.splits.root, pictures, transform, parts.config.seed)
-    return make_loader(dataset, batches, workers, pin=parts.loop.device.type == "cuda")
-
-
-def _in_order(parts: Parts, pictures: Sequence[Picture]) -> Loader:
-    """Return a loader for evaluation: central crops, in the split's order."""
-    return _loader(parts, pictures, eval_transform(parts.to), Batches(len(pictures), parts.config.batch_size, None))
 
 
 def _device(wanted: str) -> torch.device:

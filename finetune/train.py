@@ -1,19 +1,22 @@
 """The training loop: epochs of AdamW steps, val after each, and when to stop. It receives parts, never a config."""
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from finetune.best import Row, best_row
+from finetune.clock import Clock
 from finetune.config import Schedule
-from finetune.data.loading import Batches, Loader, stream_seed
+from finetune.data.loading import stream_seed
 from finetune.epoch import Epoch, random_state, set_random_state
 from finetune.errors import DivergedError, Interrupted
 from finetune.evaluate import accuracy, cross_entropy, predict
+from finetune.fed import Fed
+from finetune.frozen import FrozenPrefix
 from finetune.memory import in_pieces, least_piece
 from finetune.model import Classifier
 from finetune.strategies import last_unfreeze, set_trainable, share_at, trainable_blocks
@@ -59,6 +62,16 @@ class Standing:
     micro_batch: int | None = None
 
 
+class Feed(Protocol):
+    """What training and val are fed with; see feed.py."""
+
+    def train(self, epoch: int, first: int, cut: int, clock: Clock) -> Fed:
+        """Return an epoch's batches from batch `first` on, when `epoch` are finished and blocks < `cut` are frozen."""
+
+    def val(self, cut: int, clock: Clock) -> Fed:
+        """Return the batches of val, in its order."""
+
+
 @dataclass(frozen=True)
 class Calls:
     """Whom the loop tells and asks.
@@ -79,16 +92,16 @@ class Calls:
 def fit(
     loop: Loop,
     model: Classifier,
+    prefix: FrozenPrefix,
     optimizer: torch.optim.Optimizer,
-    train: tuple[Loader, Batches],
-    val: Loader,
+    feed: Feed,
     standing: Standing,
     calls: Calls,
 ) -> None:
     """Train to the end of the schedule, or to an early stop, and keep `standing` up to date.
 
     Args:
-        train: the loader and the sampler inside it, whose epoch and first step are set here.
+        prefix: of this model, for what is frozen.
         standing: where to start; the model and the optimiser are as they were there.
 
     Raises:
@@ -98,18 +111,22 @@ def fit(
     """
     history = standing.history
     while len(history) < loop.epochs and not should_stop(history, loop.schedule, loop.patience):
-        trained = _train_epoch(loop, model, optimizer, train, standing, calls)
+        trained = _train_epoch(loop, model, prefix, optimizer, feed, standing, calls)
+        validated = _validate(loop, model, feed, standing, calls)
+        spent = standing.epoch.clock.spent()
         row = {
             **trained,
-            **_validate(loop, model, val, standing, calls),
+            **validated,
             **_rates(optimizer),
             "trainable_share": _trainable(loop, model, len(history)) / len(model.blocks),
-            "epoch_seconds": standing.epoch.train_seconds + standing.epoch.val_seconds,
-            "seconds/train": standing.epoch.train_seconds,
+            "epoch_seconds": sum(spent.values()),
+            **{f"seconds/{part}": seconds for part, seconds in spent.items()},
         }
         history.append(row)
         standing.epoch = Epoch()
-        if calls.on_epoch():
+        with standing.epoch.clock.on("save"):
+            stop = calls.on_epoch()
+        if stop:
             break
 
 
@@ -123,50 +140,58 @@ def should_stop(history: list[Row], schedule: Schedule, patience: int | None) ->
 def _train_epoch(
     loop: Loop,
     model: Classifier,
+    prefix: FrozenPrefix,
     optimizer: torch.optim.Optimizer,
-    train: tuple[Loader, Batches],
+    feed: Feed,
     standing: Standing,
     calls: Calls,
 ) -> Row:
     """Make the steps that are left of a pass over the training pictures; return the training half of its row."""
-    start = time.perf_counter()
-    loader, batches = train
     number, epoch = len(standing.history), standing.epoch
-    batches.epoch, batches.first = number, epoch.steps
-    steps = len(batches)
     blocks = _trainable(loop, model, number)
+    cut = len(model.blocks) - blocks
     share = blocks / len(model.blocks)
     set_trainable(model, blocks)
     least = least_piece(model)
+    fed = feed.train(number, epoch.steps, cut, epoch.clock)
+    steps = fed.steps
     # Dropout and stochastic depth draw from torch's global stream. Seeding it for each epoch makes the epoch number
-    # the whole state of the stream, so that a resumed run draws what the uninterrupted one would have drawn.
+    # the whole state of the stream, so that a resumed run draws what the uninterrupted one would have drawn, and one
+    # whose pictures come from a cache draws what another does: after the loader's start, which draws too.
     torch.manual_seed(stream_seed(loop.seed, "noise", number))
-    iterator = iter(loader)  # draws from the global stream too
     if epoch.random is not None:
         set_random_state(epoch.random, loop.device)
-    try:
-        for index, (images, labels) in enumerate(iterator, start=epoch.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * loop.multiplier(group["block"], number * steps + index)
-            where = f"at epoch {number + 1}, step {index + 1}, where {share:.0%} of the backbone trains"
-            loss, right = _gradients(loop, model, images, labels, standing, least, where, calls.log)
+    for index, (inputs, labels) in enumerate(epoch.clock.waiting(fed.batches), start=epoch.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * loop.multiplier(group["block"], number * steps + index)
+        where = f"at epoch {number + 1}, step {index + 1}, where {share:.0%} of the backbone trains"
+        batch = Batch(inputs, labels, fed.start, cut)
+        with epoch.clock.on("suffix"):
+            loss, right = _gradients(loop, model, prefix, batch, standing, least, where, calls.log)
             optimizer.step()
-            epoch.add(loss, right, len(labels))
-            if epoch.steps % _CHECK_STEPS == 0 or epoch.steps == steps:
-                _check_losses(epoch.losses, number, optimizer)
-            calls.on_progress("train", number + epoch.steps / steps)
-            if calls.interrupted():
-                raise Interrupted(f"stopped after step {epoch.steps} of {steps} of epoch {number + 1}")
-    finally:
-        epoch.train_seconds += time.perf_counter() - start
+        epoch.add(loss, right, len(labels))
+        if epoch.steps % _CHECK_STEPS == 0 or epoch.steps == steps:
+            _check_losses(epoch.losses, number, optimizer)
+        calls.on_progress("train", number + epoch.steps / steps)
+        if calls.interrupted():
+            raise Interrupted(f"stopped after step {epoch.steps} of {steps} of epoch {number + 1}")
     return {"epoch": number + 1, "train/loss": epoch.loss(), "train/accuracy": epoch.accuracy()}
+
+
+class Batch(NamedTuple):
+    """A batch on the device: inputs (B, ...) enter block `start`, blocks before `cut` are frozen; labels (B,) int64."""
+
+    inputs: Tensor
+    labels: Tensor
+    start: int
+    cut: int
 
 
 def _gradients(
     loop: Loop,
     model: Classifier,
-    images: Tensor,
-    labels: Tensor,
+    prefix: FrozenPrefix,
+    batch: Batch,
     standing: Standing,
     least: int,
     where: str,
@@ -181,17 +206,18 @@ def _gradients(
     """
     loss_function = nn.CrossEntropyLoss(label_smoothing=loop.label_smoothing)
     noise = random_state(loop.device)
+    count, clock = len(batch.labels), standing.epoch.clock
 
     def work(sizes: list[int]) -> tuple[Tensor, Tensor]:
         model.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=loop.device)
         right = torch.zeros((), dtype=torch.int64, device=loop.device)
-        for some, wanted in zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True):
-            some = some.to(loop.device, memory_format=torch.channels_last, non_blocking=True)
-            wanted = wanted.to(loop.device, non_blocking=True)
+        for some, wanted in zip(torch.split(batch.inputs, sizes), torch.split(batch.labels, sizes), strict=True):
+            with clock.on("prefix"):
+                hidden = prefix.run(some, batch.start, batch.cut)
             with torch.autocast(loop.device.type, loop.autocast, enabled=loop.autocast is not None):
-                logits = model(some)
-            part = loss_function(logits.float(), wanted) * (len(wanted) / len(labels))
+                logits = model.suffix(hidden, batch.cut)
+            part = loss_function(logits.float(), wanted) * (len(wanted) / count)
             part.backward()
             loss += part.detach()
             right += (logits.argmax(dim=1) == wanted).sum()
@@ -199,31 +225,30 @@ def _gradients(
 
     def again(what: str, sizes: list[int]) -> None:
         log(
-            f"{what}: goes on with {len(sizes)} micro-batches of {sizes[0]}, the same batch of {len(labels)}"
+            f"{what}: goes on with {len(sizes)} micro-batches of {sizes[0]}, the same batch of {count}"
             + ("; batch-norm that trains sees one micro-batch at a time" if least > 1 else "")
         )
         model.zero_grad(set_to_none=True)
         set_random_state(noise, loop.device)
 
-    result, standing.micro_batch = in_pieces(work, len(labels), standing.micro_batch, least, loop.device, where, again)
+    result, standing.micro_batch = in_pieces(work, count, standing.micro_batch, least, loop.device, where, again)
     return result
 
 
-def _validate(loop: Loop, model: Classifier, val: Loader, standing: Standing, calls: Calls) -> Row:
+def _validate(loop: Loop, model: Classifier, feed: Feed, standing: Standing, calls: Calls) -> Row:
     """Return the val half of an epoch's row. Nothing is kept of a val that is interrupted, but its time."""
-    number = len(standing.history) + 1
+    number, clock = len(standing.history) + 1, standing.epoch.clock
+    cut = len(model.blocks) - _trainable(loop, model, number - 1)
 
     def on_batch() -> None:
         calls.on_progress("val", number)
         if calls.interrupted():
             raise Interrupted(f"stopped in val of epoch {number}")
 
-    start = time.perf_counter()
-    try:
-        scores, labels = predict(model, val, loop.device, loop.autocast, on_batch, calls.log)
+    with clock.on("val"):
+        fed = feed.val(cut, clock)
+        scores, labels = predict(model, fed, loop.device, loop.autocast, on_batch, calls.log)
         return {"val/loss": cross_entropy(scores, labels), "val/accuracy": accuracy(scores, labels)}
-    finally:
-        standing.epoch.val_seconds += time.perf_counter() - start
 
 
 def _trainable(loop: Loop, model: Classifier, epoch: int) -> int:

@@ -12,8 +12,8 @@ from filelock import FileLock
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from finetune.data.demo import cache_folder
 from finetune.errors import WeightsError, nearest
+from finetune.folders import cache_folder
 from finetune.model import outline_network
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -50,6 +50,7 @@ def run(
     log: Callable[[str], None] = print,
     interrupted: Callable[[], bool] = lambda: False,
     on_progress: object = None,  # noqa: ARG001
+    peers: Sequence[Config] | None = None,
 ) -> None:
     """Write what a real run writes."""
     config = resolve(config)
@@ -59,6 +60,7 @@ def run(
         with (run_dir / "starts.txt").open("a") as file:
             file.write(f"{os.getpid()}\n")
         (run_dir / "gpu.txt").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+        record.write_json(run_dir / "peers.json", {"seeds": None if peers is None else [peer.seed for peer in peers]})
         record.write_state(run_dir, "running")
         provenance = {
             "run_id": run_id(config, *identify(config)),

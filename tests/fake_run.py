@@ -7,7 +7,7 @@ or hang, or are slow (a second at the start).
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,14 @@ def told(ending: str, config: Config) -> bool:
 OnProgress = Callable[[dict[str, Any]], None]
 
 
-def run(config: Config, run_dir: Path, *, on_progress: OnProgress, interrupted: Callable[[], bool]) -> None:
+def run(
+    config: Config,
+    run_dir: Path,
+    *,
+    on_progress: OnProgress,
+    interrupted: Callable[[], bool],
+    peers: Sequence[Config] | None,
+) -> None:
     """Write what a real run writes, as far as agents look at it."""
     if told("REFUSE", config):
         raise DataError("no pictures here")
@@ -35,6 +42,7 @@ def run(config: Config, run_dir: Path, *, on_progress: OnProgress, interrupted: 
             return
         with (run_dir / "starts.txt").open("a") as file:
             file.write(f"{os.getpid()}\n")
+        record.write_json(run_dir / "peers.json", {"seeds": None if peers is None else [peer.seed for peer in peers]})
         record.write_state(run_dir, "running")
         record.write_config(run_dir, to_dict(config), {"data_fingerprint": f"fingerprint of {config.data}"})
         try:

@@ -136,6 +136,12 @@ def starts(run_dir: Path) -> int:
     return len((run_dir / "starts.txt").read_text().splitlines())
 
 
+def peers(run_dir: Path) -> set[int] | None:
+    """Return the seeds of the peers that the stand-in was told of in this directory, or None if of none."""
+    seeds = (record.read_json(run_dir / "peers.json") or {})["seeds"]
+    return None if seeds is None else set(seeds)
+
+
 def environment_without_login() -> dict[str, str]:
     """Return what takes the login away."""
     return {"WANDB_API_KEY": "", "NETRC": os.devnull}

@@ -6,21 +6,29 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.data.loading import Batches, Pictures, make_loader, read_picture
+from finetune.data.loading import Batches, Key, Pictures, make_loader
+from finetune.data.reading import read_picture
 from finetune.data.splits import find_splits
-from finetune.data.transforms import Preprocessing, eval_transform, preprocessing, train_transform
+from finetune.data.transforms import Preprocessing, eval_transform, train_transform
 from finetune.errors import DataError
 
 TO = Preprocessing(resize_px=24, crop_px=24, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear")
 
 
-def epoch_tensor(root: Path, workers: int, seed: int, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+def epoch_tensor(
+    root: Path, workers: int, seed: int, epoch: int, draw: str | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     pictures = find_splits(root, 0).train
     batches = Batches(len(pictures), 5, seed)
-    batches.epoch = epoch
-    loader = make_loader(Pictures(root, pictures, train_transform(TO, "standard"), seed), batches, workers, pin=False)
+    batches.epoch, batches.draw = epoch, draw
+    loader = make_loader(Pictures(root, pictures, TO, train_transform(TO, "standard")), batches, workers, pin=False)
     images, labels = zip(*loader, strict=True)
     return torch.cat(images), torch.cat(labels)
+
+
+def sorted_rows(images: torch.Tensor) -> torch.Tensor:
+    """Return the pictures in an order of their own: equal for the same pictures in any order."""
+    return torch.stack(sorted(images.flatten(1), key=lambda row: row.tolist()))
 
 
 def test_a_picture_taken_sideways_is_turned_upright(tmp_path: Path) -> None:
@@ -48,13 +56,56 @@ def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
 
 
 def test_batches_do_not_depend_on_loader_processes(pictures: Path) -> None:
-    """Same seed and epoch: the same pixels in the same order, with 0 or 2 workers; another epoch or seed: others."""
+    """Same seed and epoch: the same pixels in the same order, with 0 or 2 workers; elsewhere, other crops."""
     images, labels = epoch_tensor(pictures, 0, seed=1, epoch=3)
     again, same_labels = epoch_tensor(pictures, 2, seed=1, epoch=3)
     assert torch.equal(images, again)
     assert torch.equal(labels, same_labels)
-    assert not torch.equal(images, epoch_tensor(pictures, 0, seed=1, epoch=4)[0])
-    assert not torch.equal(images, epoch_tensor(pictures, 0, seed=2, epoch=3)[0])
+    for seed, epoch in ((1, 4), (2, 3)):
+        other = epoch_tensor(pictures, 0, seed, epoch)[0]
+        assert not torch.equal(sorted_rows(images), sorted_rows(other))
+
+
+def test_a_batch_is_of_bytes_with_channels_last(pictures: Path) -> None:
+    """A quarter of what floats would take, in the order that convolutions want; labels are class numbers."""
+    images, labels = epoch_tensor(pictures, 0, seed=1, epoch=0)
+    assert images.dtype == torch.uint8
+    assert images.shape == (len(labels), 3, 24, 24)
+    assert labels.dtype == torch.int64
+    split = find_splits(pictures, 0).train
+    for workers in (0, 1):
+        loader = make_loader(Pictures(pictures, split, TO, eval_transform(TO)), Batches(4, 4, None), workers, pin=False)
+        ((batch, numbers),) = loader
+        assert batch.is_contiguous(memory_format=torch.channels_last)
+        assert numbers.tolist() == [picture.label for picture in split[:4]]
+
+
+def test_a_named_draw_is_the_same_for_every_seed_and_epoch(pictures: Path) -> None:
+    """Seeds and epochs that share a draw see the same squares, in an order of their own."""
+    one, _ = epoch_tensor(pictures, 0, seed=1, epoch=3, draw="view 2")
+    two, _ = epoch_tensor(pictures, 0, seed=2, epoch=5, draw="view 2")
+    other, _ = epoch_tensor(pictures, 0, seed=1, epoch=3, draw="view 3")
+    assert not torch.equal(one, two)
+    assert torch.equal(sorted_rows(one), sorted_rows(two))
+    assert not torch.equal(sorted_rows(one), sorted_rows(other))
+
+
+def test_each_picture_has_numbers_of_its_own(pictures: Path) -> None:
+    """One file listed twice is cut in two ways."""
+    split = find_splits(pictures, 0).train[:1] * 2
+    dataset = Pictures(pictures, split, TO, train_transform(TO, "standard"))
+    assert not torch.equal(dataset[("a", 0, None)][0], dataset[("a", 1, None)][0])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_another_side_reaches_processes_that_live_on(pictures: Path, workers: int) -> None:
+    """The side of the pictures can change from epoch to epoch, with loader processes of the first epoch too."""
+    split = find_splits(pictures, 0).train
+    batches = Batches(len(split), 5, 0)
+    loader = make_loader(Pictures(pictures, split, TO, train_transform(TO, "standard")), batches, workers, pin=False)
+    for side, expected in ((None, 24), (16, 16), (20, 20)):
+        batches.side = side
+        assert {images.shape[2:] for images, _ in loader} == {(expected, expected)}
 
 
 def test_loading_leaves_the_global_stream_alone(pictures: Path) -> None:
@@ -62,17 +113,19 @@ def test_loading_leaves_the_global_stream_alone(pictures: Path) -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    Pictures(pictures, find_splits(pictures, 0).train, train_transform(TO, "standard"), 0)[(0, 0)]
+    Pictures(pictures, find_splits(pictures, 0).train, TO, train_transform(TO, "standard"))[("a", 0, None)]
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_train_augments_and_evaluation_does_not(pictures: Path) -> None:
     """The same picture through both: two epochs differ in training and are equal in evaluation, whoever goes first."""
     split = find_splits(pictures, 0).train
-    train = Pictures(pictures, split, train_transform(TO, "standard"), 0)
-    evaluation = Pictures(pictures, split, eval_transform(TO), 0)
-    assert not torch.equal(train[(0, 0)][0], train[(1, 0)][0])
-    assert torch.equal(evaluation[(0, 0)][0], evaluation[(1, 0)][0])
+    train = Pictures(pictures, split, TO, train_transform(TO, "standard"))
+    evaluation = Pictures(pictures, split, TO, eval_transform(TO))
+    one: Key = ("seed 0 epoch 0", 0, None)
+    two: Key = ("seed 0 epoch 1", 0, None)
+    assert not torch.equal(train[one][0], train[two][0])
+    assert torch.equal(evaluation[one][0], evaluation[two][0])
 
 
 @pytest.mark.parametrize(
@@ -83,13 +136,4 @@ def test_no_training_batch_of_one(count: int, size: int, sizes: list[int]) -> No
     batches = list(Batches(count, size, seed=0))
     assert [len(batch) for batch in batches] == sizes
     assert len(Batches(count, size, seed=0)) == len(sizes)
-    assert sorted(index for batch in batches for _, index in batch) == list(range(count))
-
-
-def test_preprocessing_comes_from_the_weights() -> None:
-    """Published sizes, mean and std; another size keeps the ratio of resize to crop."""
-    own = preprocessing("efficientnet_v2_s", "DEFAULT", None)
-    assert (own.crop_px, own.resize_px) == (384, 384)
-    small = preprocessing("squeezenet1_0", "IMAGENET1K_V1", 160)
-    assert (small.crop_px, small.resize_px) == (160, 183)
-    assert small.mean == (0.485, 0.456, 0.406)
+    assert sorted(index for batch in batches for _, index, _ in batch) == list(range(count))

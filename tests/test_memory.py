@@ -8,7 +8,9 @@ from torch import nn
 
 from finetune.errors import TrainingError
 from finetune.evaluate import predict
+from finetune.fed import Fed
 from finetune.memory import in_pieces, least_piece, piece_sizes
+from finetune.model import Classifier
 
 CPU = torch.device("cpu")
 
@@ -79,9 +81,10 @@ def test_only_batch_norm_that_trains_needs_two_pictures() -> None:
 def test_evaluation_in_pieces_gives_the_same_predictions_and_says_so() -> None:
     """A batch that does not fit goes through the network in halves, and so do the next ones."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
-    batches = [(torch.randn(6, 3, 2, 2), torch.arange(6) % 3) for _ in range(2)]
-    whole, labels = predict(model, batches, CPU, None)  # type: ignore[arg-type]
+    model = Classifier([nn.Flatten()], nn.Identity(), 12, 3, 0.0)
+    nn.init.normal_(model.head[-1].weight)
+    fed = Fed(0, 2, [(torch.randn(6, 3, 2, 2), torch.arange(6) % 3) for _ in range(2)])
+    whole, labels = predict(model, fed, CPU, None)
     seen: list[int] = []
 
     def hook(_: nn.Module, given: tuple[torch.Tensor]) -> None:
@@ -89,9 +92,9 @@ def test_evaluation_in_pieces_gives_the_same_predictions_and_says_so() -> None:
         if len(given[0]) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    model.register_forward_pre_hook(hook)
+    model.head.register_forward_pre_hook(hook)
     lines: list[str] = []
-    pieces, same_labels = predict(model, batches, CPU, None, log=lines.append)  # type: ignore[arg-type]
+    pieces, same_labels = predict(model, fed, CPU, None, log=lines.append)
     assert pieces == pytest.approx(whole, abs=1e-6)
     assert list(same_labels) == list(labels)
     assert seen == [6, 3, 3, 3, 3]

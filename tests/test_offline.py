@@ -44,6 +44,23 @@ def test_two_agents_side_by_side_run_everything_exactly_once(place: Place) -> No
     assert place.starts() == [1] * 10
 
 
+def test_runs_know_the_runs_that_are_left_to_do(place: Place) -> None:
+    """Each one itself and those not finished, running ones too; failed ones only if they are to be tried again."""
+    assert place.run("seeds.yaml", "--set", "seed=[0,1,2]", fail="0")[0] == 1
+    assert _peers(place) == {0: {0, 1, 2}, 1: {1, 2}, 2: {2}}
+    assert place.run("seeds.yaml", "--agents", "2", slow="3")[0] == 1  # the failed one is left alone
+    assert _peers(place)[3] == {3}
+    assert place.run("seeds.yaml", "--retry-failed", "--agents", "2", "--set", "seed=[0,4,5]", slow="0,4")[0] == 0
+    assert _peers(place)[0] == {0, 4, 5}
+    assert _peers(place)[4] == {0, 4, 5}
+
+
+def _peers(place: Place) -> dict[int, set[int]]:
+    """Return seed of a run -> the seeds of its peers when it was started last."""
+    told = {record.read_config(run)["seed"]: record.read_json(run / "peers.json") or {} for run in place.runs()}
+    return {seed: set(peers["seeds"]) for seed, peers in told.items()}
+
+
 def test_a_killed_agent_leaves_no_process_and_a_rerun_does_only_what_is_missing(place: Place) -> None:
     """SIGKILL to the agent ends all its processes; the next one resumes the cut run and keeps the finished ones."""
     write_sweep(place.folder, epochs=3)
@@ -235,11 +252,9 @@ def test_hyperband_stops_runs_that_lag_behind_but_never_before_the_last_unfreeze
         "metric": {"name": "best/val_accuracy", "goal": "maximize"},
         "early_terminate": {"type": "hyperband", "min_iter": 2, "eta": 2},
         "parameters": {
-            # In this order: the good rates first, as the engine goes through the alphabet.
             "data": {"value": "demo"},
             "epochs": {"value": 16},
-            "lr": {"values": [3.0e-3, 1.0e-2]},
-            "seed": {"values": [0, 1]},
+            "lr": {"values": [3.0e-3, 3.1e-3, 1.0e-2]},  # the good rates first; a run is stopped below the median
             "strategy": {"value": "gradual"},
             "unfreeze": {"value": unfreeze},
         },
@@ -251,7 +266,7 @@ def test_hyperband_stops_runs_that_lag_behind_but_never_before_the_last_unfreeze
     for run in place.runs():
         summary = record.read_json(run / record.SUMMARY) or {}
         epochs.setdefault(record.read_config(run)["lr"], []).append(summary["epochs"])
-    assert epochs[0.003] == [16, 16]
+    assert epochs[0.003] == epochs[0.0031] == [16]
     assert all(first <= trained <= last for trained in epochs[0.01]), epochs
 
 
@@ -269,6 +284,7 @@ def test_bayesian_search_goes_on_where_it_was(place: Place) -> None:
     assert code == 0, output
     assert place.states() == ["finished"] * 2
     assert "2 left" in output
+    assert [record.read_json(run / "peers.json") for run in place.runs()] == [{"seeds": None}] * 2  # more may come
     code, output = place.run("seeds.yaml", "--agents", "2")
     assert code == 0, output
     assert place.states() == ["finished"] * 4

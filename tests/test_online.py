@@ -16,7 +16,17 @@ import psutil
 import pytest
 
 from finetune import record
-from tests.online import AGENT, PROGRAM, Machine, environment_without_login, machines_ended, sent, starts, wait_until
+from tests.online import (
+    AGENT,
+    PROGRAM,
+    Machine,
+    environment_without_login,
+    machines_ended,
+    peers,
+    sent,
+    starts,
+    wait_until,
+)
 from tests.pictures import write_folder
 from tests.wandb_server import Server, serve
 
@@ -150,6 +160,16 @@ def test_a_bare_wandb_agent_on_another_machine_works_too(outcome: Any) -> None:
     assert len({run.display_name for run in runs}) == 2
     assert [starts(run) for run in elsewhere.runs(sweep)] == [1, 1]
     assert all(len([row for row in run.history if "epoch" in row]) == 3 for run in runs)
+
+
+@pytest.mark.scenario("two_agents")
+def test_a_run_knows_the_grid_it_belongs_to(outcome: Any) -> None:
+    """Those of its runs that this machine has not finished; W&B's own agent does not tell."""
+    _, machine, sweep, *_, elsewhere, other, _ = outcome
+    told = [(record.read_config(run)["seed"], peers(run)) for run in machine.runs(sweep)]
+    assert all(seed in known <= {0, 1, 2} for seed, known in told)
+    assert min(len(known) for _, known in told) < max(len(known) for _, known in told)
+    assert [peers(run) for run in elsewhere.runs(other)] == [None, None]
 
 
 @pytest.mark.scenario("two_agents")

@@ -210,10 +210,10 @@ def least_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
         model = build_classifier(*given)
 
         def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
-            if model.training and model.blocks[-1].training and len(inputs[0]) > most:
+            if model.blocks[-1].training and len(inputs[0]) > most:
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
-        model.register_forward_pre_hook(hook)
+        model.blocks[-1].register_forward_pre_hook(hook)
         return model
 
     monkeypatch.setattr("finetune.run.build_classifier", build)

@@ -7,10 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from finetune import train
+from finetune.clock import PARTS, Clock
 from finetune.errors import DivergedError, Interrupted
-from finetune.model import build_classifier, build_network
+from finetune.fed import Fed
+from finetune.frozen import FrozenPrefix
+from finetune.model import Classifier, build_classifier, build_network
 from finetune.strategies import param_groups
-from finetune.train import Calls, Loop, Standing, fit, should_stop
+from finetune.train import Calls, Loop, Standing, should_stop
 
 CPU = torch.device("cpu")
 
@@ -32,13 +36,26 @@ def test_patience_counts_from_the_last_unfreeze() -> None:
     assert not should_stop(stuck, [(0, 1.0)], patience=None)
 
 
-class _Batches(list):  # type: ignore[type-arg]
-    """A loader and sampler of the same batches in every epoch."""
+Batch = tuple[Tensor, Tensor]
 
-    epoch = first = 0
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return iter(list(super().__iter__())[self.first :])
+class _Feed:
+    """Feeds the same pictures in every epoch, and others to val."""
+
+    def __init__(self, train: list[Batch], val: list[Batch] | None = None) -> None:
+        self._train, self._val = train, val or train
+
+    def train(self, epoch: int, first: int, cut: int, clock: Clock) -> Fed:
+        del epoch, cut, clock
+        return Fed(0, len(self._train), self._train[first:])
+
+    def val(self, cut: int, clock: Clock) -> Fed:
+        del cut, clock
+        return Fed(0, len(self._val), self._val)
+
+
+def fit(loop: Loop, model: Classifier, optimizer: Any, feed: _Feed, standing: Standing, calls: Calls) -> None:
+    train.fit(loop, model, FrozenPrefix(model), optimizer, feed, standing, calls)
 
 
 def loop(epochs: int = 3) -> Loop:
@@ -55,18 +72,18 @@ def calls(**given: Any) -> Calls:
     return Calls(**{**silent, **given})
 
 
-def some_batches(size: int) -> _Batches:
+def some_batches(size: int) -> list[Batch]:
     torch.manual_seed(1)
-    return _Batches([(torch.randn(size, 3, 32, 32), torch.arange(size) % 2) for _ in range(3)])
+    return [(torch.randn(size, 3, 32, 32), torch.arange(size) % 2) for _ in range(3)]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_setting() -> None:
     """Epoch, step, rates and what to lower."""
     model = build_classifier(build_network("squeezenet1_1", 32), 2, 0.0)
     optimizer = torch.optim.AdamW(param_groups(model, 0.1, 0.1, 1.0, 0.0))
-    data: Any = _Batches([(torch.full((2, 3, 32, 32), float("nan")), torch.tensor([0, 1]))])
+    feed = _Feed([(torch.full((2, 3, 32, 32), float("nan")), torch.tensor([0, 1]))])
     with pytest.raises(DivergedError, match=r"step 1 of epoch 1 .*Lower lr or backbone_lr"):
-        fit(loop(), model, optimizer, (data, data), data, Standing(), calls())
+        fit(loop(), model, optimizer, feed, Standing(), calls())
 
 
 def trained(most: int | None, backbone: str, size: int, **given: Any) -> tuple[dict[str, Tensor], Standing, list[int]]:
@@ -81,12 +98,12 @@ def trained(most: int | None, backbone: str, size: int, **given: Any) -> tuple[d
             if most is not None and len(inputs[0]) > most:
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
-    model.register_forward_pre_hook(hook)
+    model.blocks[0].register_forward_pre_hook(hook)
     # Plain descent, so that weights differ by as much as gradients do.
     optimizer = torch.optim.SGD(param_groups(model, 0.1, 0.1, 1.0, 0.0))
-    data: Any = some_batches(size)
+    feed = _Feed(some_batches(size))
     standing = Standing()
-    fit(loop(1), model, optimizer, (data, data), data, standing, calls(**given))
+    fit(loop(1), model, optimizer, feed, standing, calls(**given))
     return dict(model.state_dict()), standing, passes
 
 
@@ -130,10 +147,10 @@ def test_a_step_that_is_repeated_draws_what_it_would_have_drawn() -> None:
             if model.training and most is not None and len(logits) > most:
                 raise torch.OutOfMemoryError("CUDA out of memory")
 
-        model.register_forward_hook(hook)
+        model.head.register_forward_hook(hook)
         optimizer = torch.optim.SGD(param_groups(model, 0.1, 0.1, 1.0, 0.0))
-        data: Any = some_batches(8)
-        fit(loop(1), model, optimizer, (data, data), data, Standing(micro_batch=micro_batch), calls())
+        feed = _Feed(some_batches(8))
+        fit(loop(1), model, optimizer, feed, Standing(micro_batch=micro_batch), calls())
         return torch.cat([value.flatten() for value in model.state_dict().values()])
 
     assert torch.equal(run(4, None), run(None, 4))
@@ -143,8 +160,7 @@ def test_seconds_of_an_interrupted_epoch_are_the_sum_of_its_parts() -> None:
     """Interrupted after each of three slow steps, and after val, an epoch is as long as all of them."""
     model = build_classifier(build_network("squeezenet1_1", 32), 2, 0.0)
     optimizer = torch.optim.AdamW(param_groups(model, 0.1, 0.1, 1.0, 0.0))
-    data: Any = some_batches(2)
-    val: Any = some_batches(2)
+    feed = _Feed(some_batches(2))
     standing = Standing()
     slow = 0.15
 
@@ -155,9 +171,11 @@ def test_seconds_of_an_interrupted_epoch_are_the_sum_of_its_parts() -> None:
     stopping = calls(on_progress=on_progress, interrupted=lambda: True)
     for steps in (1, 2, 3, 3):
         with pytest.raises(Interrupted):
-            fit(loop(1), model, optimizer, (data, data), val, standing, stopping)
+            fit(loop(1), model, optimizer, feed, standing, stopping)
         assert standing.epoch.steps == steps
-    fit(loop(1), model, optimizer, (data, data), val, standing, calls())
-    assert standing.history[0]["seconds/train"] > 3 * slow
-    assert standing.history[0]["epoch_seconds"] - standing.history[0]["seconds/train"] > slow
+    fit(loop(1), model, optimizer, feed, standing, calls())
+    row = standing.history[0]
+    assert row["seconds/other"] > 3 * slow
+    assert row["seconds/val"] > slow
+    assert row["epoch_seconds"] == pytest.approx(sum(row[f"seconds/{part}"] for part in PARTS))
     assert standing.epoch.steps == 0

@@ -1,26 +1,33 @@
 """What agents call of the code that trains, in one place, so that they can be tested without it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from finetune.agents.outlook import Outlook
+from finetune.agents.plan import Plan, PlannedRun
 from finetune.config import Config
+
+Say = Callable[[str], None]
 
 
 class Code(NamedTuple):
     """What the agent calls; tests put small stand-ins in its place.
 
     Attributes:
-        run: "module:function" that runs (config, run_dir, on_progress=..., log=..., interrupted=...) in a process of
-            its own.
+        run: "module:function" that runs (config, run_dir, on_progress=..., log=..., interrupted=..., peers=...) in a
+            process of its own.
         preload: modules that the fork server imports once for all runs.
         identify: config -> (data fingerprint, weights hash).
         prepare: has data and weights of these configs on this machine before runs start side by side.
+        expect: (plan, runs to do, how many more a search will choose, agents, say) -> what they will take, see
+            expect.py; None where it can't be told.
     """
 
     run: str
     preload: list[str]
     identify: Callable[[Config], tuple[str, str]]
     prepare: Callable[[Iterable[Config]], None]
+    expect: Callable[[Plan, Sequence[PlannedRun], int, int, Say], Outlook | None] = lambda *_: None
 
 
 def _identify(config: Config) -> tuple[str, str]:
@@ -35,6 +42,12 @@ def _prepare(configs: Iterable[Config]) -> None:
     preflight.prepare(configs)
 
 
+def _expect(todo: Plan, runs: Sequence[PlannedRun], unknown: int, agents: int, say: Say) -> Outlook | None:
+    from finetune.agents import expect
+
+    return expect.expect(todo, runs, unknown, agents, say)
+
+
 # Beside the run's own modules: what it imports late, which would cost every run a second, and what agent.py imports.
 PRELOAD = ["finetune.run", "sklearn.metrics", "finetune.agents.offline"]
-REAL = Code("finetune.run:run", PRELOAD, _identify, _prepare)
+REAL = Code("finetune.run:run", PRELOAD, _identify, _prepare, _expect)

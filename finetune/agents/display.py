@@ -37,6 +37,15 @@ def text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def duration(seconds: float) -> str:
+    """Return such as `40 s`, `4.5 min`, `41 min` or `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.{1 if seconds < 570 else 0}f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
 def label(run: PlannedRun, fields: Sequence[str]) -> str:
     """Return what tells a run from its neighbours, such as `head-ab12cd34 lr 0.003 seed 1`."""
     given = [f"{name} {text(getattr(run.config, name))}" for name in fields if getattr(run.config, name) is not None]

@@ -11,6 +11,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads(slots: int) -> int:
+    """Return how many threads each of `slots` runs side by side gets."""
+    return max(1, cores() // slots)
+
+
 def slots() -> int:
     """Return how many runs go side by side unless something else is asked for: one for each GPU, at least one."""
     return max(1, len(gpus()))

@@ -4,15 +4,18 @@ Which runs are left is read from the run directories before each start, and the 
 directory; so any number of agents, on any number of machines that share the folder, work side by side.
 """
 
+import time
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 
 from finetune import record
-from finetune.agents import display, early_stop, plan, progress, search, workers
+from finetune.agents import display, early_stop, outlook, plan, progress, search, workers
 from finetune.agents.code import Code
+from finetune.agents.outlook import Outlook
 from finetune.agents.plan import Plan, PlannedRun
 from finetune.agents.stopping import Stop, signals_noted
 from finetune.agents.workers import Worker
+from finetune.config import Config
 from finetune.errors import EXIT_FAILED
 
 POLL_SECONDS = 0.2
@@ -29,6 +32,7 @@ class Session:
         running: slot -> the run in it and its process.
         tried: ids of the runs it need not look at again.
         broken: ids of the runs that failed or were killed in its hands -> cause.
+        finished: id -> seconds of the runs that it has finished.
         started: how many runs it has started that no other agent had.
         in_a_row: the failures since a run was last finished; a run that diverged is a result, not one of these.
         gave_up: whether there were too many.
@@ -43,19 +47,32 @@ class Session:
     running: dict[int, tuple[PlannedRun, Worker]] = field(default_factory=dict)
     tried: set[str] = field(default_factory=set)
     broken: dict[str, str] = field(default_factory=dict)
+    finished: dict[str, float] = field(default_factory=dict)
     started: int = 0
     in_a_row: list[display.Failure] = field(default_factory=list)
     gave_up: bool = False
 
     def wants(self, run: PlannedRun) -> bool:
-        """Whether a run is to do: missing, interrupted, or failed and to be tried again."""
-        state = plan.state_of(run)[0]
-        return state in ("to do", "interrupted") or (state == "failed" and self.retry_failed)
+        """Whether a run is to do."""
+        return plan.is_to_do(run, self.retry_failed)
 
     def is_more(self) -> bool:
         """Whether there are runs to do that it has not started."""
         todo = self.todo
         return todo.points < todo.cap or any(run.id not in self.tried and self.wants(run) for run in todo.runs)
+
+    def peers(self, run: PlannedRun) -> list[Config] | None:
+        """Return the configs of the runs that are not finished yet, `run` among them, or None if more may come.
+
+        Failed runs that are not to be tried again are left out.
+        """
+        if self.todo.points < self.todo.cap:
+            return None
+        return [
+            other.config
+            for other in self.todo.runs
+            if other is run or plan.state_of(other)[0] == "running" or self.wants(other)
+        ]
 
     def has_room(self) -> bool:
         """Whether one more run may be started now."""
@@ -89,15 +106,40 @@ def run_sweep(
     if wanted or todo.cap > todo.points:
         code.prepare(todo.to_prepare)
         plan.store(todo)
+        expected = expect(todo, code, agents, count, retry_failed)
+        if expected is not None:
+            outlook.show(expected)
+            outlook.start(todo.sweep.folder, expected)
         context = workers.start_server(code.preload)
-        with signals_noted() as stop, progress.shown(todo, agents, wanted) as shown:
+        began = time.monotonic()
+        with signals_noted() as stop, progress.shown(todo, agents, wanted, _pace(expected)) as shown:
             _loop(session, stop, shown, context)
+        if expected is not None:
+            outlook.end(todo.sweep.folder, expected, time.monotonic() - began, session.finished)
         if stop.count:
             display.show_end(todo, session.broken, stopped=True)
             return 128 + stop.signal
     gave_up = session.in_a_row if session.gave_up and session.is_more() else []
     failed = display.show_end(todo, session.broken, gave_up=gave_up)
     return EXIT_FAILED if failed else 0
+
+
+def expect(todo: Plan, code: Code, agents: int, count: int | None = None, retry_failed: bool = False) -> Outlook | None:
+    """Return what the runs that are to do will take, or None where that can't be told, or they are few.
+
+    Args:
+        agents, count, retry_failed: see `run_sweep`.
+    """
+    runs = [run for run in todo.runs if plan.is_to_do(run, retry_failed)][:count]
+    unknown = max(todo.cap - todo.points, 0)
+    if count is not None:
+        unknown = min(unknown, count - len(runs))
+    return code.expect(todo, runs, unknown, agents, display.console.print)
+
+
+def _pace(expected: Outlook | None) -> dict[str, float]:
+    """Return strategy -> seconds an epoch."""
+    return {} if expected is None else {name: share.epoch_seconds for name, share in expected.strategies.items()}
 
 
 def _loop(session: Session, stop: Stop, shown: progress.Progress, context: ForkServerContext) -> None:
@@ -126,7 +168,8 @@ def _loop(session: Session, stop: Stop, shown: progress.Progress, context: ForkS
 def _start(session: Session, shown: progress.Progress, context: ForkServerContext, run: PlannedRun) -> None:
     """Start the process of a run in the first free slot."""
     slot = min(set(range(session.agents)) - session.running.keys())
-    worker = workers.start(context, session.code.run, run.config, run.directory, slot, session.agents)
+    peers = session.peers(run)
+    worker = workers.start(context, session.code.run, run.config, run.directory, slot, session.agents, peers)
     session.running[slot] = run, worker
     session.tried.add(run.id)
     session.started += 1
@@ -169,7 +212,9 @@ def _ended(session: Session, stop: Stop, shown: progress.Progress, slot: int) ->
     ended = workers.outcome(worker)
     if ended.state == "taken":
         session.started -= 1
-    elif ended.state != "finished" and not (ended.state == "killed" and stop.count):
+    elif ended.state == "finished":
+        session.finished[run.id] = time.monotonic() - worker.started
+    elif not (ended.state == "killed" and stop.count):
         session.broken[run.id] = ended.cause
     shown.ended(slot, run, ended.state, ended.reason, record.read_json(run.directory / record.SUMMARY) or {})
     if session.gave_up or stop.count:

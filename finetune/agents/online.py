@@ -173,7 +173,7 @@ def _environment(slot: int, slots: int, folder: Path) -> dict[str, str]:
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     # W&B's agent runs `/usr/bin/env python`: that must be this Python.
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, machine.cores() // slots)))
+    environment.setdefault("OMP_NUM_THREADS", str(machine.threads(slots)))
     environment.setdefault("WANDB_DIR", str(folder.resolve()))
     environment.setdefault("WANDB_AGENT_DISABLE_FLAPPING", "true")  # --max-failures decides when to give up
     environment.setdefault("WANDB_AGENT_MAX_INITIAL_FAILURES", str(10**6))

@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune import claim, record
 from finetune.agents import search
+from finetune.agents.order import breadth_first
 from finetune.agents.search import Point
 from finetune.agents.sweepfile import PLAN, Sweep
 from finetune.config import PLACES, Config, parse_config, resolve, run_id, with_absolute_paths
@@ -44,6 +45,7 @@ class Plan:
     """The runs of a sweep.
 
     Attributes:
+        runs: in the order in which they are started.
         points: how many points of the sweep became these runs.
         collapsed: (id of the run, why this point is that run), one for every point that added no run.
         cap: the number of points a Bayesian search may ask for, 0 for other methods: they ask for all at once.
@@ -88,6 +90,8 @@ def make_plan(sweep: Sweep, count: int | None, identify: Identify) -> Plan:
     plan.to_prepare = _check_places(configs, identify)
     for point in points:
         add(plan, point)
+    if not plan.cap:  # a search that learns has an order of its own
+        plan.runs = [plan.runs[index] for index in breadth_first([run.config for run in plan.runs])]
     return plan
 
 
@@ -166,6 +170,12 @@ def state_of(run: PlannedRun) -> tuple[str, str]:
     if state in ("finished", "failed"):
         return state, reason
     return "interrupted" if claim.attempts(run.directory) else "to do", reason
+
+
+def is_to_do(run: PlannedRun, retry_failed: bool) -> bool:
+    """Whether a run is to do: missing, interrupted, or failed and to be tried again."""
+    state = state_of(run)[0]
+    return state in ("to do", "interrupted") or (state == "failed" and retry_failed)
 
 
 def states(plan: Plan) -> Counter[str]:

@@ -31,18 +31,19 @@ class Progress(Protocol):
 
 
 @contextlib.contextmanager
-def shown(todo: Plan, slots: int, wanted: int) -> Iterator[Progress]:
+def shown(todo: Plan, slots: int, wanted: int, forecast: Mapping[str, float] | None = None) -> Iterator[Progress]:
     """Show progress: bars on a terminal, else a line at each start and end.
 
     Args:
         slots: how many runs go side by side.
         wanted: how many of the planned runs are to do.
+        forecast: strategy -> seconds an epoch is expected to take.
     """
     lines = Lines(todo, wanted)
     if not sys.stdout.isatty():
         yield lines
         return
-    bars = Bars(todo, lines, slots)
+    bars = Bars(todo, lines, slots, forecast)
     with bars.bars:
         yield bars
 
@@ -101,9 +102,9 @@ class Lines:
 class Bars:
     """A bar for the sweep and one for each slot, below the lines of the runs that have ended."""
 
-    def __init__(self, todo: Plan, lines: Lines, slots: int) -> None:
+    def __init__(self, todo: Plan, lines: Lines, slots: int, forecast: Mapping[str, float] | None = None) -> None:
         self._lines, self._slots = lines, slots
-        self._pace = Pace(todo)
+        self._pace = Pace(todo, forecast)
         columns = (
             rich_progress.TextColumn("{task.description}", markup=False),
             rich_progress.BarColumn(bar_width=24),
@@ -126,10 +127,13 @@ class Bars:
         accuracy = told.get("val_accuracy")
         val = "" if accuracy is None else f", val {100 * accuracy:.1f}%"
         epoch = f"epoch {min(int(told['epoch']) + 1, told['epochs'])}/{told['epochs']}"
-        note = f"{'testing' if told['phase'] == 'test' else epoch}{val}"
+        doing = {"test": "testing", "cache": "filling the cache"}.get(told["phase"], epoch)
+        if told.get("share") is not None:  # None while another run fills it
+            doing += f" {told['share']:.0%}"
+        note = f"{doing}{val}"
         self.bars.update(self._tasks[slot], completed=told["epoch"] / told["epochs"], note=note)
         share, seconds = self._pace.left(self._slots)
-        left = "" if seconds is None else f"about {_duration(seconds)} left"
+        left = "" if seconds is None else f"about {display.duration(seconds)} left"
         self.bars.update(self._total, completed=share, note=left)
 
     def ended(self, slot: int, run: PlannedRun, state: str, reason: str, summary: Mapping[str, Any]) -> None:
@@ -139,10 +143,3 @@ class Bars:
 
     def say(self, line: str) -> None:
         self._lines.say(line)
-
-
-def _duration(seconds: float) -> str:
-    """Return such as `40 s`, `12 min` or `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

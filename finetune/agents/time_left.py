@@ -32,12 +32,16 @@ class _Live:
 
 
 class Pace:
-    """Keeps count of epochs and seconds for the estimate."""
+    """Keeps count of epochs and seconds for the estimate.
 
-    def __init__(self, todo: Plan) -> None:
+    Args:
+        forecast: strategy -> seconds an epoch, which count until a run of the strategy tells better.
+    """
+
+    def __init__(self, todo: Plan, forecast: Mapping[str, float] | None = None) -> None:
         self._todo = todo
         self._live: dict[str, _Live] = {}
-        self._pace: dict[str, float] = {}  # strategy -> seconds an epoch
+        self._pace: dict[str, float] = dict(forecast or {})  # strategy -> seconds an epoch
         self._left = {run.id: run for run in todo.runs}
         for run in todo.runs:
             if plan.state_of(run)[0] in ("finished", "failed"):

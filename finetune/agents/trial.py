@@ -7,6 +7,8 @@ another W&B id, is not done again: its results are sent.
 
 import contextlib
 import importlib
+import itertools
+import math
 import os
 import signal
 import sys
@@ -31,6 +33,7 @@ from finetune.tracking import Mirror
 POLL_SECONDS = 0.5
 # A batch system's signal reaches a run several times: itself, passed on by W&B's agent, and by what started that.
 SAME_REQUEST_SECONDS = 5.0
+MOST_PEERS = 1000  # a run that has so many need not know each
 
 
 def is_trial() -> bool:
@@ -83,12 +86,13 @@ def _run(arguments: list[str], code: Code, mirror: Mirror, signals: Noted) -> En
     run_dir = folder / run_id(config, *code.identify(config))
     _store_remote(folder)
     mirror.follow(run_dir)
+    peers = _peers(folder, code)
     module, _, name = code.run.partition(":")
     function = getattr(importlib.import_module(module), name)
     interrupted, log = Interruption(signals, mirror, run_dir), Log(run_dir)
     while True:
         try:
-            function(config, run_dir, log=log, interrupted=interrupted)
+            function(config, run_dir, log=log, interrupted=interrupted, peers=peers)
             return 0, "finished", "", ""
         except TakenError as error:
             print(f"{error}; waits for its result")
@@ -122,6 +126,28 @@ def _values(arguments: list[str]) -> dict[str, Any]:
     if faults:
         raise ConfigError(faults, "the command line")
     return values
+
+
+def _peers(folder: Path, code: Code) -> list[Config] | None:
+    """Return the configs of the sweep's runs that this machine has not finished, or None where they are not known.
+
+    They are known where `agent.py` has stored the sweep (W&B's own agent is not told of it), and it is a plain grid.
+    """
+    try:
+        spec = yaml.safe_load((folder / record.SWEEP).read_text())
+        if spec["method"] != "grid":
+            return None
+        parameters = spec["parameters"].values()
+        # Without W&B's engine, which takes a second to import: all others of its parameters are not for grids.
+        values = [given["values"] if "values" in given else [given["value"]] for given in parameters]
+        if math.prod(map(len, values)) > MOST_PEERS:
+            return None
+        points = [dict(zip(spec["parameters"], point, strict=True)) for point in itertools.product(*values)]
+        configs = [with_absolute_paths(resolve(parse_config(point, "the sweep"))) for point in points]
+        runs = {run_id(config, *code.identify(config)): config for config in configs}
+        return [config for name, config in runs.items() if record.status(folder / name)[0] != "finished"]
+    except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError, UserError):
+        return None
 
 
 def _store_remote(folder: Path) -> None:

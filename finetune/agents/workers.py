@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
@@ -59,6 +59,24 @@ class Worker:
     progress: dict[str, Any] = field(default_factory=dict)
 
 
+class Job(NamedTuple):
+    """What a run's process is given.
+
+    Attributes:
+        run: "module:function", see `Code`.
+        threads: its share of the cores.
+        gpu: the GPU it is to use, as CUDA_VISIBLE_DEVICES names it, where there is a choice.
+        peers: see `start`.
+    """
+
+    run: str
+    config: Config
+    run_dir: Path
+    threads: int
+    gpu: str | None
+    peers: Sequence[Config] | None
+
+
 class Outcome(NamedTuple):
     """How a run's process ended.
 
@@ -95,18 +113,25 @@ def start_server(preload: list[str]) -> ForkServerContext:
     return context
 
 
-def start(context: ForkServerContext, run: str, config: Config, run_dir: Path, slot: int, slots: int) -> Worker:
+def start(
+    context: ForkServerContext,
+    run: str,
+    config: Config,
+    run_dir: Path,
+    slot: int,
+    slots: int,
+    peers: Sequence[Config] | None = None,
+) -> Worker:
     """Start the process of a run.
 
     Args:
         run: "module:function", see `Code`.
         slot: which of the agent's `slots` it takes; decides its GPU, and its share of the cores.
+        peers: configs of the sweep's runs that are not finished yet, this one among them; None where it is not known.
     """
     receiver, sender = context.Pipe(duplex=False)
-    threads = max(1, machine.cores() // slots)
-    process = context.Process(
-        target=_main, args=(run, config, run_dir.resolve(), sender, threads, machine.gpu_of(slot)), name=run_dir.name
-    )
+    job = Job(run, config, run_dir.resolve(), machine.threads(slots), machine.gpu_of(slot), peers)
+    process = context.Process(target=_main, args=(job, sender), name=run_dir.name)
     process.start()
     sender.close()
     return Worker(run_dir, process, receiver, time.monotonic())
@@ -200,31 +225,32 @@ def _last_line(path: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "no word in its log")
 
 
-def _main(run: str, config: Config, run_dir: Path, pipe: Connection, threads: int, gpu: str | None) -> None:
+def _main(job: Job, pipe: Connection) -> None:
     """Run a run and exit; the first function of its process."""
     os.setsid()
     with signals.noted() as received:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         threading.Thread(target=_end_with_agent, name="agent watch", daemon=True).start()
-        _write_to(run_dir / record.LOG)
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-        if gpu is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-        sys.exit(_call(run, config, run_dir, pipe, threads, received))
+        _write_to(job.run_dir / record.LOG)
+        os.environ["OMP_NUM_THREADS"] = str(job.threads)
+        if job.gpu is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = job.gpu
+        sys.exit(_call(job, pipe, received))
 
 
-def _call(run: str, config: Config, run_dir: Path, pipe: Connection, threads: int, received: signals.Noted) -> int:
+def _call(job: Job, pipe: Connection, received: signals.Noted) -> int:
     """Return the exit code of the run."""
     try:
-        module, _, name = run.partition(":")
+        module, _, name = job.run.partition(":")
         function = getattr(importlib.import_module(module), name)
         if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(threads)
+            sys.modules["torch"].set_num_threads(job.threads)
         function(
-            config,
-            run_dir,
+            job.config,
+            job.run_dir,
             on_progress=lambda progress: _tell(pipe, progress),
             interrupted=lambda: received.number != 0,
+            peers=job.peers,
         )
     except TakenError as error:
         print(error)

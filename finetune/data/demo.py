@@ -4,20 +4,19 @@ Two tasks that share no class: ten things to fine-tune on, few pictures of each;
 which the demo's network is pretrained (see finetune/demo_weights.py).
 """
 
-import os
 import shutil
 import sys
 import uuid
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 from PIL import Image
 
 from finetune.data.demo_paint import paint
 from finetune.data.demo_shapes import TARGET_SHAPES
 from finetune.data.demo_source_shapes import SOURCE_SHAPES
+from finetune.folders import cache_folder
 
 DEMO_VERSION = "1"  # to be raised whenever the pictures change
 DEMO_SEED = 20
@@ -26,12 +25,6 @@ TARGET_CLASSES = tuple(TARGET_SHAPES)
 SOURCE_CLASSES = tuple(SOURCE_SHAPES)
 TARGET_MESS, SOURCE_MESS = 0.9, 0.5  # see demo_paint.paint; the source has up to as much
 SPLITS = {"train": 30, "val": 12, "test": 40}  # pictures of each class
-
-
-def cache_folder() -> Path:
-    """Return the folder for what the project can make again: $FINETUNE_CACHE, or the user's cache directory."""
-    given = os.environ.get("FINETUNE_CACHE")
-    return Path(given) if given else platformdirs.user_cache_path("finetune-sweeps")
 
 
 def demo_folder() -> Path:

@@ -1,4 +1,4 @@
-"""Batches of pictures: read, oriented, transformed; the same for a seed whatever the number of loader processes."""
+"""Batches of pictures, from the cache or decoded anew; the same for a seed whatever the number of loader processes."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -6,29 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from finetune.data.pixels import Pixels
+from finetune.data.reading import read_picture
 from finetune.data.splits import Picture
-from finetune.errors import DataError
+from finetune.data.transforms import Preprocessing, Transform, stack, to_base
 from finetune.signals import finish_first
 
-Loader = DataLoader[Any]  # of images (B, 3, H, W) float32 and labels (B,) int64
-Key = tuple[int, int]  # (epoch, index of the picture in its split)
-
-
-def read_picture(path: Path) -> Image.Image:
-    """Return the picture as RGB, turned upright as its EXIF orientation says.
-
-    Raises:
-        DataError: the file can't be read as a picture.
-    """
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: can't be read as a picture ({error}). Repair it or take it out") from error
+Loader = DataLoader[Any]  # of images (B, 3, H, W) uint8, channels last, and labels (B,) int64
+Key = tuple[str, int, int | None]  # (draw, index of the picture in its split, side): see Batches
 
 
 def stream_seed(*parts: int | str) -> int:
@@ -37,40 +25,61 @@ def stream_seed(*parts: int | str) -> int:
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """One split. Item (epoch, index) -> image (3, H, W) float32, label; augmentation depends on both, and the seed."""
+    """One split. Item (draw, index, side) -> image (3, side, side) uint8, label; `normalise` is for the batch.
 
-    def __init__(self, root: Path, pictures: Sequence[Picture], transform: nn.Module, seed: int) -> None:
-        self.root, self.pictures, self.transform, self.seed = root, pictures, transform, seed
+    Args:
+        root: of the data, which the pictures' paths start from.
+        to: the size of base pictures.
+        transform: what it cuts out of a base picture depends on draw and index alone.
+        pixels: the split's base pictures where a cache has them, else None; it changes no result.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        pictures: Sequence[Picture],
+        to: Preprocessing,
+        transform: Transform,
+        pixels: Pixels | None = None,
+    ) -> None:
+        if pixels is not None and len(pixels) != len(pictures):
+            raise ValueError(f"{len(pixels)} cached pictures are not those of a split of {len(pictures)}")
+        self.root, self.pictures, self.to, self.transform, self.pixels = root, pictures, to, transform, pixels
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int]:
-        epoch, index = key
+        draw, index, side = key
         picture = self.pictures[index]
-        image = read_picture(self.root / picture.path)
-        # Transforms draw from torch's global CPU stream, which is lent to this picture and given back. (Seeding with
-        # torch.manual_seed would also queue a call for every GPU, for every picture.)
-        before = torch.get_rng_state()
-        torch.default_generator.manual_seed(stream_seed(self.seed, "augment", epoch, index))
-        try:
-            return self.transform(image), picture.label
-        finally:
-            torch.set_rng_state(before)
+        if self.pixels is None:
+            base = to_base(read_picture(self.root / picture.path), self.to)
+        else:
+            base = self.pixels[index]
+        return self.transform(base, stream_seed("augment", draw, index), side), picture.label
 
 
 class Batches(Sampler[list[Key]]):
-    """Batches of keys for one epoch after another; set `epoch`, and the `first` batch to make, before iterating.
+    """Batches of keys for one epoch after another; set its attributes before iterating.
 
     Args:
         count: pictures in the split.
         batch_size: pictures in a batch. A last batch of one joins the batch before it: batch-norm can't train on one.
         seed: the order's seed, or None to keep the order of the split.
+
+    Attributes:
+        epoch: epochs finished; the order is drawn anew for each.
+        first: the first batch to make.
+        draw: names the random numbers that augment the pictures: the same name, the same squares. None for numbers of
+            this seed and epoch alone.
+        side: of the pictures, in pixels; None for the preprocessing's own.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int | None) -> None:
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.epoch = self.first = 0
+        self.draw: str | None = None
+        self.side: int | None = None
 
     def _starts(self) -> list[int]:
         starts = list(range(0, self.count, self.batch_size))
@@ -86,13 +95,14 @@ class Batches(Sampler[list[Key]]):
         if self.seed is not None:
             generator = torch.Generator().manual_seed(stream_seed(self.seed, "order", self.epoch))
             order = torch.randperm(self.count, generator=generator).tolist()
+        draw = f"seed {self.seed} epoch {self.epoch}" if self.draw is None else self.draw
         starts = self._starts()
         for start, end in list(zip(starts, [*starts[1:], self.count], strict=True))[self.first :]:
-            yield [(self.epoch, index) for index in order[start:end]]
+            yield [(draw, index, self.side) for index in order[start:end]]
 
 
 def make_loader(dataset: Pictures, batches: Batches, workers: int, pin: bool) -> Loader:
-    """Return a loader of images (B, 3, H, W) float32 and labels (B,) int64; `workers` changes no value."""
+    """Return a loader of images (B, 3, H, W) uint8 and labels (B,) int64; `workers` changes no value."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -100,4 +110,9 @@ def make_loader(dataset: Pictures, batches: Batches, workers: int, pin: bool) ->
         pin_memory=pin,
         persistent_workers=workers > 0,
         worker_init_fn=finish_first,
+        collate_fn=_collate,
     )
+
+
+def _collate(items: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    return stack([image for image, _ in items]), torch.tensor([label for _, label in items])

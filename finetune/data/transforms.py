@@ -1,15 +1,37 @@
-"""From a picture to the network's input: sizes, mean and std come from the pretrained weights, never retyped."""
+"""From a picture to the network's input: sizes, mean and std come from the pretrained weights, never retyped.
 
+    decoded picture -> base picture -> crop -> normalised batch
+
+A *base picture* has the short side that evaluation resizes to. It is what a cache keeps (see pixels.py), and both
+training and evaluation cut their squares out of it. All are uint8 up to the batch: a quarter of the bytes to move, and
+on the CPU torch resizes uint8 several times faster than float. Tensors are (3, H, W) that lie in memory as (H, W, 3),
+"channels last", which is how pictures are decoded, how torch resizes them fastest, and how convolutions want them.
+"""
+
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from typing import Protocol
 
 import torch
 import torchvision
-from torch import nn
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
 
 # Crops down to a quarter of the picture, where torchvision's default for ImageNet goes down to 0.08: with few epochs a
 # crop should rather show the object. A choice, not compared with others yet.
 CROP_SCALE = (0.25, 1.0)
+
+# torchvision's RandomResizedCrop: sides of a crop in these proportions, and so many tries before it takes the middle.
+CROP_RATIO = (3 / 4, 4 / 3)
+CROP_ATTEMPTS = 10
+
+# A longer picture is cut to its middle first. Resized to its short side, a strip of 2 x 60,000 pixels would fill the
+# memory; evaluation looks at the middle square in any case.
+MAX_ASPECT = 16
 
 
 @dataclass(frozen=True)
@@ -21,6 +43,19 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str
+
+
+class Transform(Protocol):
+    """Cuts a square out of a base picture, (3, h, w) uint8 -> (3, side, side) uint8."""
+
+    def __call__(self, picture: Tensor, seed: int = 0, side: int | None = None) -> Tensor:
+        """Return the square.
+
+        Args:
+            seed: of the random numbers; the same seed gives the same square, whatever else draws numbers.
+            side: of the square that is returned, in pixels; None for `Preprocessing.crop_px`. It changes the
+                resolution, not what part of the picture is seen.
+        """
 
 
 def preprocessing(backbone: str, weights: str, image_px: int | None) -> Preprocessing:
@@ -42,29 +77,99 @@ def preprocessing(backbone: str, weights: str, image_px: int | None) -> Preproce
     )
 
 
-def eval_transform(to: Preprocessing) -> nn.Module:
-    """Return PIL picture -> (3, crop_px, crop_px) float32, normalised: resize, central crop."""
-    resize = v2.Resize(to.resize_px, InterpolationMode(to.interpolation), antialias=True)
-    return _chain(v2.PILToTensor(), resize, v2.CenterCrop(to.crop_px), *_normalise(to))
+def to_base(image: Image.Image, to: Preprocessing) -> Tensor:
+    """Return the base picture of an upright RGB picture: (3, h, w) uint8, its short side `to.resize_px`."""
+    picture: Tensor = v2.functional.pil_to_tensor(image)
+    longest = MAX_ASPECT * min(picture.shape[1:])
+    if max(picture.shape[1:]) > longest:
+        picture = v2.functional.center_crop(picture, [min(side, longest) for side in picture.shape[1:]])
+    base: Tensor = v2.functional.resize(picture, [to.resize_px], InterpolationMode(to.interpolation), antialias=True)
+    return base
 
 
-def train_transform(to: Preprocessing, augment: str) -> nn.Module:
-    """Return PIL picture -> (3, crop_px, crop_px) float32, normalised, augmented as `Config.augment` says.
+def eval_transform(to: Preprocessing) -> Transform:
+    """Return the transform that takes the middle of a base picture."""
+    return partial(_middle, to=to)
 
-    The random numbers are torch's global ones; `loading` seeds them for each picture.
+
+def train_transform(to: Preprocessing, augment: str) -> Transform:
+    """Return the transform that augments as `Config.augment` says: a random resized crop and a flip, or nothing."""
+    return eval_transform(to) if augment == "none" else partial(_random_view, to=to)
+
+
+def stack(pictures: Sequence[Tensor]) -> Tensor:
+    """Return pictures of one size as a batch (B, 3, H, W), channels last.
+
+    One copy of each; torch.stack() itself would lay the channels out one after the other, at ten times the cost.
     """
-    if augment == "none":
-        return eval_transform(to)
-    crop = v2.RandomResizedCrop(
-        to.crop_px, scale=CROP_SCALE, interpolation=InterpolationMode(to.interpolation), antialias=True
-    )
-    return _chain(v2.PILToTensor(), crop, v2.RandomHorizontalFlip(), *_normalise(to))
+    return torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
 
 
-def _chain(*steps: nn.Module) -> nn.Module:
-    chain: nn.Module = v2.Compose(steps)
-    return chain
+def normalise(images: Tensor, to: Preprocessing) -> Tensor:
+    """Return a batch as the network expects it: (B, 3, H, W) uint8 -> the same in float32, channels last.
+
+    The numbers are those of torchvision's ToDtype(scale=True) and Normalize up to rounding (below 1e-6), in fewer
+    passes over the batch.
+    """
+    count, channels, height, width = images.shape
+    scale, shift = _per_row(to, width, images.device)
+    # Whole rows of pixels at once: with the channels innermost, broadcasting over them would go in steps of three.
+    rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels)
+    result = torch.empty(rows.shape, device=images.device)
+    # A picture stays in a CPU's cache between the three passes, a batch does not.
+    step = 1 if images.device.type == "cpu" else count
+    for some, out in zip(torch.split(rows, step), torch.split(result, step), strict=True):
+        out.copy_(some).mul_(scale).add_(shift)
+    return result.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _normalise(to: Preprocessing) -> list[nn.Module]:
-    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(to.mean), list(to.std))]
+def random_crop(height: int, width: int, numbers: Sequence[float]) -> tuple[int, int, int, int]:
+    """Return top, left, height and width of a crop, distributed as torchvision's RandomResizedCrop draws them.
+
+    Args:
+        height, width: of the picture.
+        numbers: 2 * CROP_ATTEMPTS + 2 uniform ones in [0, 1).
+    """
+    low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
+    for attempt in range(CROP_ATTEMPTS):
+        area = height * width * (CROP_SCALE[0] + (CROP_SCALE[1] - CROP_SCALE[0]) * numbers[2 * attempt + 2])
+        ratio = math.exp(low + (high - low) * numbers[2 * attempt + 3])
+        tall, wide = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+        if 0 < tall <= height and 0 < wide <= width:
+            return int((height - tall + 1) * numbers[0]), int((width - wide + 1) * numbers[1]), tall, wide
+    tall = min(height, round(width / CROP_RATIO[0]))
+    wide = min(width, round(height * CROP_RATIO[1]))
+    return (height - tall) // 2, (width - wide) // 2, tall, wide
+
+
+def _random_view(picture: Tensor, seed: int = 0, side: int | None = None, *, to: Preprocessing) -> Tensor:
+    """Return a random resized crop, flipped half of the time."""
+    generator = torch.Generator().manual_seed(seed)
+    flip, *numbers = torch.rand(2 * CROP_ATTEMPTS + 3, generator=generator).tolist()
+    box = random_crop(picture.shape[1], picture.shape[2], numbers)
+    view = _resized_crop(picture, box, side or to.crop_px, to)
+    return view.flip(2) if flip < 0.5 else view
+
+
+def _middle(picture: Tensor, seed: int = 0, side: int | None = None, *, to: Preprocessing) -> Tensor:  # noqa: ARG001
+    """Return the central square of `to.crop_px`; the base picture is at least as large."""
+    top, left = (round((length - to.crop_px) / 2) for length in picture.shape[1:])
+    return _resized_crop(picture, (top, left, to.crop_px, to.crop_px), side or to.crop_px, to)
+
+
+def _resized_crop(picture: Tensor, box: tuple[int, int, int, int], side: int, to: Preprocessing) -> Tensor:
+    top, left, height, width = box
+    # The batch dimension goes in front of all others, and torch, not torchvision, resizes: otherwise the result has
+    # its channels one after the other, and turning them around takes as long as the resizing.
+    crop = picture.permute(1, 2, 0)[None, top : top + height, left : left + width].permute(0, 3, 1, 2)
+    if (height, width) == (side, side):
+        return crop[0]
+    return functional.interpolate(crop, (side, side), mode=to.interpolation, antialias=True)[0]
+
+
+@cache
+def _per_row(to: Preprocessing, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return factor and summand of a row's bytes, (3 * width,) each; kept, as a copy to a GPU has to wait for it."""
+    scale = [1 / (255 * std) for std in to.std]
+    shift = [-mean / std for mean, std in zip(to.mean, to.std, strict=True)]
+    return torch.tensor(scale * width, device=device), torch.tensor(shift * width, device=device)

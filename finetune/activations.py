@@ -1,0 +1,271 @@
+"""What the frozen part makes of the pictures: computed once, kept on disk, shared by all runs that need it.
+
+An entry of the store holds one row a picture: what enters block `cut` for one view of each picture of a split. It is
+computed in float32, in eval mode, and stored in float16; a network whose activations do not fit into float16 gets
+float32. The key is of everything that decides the values: the frozen blocks' own weights, the pictures, their
+preprocessing, and the view. One pass over the pictures fills all cuts that the runs of a sweep need.
+"""
+
+import contextlib
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from finetune import record, store
+from finetune.causes import speaks_of_memory
+from finetune.data.splits import Picture
+from finetune.data.transforms import Preprocessing
+from finetune.errors import Interrupted
+from finetune.frozen import FrozenPrefix
+from finetune.sharing import Need
+
+VERSION = 1  # to be raised whenever the same key would give other values
+CHUNK = 32  # pictures in one pass
+STORED: type = np.float16  # half the bytes of float32, and 7 times closer to it than bfloat16 (in first gradients)
+FLOAT16_MAX = float(torch.finfo(torch.float16).max)
+
+InOrder = Callable[[int], Iterable[Tensor]]  # first picture -> CHUNKs of inputs from there on, in the split's order
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Activations of a split, a memory map with one row a picture.
+
+    Attributes:
+        data: (N, ...) float16 or float32; channels come last where `channels_last`.
+        channels_last: whether a row (C, H, W) lies as (H, W, C), which is how convolutions on the CPU want it.
+    """
+
+    data: NDArray[Any]
+    channels_last: bool
+
+    def take(self, indices: Sequence[int], device: torch.device) -> Tensor:
+        """Return the rows of these pictures, (B, ...) float32 on the device."""
+        rows = torch.from_numpy(self.data[list(indices)]).to(device).float()
+        return rows.permute(0, 3, 1, 2) if self.channels_last else rows
+
+
+class _Layout(NamedTuple):
+    """The shape of a row as it is stored, and whether its channels come last there."""
+
+    stored: tuple[int, ...]
+    channels_last: bool
+
+
+class _Overflow(Exception):
+    """An activation does not fit into float16."""
+
+
+@dataclass
+class Activations:
+    """The activations that a run can use.
+
+    Attributes:
+        prefix: deep enough for all cuts in `uses`.
+        blocks: of the backbone.
+        splits: name -> its pictures.
+        origin: what else decides the values: `data` (the fingerprint), `augment`, `backbone`.
+        uses: how often the runs that are to do use what; `auto` keeps what is used twice.
+        mode: auto, on or off (see Config.cache).
+        on_progress: called with pictures done and all pictures while an entry is filled, and with None while another
+            process fills it.
+    """
+
+    prefix: FrozenPrefix
+    blocks: int
+    to: Preprocessing
+    device: torch.device
+    splits: dict[str, Sequence[Picture]]
+    origin: dict[str, Any]
+    uses: Counter[Need]
+    mode: str
+    log: Callable[[str], None]
+    interrupted: Callable[[], bool]
+    on_progress: Callable[[float | None], None]
+    _layouts: list["_Layout"] = field(default_factory=list)
+    _open: dict[Need, Rows] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
+    _no_room: set[Need] = field(default_factory=set)
+
+    def rows(self, need: Need, in_order: InOrder) -> Rows | None:
+        """Return activations, filled first if need be; None where they are to be computed each time.
+
+        Args:
+            in_order: gives the split's pictures of this view, as the network wants them.
+
+        Raises:
+            Interrupted: as asked; what was computed is kept, and the next call goes on from there.
+        """
+        if self.mode == "off" or need.cut == 0:
+            return None
+        if need not in self._open:
+            rows = self._find(need)
+            if rows is None and not self._wanted(need):
+                self._say(
+                    f"cache: nothing of {need.split} before {self._place(need.cut)} that would be used once: the runs "
+                    "to do see each view in one epoch at most; computes it there"
+                )
+            elif rows is None and need not in self._no_room:
+                rows = self._fill(need, in_order)
+            if rows is None:
+                return None
+            self._open[need] = rows
+        return self._open[need]
+
+    def _wanted(self, need: Need) -> bool:
+        return self.mode == "on" or self.uses[need] > 1
+
+    def _fill(self, need: Need, in_order: InOrder) -> Rows | None:
+        """Compute what is missing of this view at all cuts that are wanted of it; return the rows that are needed."""
+        cuts = {other.cut for other in self.uses if other[:2] == need[:2] and self._wanted(other)} | {need.cut}
+        missing = [need._replace(cut=cut) for cut in cuts]
+        try:
+            missing = self._that_fit([other for other in missing if self._find(other) is None])
+            if need not in missing:
+                self._no_room.add(need)
+                return None
+            self._compute(dict.fromkeys(missing, STORED), in_order)
+        except (OSError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, OSError) and not speaks_of_memory(error):
+                raise
+            self._no_room.add(need)
+            self._say(f"cache: can't be filled ({error}); computes the frozen part in each epoch")
+            return None
+        return self._find(need)
+
+    def _that_fit(self, missing: list[Need]) -> list[Need]:
+        """Return those that the disk budget has room for, the smallest first, and say what comes of them."""
+        fitting: list[Need] = []
+        for other in sorted(missing, key=self._bytes):
+            size = sum(map(self._bytes, [*fitting, other]))
+            if store.make_room(size, [self._name(need, STORED) for need in [*fitting, other]]):
+                fitting.append(other)
+                uses = f"{self.uses[other]} epochs of the runs to do" if self.uses[other] else "this run"
+                what = other.split if other.view is None else f"{other.split} view {other.view}"
+                self._say(
+                    f"cache: {what} before {self._place(other.cut)}: {self._bytes(other) / 1e9:.3f} GB, for {uses}"
+                )
+            else:
+                self._say(
+                    f"cache: no room for {other.split} before {self._place(other.cut)} ({size / 1e9:.2f} GB of "
+                    f"{store.budget_bytes() / 1e9:.1f}; FINETUNE_CACHE_GB): computes it in each epoch"
+                )
+        return fitting
+
+    def _place(self, cut: int) -> str:
+        return "the head" if cut == self.blocks else f"block {cut + 1} of {self.blocks}"
+
+    def _say(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            self.log(line)
+
+    def _compute(self, wanted: dict[Need, type], in_order: InOrder) -> None:
+        """Fill these entries in one pass over the pictures; one that overflows float16 starts again in float32."""
+        while wanted:
+            try:
+                self._one_pass(wanted, in_order)
+                return
+            except _Overflow as overflow:
+                need = overflow.args[0]
+                self._say(f"cache: activations before {self._place(need.cut)} do not fit into float16; keeps float32")
+                wanted[need] = np.float32
+
+    def _one_pass(self, wanted: dict[Need, type], in_order: InOrder) -> None:
+        count = len(self.splits[next(iter(wanted)).split])
+        with contextlib.ExitStack() as stack:
+            drafts = {}
+            # In the order of names, so that two processes never wait for each other.
+            for need in sorted(wanted, key=lambda need: self._name(need, wanted[need])):
+                draft = stack.enter_context(
+                    store.drafting(self._name(need, wanted[need]), self.interrupted, lambda: self.on_progress(None))
+                )
+                if draft is not None:  # else another process has just filled it
+                    drafts[need] = draft
+            if not drafts:
+                return
+            done = min(draft.rows for draft in drafts.values())
+            done = count if done == count else done // CHUNK * CHUNK
+            with torch.no_grad():
+                for inputs in in_order(done) if done < count else ():
+                    self._append(inputs, done, drafts, wanted)
+                    done += len(inputs)
+                    self.on_progress(done / count)
+                    if self.interrupted():
+                        raise Interrupted(f"stopped while filling the cache, at picture {done} of {count}")
+            for need, draft in drafts.items():
+                draft.finish({**self._what(need, wanted[need]), "shape": [count, *self._layout(need.cut).stored]})
+
+    def _append(self, inputs: Tensor, done: int, drafts: dict[Need, store.Draft], types: dict[Need, type]) -> None:
+        hidden, at = inputs, 0
+        for need in sorted(drafts, key=lambda need: need.cut):
+            hidden, at = self.prefix.run(hidden, at, need.cut), need.cut
+            draft = drafts[need]
+            if draft.rows > done:  # an interrupted build had come further with this one
+                continue
+            if types[need] is np.float16 and float(hidden.abs().amax()) > FLOAT16_MAX:
+                raise _Overflow(need)
+            rows = hidden.permute(0, 2, 3, 1) if self._layout(need.cut).channels_last else hidden
+            draft.append({"rows.bin": rows.cpu().numpy().astype(types[need], order="C")}, len(rows))
+
+    def _find(self, need: Need) -> Rows | None:
+        """Return an entry that is whole, of either type."""
+        for kind in (STORED, np.float32):
+            folder = store.find(self._name(need, kind))
+            if folder is not None:
+                with contextlib.suppress(OSError, ValueError):  # evicted at this moment, or damaged
+                    return self._map(folder, need.cut)
+        return None
+
+    def _map(self, folder: Path, cut: int) -> Rows:
+        about = record.read_json(folder / store.ABOUT)
+        if about is None:
+            raise FileNotFoundError(folder)
+        data = np.memmap(folder / "rows.bin", dtype=about["type"], mode="r", shape=tuple(about["shape"]))
+        return Rows(data, self._layout(cut).channels_last)
+
+    def _bytes(self, need: Need) -> int:
+        """Return what an entry takes on disk, in float16."""
+        return 2 * len(self.splits[need.split]) * int(np.prod(self._layout(need.cut).stored))
+
+    def _layout(self, cut: int) -> "_Layout":
+        if not self._layouts:
+            self._layouts = list(self._look())
+        return self._layouts[cut]
+
+    @torch.no_grad()
+    def _look(self) -> Iterator["_Layout"]:
+        """Send two pictures through the network, and yield how what enters each block lies, and the features."""
+        side = self.to.crop_px
+        hidden = torch.zeros(2, 3, side, side, device=self.device).to(memory_format=torch.channels_last)
+        for cut in range(len(self.prefix.hashes) + 1):
+            hidden = self.prefix.run(hidden, max(cut - 1, 0), cut)
+            last = hidden.dim() == 4 and not hidden.is_contiguous()
+            row = (hidden.permute(0, 2, 3, 1) if last else hidden)[0]
+            yield _Layout(tuple(row.shape), last)
+
+    def _name(self, need: Need, kind: type) -> str:
+        return f"activations-{store.key_of(**self._what(need, kind))}"
+
+    def _what(self, need: Need, kind: type) -> dict[str, Any]:
+        paths = "\n".join(picture.path for picture in self.splits[need.split])
+        return {
+            "version": VERSION,
+            "blocks": hashlib.sha256("".join(self.prefix.hashes[: need.cut]).encode()).hexdigest(),
+            "network": [self.origin["backbone"], need.cut],
+            "device": self.device.type,
+            "pictures": [need.split, hashlib.sha256(paths.encode()).hexdigest()],
+            "preprocessing": asdict(self.to),
+            "view": need.view,
+            "type": np.dtype(kind).name,
+            **({} if need.view is None else {"augment": self.origin["augment"]}),
+            "data": self.origin["data"],
+        }

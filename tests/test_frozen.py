@@ -1,0 +1,97 @@
+"""The frozen part as it is computed: the same numbers, without what training would change."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from finetune.frozen import FrozenPrefix, fold
+from finetune.model import Classifier, build_classifier, build_network
+from finetune.strategies import set_trainable
+
+FAMILIES = (
+    *("efficientnet_v2_s", "squeezenet1_0", "resnet18", "mobilenet_v3_small", "convnext_tiny", "vit_b_16", "swin_t"),
+    *("alexnet", "densenet121", "googlenet", "mnasnet0_5", "mobilenet_v2", "regnet_y_400mf", "shufflenet_v2_x0_5"),
+    *("swin_v2_t", "vgg11_bn"),
+)
+
+
+def classifier(backbone: str, px: int = 64) -> Classifier:
+    """Return a network whose batch-norm statistics are not the initial ones."""
+    torch.manual_seed(0)
+    model = build_classifier(build_network(backbone, px), 3, 0.1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            nn.init.normal_(module.running_mean, 0, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.1)
+    nn.init.normal_(model.head[-1].weight)
+    return model
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+@torch.no_grad()
+def test_prefix_and_suffix_are_the_model_at_every_cut(backbone: str) -> None:
+    """With the prefix as it is and folded, block by block and at once."""
+    px = 64 if backbone in ("alexnet", "squeezenet1_0") else 32
+    model = classifier(backbone, px).eval()
+    images = torch.randn(2, 3, px, px).to(memory_format=torch.channels_last)
+    expected, prefix, blocks = model(images), FrozenPrefix(model), len(model.blocks)
+    hidden = images
+    for cut in range(blocks + 1):
+        hidden = prefix.run(hidden, max(cut - 1, 0), cut)
+        torch.testing.assert_close(model.prefix(images, cut), hidden, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(model.suffix(hidden, cut), expected, rtol=1e-3, atol=1e-3)
+    for cut in (0, 1, blocks // 2, blocks):
+        assert torch.equal(model.suffix(model.prefix(images, cut), cut), expected)
+
+
+def test_batch_norm_is_folded_where_it_follows_a_convolution() -> None:
+    """No batch-norm is left in the blocks of EfficientNet and ResNet, and the block itself is as it was."""
+    for backbone in ("efficientnet_v2_s", "resnet18"):
+        model = classifier(backbone).eval()
+        for block in model.blocks:
+            before = {name: value.clone() for name, value in block.state_dict().items()}
+            assert not any(isinstance(module, nn.BatchNorm2d) for module in fold(block).modules())
+            assert all(torch.equal(value, before[name]) for name, value in block.state_dict().items())
+
+
+def test_what_cannot_be_folded_is_used_as_it_is() -> None:
+    """DenseNet's norms come before its convolutions; a convolution that two read is no pair with the norm after it."""
+
+    class Read(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            hidden: Tensor = self.conv(images)
+            normed: Tensor = self.norm(hidden)
+            return normed + hidden
+
+    class Untraceable(Read):
+        def forward(self, images: Tensor) -> Tensor:
+            normed: Tensor = self.norm(self.conv(images))
+            return normed if normed.sum() > 0 else -normed
+
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 8, 8)
+    for block in (Read().eval(), Untraceable().eval()):
+        with torch.no_grad():
+            torch.testing.assert_close(fold(block)(images), block(images))
+
+
+def test_a_frozen_prefix_is_in_eval_mode_without_autograd_and_in_float32() -> None:
+    """Whatever the mode of the model and the precision around it; twice the same, though there is dropout."""
+    model = classifier("efficientnet_v2_s", 32)
+    set_trainable(model, 10)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    prefix, images = FrozenPrefix(model), torch.randn(4, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        first, second = (prefix.run(images, 0, 32) for _ in range(2))
+    assert first.dtype == torch.float32
+    assert not first.requires_grad
+    assert torch.equal(first, second)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())

@@ -1,0 +1,202 @@
+"""The cache of decoded pictures: it changes no result, is filled once, goes on after an interruption, and gives way."""
+
+import pickle
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from finetune import store
+from finetune.data.loading import Batches, Pictures, make_loader
+from finetune.data.pixels import Pixels, build_pixels, expected_bytes, open_pixels
+from finetune.data.reading import read_picture
+from finetune.data.splits import Picture
+from finetune.data.transforms import Preprocessing, eval_transform, to_base, train_transform
+from finetune.errors import DataError, Interrupted
+
+TO = Preprocessing(resize_px=48, crop_px=40, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear")
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> tuple[Path, list[Picture]]:
+    """Return a folder of pictures of many kinds, and the list of them."""
+    root, rng = tmp_path / "odd", np.random.default_rng(0)
+    root.mkdir()
+
+    def noise(width: int, height: int) -> Image.Image:
+        return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    noise(90, 60).save(root / "turned.jpg", exif=exif)
+    noise(70, 50).convert("L").save(root / "grey.jpg")
+    noise(70, 50).convert("RGBA").save(root / "alpha.png")
+    noise(70, 50).convert("P").save(root / "palette.png")
+    noise(300, 20).save(root / "wide.png")
+    noise(20, 300).save(root / "tall.png")
+    noise(48, 48).save(root / "exact.png")
+    noise(7, 9).save(root / "tiny.png")
+    return root, [Picture(path.name, number % 3) for number, path in enumerate(sorted(root.iterdir()))]
+
+
+def counter(done: list[int]) -> Callable[[int, int], None]:
+    """Return an `on_progress` that notes the pictures done."""
+    return lambda some, _: done.append(some)
+
+
+def build(root: Path, pictures: list[Picture], threads: int = 2, fingerprint: str = "data") -> Pixels:
+    pixels = build_pixels(root, pictures, TO, fingerprint, threads=threads, log=pytest.fail)
+    assert pixels is not None
+    return pixels
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_cache_changes_no_result(odd: tuple[Path, list[Picture]], threads: int) -> None:
+    """Turned, grey, palette, long and tiny pictures: bit for bit what decoding them anew gives, in both transforms."""
+    root, pictures = odd
+    pixels = build(root, pictures, threads)
+    assert len(pixels) == len(pictures)
+    for index, picture in enumerate(pictures):
+        base = to_base(read_picture(root / picture.path), TO)
+        assert torch.equal(pixels[index], base)
+        assert pixels[index].stride() == base.stride()
+    for transform in (eval_transform(TO), train_transform(TO, "standard")):
+        decoded = Pictures(root, pictures, TO, transform)
+        cached = Pictures(root, pictures, TO, transform, pixels)
+        for index in range(len(pictures)):
+            (image, label), (again, same_label) = decoded[("a", index, None)], cached[("a", index, None)]
+            assert torch.equal(image, again)
+            assert label == same_label
+
+
+def test_the_cache_changes_no_batch(odd: tuple[Path, list[Picture]]) -> None:
+    """With and without it, in this process and in loader processes: the same batches."""
+    root, pictures = odd
+    pixels = build(root, pictures)
+
+    def batches(cached: Pixels | None, workers: int) -> list[torch.Tensor]:
+        dataset = Pictures(root, pictures, TO, train_transform(TO, "standard"), cached)
+        return [images for images, _ in make_loader(dataset, Batches(len(pictures), 3, 0), workers, pin=False)]
+
+    expected = batches(None, 0)
+    for other in (batches(pixels, 0), batches(pixels, 2)):
+        assert all(torch.equal(one, two) for one, two in zip(expected, other, strict=True))
+
+
+def test_it_can_be_sent_to_another_process(odd: tuple[Path, list[Picture]]) -> None:
+    """Pickled, it is a path, and the file is mapped again."""
+    pixels = build(*odd)
+    packed = pickle.dumps(pixels)
+    assert len(packed) < 1000
+    assert all(torch.equal(one, two) for one, two in zip(pickle.loads(packed), pixels, strict=False))
+
+
+def test_it_is_found_by_all_that_decides_its_bytes(odd: tuple[Path, list[Picture]]) -> None:
+    """Another fingerprint of the data (a picture was changed), list of pictures or size: another entry."""
+    root, pictures = odd
+    build(root, pictures)
+    assert open_pixels(pictures, TO, "data") is not None
+    assert open_pixels(pictures, TO, "changed") is None
+    assert open_pixels(pictures[1:], TO, "data") is None
+    assert open_pixels(pictures[::-1], TO, "data") is None
+    other = Preprocessing(50, 40, TO.mean, TO.std, TO.interpolation)
+    assert open_pixels(pictures, other, "data") is None
+    bicubic = Preprocessing(48, 40, TO.mean, TO.std, "bicubic")
+    assert open_pixels(pictures, bicubic, "data") is None
+    same_base = Preprocessing(48, 32, (0.4,) * 3, (0.2,) * 3, "bilinear")
+    assert open_pixels(pictures, same_base, "data") is not None
+
+
+def test_an_interrupted_build_is_gone_on_with(odd: tuple[Path, list[Picture]]) -> None:
+    """The second call decodes what the first had not, and the bytes are those of an undisturbed build."""
+    root, pictures = odd
+    done: list[int] = []
+    with pytest.raises(Interrupted):
+        build_pixels(
+            root, pictures, TO, "data", threads=2, log=pytest.fail,
+            on_progress=counter(done), interrupted=lambda: len(done) == 3,
+        )  # fmt: skip
+    assert open_pixels(pictures, TO, "data") is None
+    again = build_pixels(root, pictures, TO, "data", threads=2, log=pytest.fail, on_progress=counter(done))
+    assert again is not None
+    assert done == list(range(1, len(pictures) + 1))
+    undisturbed = build(root, pictures, fingerprint="same pictures, another name")
+    assert (again.entry / "data.bin").read_bytes() == (undisturbed.entry / "data.bin").read_bytes()
+    assert (again.entry / "index.bin").read_bytes() == (undisturbed.entry / "index.bin").read_bytes()
+
+
+def test_of_two_builds_at_once_one_decodes(odd: tuple[Path, list[Picture]]) -> None:
+    """The other one waits, and uses what the first has made."""
+    root, pictures = odd
+    done: list[int] = []
+
+    def once(_: int) -> Pixels | None:
+        return build_pixels(root, pictures, TO, "data", threads=1, log=pytest.fail, on_progress=counter(done))
+
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(once, range(2))
+    assert one is not None
+    assert two is not None
+    assert one.entry == two.entry
+    assert done == list(range(1, len(pictures) + 1))
+
+
+def test_a_picture_that_cannot_be_read_is_named(odd: tuple[Path, list[Picture]]) -> None:
+    """As without the cache; and the pictures before it need not be decoded again."""
+    root, pictures = odd
+    (root / "zz.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    with pytest.raises(DataError, match=r"zz\.jpg"):
+        build(root, [*pictures, Picture("zz.jpg", 0)])
+    progress = next(store.folder().glob("*.part/progress.json"))
+    assert f'"rows": {len(pictures)}' in progress.read_text()
+
+
+def test_without_room_pictures_are_decoded_each_time(
+    odd: tuple[Path, list[Picture]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log says why, and nothing is left behind."""
+    monkeypatch.setenv("FINETUNE_CACHE_GB", "0.000001")
+    lines: list[str] = []
+    assert build_pixels(*odd, TO, "data", threads=1, log=lines.append) is None
+    assert "no room" in lines[0]
+    assert "FINETUNE_CACHE_GB" in lines[0]
+    assert store.used_bytes() == 0
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    odd: tuple[Path, list[Picture]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A cache folder that is a file, say: the log says so, and the run goes on."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "file"))
+    lines: list[str] = []
+    assert build_pixels(*odd, TO, "data", threads=1, log=lines.append) is None
+    assert "can't be written" in lines[0]
+
+
+def test_what_is_evicted_can_be_used_to_the_end(odd: tuple[Path, list[Picture]]) -> None:
+    """A run that has opened its pictures keeps them, whoever deletes the files."""
+    root, pictures = odd
+    pixels = build(root, pictures)
+    shutil.rmtree(store.folder())
+    assert torch.equal(pixels[3], to_base(read_picture(root / pictures[3].path), TO))
+
+
+def test_the_disk_that_it_takes_is_known_before(pictures: Path) -> None:
+    """From the headers of some pictures: right where all have one size."""
+    listed = [Picture(path.relative_to(pictures).as_posix(), 0) for path in sorted(pictures.glob("*/*/*.png"))]
+    pixels = build(pictures, listed)
+    size = (pixels.entry / "data.bin").stat().st_size
+    assert expected_bytes(pictures, listed, TO) == pytest.approx(size, rel=0.02)
+
+
+def test_another_splits_pictures_are_refused(odd: tuple[Path, list[Picture]]) -> None:
+    """A mix-up of splits would go unnoticed otherwise."""
+    root, pictures = odd
+    with pytest.raises(ValueError, match="not those"):
+        Pictures(root, pictures[1:], TO, eval_transform(TO), build(root, pictures))

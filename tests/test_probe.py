@@ -1,0 +1,141 @@
+"""How fast the machine is: measured in processes side by side, kept for a day."""
+
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from finetune import probe
+from finetune.agents import probes
+from finetune.errors import UserError
+from finetune.folders import cache_folder
+from finetune.probe import Speed, Wanted
+from tests.test_forecast import SPEED
+
+
+@pytest.fixture
+def wanted(pictures: Path) -> Wanted:
+    """A small network, and the shares of head, partial and full."""
+    paths = tuple(str(path.relative_to(pictures)) for path in sorted(pictures.glob("train/*/*.png"))[:3])
+    return Wanted("resnet18", "none", 32, 64, "fp32", "cpu", (0.0, 1 / 3, 1.0), 3, str(pictures), paths)
+
+
+def test_it_measures_every_cut_that_runs_need(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All costs are there, the frozen part's grow with the cut and the rest's fall; sizes are those of the network."""
+    monkeypatch.setattr(probe, "STEP_SECONDS", 0.0)
+    speed = probe.measure(wanted)
+    assert (speed.device, speed.blocks) == ("cpu", 9)
+    for name in probe.BY_CUT:
+        assert list(getattr(speed, name)) == [0, 6, 9], name
+    assert speed.prefix[0] == 0 < speed.prefix[6] < speed.prefix[9]
+    assert speed.train[0] > speed.train[6] > speed.train[9] > 0
+    assert speed.evaluate[0] > speed.evaluate[9] > 0
+    assert all(getattr(speed, name) > 0 for name in ("decode", "augment", "crop", "write"))
+    assert speed.row_bytes == {0: 2 * 3 * 32 * 32, 6: 2 * 256 * 2 * 2, 9: 2 * 512}
+    assert speed.trainable[9] == 3 * 512 + 3
+    assert speed.trainable[0] == speed.parameters == 11_176_512 + 3 * 512 + 3
+    assert speed.picture_bytes == 3 * 37 * 46  # 40 x 32 pixels at a short side of 37: 32 x 256 / 224
+
+
+def test_a_gpu_too_small_for_the_batch_is_measured_with_less(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a run goes on with smaller pieces, too."""
+    sizes = []
+
+    def training(model: Any, batch: torch.Tensor, *_: Any) -> dict[str, Any]:  # noqa: ARG001
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return {"train": {}, "update": {}, "first_step": 0.0}
+
+    monkeypatch.setattr(probe, "_training", training)
+    monkeypatch.setattr(probe, "STEP_SECONDS", 0.0)
+    probe.measure(wanted)
+    assert sizes == [probe.CPU_BATCH, 4, 2]
+
+
+def test_numbers_travel_as_json(wanted: Wanted) -> None:
+    """Both ways."""
+    assert probe.wanted_from(probe.to_json(wanted)) == wanted
+    assert probe.speed_from(probe.to_json(SPEED)) == SPEED
+
+
+def test_of_probes_side_by_side_the_mean_counts() -> None:
+    """Of times; sizes are the same in all of them."""
+    slow = dataclasses.replace(SPEED, decode=20.0, train={cut: 2 * value for cut, value in SPEED.train.items()})
+    mean = probe.mean([SPEED, slow])
+    assert mean.decode == 15.0
+    assert mean.train == {cut: 1.5 * value for cut, value in SPEED.train.items()}
+    assert mean == dataclasses.replace(SPEED, decode=mean.decode, train=mean.train)
+
+
+def test_as_many_probes_run_at_once_as_runs_will(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In processes of their own; what they told is kept, for these agents and this network."""
+    said: list[str] = []
+    starts: list[int] = []
+    start = probes._start
+    monkeypatch.setattr(probes, "_start", lambda slot, threads: (starts.append(slot), start(slot, threads))[1])
+    speed = probes.speed_of(wanted, 2, said.append)
+    assert starts == [0, 1]
+    assert speed.blocks == 9
+    assert "resnet18, 2 at once" in said[0]
+    assert probes.speed_of(wanted, 2, said.append) == speed
+    assert (starts, len(said)) == ([0, 1], 1)
+
+
+def test_what_was_measured_is_kept_for_a_day(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is measured anew, and so it is for other agents, another batch, and where the file is damaged."""
+    measured: list[tuple[int, int]] = []
+
+    def side_by_side(wanted: Wanted, agents: int, threads: int) -> list[Speed]:  # noqa: ARG001
+        measured.append((wanted.batch_size, agents))
+        return [SPEED]
+
+    def tell(wanted: Wanted = wanted, agents: int = 1) -> None:
+        assert probes.speed_of(wanted, agents, lambda line: None) == SPEED  # noqa: ARG005
+
+    monkeypatch.setattr(probes, "_side_by_side", side_by_side)
+    tell()
+    tell()
+    assert measured == [(64, 1)]
+    tell(agents=2)
+    tell(dataclasses.replace(wanted, batch_size=8))
+    assert measured[1:] == [(64, 2), (8, 1)]
+    for file in (cache_folder() / "probes").iterdir():
+        os.utime(file, (time.time() - 25 * 3600,) * 2)
+    tell()
+    tell()
+    assert measured[3:] == [(64, 1)]
+    for file in (cache_folder() / "probes").iterdir():
+        file.write_text("{}")
+    tell()
+    assert measured[4:] == [(64, 1)]
+
+
+def test_a_probe_that_fails_says_why(wanted: Wanted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the last line of its errors; the other one is ended, too; nothing is kept."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nif [ -e first ]; then sleep 60; fi\ntouch first\necho broken >&2\nexit 3\n")
+    python.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(python))
+    begun = time.monotonic()
+    with pytest.raises(UserError, match="exit code 3: broken"):
+        probes.speed_of(wanted, 2, print)
+    assert time.monotonic() - begun < 30
+    assert not (cache_folder() / "probes").exists()
+
+
+def test_a_probe_that_takes_too_long_is_ended(wanted: Wanted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A sweep can do without."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexec sleep 60\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(probes, "LIMIT_SECONDS", 0.2)
+    with pytest.raises(UserError, match="more than"):
+        probes.speed_of(wanted, 1, print)
