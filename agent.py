@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from finetune.agents import choice, display, machine, offline, online, stopping, trial
+from finetune.agents import choice, display, machine, offline, online, outlook, stopping, trial
 from finetune.agents.code import REAL, Code
 from finetune.agents.plan import make_plan
 from finetune.errors import EXIT_BAD_INPUT, UserError
@@ -35,7 +35,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="N",
         help="give up after N failures in a row (default: 5; 0: never)",
     )
-    parser.add_argument("--plan", action="store_true", help="print the runs that would be started, and stop")
+    parser.add_argument(
+        "--plan", action="store_true", help="print the runs that would be started and what they will take, and stop"
+    )
     parser.add_argument("--name", metavar="NAME", help="write to runs/NAME (default: the file's name)")
     return parser.parse_args(argv)
 
@@ -60,12 +62,14 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
                 return online.retry_failed(sweep, code, args.agents, args.count, args.max_failures)
             return online.run_online(sweep, code, args.agents, args.count, args.max_failures)
         plan = make_plan(sweep, args.count, code.identify)
+        agents = args.agents or machine.slots()
         if args.plan:
             display.show_plan(plan)
+            expected = offline.expect(plan, code, agents, args.count, args.retry_failed)
+            if expected is not None:
+                outlook.show(expected)
             return 0
-        return offline.run_sweep(
-            plan, code, args.agents or machine.slots(), args.count, args.retry_failed, args.max_failures
-        )
+        return offline.run_sweep(plan, code, agents, args.count, args.retry_failed, args.max_failures)
     except UserError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT

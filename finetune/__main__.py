@@ -77,6 +77,9 @@ class _Bar:
 
     def tell(self, progress: dict[str, Any]) -> None:
         text = f"{progress['phase']} epoch {progress['epoch']:.1f}/{progress['epochs']}"
+        if progress["phase"] == "cache":
+            share = progress["share"]
+            text = "another run fills the cache" if share is None else f"filling the cache {share:.0%}"
         self._progress.update(self._task, description=text, completed=progress["epoch"], total=progress["epochs"])
 
     def log(self, run_dir: Path, line: str) -> None:

@@ -118,6 +118,8 @@ class Activations:
             if rows is None:
                 return None
             self._open[need] = rows
+        else:
+            self._find(need)  # notes its use, so that it is not taken for one that nobody needs
         return self._open[need]
 
     def _wanted(self, need: Need) -> bool:

@@ -48,7 +48,7 @@ def predict_images(checkpoint: Path, paths: Sequence[Path], unreadable: list[str
 
     from finetune.checkpoint import load_checkpoint, rebuild
     from finetune.data.reading import read_picture
-    from finetune.data.transforms import eval_transform, normalise, to_base
+    from finetune.data.transforms import eval_transform, normalise, stack, to_base
 
     model, to, classes = rebuild(load_checkpoint(checkpoint))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -65,7 +65,7 @@ def predict_images(checkpoint: Path, paths: Sequence[Path], unreadable: list[str
         if not images:
             continue
         with torch.inference_mode():
-            batch = normalise(torch.stack(images).to(device), to)
+            batch = normalise(stack(images).to(device), to)
             confidence, label = model(batch).float().softmax(dim=1).max(dim=1)
         yield from zip(names, [classes[index] for index in label.tolist()], confidence.tolist(), strict=True)
 

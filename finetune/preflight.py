@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from finetune import weights
+from finetune import store, weights
 from finetune.config import Config
 from finetune.data import catalog
 from finetune.data.splits import Splits, find_splits
@@ -19,7 +19,10 @@ def identify(config: Config) -> tuple[str, str]:
         DataError: the data folder is missing, or can't be split into train, val and test.
         WeightsError: the weights are missing or of another backbone.
         ConfigError: the backbone can't take pictures of this size.
+        UserError: the cache's budget is no number.
     """
+    if config.cache != "off":
+        store.budget_bytes()
     root = catalog.locate(config.data)
     split(root, config.split_seed)
     side = preprocessing(config.backbone, config.weights, config.image_px).crop_px

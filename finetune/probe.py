@@ -22,12 +22,20 @@ from torch import nn
 
 from finetune import strategies
 from finetune.data.reading import read_picture
-from finetune.data.transforms import Preprocessing, eval_transform, normalise, preprocessing, to_base, train_transform
+from finetune.data.transforms import (
+    Preprocessing,
+    eval_transform,
+    normalise,
+    preprocessing,
+    stack,
+    to_base,
+    train_transform,
+)
 from finetune.folders import cache_folder
 from finetune.frozen import FrozenPrefix
 from finetune.memory import keep_freed_memory
 from finetune.model import Classifier, build_classifier, build_network
-from finetune.run import _autocast, _device
+from finetune.parts import autocast_of, device_of
 
 # On the CPU a picture costs nearly the same in batches of 8 and of 32 (EfficientNetV2-S, 224 px), and a step of 8 is
 # soon over. A GPU is measured at the batch size that is asked for.
@@ -106,8 +114,8 @@ BY_CUT = ("prefix", "evaluate", "train", "update", "trainable", "row_bytes")
 def measure(wanted: Wanted) -> Speed:
     """Measure in this process, with the threads that torch has."""
     keep_freed_memory()
-    device = _device(wanted.device)
-    autocast = _autocast(wanted.precision, device)
+    device = device_of(wanted.device)
+    autocast = autocast_of(wanted.precision, device)
     to = preprocessing(wanted.backbone, wanted.weights, wanted.image_px)
     network = build_network(wanted.backbone, to.crop_px)
     model = build_classifier(network, wanted.classes, dropout=0.2)
@@ -185,10 +193,10 @@ def _loading(wanted: Wanted, to: Preprocessing) -> dict[str, Any]:
             to_base(read_picture(path), to)
 
     def views() -> None:
-        normalise(torch.stack([augment(base, seed) for seed, base in enumerate(bases)]), to)
+        normalise(stack([augment(base, seed) for seed, base in enumerate(bases)]), to)
 
     def crops() -> None:
-        normalise(torch.stack([middle(base) for base in bases]), to)
+        normalise(stack([middle(base) for base in bases]), to)
 
     cpu = torch.device("cpu")
     return {

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.config import Config, default_schedule, parse_config, resolve, run_id, to_dict, with_absolute_paths
+from finetune.config import (
+    DEFAULT_VIEWS,
+    Config,
+    default_schedule,
+    parse_config,
+    resolve,
+    run_id,
+    to_dict,
+    with_absolute_paths,
+)
 from finetune.errors import ConfigError
 
 
@@ -14,6 +23,10 @@ def faults(**values: object) -> list[str]:
     with pytest.raises(ConfigError) as error:
         parse_config(values, "a test")
     return error.value.faults
+
+
+def config(**values: object) -> Config:
+    return parse_config(values, "a test")
 
 
 def identity(**values: object) -> str:
@@ -92,9 +105,8 @@ def test_points_that_train_the_same_thing_are_one_run() -> None:
 def test_a_path_does_not_enter_the_hash_but_what_it_points_to_does() -> None:
     """A run has the same name on every machine, and another one on other data."""
     assert identity(data="here", weights="a.pth") == identity(data="there", weights="b.pth")
-    config = parse_config({}, "a test")
-    assert run_id(config, "pictures", "weights") != run_id(config, "other pictures", "weights")
-    assert run_id(config, "pictures", "weights") != run_id(config, "pictures", "other weights")
+    assert run_id(config(), "pictures", "weights") != run_id(config(), "other pictures", "weights")
+    assert run_id(config(), "pictures", "weights") != run_id(config(), "pictures", "other weights")
 
 
 def test_reserved_names_are_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,3 +122,40 @@ def test_reserved_names_are_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_every_field_has_a_sentence() -> None:
     """The description is the flag's help and the documentation."""
     assert all(field.description for field in Config.model_fields.values())
+
+
+def test_lpft_is_the_head_alone_and_then_everything() -> None:
+    """Under whatever name it was asked for; in one epoch there is no time for the head alone."""
+    lpft = resolve(config(strategy="lpft", epochs=8))
+    assert (lpft.strategy, lpft.unfreeze) == ("lpft", [(0, 0.0), (2, 1.0)])
+    same = resolve(config(strategy="gradual", epochs=8, unfreeze=[[0, 0], [2, 1]]))
+    assert same == lpft
+    assert resolve(config(strategy="lpft", epochs=8, unfreeze=[[0, 0], [5, 1]])).unfreeze == [(0, 0.0), (5, 1.0)]
+    assert resolve(config(strategy="lpft", epochs=1)).strategy == "full"
+
+
+def test_views_are_of_runs_that_freeze_something() -> None:
+    """Two configs that would train the same resolve to the same."""
+    assert resolve(config(strategy="partial")).views == DEFAULT_VIEWS
+    assert resolve(config(strategy="gradual", views=0)).views == 0
+    assert resolve(config(strategy="head", views=7)).views == 7
+    assert resolve(config(strategy="head", views=7, augment="none")).views == 1
+    assert resolve(config(strategy="full", views=7)) == resolve(config(strategy="full"))
+    assert resolve(resolve(config(strategy="full", views=7))) == resolve(config(strategy="full"))
+
+
+def test_start_px_is_of_runs_that_train_everything() -> None:
+    """Elsewhere it is cleared, and more than image_px is a fault."""
+    assert resolve(config(strategy="full", image_px=160, start_px=96)).start_px == 96
+    assert resolve(config(strategy="gradual", image_px=160, start_px=96)).start_px == 96
+    assert resolve(config(strategy="partial", image_px=160, start_px=96)).start_px is None
+    assert resolve(config(strategy="full", image_px=160, start_px=160)).start_px is None
+    with pytest.raises(ConfigError, match="start_px: 200 is more than image_px, 160"):
+        config(strategy="full", image_px=160, start_px=200)
+
+
+def test_cache_changes_no_name() -> None:
+    """It is how a run is computed, not what."""
+    names = {run_id(config(strategy="head", cache=cache), "data", "weights") for cache in ("auto", "on", "off")}
+    assert len(names) == 1
+    assert run_id(config(strategy="head", views=3), "data", "weights") not in names

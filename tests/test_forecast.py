@@ -71,6 +71,8 @@ def test_a_run_that_trains_everything_pays_for_all_of_it() -> None:
     assert seconds(ahead(strategy="full")) == [pytest.approx(FULL)]
     decoding = (100 + 20 + 30) * 10
     assert seconds(ahead(strategy="full", decoded=frozenset())) == [pytest.approx(FULL + decoding)]
+    two_threads = seconds(ahead(strategy="full", decoded=frozenset()), machine=MACHINE._replace(threads=2))
+    assert two_threads == [pytest.approx(FULL + decoding / 2)]
     assert seconds(*[ahead(strategy="full", decoded=frozenset())] * 2)[1] == pytest.approx(FULL)
 
 
@@ -132,6 +134,7 @@ def test_what_fits_is_kept_smallest_first() -> None:
     outlook = forecast(runs, MACHINE._replace(cache_budget=100 * 10 + 20 * 10 + 20 * 100))
     assert outlook.cache_bytes == 100 * 10 + 20 * 10 + 20 * 100  # the half's views have no room
     assert outlook.refused_bytes == 100 * 100
+    assert forecast(runs, MACHINE._replace(cache_budget=100 * 100 + 1)).refused_bytes == 100 * 100  # alone it would fit
     assert outlook.run_seconds["a"] > forecast(runs, MACHINE).run_seconds["a"]
 
 

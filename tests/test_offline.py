@@ -55,6 +55,15 @@ def test_runs_know_the_runs_that_are_left_to_do(place: Place) -> None:
     assert _peers(place)[4] == {0, 4, 5}
 
 
+def test_runs_of_other_agents_that_go_on_are_peers_too(place: Place) -> None:
+    """They may use what this one caches."""
+    other = place.start("seeds.yaml", "--count", "1", slow="0")
+    wait_until(lambda: place.states() == ["unfinished"])
+    assert place.run("seeds.yaml", "--count", "1")[0] == 0
+    assert other.wait()[0] == 0
+    assert _peers(place) == {0: {0, 1, 2, 3}, 1: {0, 1, 2, 3}}
+
+
 def _peers(place: Place) -> dict[int, set[int]]:
     """Return seed of a run -> the seeds of its peers when it was started last."""
     told = {record.read_config(run)["seed"]: record.read_json(run / "peers.json") or {} for run in place.runs()}

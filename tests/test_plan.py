@@ -149,6 +149,15 @@ def test_trials_are_noted_once_and_outlive_a_change_of_the_sweep(folder: Path) -
     assert not fits({"parameters": {"seed": {"values": [1]}}}, {"lr": 0.1})
 
 
+def test_bayesian_search_keeps_the_order_of_its_trials() -> None:
+    """Each one was asked for when the ones before it were known."""
+    swept = {"strategy": {"values": ["head", "full"]}, "lr": {"min": 0.001, "max": 0.1}}
+    for number, (strategy, lr) in enumerate([("head", 0.01), ("head", 0.02), ("full", 0.01)]):
+        note_trial(Path("runs/my"), number, {"strategy": strategy, "lr": lr})
+    plan = planned(swept, method="bayes", run_cap=9, metric=METRIC)
+    assert [run.config.strategy for run in plan.runs] == ["head", "head", "full"]
+
+
 def test_the_state_of_a_run_is_read_from_its_directory() -> None:
     """To do, running, interrupted, failed, finished."""
     run = planned({"data": {"value": "demo"}}).runs[0]

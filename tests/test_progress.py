@@ -43,6 +43,10 @@ def test_bars_follow_the_runs(todo: Plan, monkeypatch: pytest.MonkeyPatch) -> No
     assert total.description == "runs/my: run 1 of 2"
     assert total.completed == pytest.approx(2.5 / 8)
     assert total.fields["note"].startswith("about ")
+    bars.running(0, run, {"phase": "cache", "epoch": 3, "epochs": 4, "val_accuracy": None, "share": 0.255})
+    assert slot.fields["note"] == "filling the cache 26%"
+    bars.running(0, run, {"phase": "cache", "epoch": 3, "epochs": 4, "val_accuracy": None, "share": None})
+    assert slot.fields["note"] == "filling the cache"
     bars.running(0, run, {"phase": "test", "epoch": 4, "epochs": 4, "val_accuracy": 0.5})
     assert slot.fields["note"] == "testing, val 50.0%"
     bars.ended(0, run, "finished", "", {"best/val_accuracy": 0.5})
@@ -56,3 +60,11 @@ def test_the_plan_is_shown_with_what_varies(todo: Plan, capsys: pytest.CaptureFi
     assert "seed" in shown
     assert "epochs" not in shown
     assert shown.endswith("2 runs: 2 to do\n")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(40, "40 s"), (270, "4.5 min"), (569, "9.5 min"), (2460, "41 min"), (12_600, "3.5 h")]
+)
+def test_times_are_told_in_two_digits_or_so(seconds: float, words: str) -> None:
+    """In the unit that fits."""
+    assert display.duration(seconds) == words

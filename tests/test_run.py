@@ -216,7 +216,7 @@ def least_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
         model.blocks[-1].register_forward_pre_hook(hook)
         return model
 
-    monkeypatch.setattr("finetune.run.build_classifier", build)
+    monkeypatch.setattr("finetune.parts.build_classifier", build)
 
 
 def test_memory_that_runs_out_at_an_unfreeze_costs_time_and_no_run(
@@ -248,6 +248,27 @@ def test_memory_that_is_too_small_for_anything_fails_the_run_with_advice(
     with pytest.raises(TrainingError, match=r"even with 2 pictures at a time\. Lower image_px"):
         run(small(pictures, strategy="full", backbone="shufflenet_v2_x0_5"), tmp_path / "run", log=quiet)
     assert cause(tmp_path / "run") == "memory"
+
+
+def test_pictures_grow_while_everything_trains_and_val_sees_them_whole(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stages of start_px to image_px; epochs with a frozen part, val and test keep to image_px."""
+    seen: list[tuple[int, bool]] = []
+    true_suffix = Classifier.suffix
+
+    def suffix(self: Classifier, hidden: torch.Tensor, cut: int) -> torch.Tensor:
+        if cut == 0 and hidden.device.type != "meta":  # preflight looks at sizes there
+            seen.append((hidden.shape[-1], self.training))
+        return true_suffix(self, hidden, cut)
+
+    monkeypatch.setattr(Classifier, "suffix", suffix)
+    run(small(pictures, strategy="full", image_px=64, start_px=32), tmp_path / "full", log=quiet)
+    assert [side for side, training in dict.fromkeys(seen) if training] == [32, 40, 56, 64]
+    assert {side for side, training in seen if not training} == {64}
+    seen.clear()
+    run(small(pictures, strategy="lpft", image_px=64, start_px=32), tmp_path / "lpft", log=quiet)
+    assert [side for side, training in dict.fromkeys(seen) if training] == [40, 56, 64]
 
 
 def flags(pictures: Path, **values: Any) -> list[str]:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -72,7 +73,8 @@ def _side_by_side(wanted: Wanted, agents: int, threads: int) -> list[Speed]:
         raise UserError(f"measuring took more than {LIMIT_SECONDS:.0f} s") from None
     finally:
         for process in processes:
-            process.kill()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # with all that it has started
             process.communicate()
 
 

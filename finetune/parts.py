@@ -1,0 +1,158 @@
+"""What a run is made of, built from its config."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from finetune import strategies, weights
+from finetune.activations import Activations
+from finetune.checkpoint import describe
+from finetune.config import Config, to_dict
+from finetune.data import catalog
+from finetune.data.loading import Batches, stream_seed
+from finetune.data.pixels import Pixels, build_pixels
+from finetune.data.splits import Splits
+from finetune.data.transforms import Preprocessing, preprocessing
+from finetune.feed import Feed
+from finetune.frozen import FrozenPrefix
+from finetune.model import Classifier, build_classifier, build_network, forward_flops
+from finetune.preflight import split
+from finetune.sharing import Need, shared_needs
+from finetune.train import Loop
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of, once everything is built."""
+
+    config: Config
+    splits: Splits
+    to: Preprocessing
+    model: Classifier
+    prefix: FrozenPrefix
+    uses: Counter[Need]  # how often this run and its peers use which activations
+    optimizer: torch.optim.Optimizer
+    loop: Loop
+    flops: list[int]
+    about: dict[str, Any]  # what its checkpoints say of themselves
+
+
+def build(config: Config, name: str, peers: Sequence[Config] | None) -> Parts:
+    """Build everything from the config; the same config gives the same parts, initial weights included.
+
+    Args:
+        config: resolved.
+        name: of the run.
+        peers: see `run.run`.
+    """
+    splits = split(catalog.locate(config.data), config.split_seed)
+    to = preprocessing(config.backbone, config.weights, config.image_px)
+    torch.manual_seed(stream_seed(config.seed, "init"))
+    network = build_network(config.backbone, to.crop_px)
+    if config.weights != "none":
+        weights.load_weights(network, config.backbone, config.weights, to.crop_px)
+    model = build_classifier(network, len(splits.classes), config.dropout)
+    flops = forward_flops(model, to.crop_px)
+    device = device_of(config.device)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    groups = strategies.param_groups(model, config.lr, config.backbone_lr, config.block_decay, config.weight_decay)
+    schedule = config.unfreeze
+    assert schedule is not None, "resolve() fills the schedule"
+    steps = len(Batches(len(splits.train), config.batch_size, config.seed))
+    loop = Loop(
+        schedule=schedule,
+        epochs=config.epochs,
+        multiplier=strategies.rates(
+            len(model.blocks), schedule, steps, config.epochs, config.warmup_epochs, config.rewarm_epochs
+        ),
+        label_smoothing=config.label_smoothing,
+        patience=config.patience,
+        device=device,
+        autocast=autocast_of(config.precision, device),
+        seed=config.seed,
+    )
+    uses = shared_needs(config, peers, len(model.blocks))
+    prefix = FrozenPrefix(model, max((need.cut for need in uses), default=0))
+    fields = to_dict(config.model_copy(update={"image_px": to.crop_px}))
+    optimizer = torch.optim.AdamW(groups, fused=True)  # one kernel, not a loop over parameters
+    return Parts(
+        config, splits, to, model, prefix, uses, optimizer, loop, flops, describe(name, fields, splits.classes, to)
+    )
+
+
+def make_feed(
+    parts: Parts,
+    fingerprint: str,
+    alone: bool,
+    log: Callable[[str], None],
+    interrupted: Callable[[], bool],
+    on_fill: Callable[[float | None], None],
+) -> Feed:
+    """Return what feeds training, val and test.
+
+    Args:
+        fingerprint: of the data.
+        alone: whether no other run is to do that could use the same pictures.
+        log, interrupted: see `run.run`.
+        on_fill: called while a cache is filled, with the share that is; with None while another process fills it.
+    """
+    config, splits, to, device = parts.config, parts.splits, parts.to, parts.loop.device
+    by_name = {name: getattr(splits, name) for name in ("train", "val", "test")}
+    activations = Activations(
+        prefix=parts.prefix,
+        blocks=len(parts.model.blocks),
+        to=to,
+        device=device,
+        splits=by_name,
+        origin={"data": fingerprint, "augment": config.augment, "backbone": config.backbone},
+        uses=parts.uses,
+        mode=config.cache,
+        log=log,
+        interrupted=interrupted,
+        on_progress=on_fill,
+    )
+    workers = config.loader_workers
+    if workers is None:
+        # On the CPU the network is the slower part, and loader processes would only take cores away from it.
+        workers = 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 2) - 1))
+
+    def open_pixels(split: str) -> Pixels | None:
+        if config.cache == "off" or (config.cache == "auto" and config.epochs == 1 and alone):
+            return None  # or each picture is looked at once
+        return build_pixels(
+            splits.root,
+            by_name[split],
+            to,
+            fingerprint,
+            threads=torch.get_num_threads(),
+            log=log,
+            on_progress=lambda done, total: on_fill(done / total),
+            on_wait=lambda: on_fill(None),
+            interrupted=interrupted,
+        )
+
+    return Feed(config, splits, to, device, activations, open_pixels, workers)
+
+
+def cut_at(parts: Parts, epoch: int) -> int:
+    """Return how many blocks are frozen once `epoch` epochs are finished."""
+    count = len(parts.model.blocks)
+    return count - strategies.trainable_blocks(strategies.share_at(parts.loop.schedule, epoch), count)
+
+
+def device_of(wanted: str) -> torch.device:
+    if wanted != "auto":
+        return torch.device(wanted)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def autocast_of(precision: str, device: torch.device) -> torch.dtype | None:
+    """Return bfloat16 if asked for, or if `auto` and on a GPU that computes in it."""
+    helps = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and helps) else None

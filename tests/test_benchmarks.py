@@ -1,0 +1,316 @@
+"""The benchmark: the plain loop does what it says, and tables, ratios and the floor are right."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks import __main__ as command
+from benchmarks import contenders, drawn, figure, floor, ours, plain, rounds, table
+from finetune.config import Config, parse_config, resolve
+from finetune.strategies import training_flops
+
+BACKBONE = "resnet18"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of a few drawn pictures, split."""
+    return drawn.draw(tmp_path_factory.mktemp("drawn"), {"train": 8, "val": 4, "test": 4})
+
+
+def make_config(pictures: Path, strategy: str, **fields: Any) -> Config:
+    """Return a config of a tiny run on the CPU."""
+    values = {"backbone": BACKBONE, "weights": "none", "image_px": 32, "batch_size": 4, "epochs": 1, "device": "cpu"}
+    return parse_config({**values, "data": str(pictures), "strategy": strategy, **fields}, "the test")
+
+
+def train_and_compare(config: Config) -> tuple[dict[str, Any], plain.Network, dict[str, bool]]:
+    """Train with the plain loop; return the result, the network, and which tensors of the network are as at first."""
+    made: list[tuple[plain.Network, dict[str, torch.Tensor]]] = []
+
+    def build(config: Config, classes: int, image_px: int) -> plain.Network:
+        network = plain.build(config, classes, image_px)
+        made.append((network, {name: value.clone() for name, value in network.state_dict().items()}))
+        return network
+
+    result = plain.train(config, build)
+    network, before = made[0]
+    return result, network, {name: torch.equal(value, before[name]) for name, value in network.state_dict().items()}
+
+
+def test_pictures_are_drawn(pictures: Path) -> None:
+    """There are as many as asked for, in every class, of the size that is said, and each is another one."""
+    paths = sorted(pictures.glob("train/*/*.jpg"))
+    assert len(paths) == 8
+    assert {path.parent.name for path in paths} == set(drawn.CLASSES)
+    assert len({path.read_bytes() for path in paths}) == 8
+    with Image.open(paths[0]) as image:
+        assert image.size == drawn.SIZE
+
+
+def test_plain_loop_freezes_the_first_blocks_only(pictures: Path) -> None:
+    """Under partial, weights of the first blocks stand still, the others and the head move; frozen statistics drift."""
+    config = make_config(pictures, "partial", lr=0.1)
+    result, network, same = train_and_compare(config)
+    frozen = len(network.blocks) - plain.trainable_at(resolve(config), 0, len(network.blocks))
+    assert 0 < frozen < len(network.blocks)
+    weights = {name for name, _ in network.named_parameters()}
+    for name, is_same in same.items():
+        inside = name.startswith("blocks.") and int(name.split(".")[1]) < frozen
+        assert is_same == (inside and name in weights), name
+    assert result["pictures"] == {"train": 8, "val": 4, "test": 4}
+    assert result["peak_rss_bytes"] > 1e6
+
+
+def test_plain_loop_unfreezes_as_the_schedule_says(pictures: Path) -> None:
+    """Gradual begins with the head alone and ends with everything; only epochs with a frozen part have a prefix."""
+    seen = []
+
+    def freeze(network: plain.Network, trainable: int, optimizer: torch.optim.Optimizer, config: Config) -> None:
+        plain.freeze(network, trainable, optimizer, config)
+        seen.append([all(p.requires_grad for p in block.parameters()) for block in network.blocks])
+
+    schedule = [[0, 0.0], [1, 0.5], [2, 1.0]]
+    config = make_config(pictures, "gradual", epochs=3, unfreeze=schedule)
+    result = plain.train(config, freeze=freeze)
+    count = len(seen[0])
+    assert seen == [[False] * count, [False] * (count // 2) + [True] * (count - count // 2), [True] * count]
+    assert [row["seconds/prefix"] > 0 for row in result["epochs"]] == [True, True, False]
+
+
+def test_plain_loop_notes_each_epoch(pictures: Path) -> None:
+    """Parts of the training time add up to it; the epoch that val chose is the best one."""
+    result = plain.train(make_config(pictures, "head", epochs=2))
+    for row in result["epochs"]:
+        inner = row["seconds/loader"] + row["seconds/prefix"] + row["seconds/suffix"]
+        assert inner == pytest.approx(row["seconds/train"])
+        assert row["seconds/val"] > 0
+    assert result["best/val_accuracy"] == max(row["val/accuracy"] for row in result["epochs"])
+
+
+def test_plain_loop_trains_at_the_rates_of_a_run(pictures: Path) -> None:
+    """Head and blocks have the peak rates of the config, and 1-D parameters no weight decay."""
+    config = make_config(pictures, "full", lr=1e-2, block_decay=0.5)
+    network = plain.build(config, 4, 32)
+    config = resolve(config.model_copy(update={"weights": "DEFAULT"}))
+    groups = plain.param_groups(network, config)
+    last = len(network.blocks) - 1
+    for group in groups:
+        away = 0 if group["block"] is None else last - group["block"]
+        assert group["peak_lr"] == pytest.approx(1e-2 if group["block"] is None else 2e-3 * 0.5**away)
+        assert {parameter.ndim <= 1 for parameter in group["params"]} == {group["weight_decay"] == 0}
+    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
+
+
+def test_plain_loop_is_a_command(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It writes its result as JSON; a flag that is wrong ends with exit code 2 and no file."""
+    flags = ["--data", str(pictures), "--backbone", BACKBONE, "--weights", "none", "--image-px", "32"]
+    flags += ["--epochs", "1", "--strategy", "head", "--device", "cpu"]
+    out = tmp_path / "results" / "plain.json"
+    assert plain.main([*flags, "--out", str(out)]) == 0
+    assert len(json.loads(out.read_text())["epochs"]) == 1
+    assert plain.main([*flags, "--lr", "fast", "--out", str(tmp_path / "none.json")]) == 2
+    assert "lr" in capsys.readouterr().err
+    assert not (tmp_path / "none.json").exists()
+
+
+def test_our_runs_are_measured(pictures: Path) -> None:
+    """A run has its parts by epoch, without checkpoints; the further run on the same views fills no cache anew."""
+    result = ours.train(make_config(pictures, "partial"), "fp32", again=True)
+    (first,), (second,) = result["epochs"], result["further"]
+    assert {"seconds/cache", "seconds/loader", "seconds/suffix", "seconds/val"} <= first.keys()
+    assert "seconds/save" not in first
+    assert second["seconds/cache"] < first["seconds/cache"]
+    assert result["peak_rss_bytes"] > 1e6
+
+
+def test_parts_add_up() -> None:
+    """The plain loop's training time is not counted beside its parts; a peer's, which has no parts, is."""
+    row = {"epoch": 1, "seconds/train": 3.0, "seconds/loader": 1.0, "seconds/prefix": 0.5, "seconds/suffix": 1.5}
+    assert table.seconds([{**row, "seconds/val": 2.0, "val/accuracy": 0.5}]) == 5.0
+    assert table.seconds([{"seconds/train": 3.0, "seconds/val": 2.0}]) == 5.0
+
+
+def make_run(contender: str, number: int, seconds: float, strategy: str = "head", **more: Any) -> dict[str, Any]:
+    """Return a measured run of one epoch."""
+    epochs = [{"epoch": 1, "seconds/suffix": seconds, "seconds/val": 0.0, "val/accuracy": 0.5}]
+    about = {"round": number, "strategy": strategy, "contender": contender, "peak_rss_bytes": 2e9}
+    return {**about, "epochs": epochs, **more}
+
+
+def test_ratios_are_within_a_round() -> None:
+    """Each round's ratio is to its own plain loop; rounds where either is missing or failed do not count."""
+    runs = [make_run("plain", 0, 10), make_run("ours", 0, 5), make_run("ours", 1, 8), make_run("plain", 1, 40)]
+    runs += [make_run("plain", 2, 10), make_run("plain", 0, 100, "full")]
+    runs += [{"round": 3, "strategy": "head", "contender": "plain", "error": "killed"}, make_run("ours", 3, 1)]
+    assert table.ratios(runs, "head", "ours") == [2.0, 5.0]
+    assert table.ratios(runs, "head", "ours", "further") == []
+
+
+def test_the_floor_counts_training_and_val() -> None:
+    """Frozen blocks cost a forward pass, the others three, val pictures one; epoch by epoch."""
+    flops = [10, 20, 30]
+    assert training_flops(flops, 1) == 10 + 20 + 90
+    expected = 4 * (10 + 20 + 90) + 2 * 60 + 4 * 180 + 2 * 60
+    assert floor.floor_seconds(flops, [2, 0], train=4, val=2, peak=10.0) == pytest.approx(expected / 10)
+
+
+def test_the_work_of_a_config(pictures: Path) -> None:
+    """The cuts follow the schedule: nothing trains, then half, then everything."""
+    schedule = [[0, 0.0], [1, 0.5], [2, 1.0]]
+    flops, cuts = floor.work(make_config(pictures, "gradual", epochs=3, unfreeze=schedule))
+    assert cuts[0] == len(flops)
+    assert cuts[2] == 0
+    assert 0 < cuts[1] < len(flops)
+
+
+def make_results(**more: Any) -> dict[str, Any]:
+    """Return results of a head run of 64 pictures, in two rounds."""
+    plan = {"contenders": ["plain", "timm", "ours"], "strategies": ["head"], "rounds": 2, "pictures": 64}
+    plan |= {"batch_size": 16, "backbone": BACKBONE, "weights": "none", "image_px": 224, "threads": 1}
+    machine = {"cpu": "a CPU", "cores": 2, "memory_gb": 8, "versions": {"torch": "2"}, "git_commit": "abc"}
+    further = [{"epoch": 1, "seconds/suffix": 1.0, "val/accuracy": 0.5}]
+    runs = [make_run("plain", 0, 16), make_run("ours", 0, 8, further=further)]
+    runs += [make_run("plain", 1, 16), make_run("ours", 1, 4, further=further)]
+    # 64 training and 16 val pictures of 100 FLOPs each: 8,000 FLOPs, 4 seconds at 2,000 FLOP/s.
+    return {
+        "machine": machine,
+        "plan": plan,
+        "target": None,
+        "floor": {"peaks": {"fp32": 2e3, "bf16": 4e3}, "work": {"head": [[60, 40], [2]]}, "device": "cpu"},
+        "skipped": {"timm": "not installed"},
+        "runs": runs,
+        "loader": [
+            {"round": 0, "loader": "plain", "seconds": [2.0, 2.0]},
+            {"round": 0, "loader": "on", "seconds": [0.25, 0.25]},
+        ],
+        "accuracy": [],
+        **more,
+    }
+
+
+def cells(line: str) -> list[str]:
+    """Return the cells of a Markdown table's line."""
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_table_of_contenders() -> None:
+    """It has images/s, ratios with their range, memory and the distance to the floor, and names who was left out."""
+    lines = table.speed_table(make_results())
+    assert cells(lines[2]) == ["head", "plain loop", "4.0", "1", "", "2.00 GB", "4.0"]
+    row = ["head", "finetune, fp32", "10.7", "3.00 (2.00–4.00)", "16.0 (16.0–16.0)", "2.00 GB", "1.5"]
+    assert cells(lines[3]) == row
+    assert any("timm" in line and "not installed" in line for line in lines)
+    assert not any("timm" in line for line in lines[:4])
+
+
+def test_the_bf16_row_has_the_floor_of_bf16() -> None:
+    """Its distance to the floor is by the peak of its own arithmetic."""
+    results = make_results(runs=[make_run("plain", 0, 16), make_run("ours-bf16", 0, 16)])
+    results["plan"]["contenders"] = ["plain", "ours-bf16"]
+    lines = table.speed_table(results)
+    assert [cells(line)[-1] for line in lines[2:4]] == ["4.0", "8.0"]
+
+
+def test_failures_are_told() -> None:
+    """A contender that failed has a row that says so, and its last words below the table."""
+    failed = {"round": 0, "strategy": "head", "contender": "ours", "error": "out of memory"}
+    lines = table.speed_table(make_results(runs=[make_run("plain", 0, 16), failed]))
+    assert cells(lines[3])[:3] == ["head", "finetune, fp32", "failed"]
+    assert any("out of memory" in line for line in lines)
+
+
+def test_the_table_of_loaders() -> None:
+    """Pictures a second, and the ratio to ImageFolder; a loader without a measurement has no row."""
+    lines = table.loader_table(make_results())
+    assert [cells(line) for line in lines[2:]] == [
+        ["ImageFolder, PIL", "32", "1.00"],
+        ["finetune, cached", "256", "8.00"],
+    ]
+
+
+def test_seconds_to_an_accuracy() -> None:
+    """They count to the end of the first epoch that reached it."""
+    epochs = [{"seconds/train": 2.0, "seconds/val": 1.0, "val/accuracy": value} for value in (0.5, 0.8, 0.7)]
+    assert table.seconds_to(epochs, 0.8) == 6.0
+    assert table.seconds_to(epochs, 0.9) is None
+    results = make_results(
+        target={"val_accuracy": 0.8},
+        accuracy=[
+            {"strategy": "head", "contender": "plain", "epochs": epochs, "test/accuracy": 0.75},
+            {"strategy": "head", "contender": "ours", "epochs": epochs[1:]},
+            {"strategy": "full", "contender": "ours", "epochs": epochs[:1]},
+        ],
+    )
+    lines = [cells(line) for line in table.accuracy_table(results)[2:]]
+    assert lines[0] == ["head", "plain loop", "6", "1.00", "80.0%", "75.0%"]
+    assert lines[1] == ["head", "finetune, fp32", "3", "2.00", "80.0%", ""]
+    assert lines[2] == ["full", "finetune, fp32", "never", "", "50.0%", ""]
+
+
+def test_everything_is_printed() -> None:
+    """The command prints introduction and tables."""
+    text = "\n".join(command.describe(make_results()))
+    assert "64 pictures an epoch" in text
+    assert "ImageFolder" in text
+    assert "0.002" not in text  # peaks in TFLOP/s, not a wrong unit
+    assert "2e-09 TFLOP/s in fp32" in text
+
+
+def test_where_the_time_goes(tmp_path: Path) -> None:
+    """Parts are means over epochs; a figure is drawn from results that have both, and only from those."""
+    epochs = [{"seconds/loader": 1.0, "seconds/suffix": 2.0}, {"seconds/loader": 3.0, "seconds/suffix": 4.0}]
+    run = {**make_run("plain", 0, 1), "epochs": epochs}
+    shown = figure.epoch_parts([run], "head", "plain", "epochs")
+    assert shown is not None
+    assert (shown["loader"], shown["suffix"], shown["val"]) == (2.0, 3.0, 0.0)
+    assert figure.epoch_parts([run], "full", "plain", "epochs") is None
+    assert figure.draw_figure(make_results(), tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+    assert not figure.draw_figure(make_results(runs=[run]), tmp_path / "none.png")
+
+
+def test_a_peer_that_is_not_installed_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others go on without it, and bf16 is measured only where it is not emulated."""
+    monkeypatch.setattr(rounds, "is_installed", lambda name: name != "fastai")
+    plan = rounds.Plan(("plain", "fastai", "ours-bf16"), ("head",), 1, 8, False, 4, BACKBONE, "none", 32, "cpu", 1)
+    assert rounds.left_out(plan, {"fp32": 1.0, "bf16": 0.5}) == {"fastai": "not installed"}
+    assert rounds.left_out(plan, {"fp32": 1.0, "bf16": 0.2}).keys() == {"fastai", "ours-bf16"}
+
+
+def test_flags_that_do_not_fit_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """All at once, with the nearest name; nothing is measured."""
+    assert command.main(["--only", "plane,ours", "--strategies", "haed", "--rounds", "0", "--data", "x"]) == 2
+    told = capsys.readouterr().err
+    assert "Did you mean 'plain'?" in told
+    assert "Did you mean 'head'?" in told
+    assert "--rounds" in told
+    assert "--weights" in told
+
+
+def test_every_contender_is_described() -> None:
+    """Each has a module in benchmarks/, and what it needs is said."""
+    folder = Path(contenders.__file__).parent
+    for contender in contenders.CONTENDERS.values():
+        assert (folder / f"{contender.module.rpartition('.')[2]}.py").is_file()
+        assert contender.note
+    assert contenders.is_installed("plain")
+    assert contenders.is_installed("ours")
+
+
+@pytest.mark.slow
+def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The smallest one, without peers: numbers, tables and figure come of it."""
+    flags = ["--only", "plain,ours", "--strategies", "head", "--rounds", "1", "--pictures", "8", "--batch-size", "4"]
+    flags += ["--backbone", BACKBONE, "--image-px", "32", "--device", "cpu", "--threads", "1"]
+    out = tmp_path / "bench.json"
+    assert command.main([*flags, "--out", str(out)]) == 0
+    results = json.loads(out.read_text())
+    assert [run["contender"] for run in results["runs"]] == ["plain", "ours"]
+    assert {row["loader"] for row in results["loader"]} == set(rounds.LOADERS)
+    assert out.with_suffix(".png").exists()
+    assert "finetune, fp32" in capsys.readouterr().out
