@@ -204,7 +204,9 @@ class Activations:
                     if self.interrupted():
                         raise Interrupted(f"stopped while filling the cache, at picture {done} of {count}")
             for need, draft in drafts.items():
-                draft.finish({**self._what(need, wanted[need]), "shape": [count, *self._layout(need.cut).stored]})
+                layout = self._layout(need.cut)
+                about = {"shape": [count, *layout.stored], "channels_last": layout.channels_last}
+                draft.finish({**self._what(need, wanted[need]), **about})
 
     def _append(self, inputs: Tensor, done: int, drafts: dict[Need, store.Draft], types: dict[Need, type]) -> None:
         hidden, at = inputs, 0
@@ -224,15 +226,8 @@ class Activations:
             folder = store.find(self._name(need, kind))
             if folder is not None:
                 with contextlib.suppress(OSError, ValueError):  # evicted at this moment, or damaged
-                    return self._map(folder, need.cut)
+                    return _mapped(folder)
         return None
-
-    def _map(self, folder: Path, cut: int) -> Rows:
-        about = record.read_json(folder / store.ABOUT)
-        if about is None:
-            raise FileNotFoundError(folder)
-        data = np.memmap(folder / "rows.bin", dtype=about["type"], mode="r", shape=tuple(about["shape"]))
-        return Rows(data, self._layout(cut).channels_last)
 
     def _bytes(self, need: Need) -> int:
         """Return what an entry takes on disk, in float16."""
@@ -271,3 +266,11 @@ class Activations:
             **({} if need.view is None else {"augment": self.origin["augment"]}),
             "data": self.origin["data"],
         }
+
+
+def _mapped(folder: Path) -> Rows:
+    about = record.read_json(folder / store.ABOUT)
+    if about is None:
+        raise FileNotFoundError(folder)
+    data = np.memmap(folder / "rows.bin", dtype=about["type"], mode="r", shape=tuple(about["shape"]))
+    return Rows(data, about["channels_last"])

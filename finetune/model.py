@@ -96,7 +96,9 @@ def check_image_px(backbone: str, image_px: int, start_px: int | None = None) ->
     Raises:
         ConfigError: naming the size and the network's complaint.
     """
-    for field, side in {"image_px": image_px, "start_px": start_px or image_px}.items():
+    for field, side in (("image_px", image_px), ("start_px", start_px)):
+        if side is None:
+            continue
         try:
             network = outline_network(backbone, image_px)
             with torch.device("meta"), torch.no_grad():
