@@ -4,6 +4,8 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
+BENCH := .venv-bench
+BENCH_READY := $(BENCH)/.ready
 AGENTS ?=
 SWEEP ?=
 ARGS ?=
@@ -16,7 +18,7 @@ endif
 # Importing torch takes several times longer when nothing may be kept of it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check lint types format sweep agents analysis publish report lock clean
+.PHONY: help setup demo test check lint types format sweep agents analysis publish report bench lock lock-bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,10 +82,28 @@ publish: $(READY)  ## send to W&B what it has not got: SWEEP=runs/name
 report: $(READY)  ## write the comparison as a W&B Report: SWEEP=runs/name or a W&B id
 	@$(PYTHON) -m analysis.wandb_report $(SWEEP) $(ARGS)
 
+# What runs are measured against has a venv of its own, with the same torch.
+$(BENCH_READY): requirements-bench.lock | $(READY)
+	@set -e; \
+	if ! $(BENCH)/bin/python -c 'print(1)' >/dev/null 2>&1; then \
+	  $(VENV)/bin/uv venv --quiet --clear --python $(PYTHON) $(BENCH); \
+	fi; \
+	echo "installing the locked packages into $(BENCH)/"; \
+	$(VENV)/bin/uv pip sync --quiet --require-hashes --python $(BENCH)/bin/python requirements-bench.lock
+	@touch $@
+
+bench: $(BENCH_READY)  ## how fast runs are, beside a plain loop, timm, fastai and Lightning (ARGS=--full: for hours)
+	@$(BENCH)/bin/python -m benchmarks $(ARGS)
+
 lock: $(READY)  ## pin the newest versions that pyproject.toml allows, with hashes, for Linux and macOS
 	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock >/dev/null
 
+lock-bench: $(READY)
+	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra bench --universal --python-version 3.11 --upgrade \
+	  --constraint requirements.lock --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
+	  --output-file requirements-bench.lock >/dev/null
+
 clean:  ## delete the environment and tools' caches; runs/ and reports/ stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

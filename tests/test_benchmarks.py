@@ -10,6 +10,7 @@ from PIL import Image
 
 from benchmarks import __main__ as command
 from benchmarks import contenders, drawn, figure, floor, ours, plain, rounds, table
+from benchmarks.clock import Clock
 from finetune.config import Config, parse_config, resolve
 from finetune.strategies import training_flops
 
@@ -83,13 +84,41 @@ def test_plain_loop_unfreezes_as_the_schedule_says(pictures: Path) -> None:
 
 
 def test_plain_loop_notes_each_epoch(pictures: Path) -> None:
-    """Parts of the training time add up to it; the epoch that val chose is the best one."""
+    """Loading, the frozen part and the rest add up to the training time."""
     result = plain.train(make_config(pictures, "head", epochs=2))
+    assert [row["epoch"] for row in result["epochs"]] == [1, 2]
     for row in result["epochs"]:
-        inner = row["seconds/loader"] + row["seconds/prefix"] + row["seconds/suffix"]
-        assert inner == pytest.approx(row["seconds/train"])
-        assert row["seconds/val"] > 0
-    assert result["best/val_accuracy"] == max(row["val/accuracy"] for row in result["epochs"])
+        inner = [row[f"seconds/{part}"] for part in ("loader", "prefix", "suffix")]
+        assert sum(inner) == pytest.approx(row["seconds/train"])
+        assert min(*inner, row["seconds/val"]) > 0
+
+
+def test_plain_loop_is_tested_at_its_best_epoch(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Val accuracy chooses the epoch, and the lower loss among equals; the network of that epoch is tested."""
+    scores = iter([(1.0, 0.5), (0.9, 0.75), (0.8, 0.75), (0.7, 0.5), (0.6, 1.0)])
+    heads = []
+
+    def evaluate(network: plain.Network, *_: Any) -> tuple[float, float]:
+        heads.append(network.head[1].weight.detach().clone())
+        return next(scores)
+
+    monkeypatch.setattr(plain, "evaluate", evaluate)
+    result = plain.train(make_config(pictures, "head", epochs=4))
+    assert (result["best/epoch"], result["best/val_accuracy"], result["test/accuracy"]) == (3, 0.75, 1.0)
+    assert torch.equal(heads[4], heads[2])
+    assert not torch.equal(heads[4], heads[3])
+
+
+def test_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lap takes the time since the one before it, laps of a name add up, and taking begins anew."""
+    now = iter([0.0, 1.0, 3.0, 7.0, 10.0, 11.0])
+    monkeypatch.setattr("benchmarks.clock.time.perf_counter", lambda: next(now))
+    clock = Clock(torch.device("cpu"))
+    for part in ("loader", "suffix", "loader"):
+        clock.lap(part)
+    assert clock.take() == {"loader": 5.0, "suffix": 2.0}
+    clock.lap("val")
+    assert clock.seconds == {"val": 1.0}
 
 
 def test_plain_loop_trains_at_the_rates_of_a_run(pictures: Path) -> None:
@@ -119,8 +148,9 @@ def test_plain_loop_is_a_command(pictures: Path, tmp_path: Path, capsys: pytest.
 
 
 def test_our_runs_are_measured(pictures: Path) -> None:
-    """A run has its parts by epoch, without checkpoints; the further run on the same views fills no cache anew."""
+    """Every epoch has views of its own; parts are without checkpoints; the further run fills no cache anew."""
     result = ours.train(make_config(pictures, "partial"), "fp32", again=True)
+    assert [result["config"][name] for name in ("views", "cache", "precision")] == [1, "on", "fp32"]
     (first,), (second,) = result["epochs"], result["further"]
     assert {"seconds/cache", "seconds/loader", "seconds/suffix", "seconds/val"} <= first.keys()
     assert "seconds/save" not in first

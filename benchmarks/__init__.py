@@ -1,0 +1,1 @@
+"""How fast runs are, beside other ways to train the same thing: `make bench`."""

@@ -1,0 +1,53 @@
+"""This project's own run, through its public entry, timed by what it writes into its run directory."""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.clock import peak_memory
+from benchmarks.plain import pick_device
+from finetune import record
+from finetune.config import Config, resolve, to_dict
+from finetune.run import run
+
+
+def train(config: Config, precision: str, again: bool = False) -> dict[str, Any]:
+    """Run `config`; return `epochs` and the peak memory as `plain.train` does, with more parts of each epoch.
+
+    Every epoch sees views of its own, as in a loop that augments anew, and what it caches counts as its work.
+
+    Args:
+        precision: of training, fp32 or bf16.
+        again: add `further`, the epochs of a second run with another rate, which finds the first one's caches.
+
+    Raises:
+        UserError: data or weights do not fit.
+    """
+    config = resolve(config.model_copy(update={"precision": precision, "views": config.epochs, "cache": "on"}))
+    with tempfile.TemporaryDirectory() as folder:
+        result = _train(config, Path(folder) / "first")
+        if again:
+            other = config.model_copy(update={"lr": config.lr * 0.9})
+            result["further"] = _train(other, Path(folder) / "second")["epochs"]
+    return {**result, "config": to_dict(config), **peak_memory(pick_device(config.device))}
+
+
+def loader_seconds(config: Config, cache: str) -> list[float]:
+    """Return the seconds that each epoch waited for pictures; of a run that trains everything.
+
+    Args:
+        cache: on or off, see `Config.cache`; filling it is not counted.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        epochs = _train(resolve(config.model_copy(update={"cache": cache})), Path(folder) / "run")["epochs"]
+    return [row["seconds/loader"] for row in epochs]
+
+
+def _train(config: Config, run_dir: Path) -> dict[str, Any]:
+    run(config, run_dir, log=lambda line: print(line, file=sys.stderr))
+    rows, _ = record.read_history(run_dir)
+    # Checkpoints are left out: none of the others writes any.
+    kept = [name for name in rows[0] if name.startswith("seconds/") and name != "seconds/save"]
+    epochs = [{name: row[name] for name in ("epoch", "val/accuracy", *kept)} for row in rows]
+    return {"epochs": epochs, "test/accuracy": (record.read_json(run_dir / record.SUMMARY) or {})["test/accuracy"]}
