@@ -176,5 +176,5 @@ def _execute(job: dict[str, Any], threads: int) -> dict[str, Any]:
         )
         if done.returncode == 0:
             return dict(json.loads(out.read_text()))
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         return {"error": lines[-1] if lines else f"ended with exit code {done.returncode}"}

@@ -94,7 +94,7 @@ def accuracy_table(results: Results) -> list[str]:
         ratio = f"{plain / own:.2f}" if plain and own else ""
         best = max(epoch["val/accuracy"] for epoch in run["epochs"])
         test = f"{run['test/accuracy']:.1%}" if "test/accuracy" in run else ""
-        shown = f"{own:.0f}" if own else "never"
+        shown = _short(own) if own else "never"
         rows.append([run["strategy"], CONTENDERS[run["contender"]].title, shown, ratio, f"{best:.1%}", test])
     return _markdown(head, rows)
 

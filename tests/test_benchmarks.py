@@ -277,8 +277,8 @@ def test_seconds_to_an_accuracy() -> None:
         ],
     )
     lines = [cells(line) for line in table.accuracy_table(results)[2:]]
-    assert lines[0] == ["head", "plain loop", "6", "1.00", "80.0%", "75.0%"]
-    assert lines[1] == ["head", "finetune, fp32", "3", "2.00", "80.0%", ""]
+    assert lines[0] == ["head", "plain loop", "6.00", "1.00", "80.0%", "75.0%"]
+    assert lines[1] == ["head", "finetune, fp32", "3.00", "2.00", "80.0%", ""]
     assert lines[2] == ["full", "finetune, fp32", "never", "", "50.0%", ""]
 
 

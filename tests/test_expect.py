@@ -48,7 +48,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> Probed:
 def plan(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan]:
     """Return a function from parameters to the plan of their grid, on three classes of 10 and 4 pictures."""
     monkeypatch.chdir(pictures.parent)
-    fixed = {"data": "pictures", "backbone": "resnet18", "weights": "DEFAULT", "image_px": 32, "epochs": 6}
+    fixed = {"data": "pictures", "backbone": "resnet18", "weights": "DEFAULT", "image_px": 224, "epochs": 6}
 
     def planned(method: str = "grid", keys: dict[str, Any] | None = None, **swept: Any) -> Plan:
         parameters = {name: {"value": value} for name, value in fixed.items()}
@@ -72,7 +72,7 @@ def test_runs_of_one_network_are_probed_once(plan: Callable[..., Plan], probed: 
     assert outlook is not None
     assert set(outlook.run_seconds) == {run.id for run in todo.runs}
     ((wanted, agents),) = probed
-    assert (wanted.backbone, wanted.image_px, wanted.classes, agents) == ("resnet18", 32, 3, 2)
+    assert (wanted.backbone, wanted.image_px, wanted.classes, agents) == ("resnet18", 224, 3, 2)
     assert wanted.shares == (0.0, pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0)
     assert len(wanted.pictures) == 8
     assert all((Path(wanted.root) / name).is_file() for name in wanted.pictures)
@@ -80,8 +80,8 @@ def test_runs_of_one_network_are_probed_once(plan: Callable[..., Plan], probed: 
 
 def test_runs_at_other_sizes_are_probed_by_themselves(plan: Callable[..., Plan], probed: Probed) -> None:
     """Batches above what a probe takes on the CPU make no difference there."""
-    assert expected(plan(strategy=["head", "full"], image_px=[32, 48], batch_size=[16, 32])) is not None
-    assert [wanted.image_px for wanted, _ in probed] == [32, 48]
+    assert expected(plan(strategy=["head", "full"], image_px=[64, 96], batch_size=[16, 32])) is not None
+    assert [wanted.image_px for wanted, _ in probed] == [64, 96]
 
 
 def test_few_runs_are_not_worth_a_probe(plan: Callable[..., Plan], probed: Probed) -> None:
@@ -90,6 +90,26 @@ def test_few_runs_are_not_worth_a_probe(plan: Callable[..., Plan], probed: Probe
     assert expected(todo) is None
     assert not probed
     assert expected(todo, unknown=1) is not None
+
+
+def test_few_pictures_are_not_worth_a_probe(plan: Callable[..., Plan], probed: Probed) -> None:
+    """Three runs over 30 pictures are over before it is."""
+    assert expected(plan(seed=[0, 1, 2], image_px=[32])) is None
+    assert not probed
+
+
+@pytest.mark.slow
+def test_a_real_probe_comes_to_a_forecast(plan: Callable[..., Plan], capsys: pytest.CaptureFixture[str]) -> None:
+    """Two of them side by side; all costs are positive, and a second time nothing is measured."""
+    todo = plan(strategy=["head", "gradual", "full"], seed=[0, 1, 2, 3], image_px=[64])
+    outlook = expected(todo)
+    assert outlook is not None
+    assert all(seconds > 0 for seconds in outlook.run_seconds.values())
+    assert max(outlook.run_seconds.values()) < outlook.seconds < sum(outlook.run_seconds.values())
+    assert outlook.cache_bytes > 0 < outlook.cache_seconds
+    assert "2 at once" in capsys.readouterr().out
+    assert expected(todo) == outlook
+    assert capsys.readouterr().out == ""
 
 
 def test_a_sweep_can_do_without_a_forecast(

@@ -21,6 +21,7 @@ from finetune.data.transforms import Preprocessing, preprocessing
 from finetune.probe import CPU_BATCH, Speed, Wanted
 
 LEAST_RUNS = 3  # fewer are soon over, and their bars tell how long
+LEAST_PICTURES = 100  # of 224 pixels, counted in every epoch of every run: with fewer, a sweep is over before the probe
 PICTURES = 8  # of the data's own, to measure decoding
 SPLITS = ("train", "val", "test")
 DRAWS = 16  # of a search's space, for the runs that it has yet to choose
@@ -57,10 +58,14 @@ def expect(
         return None
 
 
-def _expect(todo: Plan, runs: Sequence[PlannedRun], unknown: int, agents: int, say: Callable[[str], None]) -> Outlook:
+def _expect(
+    todo: Plan, runs: Sequence[PlannedRun], unknown: int, agents: int, say: Callable[[str], None]
+) -> Outlook | None:
     drawn = list(itertools.islice(itertools.cycle(_draws(todo)), unknown)) if unknown else []
     configs = [*(run.config for run in runs), *drawn]
     kinds = [_kind(config) for config in configs]
+    if sum(map(_pictures, configs, kinds)) < LEAST_PICTURES:
+        return None
     shares: defaultdict[str, set[float]] = defaultdict(set)  # of all runs of a network, as they share what is cached
     for config in configs:
         shares[config.backbone] |= {share for _, share in config.unfreeze or ()}
@@ -90,6 +95,11 @@ def _kind(config: Config) -> Kind:
     is_cpu = config.device == "cpu" or (config.device == "auto" and not machine.gpus())
     size = min(config.batch_size, CPU_BATCH) if is_cpu else config.batch_size
     return Kind(config.backbone, to, size, config.precision, config.device, config.data)
+
+
+def _pictures(config: Config, kind: Kind) -> float:
+    """Return how many pictures of 224 pixels have as many pixels as the run looks at."""
+    return config.epochs * len(_splits(config).train) * (kind.to.crop_px / 224) ** 2
 
 
 def _splits(config: Config) -> Splits:
