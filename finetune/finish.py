@@ -13,6 +13,7 @@ from finetune.errors import Interrupted
 from finetune.evaluate import accuracy, cross_entropy, macro_f1, predict
 from finetune.feed import Feed
 from finetune.memory import peak_memory_mb
+from finetune.model import forward_flops
 from finetune.parts import Parts, cut_at
 from finetune.train import Standing
 
@@ -64,12 +65,13 @@ def finish(
 def _costs(parts: Parts, history: list[Row]) -> Row:
     """Return the summary's costs and sizes (see record.SUMMARY_KEYS)."""
     blocks, images = parts.model.blocks, len(parts.splits.train)
+    flops = forward_flops(parts.model, parts.to.crop_px)
     trainable = [len(blocks) - cut_at(parts, epoch) for epoch in range(len(history))]
     training = sum(row[f"seconds/{part}"] for row in history for part in ("loader", "prefix", "suffix"))
     sizes = [sum(parameter.numel() for parameter in block.parameters()) for block in blocks]
     head = sum(parameter.numel() for parameter in parts.model.head.parameters())
     epochs, count = len(history), len(blocks)
-    cost = sum(strategies.training_flops(parts.flops, number) for number in trainable)
+    cost = sum(strategies.training_flops(flops, number) for number in trainable)
     frozen = [count - number for number in trainable]
     return {
         "epochs": epochs,
@@ -81,8 +83,8 @@ def _costs(parts: Parts, history: list[Row]) -> Row:
         "trainable_parameters": head + sum(sizes[count - trainable[-1] :]),
         "total_parameters": head + sum(sizes),
         "train_gflops": cost * images / 1e9,
-        "full_gflops": epochs * strategies.training_flops(parts.flops, count) * images / 1e9,
+        "full_gflops": epochs * strategies.training_flops(flops, count) * images / 1e9,
         "frozen/block_share": sum(frozen) / (epochs * count),
         "frozen/parameter_share": sum(sum(sizes[:cut]) for cut in frozen) / (epochs * sum(sizes)),
-        "frozen/flop_share": sum(sum(parts.flops[:cut]) for cut in frozen) / (epochs * sum(parts.flops)),
+        "frozen/flop_share": sum(sum(flops[:cut]) for cut in frozen) / (epochs * sum(flops)),
     }

@@ -12,21 +12,25 @@ from finetune.model import Classifier
 
 
 class FrozenPrefix:
-    """Copies of a classifier's first blocks as they are now, before anything has trained.
+    """A classifier's first blocks as they are now, before anything has trained.
 
-    What is frozen stays like them (see strategies.set_trainable), and they serve the runs that freeze more than this
-    one. Blocks are folded when first used. Always in float32: in bf16, a prefix with batch-norm came out a fifth wrong
-    in the gradients that follow it (with random weights), and it is computed once for many runs.
+    What is frozen stays like them (see strategies.set_trainable), and copies of what will train serve the runs that
+    freeze more than this one. Blocks are folded when first used. Always in float32: in bf16, a prefix with batch-norm
+    came out a fifth wrong in the gradients that follow it (with random weights), and it is computed once for many runs.
 
     Args:
         deepest: how many blocks; None for all.
+        forever: how many of them never train in this run, and need no copy.
 
     Attributes:
         hashes: one for each block, of its weights and statistics.
     """
 
-    def __init__(self, model: Classifier, deepest: int | None = None) -> None:
-        self._blocks = [copy.deepcopy(block).eval().requires_grad_(False) for block in model.blocks[:deepest]]
+    def __init__(self, model: Classifier, deepest: int | None = None, forever: int = 0) -> None:
+        own, others = model.blocks[:forever], model.blocks[forever:deepest]
+        self._blocks: list[nn.Module] = [*own, *(copy.deepcopy(block) for block in others)]
+        for block in self._blocks:
+            block.eval().requires_grad_(False)
         self._pool, self._count = model.pool, len(model.blocks)
         self._folded: set[int] = set()
         self.hashes = [_hash_of(block) for block in self._blocks]

@@ -19,7 +19,7 @@ from finetune.data.splits import Splits
 from finetune.data.transforms import Preprocessing, preprocessing
 from finetune.feed import Feed
 from finetune.frozen import FrozenPrefix
-from finetune.model import Classifier, build_classifier, build_network, forward_flops
+from finetune.model import Classifier, build_classifier, build_network
 from finetune.preflight import split
 from finetune.sharing import Need, shared_needs
 from finetune.train import Loop
@@ -37,7 +37,6 @@ class Parts:
     uses: Counter[Need]  # how often this run and its peers use which activations
     optimizer: torch.optim.Optimizer
     loop: Loop
-    flops: list[int]
     about: dict[str, Any]  # what its checkpoints say of themselves
 
 
@@ -56,7 +55,6 @@ def build(config: Config, name: str, peers: Sequence[Config] | None) -> Parts:
     if config.weights != "none":
         weights.load_weights(network, config.backbone, config.weights, to.crop_px)
     model = build_classifier(network, len(splits.classes), config.dropout)
-    flops = forward_flops(model, to.crop_px)
     device = device_of(config.device)
     model = model.to(device).to(memory_format=torch.channels_last)
     groups = strategies.param_groups(model, config.lr, config.backbone_lr, config.block_decay, config.weight_decay)
@@ -76,12 +74,12 @@ def build(config: Config, name: str, peers: Sequence[Config] | None) -> Parts:
         seed=config.seed,
     )
     uses = shared_needs(config, peers, len(model.blocks))
-    prefix = FrozenPrefix(model, max((need.cut for need in uses), default=0))
+    share = schedule[-1][1]  # shares never fall
+    forever = len(model.blocks) - strategies.trainable_blocks(share, len(model.blocks))
+    prefix = FrozenPrefix(model, max((need.cut for need in uses), default=0), forever)
     fields = to_dict(config.model_copy(update={"image_px": to.crop_px}))
     optimizer = torch.optim.AdamW(groups, fused=True)  # one kernel, not a loop over parameters
-    return Parts(
-        config, splits, to, model, prefix, uses, optimizer, loop, flops, describe(name, fields, splits.classes, to)
-    )
+    return Parts(config, splits, to, model, prefix, uses, optimizer, loop, describe(name, fields, splits.classes, to))
 
 
 def make_feed(

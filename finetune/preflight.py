@@ -12,8 +12,11 @@ from finetune.data.transforms import preprocessing
 from finetune.model import check_image_px
 
 
-def identify(config: Config) -> tuple[str, str]:
+def identify(config: Config, checked: bool = False) -> tuple[str, str]:
     """Return (data fingerprint, weights hash): what `run_id` needs beside the config.
+
+    Args:
+        checked: whether another process has found network, picture size and weights to fit, which takes a second.
 
     Raises:
         DataError: the data folder is missing, or can't be split into train, val and test.
@@ -25,9 +28,10 @@ def identify(config: Config) -> tuple[str, str]:
         store.budget_bytes()
     root = catalog.locate(config.data)
     split(root, config.split_seed)
-    side = preprocessing(config.backbone, config.weights, config.image_px).crop_px
-    check_image_px(config.backbone, side, config.start_px)
-    return fingerprint(root), weights.identify(config.backbone, config.weights)
+    if not checked:
+        side = preprocessing(config.backbone, config.weights, config.image_px).crop_px
+        check_image_px(config.backbone, side, config.start_px)
+    return fingerprint(root), weights.identify(config.backbone, config.weights, checked)
 
 
 def prepare(configs: Iterable[Config]) -> None:

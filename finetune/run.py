@@ -61,7 +61,8 @@ def run(
         interrupted: asked after each step; true has the run save and end, to go on from that step later. Meanwhile
             a first signal is only noted (see signals.py).
         peers: the configs of runs that are still to do and may use what this one caches, such as those of a sweep; None
-            if there are some that are not known. Decides what `cache: auto` keeps.
+            if there are some that are not known. Decides what `cache: auto` keeps. A run that is among them has been
+            checked by whoever lists it.
 
     Raises:
         UserError: data, weights or directory do not fit; nothing was written.
@@ -70,7 +71,7 @@ def run(
         Interrupted: as asked; all that was computed is saved.
     """
     config = resolve(config)
-    data_fingerprint, weights_hash = identify(config)
+    data_fingerprint, weights_hash = identify(config, checked=config in (peers or ()))
     name = run_id(config, data_fingerprint, weights_hash)
     _check_directory(run_dir, name)
     with claimed(run_dir) as claim:

@@ -159,7 +159,7 @@ def test_a_signal_before_the_first_step_ends_the_command_at_once(
     """While a network is built, or weights are loaded, nobody asks; the claim is released all the same."""
     words = [*flags(pictures, strategy="head"), "--run-dir", str(tmp_path / "run")]
     with monkeypatch.context() as patch:
-        patch.setattr("finetune.parts.forward_flops", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr("finetune.parts.build_classifier", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         assert command.main(words) == 143
     assert capsys.readouterr().err.startswith("stopped; the same command goes on")
     assert record.status(tmp_path / "run")[0] == "killed"
