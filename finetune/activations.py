@@ -28,7 +28,7 @@ from finetune.frozen import FrozenPrefix
 from finetune.sharing import Need
 
 VERSION = 1  # to be raised whenever the same key would give other values
-CHUNK = 32  # pictures in one pass
+CHUNK = 16  # pictures in one pass; few, so that a run with a frozen part needs little memory
 STORED: type = np.float16  # half the bytes of float32, and 7 times closer to it than bfloat16 (in first gradients)
 FLOAT16_MAX = float(torch.finfo(torch.float16).max)
 
