@@ -75,8 +75,8 @@ class Activations:
         origin: what else decides the values: `data` (the fingerprint), `augment`, `backbone`.
         uses: how often the runs that are to do use what; `auto` keeps what is used twice.
         mode: auto, on or off (see Config.cache).
-        on_progress: called with pictures done and all pictures while an entry is filled, and with None while another
-            process fills it.
+        on_progress: called with the share that is done while an entry is filled, and with None while another process
+            fills it.
     """
 
     prefix: FrozenPrefix
@@ -110,8 +110,8 @@ class Activations:
             rows = self._find(need)
             if rows is None and not self._wanted(need):
                 self._say(
-                    f"cache: nothing of {need.split} before {self._place(need.cut)} that would be used once: the runs "
-                    "to do see each view in one epoch at most; computes it there"
+                    f"cache: keeps nothing of {need.split} before {self._place(need.cut)}: the runs to do would use it "
+                    "once at most"
                 )
             elif rows is None and need not in self._no_room:
                 rows = self._fill(need, in_order)
@@ -128,9 +128,11 @@ class Activations:
     def _fill(self, need: Need, in_order: InOrder) -> Rows | None:
         """Compute what is missing of this view at all cuts that are wanted of it; return the rows that are needed."""
         cuts = {other.cut for other in self.uses if other[:2] == need[:2] and self._wanted(other)} | {need.cut}
-        missing = [need._replace(cut=cut) for cut in cuts]
+        missing = [other for cut in cuts if self._find(other := need._replace(cut=cut)) is None]
+        if need not in missing:  # another process has just filled it
+            return self._find(need)
         try:
-            missing = self._that_fit([other for other in missing if self._find(other) is None])
+            missing = self._that_fit(missing)
             if need not in missing:
                 self._no_room.add(need)
                 return None

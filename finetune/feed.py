@@ -45,9 +45,9 @@ class Feed:
         if cut and config.views:
             view = view_at(epoch, config.views, config.seed)
             rows = self._rows(Need("train", view, cut), clock)
-            augmented = draw(view)
+            augmented: str | None = draw(view)
         else:
-            rows, augmented = None, f"seed {config.seed} epoch {epoch}"
+            rows, augmented = None, None  # numbers of this seed and epoch alone
         batches = Batches(len(self.splits.train), config.batch_size, config.seed)
         if rows is None:
             loader, batches = self._loader("train", batches, clock)

@@ -107,7 +107,7 @@ def _train(
         value = accuracy(config) * epoch / config.epochs
         row = {"epoch": epoch, "train/loss": 2.0 - value, "train/accuracy": value, "val/loss": 1.5 - value}
         row |= {"val/accuracy": value, "lr/head": config.lr, "lr/backbone": 0.0, "trainable_share": 0.0}
-        record.append_history(run_dir, {**row, "epoch_seconds": 1.0, "seconds/train": 0.5})
+        record.append_history(run_dir, {**row, "epoch_seconds": 1.0, "seconds/suffix": 0.5})
         log(f"epoch {epoch}")
         if (run_dir / record.STOP).exists():
             break

@@ -127,6 +127,31 @@ def test_a_sweep_computes_the_frozen_part_once_for_all_cuts_rates_and_seeds(
     assert sum(count for count, start, _ in passes if start == 0) <= 12 * 2
 
 
+def test_what_a_run_fills_for_its_peers_is_of_the_weights_that_nothing_has_trained(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A view that comes up in a later epoch, at a cut behind blocks that have trained by then."""
+    partial, head = (
+        small(pictures, strategy=strategy, backbone="squeezenet1_1", views=3, lr=0.03)
+        for strategy in ("partial", "head")
+    )
+
+    def features() -> dict[str, bytes]:
+        return {
+            path.parent.name: path.read_bytes()
+            for path in store.folder().glob("activations-*/rows.bin")
+            if (record.read_json(path.parent / store.ABOUT) or {})["network"][1] == 9
+        }
+
+    peers = [peer.model_copy(update={"lr": lr}) for peer in (partial, head) for lr in (0.03, 0.01)]
+    Done(partial, tmp_path / "partial", peers=peers)
+    filled = features()
+    assert len(filled) == 5  # three views of train, val, test
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "other"))
+    Done(head.model_copy(update={"cache": "on"}), tmp_path / "head")
+    assert features() == filled
+
+
 def weights_file(folder: Path) -> Path:
     """Return a state dict of the small network."""
     path = folder / "weights.pth"
@@ -143,7 +168,7 @@ def test_auto_keeps_what_is_used_twice_and_says_why(pictures: Path, tmp_path: Pa
     """A lone run with a view for each epoch uses only val again; with fewer views, these too."""
     alone = Done(small(pictures, strategy="head", views=3), tmp_path / "a")
     assert [(about["pictures"][0], about["view"]) for about in entries()] == [("val", None)]
-    assert [line for line in alone if "see each view in one epoch at most" in line]
+    assert [line for line in alone if "would use it once at most" in line]
     fewer = Done(small(pictures, strategy="head", views=1), tmp_path / "b")
     assert ("train", 0) in [(about["pictures"][0], about["view"]) for about in entries()]
     assert [line for line in fewer if "train view 0 before the head" in line and "for 3 epochs" in line]
