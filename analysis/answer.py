@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.tables import Comparison
-from analysis.wording import duration, interval, percent
+from analysis.wording import interval, percent, spent
 
 SEEDS_NEEDED = 3  # below this a spread over seeds is not worth the name
 
@@ -115,9 +115,9 @@ def _cheapest(level: "list[pd.Series[Any]]") -> tuple[str, ...]:
     best = level[0]
     if pd.isna(cheap["train_seconds_mean"]) or cheap is best:
         return (f"{best['strategy']} also trained fastest of them.",) if cheap is best else ()
-    spent = f"{duration(cheap['train_seconds_mean'])} a run against {duration(best['train_seconds_mean'])}"
+    took = f"{spent(cheap)} a run against {spent(best)}"
     score = percent(cheap["test_accuracy_mean"])
-    return (f"Of these, {cheap['strategy']} trained fastest: {spent}, with {score} on test.",)
+    return (f"Of these, {cheap['strategy']} trained fastest: {took}, with {score} on test.",)
 
 
 def _also(level: "list[pd.Series[Any]]") -> tuple[str, ...]:
@@ -128,8 +128,7 @@ def _also(level: "list[pd.Series[Any]]") -> tuple[str, ...]:
 
 def _recipe(row: "pd.Series[Any]") -> str:
     tried = f"; val chose it among {row['recipes']} recipes" if row["recipes"] > 1 else ""
-    spent = duration(row["train_seconds_mean"])
-    return f"The recipe: {row['strategy']}, {row['recipe']}{tried}. A run took {spent} of training."
+    return f"The recipe: {row['strategy']}, {row['recipe']}{tried}. A run took {spent(row)} of training."
 
 
 def _seeds(*rows: "pd.Series[Any]") -> str:

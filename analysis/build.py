@@ -67,7 +67,7 @@ def _figures(
     )
     times = ", ".join(
         f"{row['strategy']} {wording.percent(row['test_accuracy_mean'])} "
-        f"in {wording.duration(row['train_seconds_mean'])}"
+        f"in {wording.spent(row)}"
         for _, row in strategies.iterrows()
     )
     best_val = ", ".join(

@@ -6,18 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
+from finetune.record import HISTORY_KEYS
+
 Item = TypeVar("Item")
 
 # What an epoch's time goes into. Of nested parts, the inner one counts; so they add up to the epoch.
-PARTS = {
-    "cache": "filling caches that other epochs and other runs use (see activations.py, data/pixels.py)",
-    "loader": "waiting for batches, and bringing them to the device",
-    "prefix": "forward passes of the frozen part, where no cache holds them",
-    "suffix": "forward and backward passes of what trains, and the optimiser",
-    "val": "val",
-    "save": "checkpoints and records of the epoch before",
-    "other": "the rest",
-}
+PARTS = tuple(key.removeprefix("seconds/") for key in HISTORY_KEYS if key.startswith("seconds/"))
 
 
 class Clock:

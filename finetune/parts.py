@@ -1,6 +1,5 @@
 """What a run is made of, built from its config."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from finetune.activations import Activations
 from finetune.checkpoint import describe
 from finetune.config import Config, to_dict
 from finetune.data import catalog
-from finetune.data.loading import Batches, stream_seed
+from finetune.data.loading import Batches, stream_seed, worker_count
 from finetune.data.pixels import Pixels, build_pixels
 from finetune.data.splits import Splits
 from finetune.data.transforms import Preprocessing, preprocessing
@@ -113,10 +112,6 @@ def make_feed(
         interrupted=interrupted,
         on_progress=on_fill,
     )
-    workers = config.loader_workers
-    if workers is None:
-        # On the CPU the network is the slower part, and loader processes would only take cores away from it.
-        workers = 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 2) - 1))
 
     def open_pixels(split: str) -> Pixels | None:
         if config.cache == "off" or (config.cache == "auto" and config.epochs == 1 and alone):
@@ -133,6 +128,7 @@ def make_feed(
             interrupted=interrupted,
         )
 
+    workers = worker_count(config.loader_workers, device.type)
     return Feed(config, splits, to, device, activations, open_pixels, workers)
 
 

@@ -48,7 +48,7 @@ HISTORY_KEYS = {
     "trainable_share": "share of the backbone's blocks that train in this epoch",
     "epoch_seconds": "wall time of the epoch; what it went into adds up to it:",
     "seconds/cache": "filling caches that later epochs and other runs use",
-    "seconds/loader": "waiting for batches",
+    "seconds/loader": "waiting for batches, and bringing them to the device",
     "seconds/prefix": "forward passes of the frozen part, where no cache holds them",
     "seconds/suffix": "forward and backward passes of what trains, and the optimiser",
     "seconds/val": "val",

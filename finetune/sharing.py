@@ -9,7 +9,7 @@ from finetune.strategies import share_at, trainable_blocks
 from finetune.views import view_at
 
 # Fields in which runs must agree to share activations. Val and test need the first ones alone.
-_SAME = ("data", "backbone", "weights", "image_px", "split_seed")
+SAME_FIELDS = ("data", "backbone", "weights", "image_px", "split_seed")
 
 # How many runs like this one `auto` reckons with where it can't know (one of a sweep on a W&B server).
 UNKNOWN_PEERS = 3
@@ -55,7 +55,7 @@ def shared_needs(config: Config, peers: Sequence[Config] | None, blocks: int) ->
         return Counter({need: UNKNOWN_PEERS * count for need, count in needs(config, blocks).items()})
     total: Counter[Need] = Counter()
     for peer in _with(config, peers):
-        if any(getattr(peer, name) != getattr(config, name) for name in _SAME):
+        if any(getattr(peer, name) != getattr(config, name) for name in SAME_FIELDS):
             continue
         if config.weights == "none" and peer.seed != config.seed:
             continue

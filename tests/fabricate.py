@@ -94,6 +94,7 @@ def fabricate_run(
         "epochs": len(curve),
         "epochs_to_80": reached[0] if reached else None,
         "train_seconds": seconds,
+        "cache_seconds": 0.0,
         "images_per_second": 300 * len(curve) / seconds,
         "trainable_parameters": round(1000 + 20_000_000 * shares[-1]),
         "total_parameters": 20_001_000,

@@ -71,7 +71,7 @@ def test_accuracy_against_time_has_all_runs_pale_and_the_chosen_bold(
     """Two scatters a strategy; the unit of time is in the label; the legend is outside the data."""
     figures.accuracy_against_time(sweep.finished, chosen_runs(sweep, comparison), ax)
     assert [len(points.get_offsets()) for points in ax.collections] == [4, 2, 4, 2]  # type: ignore[arg-type]
-    assert ax.get_xlabel() == "training time of a run (seconds)"
+    assert ax.get_xlabel() == "training time of a run (seconds, filling caches left out)"
     assert ax.get_legend() is None
     figure = ax.get_figure()
     assert figure is not None

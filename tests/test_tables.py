@@ -256,6 +256,21 @@ def test_overlapping_intervals_are_not_distinguishable(tmp_path: Path) -> None:
     assert "partial trained fastest: 60 s a run against 100 s" in " ".join(result.sentences)
 
 
+def test_filling_caches_is_told_apart_from_what_a_recipe_takes(tmp_path: Path) -> None:
+    """The first of three runs filled the caches for all: 60 s of its 70; a trifle is not mentioned."""
+    first = {"train_seconds": 70.0, "cache_seconds": 60.0}
+    comparison = compared(
+        tmp_path,
+        {"strategy": "head", "seed": 0, "seconds": 70.0, "summary": first},
+        *({"strategy": "head", "seed": seed, "seconds": 10.0} for seed in (1, 2)),
+        {"strategy": "full", "seconds": 101.0, "summary": {"cache_seconds": 1.0}},
+        {"strategy": "scratch", "seconds": 100.0, "summary": {"cache_seconds": None}},  # of a run that does not tell
+    )
+    spent = {row["strategy"]: wording.spent(row) for _, row in comparison.strategies.iterrows()}
+    assert spent == {"head": "10 s + 20 s cache", "full": "100 s", "scratch": "100 s"}
+    assert comparison.strategies.set_index("strategy")["time_saved"]["head"] == pytest.approx(1 - 30 / 101)
+
+
 def test_overlapping_seeds_are_not_distinguishable_however_many_pictures(tmp_path: Path) -> None:
     """With 100,000 pictures the intervals are narrow, and the seeds still disagree."""
     many = {"provenance": {"splits": {"test": 100_000}}}

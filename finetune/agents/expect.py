@@ -1,7 +1,6 @@
 """From the runs that are to do to what they are expected to take: what to probe for each, and the forecast of all."""
 
 import itertools
-import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from finetune.agents.outlook import Outlook
 from finetune.agents.plan import Plan, PlannedRun
 from finetune.config import Config, parse_config, resolve, with_absolute_paths
 from finetune.data import catalog
+from finetune.data.loading import worker_count
 from finetune.data.pixels import open_pixels
 from finetune.data.splits import Splits
 from finetune.data.transforms import Preprocessing, preprocessing
@@ -126,9 +126,7 @@ def _wanted(config: Config, kind: Kind, shares: tuple[float, ...]) -> Wanted:
 
 def _ahead(name: str, config: Config, kind: Kind, speed: Speed, epochs_done: int) -> Ahead:
     splits = _splits(config)
-    workers = config.loader_workers
-    if workers is None:  # as a run chooses (see run.py)
-        workers = 0 if speed.device == "cpu" else min(8, max(1, (os.cpu_count() or 2) - 1))
+    workers = worker_count(config.loader_workers, speed.device)
     sizes = {split: len(getattr(splits, split)) for split in SPLITS}
     decoded = _decoded(config.data, config.split_seed, kind.to)
     return Ahead(name, config, sizes, kind.to, speed, epochs_done, decoded, workers)

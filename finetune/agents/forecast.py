@@ -157,7 +157,7 @@ def _run_bytes(runs: Sequence[Ahead], agents: int) -> int:
 
 def _circle(config: Config) -> tuple[Hashable, ...]:
     """Return what runs must agree in to share central crops' activations; random weights are each seed's own."""
-    same = tuple(getattr(config, name) for name in sharing._SAME)
+    same = tuple(getattr(config, name) for name in sharing.SAME_FIELDS)
     return (*same, config.seed if config.weights == "none" else None)
 
 

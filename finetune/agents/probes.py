@@ -19,13 +19,13 @@ from finetune.folders import cache_folder
 from finetune.probe import Speed, Wanted
 
 VERSION = 1  # to be raised whenever the same machine would tell something else
-KEPT_SECONDS = 24 * 3600.0  # another load on the machine, another driver: it is soon measured anew
+KEPT_SECONDS = 3600.0  # what else the machine does changes, and a probe takes less than a minute
 LIMIT_SECONDS = 300.0  # a large network on a small machine takes a minute
 ROOT = Path(__file__).parents[2]
 
 
 def speed_of(wanted: Wanted, agents: int, say: Callable[[str], None]) -> Speed:
-    """Return how fast each of `agents` runs side by side is: the mean of as many probes, or what they told today.
+    """Return how fast each of `agents` runs side by side is: the mean of as many probes, or what they told within the hour.
 
     Args:
         say: called with a line before anything that takes its time.

@@ -1,6 +1,7 @@
 """Batches of pictures, from the cache or decoded anew; the same for a seed whatever the number of loader processes."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,16 @@ class Batches(Sampler[list[Key]]):
         starts = self._starts()
         for start, end in list(zip(starts, [*starts[1:], self.count], strict=True))[self.first :]:
             yield [(draw, index, self.side) for index in order[start:end]]
+
+
+def worker_count(asked: int | None, device: str) -> int:
+    """Return how many processes load pictures: as many as the config asks for, or what suits the device (its type).
+
+    On the CPU the network is the slower part, and loader processes would only take cores away from it.
+    """
+    if asked is not None:
+        return asked
+    return 0 if device == "cpu" else min(8, max(1, (os.cpu_count() or 2) - 1))
 
 
 def make_loader(dataset: Pictures, batches: Batches, workers: int, pin: bool) -> Loader:
