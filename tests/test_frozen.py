@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from finetune.backbones import BACKBONES
 from finetune.frozen import FrozenPrefix, fold
 from finetune.model import Classifier, build_classifier, build_network
 from finetune.strategies import set_trainable
@@ -31,19 +32,33 @@ def classifier(backbone: str, px: int = 64) -> Classifier:
     return model
 
 
-@pytest.mark.parametrize("backbone", FAMILIES)
+def smallest_px(backbone: str) -> int:
+    """Return a picture's side that the network can take, for a quick test."""
+    sides = {"maxvit_t": 224, "inception_v3": 80, "vit_h_14": 28, "alexnet": 64}
+    return sides.get(backbone, 64 if backbone.startswith("squeezenet") else 32)
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    """Whether two results differ by rounding alone; with random weights, their size can be anything."""
+    return bool((found - expected).abs().max() <= 1e-3 * expected.abs().max())
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES if name not in FAMILIES)],
+)
 @torch.no_grad()
 def test_prefix_and_suffix_are_the_model_at_every_cut(backbone: str) -> None:
     """With the prefix as it is and folded, block by block and at once."""
-    px = 64 if backbone in ("alexnet", "squeezenet1_0") else 32
+    px = smallest_px(backbone)
     model = classifier(backbone, px).eval()
     images = torch.randn(2, 3, px, px).to(memory_format=torch.channels_last)
     expected, prefix, blocks = model(images), FrozenPrefix(model), len(model.blocks)
     hidden = images
     for cut in range(blocks + 1):
         hidden = prefix.run(hidden, max(cut - 1, 0), cut)
-        torch.testing.assert_close(model.prefix(images, cut), hidden, rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(model.suffix(hidden, cut), expected, rtol=1e-3, atol=1e-3)
+        assert close(hidden, model.prefix(images, cut))
+        assert close(model.suffix(hidden, cut), expected)
     for cut in (0, 1, blocks // 2, blocks):
         assert torch.equal(model.suffix(model.prefix(images, cut), cut), expected)
 
