@@ -66,8 +66,7 @@ def _figures(
         for _, row in strategies.iterrows()
     )
     times = ", ".join(
-        f"{row['strategy']} {wording.percent(row['test_accuracy_mean'])} "
-        f"in {wording.spent(row)}"
+        f"{row['strategy']} {wording.percent(row['test_accuracy_mean'])} in {wording.spent(row)}"
         for _, row in strategies.iterrows()
     )
     best_val = ", ".join(

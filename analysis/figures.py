@@ -158,7 +158,11 @@ def accuracy_against_time(runs: pd.DataFrame, chosen: pd.DataFrame, ax: Axes) ->
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.set(xlabel=f"training time of a run ({unit}, filling caches left out)", ylabel="test accuracy", title="Accuracy against training time")
+    ax.set(
+        xlabel=f"training time of a run ({unit}, filling caches left out)",
+        ylabel="test accuracy",
+        title="Accuracy against training time",
+    )
     _percent(ax, "y")
     _legend_below(ax)
     return ax

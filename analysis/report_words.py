@@ -97,8 +97,8 @@ def measured(report: dict[str, Any]) -> list[str]:
         "would change; the 95% interval says where the accuracy may lie on other pictures of the same kind (Wilson, "
         "each test picture counted once).",
         "Compute saved is counted in FLOPs, against training every block from the first epoch on. Time saved is "
-        "measured, against the recipe chosen for full, with what filling caches took; the run that comes first fills them "
-        "for all, and the table has the mean over seeds apart. Frozen shares are means over epochs.",
+        "measured, against the recipe chosen for full, filling caches included: the run that comes first does that for "
+        "all, and the table tells its mean over seeds apart. Frozen shares are means over epochs.",
         f"Runs: {runs['finished']} finished{left_out}.",
         *([f"Made with {made}."] if made else []),
     ]

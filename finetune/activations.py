@@ -11,20 +11,19 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune import record, store
+from finetune import store
 from finetune.causes import speaks_of_memory
 from finetune.data.splits import Picture
 from finetune.data.transforms import Preprocessing
 from finetune.errors import Interrupted
 from finetune.frozen import FrozenPrefix
+from finetune.rows import FILE, Rows
 from finetune.sharing import Need
 
 VERSION = 1  # to be raised whenever the same key would give other values
@@ -33,24 +32,6 @@ STORED: type = np.float16  # half the bytes of float32, and 7 times closer to it
 FLOAT16_MAX = float(torch.finfo(torch.float16).max)
 
 InOrder = Callable[[int], Iterable[Tensor]]  # first picture -> CHUNKs of inputs from there on, in the split's order
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Activations of a split, a memory map with one row a picture.
-
-    Attributes:
-        data: (N, ...) float16 or float32; channels come last where `channels_last`.
-        channels_last: whether a row (C, H, W) lies as (H, W, C), which is how convolutions on the CPU want it.
-    """
-
-    data: NDArray[Any]
-    channels_last: bool
-
-    def take(self, indices: Sequence[int], device: torch.device) -> Tensor:
-        """Return the rows of these pictures, (B, ...) float32 on the device."""
-        rows = torch.from_numpy(self.data[list(indices)]).to(device).float()
-        return rows.permute(0, 3, 1, 2) if self.channels_last else rows
 
 
 class _Layout(NamedTuple):
@@ -220,7 +201,7 @@ class Activations:
             if types[need] is np.float16 and float(hidden.abs().amax()) > FLOAT16_MAX:
                 raise _Overflow(need)
             rows = hidden.permute(0, 2, 3, 1) if self._layout(need.cut).channels_last else hidden
-            draft.append({"rows.bin": rows.cpu().numpy().astype(types[need], order="C")}, len(rows))
+            draft.append({FILE: rows.cpu().numpy().astype(types[need], order="C")}, len(rows))
 
     def _find(self, need: Need) -> Rows | None:
         """Return an entry that is whole, of either type."""
@@ -228,7 +209,7 @@ class Activations:
             folder = store.find(self._name(need, kind))
             if folder is not None:
                 with contextlib.suppress(OSError, ValueError):  # evicted at this moment, or damaged
-                    return _mapped(folder)
+                    return Rows(folder)
         return None
 
     def _bytes(self, need: Need) -> int:
@@ -268,11 +249,3 @@ class Activations:
             **({} if need.view is None else {"augment": self.origin["augment"]}),
             "data": self.origin["data"],
         }
-
-
-def _mapped(folder: Path) -> Rows:
-    about = record.read_json(folder / store.ABOUT)
-    if about is None:
-        raise FileNotFoundError(folder)
-    data = np.memmap(folder / "rows.bin", dtype=about["type"], mode="r", shape=tuple(about["shape"]))
-    return Rows(data, about["channels_last"])

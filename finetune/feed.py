@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from finetune.activations import CHUNK, Activations, Rows
+from finetune.activations import CHUNK, Activations
 from finetune.clock import Clock
 from finetune.config import Config
 from finetune.data.loading import Batches, Loader, Pictures, make_loader
@@ -14,6 +14,7 @@ from finetune.data.pixels import Pixels
 from finetune.data.splits import Picture, Splits
 from finetune.data.transforms import Preprocessing, eval_transform, normalise, train_transform
 from finetune.fed import Fed
+from finetune.rows import Rows
 from finetune.sharing import Need
 from finetune.views import draw, side_at, view_at
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def speed_of(wanted: Wanted, agents: int, say: Callable[[str], None]) -> Speed:
-    """Return how fast each of `agents` runs side by side is: the mean of as many probes, or what they told within the hour.
+    """Return how fast each of `agents` runs side by side is: the mean of as many probes, or what they told lately.
 
     Args:
         say: called with a line before anything that takes its time.

@@ -1,0 +1,151 @@
+"""What a finished sweep would have cost with the plain loop, and whether that would have come to the same accuracies.
+
+    python -m benchmarks.whole_sweep runs/clothing --seeds 0
+
+trains, for each strategy, the recipe that val chose once more with the plain loop, and prints both side by side. A run
+of the plain loop takes as long as any other of its strategy, whatever its rate and seed: so the time of the whole sweep
+is known from one run of each. Finished ones are kept and not made again.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+
+from analysis import tables
+from analysis.errors import InputError
+from analysis.frames import Sweep, read_sweep
+from benchmarks import plain
+from finetune.agents.display import duration
+from finetune.agents.machine import cores
+from finetune.agents.outlook import FORECAST
+from finetune.config import parse_config
+from finetune.errors import EXIT_BAD_INPUT, UserError
+from finetune.flags import fail
+from finetune.record import read_config, read_json, write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Beside(NamedTuple):
+    """A strategy's chosen recipe with both loops, on the same seeds.
+
+    Attributes:
+        seeds: how many of them.
+        plain_test, here_test: mean test accuracy.
+        plain_seconds: of a run, mean.
+        here_seconds: of a run of this strategy, mean over all of them, filling caches included.
+        runs: of this strategy, all recipes.
+    """
+
+    strategy: str
+    seeds: int
+    plain_test: float
+    here_test: float
+    plain_seconds: float
+    here_seconds: float
+    runs: int
+
+
+def main(arguments: list[str]) -> int:
+    """Train what is missing, print the table, and return the exit code."""
+    parser = argparse.ArgumentParser("python -m benchmarks.whole_sweep", description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", type=Path, metavar="runs/NAME", help="a finished sweep")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(default: 0)")
+    parser.add_argument("--threads", type=int, default=cores(), help="of the plain loop (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="keeps its results (default: benchmarks/results/plain-NAME)")
+    known = parser.parse_args(arguments)
+    out = known.out or RESULTS / f"plain-{known.folder.resolve().name}"
+    try:
+        if not known.folder.is_dir():
+            raise InputError(f"{known.folder}: no such folder. Give that of a finished sweep, such as runs/strategies")
+        sweep = read_sweep(known.folder)
+        chosen = tables.chosen_runs(sweep, tables.compare(sweep))
+        torch.set_num_threads(known.threads)
+        for name in chosen[chosen["seed"].isin(known.seeds)]["run"]:
+            _train(known.folder / name, out / f"{name}.json")
+    except (UserError, InputError) as error:
+        return fail(error, EXIT_BAD_INPUT)
+    results = {path.stem: read_json(path) or {} for path in sorted(out.glob("*.json"))}
+    told = read_json(known.folder / FORECAST) or {}
+    print("\n".join(describe(compare(sweep, results), _wall_seconds(sweep, told))))
+    return 0
+
+
+def compare(sweep: Sweep, results: Mapping[str, Mapping[str, Any]]) -> list[Beside]:
+    """Return each strategy that the plain loop has trained.
+
+    Args:
+        results: run -> what `plain.train` returned for its config.
+    """
+    finished = sweep.finished
+    rows = []
+    for strategy in dict.fromkeys(tables.compare(sweep).strategies["strategy"]):
+        of_it = finished[finished["strategy"] == strategy]
+        both = of_it[of_it["run"].isin(results)]
+        if len(both):
+            own = [results[name] for name in both["run"]]
+            rows.append(
+                Beside(
+                    strategy=strategy,
+                    seeds=len(both),
+                    plain_test=fmean(result["test/accuracy"] for result in own),
+                    here_test=fmean(both["test/accuracy"]),
+                    plain_seconds=fmean(map(_seconds, own)),
+                    here_seconds=fmean(of_it["train_seconds"]),
+                    runs=len(of_it),
+                )
+            )
+    return rows
+
+
+def describe(rows: Sequence[Beside], wall_seconds: float) -> list[str]:
+    """Return the table, and a line on the whole sweep.
+
+    Args:
+        wall_seconds: that all runs here took together.
+    """
+    lines = ["| strategy | runs | plain loop, test | here, test | plain loop, a run | here, a run |"]
+    lines.append("|---|--:|--:|--:|--:|--:|")
+    for row in rows:
+        accuracies = f"{row.plain_test:.1%} | {row.here_test:.1%}"
+        times = f"{duration(row.plain_seconds)} | {duration(row.here_seconds)}"
+        lines.append(f"| {row.strategy} | {row.runs} | {accuracies} | {times} |")
+    whole = sum(row.runs * row.plain_seconds for row in rows)
+    seeds = sorted({row.seeds for row in rows})
+    lines.append("")
+    lines.append(
+        f"All {sum(row.runs for row in rows)} runs: plain loop {duration(whole)}, here {duration(wall_seconds)}: "
+        f"{whole / wall_seconds:.1f} times as fast. Accuracies are means over {' to '.join(map(str, seeds))} seeds."
+    )
+    return lines
+
+
+def _seconds(result: Mapping[str, Any]) -> float:
+    return float(sum(row["seconds/train"] + row["seconds/val"] for row in result["epochs"]))
+
+
+def _wall_seconds(sweep: Sweep, told: Mapping[str, Any]) -> float:
+    """Return what the sweep took: as its agent has told, or else all runs one after another."""
+    took = told.get("took") or {}
+    return float(took["wall_seconds"] if took.get("whole") else sweep.finished["train_seconds"].sum())
+
+
+def _train(run_dir: Path, out: Path) -> None:
+    """Train the run's config with the plain loop, unless that was done."""
+    if out.exists():
+        return
+    fields = {name: value for name, value in read_config(run_dir).items() if name != "provenance"}
+    print(f"{run_dir.name} with the plain loop ...", file=sys.stderr, flush=True)
+    result = plain.train(parse_config(fields, str(run_dir)))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, result)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
