@@ -38,6 +38,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--plan", action="store_true", help="print the runs that would be started and what they will take, and stop"
     )
+    race_help = "further seeds only for the recipe of each strategy that val prefers at the first seed (offline)"
+    parser.add_argument("--race", action=argparse.BooleanOptionalAction, help=race_help)
     parser.add_argument("--name", metavar="NAME", help="write to runs/NAME (default: the file's name)")
     return parser.parse_args(argv)
 
@@ -55,13 +57,15 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
         if sweep is None:
             return 0
         if isinstance(sweep, choice.Remote):
+            if args.race:
+                raise UserError("--race is for sweeps that run here: W&B's server hands out all runs of a sweep")
             if args.plan:
                 online.show_plan(sweep)
                 return 0
             if args.retry_failed:
                 return online.retry_failed(sweep, code, args.agents, args.count, args.max_failures)
             return online.run_online(sweep, code, args.agents, args.count, args.max_failures)
-        plan = make_plan(sweep, args.count, code.identify)
+        plan = make_plan(sweep, args.count, code.identify, args.race)
         agents = args.agents or machine.slots()
         if args.plan:
             display.show_plan(plan)

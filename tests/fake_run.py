@@ -84,5 +84,11 @@ def _train(
         if (run_dir / record.STOP).exists():
             break
     rows, _ = record.read_history(run_dir)
-    summary = {"state": "finished", "best/val_accuracy": value, "test/accuracy": value, "epochs": len(rows)}
+    summary = {
+        "state": "finished",
+        "best/val_accuracy": value,
+        "best/val_loss": 1 - value,
+        "test/accuracy": value,
+        "epochs": len(rows),
+    }
     record.write_json(run_dir / record.SUMMARY, summary)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from finetune import record
-from finetune.agents import plan
+from finetune.agents import plan, race
 from finetune.agents.plan import Plan, PlannedRun
 from finetune.causes import CAUSES
 
@@ -134,7 +134,9 @@ def _counts(todo: Plan) -> str:
     if todo.cap > todo.points:
         parts.append(f"{todo.cap - todo.points} still to be chosen from the results")
     points = f"{_count(todo.points, 'point')}, " if todo.collapsed else ""
-    return f"{points}{_count(len(todo.runs), 'run')}" + (f": {', '.join(parts)}" if parts else "")
+    needed = race.likely(todo, lambda run: plan.is_to_do(run, False)) if todo.race else todo.runs
+    raced = f"; {len(needed)} needed in this race" if len(needed) < len(todo.runs) else ""
+    return f"{points}{_count(len(todo.runs), 'run')}" + (f": {', '.join(parts)}" if parts else "") + raced
 
 
 def _failure(run: PlannedRun, reason: str) -> str:

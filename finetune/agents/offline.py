@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 
 from finetune import record
-from finetune.agents import display, early_stop, outlook, plan, progress, search, workers
+from finetune.agents import display, early_stop, outlook, plan, progress, race, search, workers
 from finetune.agents.code import Code
 from finetune.agents.outlook import Outlook
 from finetune.agents.plan import Plan, PlannedRun
@@ -56,6 +56,12 @@ class Session:
         """Whether a run is to do."""
         return plan.is_to_do(run, self.retry_failed)
 
+    def can_start(self, run: PlannedRun) -> bool:
+        """Whether a run is to do now."""
+        if run.id in self.tried or not self.wants(run):
+            return False
+        return not self.todo.race or not race.waits(self.todo, run, self.wants)
+
     def is_more(self) -> bool:
         """Whether there are runs to do that it has not started."""
         todo = self.todo
@@ -70,7 +76,7 @@ class Session:
             return None
         return [
             other.config
-            for other in self.todo.runs
+            for other in _likely(self.todo, self.retry_failed)
             if other is run or plan.state_of(other)[0] == "running" or self.wants(other)
         ]
 
@@ -102,7 +108,7 @@ def run_sweep(
     plan.refuse_other_data(todo)
     display.show_start(todo, retry_failed)
     session = Session(todo, code, agents, count, retry_failed, max_failures)
-    wanted = sum(session.wants(run) for run in todo.runs)
+    wanted = sum(session.wants(run) for run in _likely(todo, retry_failed))
     if wanted or todo.cap > todo.points:
         code.prepare(todo.to_prepare)
         plan.store(todo)
@@ -130,11 +136,16 @@ def expect(todo: Plan, code: Code, agents: int, count: int | None = None, retry_
     Args:
         agents, count, retry_failed: see `run_sweep`.
     """
-    runs = [run for run in todo.runs if plan.is_to_do(run, retry_failed)][:count]
+    runs = [run for run in _likely(todo, retry_failed) if plan.is_to_do(run, retry_failed)][:count]
     unknown = max(todo.cap - todo.points, 0)
     if count is not None:
         unknown = min(unknown, count - len(runs))
     return code.expect(todo, runs, unknown, agents, display.console.print)
+
+
+def _likely(todo: Plan, retry_failed: bool) -> list[PlannedRun]:
+    """Return the runs to reckon with."""
+    return race.likely(todo, lambda run: plan.is_to_do(run, retry_failed)) if todo.race else todo.runs
 
 
 def _pace(expected: Outlook | None) -> dict[str, float]:
@@ -147,7 +158,7 @@ def _loop(session: Session, stop: Stop, shown: progress.Progress, context: ForkS
     handled = 0  # signals passed on
     seen: dict[str, int] = {}  # run -> size of its history when early stopping was last considered
     while True:
-        while session.has_room() and not stop.count and (run := _next(session)) is not None:
+        while session.has_room() and not stop.count and (run := _next(session, shown)) is not None:
             _start(session, shown, context, run)
         if not session.running:
             return
@@ -184,15 +195,19 @@ def _pass_on(signals: int, session: Session, shown: progress.Progress) -> None:
         workers.terminate(worker) if first else workers.kill(worker)
 
 
-def _next(session: Session) -> PlannedRun | None:
+def _next(session: Session, shown: progress.Progress) -> PlannedRun | None:
     """Return the next run to start; a Bayesian search is asked for more once all it has asked for are taken."""
     todo = session.todo
     while True:
         if todo.cap:
             plan.add_trials(todo)
-        for run in todo.runs:
-            if run.id not in session.tried and session.wants(run):
-                return run
+        if todo.race and (told := race.narrow(todo, session.wants)):
+            plan.store_runs(todo)
+            for line in told:
+                shown.say(line)
+        run = next(filter(session.can_start, todo.runs), None)
+        if run is not None:
+            return run
         if todo.points >= todo.cap:
             return None
         _propose(todo)

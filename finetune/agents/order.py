@@ -32,10 +32,15 @@ def breadth_first(configs: Sequence[Config]) -> list[int]:
     return sorted(range(len(configs)), key=lambda index: (ranks[index], index))
 
 
+def recipe(config: Config) -> str:
+    """Return what is the same for runs that differ in the seed only."""
+    fields = to_dict(config)
+    kept = {name: value for name, value in fields.items() if name not in (*REPEATS, *PLACES)}
+    # data and weights are places, and yet tell recipes apart: a sweep may compare weights
+    return str(kept | {name: fields[name] for name in ("data", "weights")})
+
+
 def _keys(config: Config) -> list[str]:
     """Return what a run has in common with others: the recipe, then strategy, schedule and rate, and fewer of these."""
     fields = to_dict(config)
-    recipe = {name: value for name, value in fields.items() if name not in (*REPEATS, *PLACES)}
-    # data and weights are places, and yet tell recipes apart: a sweep may compare weights
-    recipe |= {name: fields[name] for name in ("data", "weights")}
-    return [str(recipe), *(str([fields[name] for name in FIRST[:count]]) for count in range(len(FIRST), 0, -1))]
+    return [recipe(config), *(str([fields[name] for name in FIRST[:count]]) for count in range(len(FIRST), 0, -1))]

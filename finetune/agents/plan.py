@@ -50,6 +50,7 @@ class Plan:
         collapsed: (id of the run, why this point is that run), one for every point that added no run.
         cap: the number of points a Bayesian search may ask for, 0 for other methods: they ask for all at once.
         to_prepare: configs whose data and weights cover those of all runs.
+        race: whether further seeds are only for the recipes that win (see race.py).
     """
 
     sweep: Sweep
@@ -59,14 +60,16 @@ class Plan:
     collapsed: list[tuple[str, str]] = field(default_factory=list)
     cap: int = 0
     to_prepare: list[Config] = field(default_factory=list)
+    race: bool = False
 
 
-def make_plan(sweep: Sweep, count: int | None, identify: Identify) -> Plan:
+def make_plan(sweep: Sweep, count: int | None, identify: Identify, race: bool | None = None) -> Plan:
     """Return the runs of a sweep; reads run directories, writes nothing.
 
     Args:
         count: how many points to ask a random or Bayesian search for where the file has no `run_cap`.
         identify: data and weights of a config -> what they are.
+        race: see `Plan`; None to go on as the folder's sweep was begun.
 
     Raises:
         UserError: with all faults of all points, or what is wrong with data or weights.
@@ -88,6 +91,9 @@ def make_plan(sweep: Sweep, count: int | None, identify: Identify) -> Plan:
         configs = _check([*points, *search.probes(spec, name)], sweep)
     plan = Plan(sweep, identify, cap=cap if method == "bayes" and cap else 0)
     plan.to_prepare = _check_places(configs, identify)
+    plan.race = bool((record.read_json(sweep.folder / PLAN) or {}).get("race")) if race is None else race
+    if plan.race and plan.cap:
+        raise UserError("--race is for sweeps whose runs are known from the start: a Bayesian search chooses by itself")
     for point in points:
         add(plan, point)
     if not plan.cap:  # a search that learns has an order of its own
@@ -193,9 +199,8 @@ def store(plan: Plan) -> None:
 def store_runs(plan: Plan) -> None:
     """Write the ids of the plan's runs; `at_least` says how many more a Bayesian search may still ask for."""
     still = max(plan.cap - plan.points, 0)
-    record.write_json(
-        plan.sweep.folder / PLAN, {"runs": [run.id for run in plan.runs], "at_least": len(plan.runs) + still}
-    )
+    ids = [run.id for run in plan.runs]
+    record.write_json(plan.sweep.folder / PLAN, {"runs": ids, "at_least": len(ids) + still, "race": plan.race})
 
 
 def refuse_other_data(plan: Plan) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from rich import progress as rich_progress
 
 from finetune import record
-from finetune.agents import display
+from finetune.agents import display, plan, race
 from finetune.agents.plan import Plan, PlannedRun
 from finetune.agents.time_left import Pace
 
@@ -53,12 +53,16 @@ class Lines:
 
     def __init__(self, todo: Plan, wanted: int) -> None:
         self._todo = todo
-        self._done = len(todo.runs) - wanted
+        self._done = self._known() - wanted
         self._started: dict[str, tuple[int, float]] = {}  # run -> its number, time.monotonic() at its start
 
     def total(self) -> int:
         """Return how many runs the sweep has, those counted that a search has yet to choose."""
-        return len(self._todo.runs) + max(self._todo.cap - self._todo.points, 0)
+        return self._known() + max(self._todo.cap - self._todo.points, 0)
+
+    def _known(self) -> int:
+        todo = self._todo
+        return len(race.likely(todo, lambda run: plan.is_to_do(run, False)) if todo.race else todo.runs)
 
     def position(self) -> str:
         """Return such as `runs/demo: run 3 of 20`."""

@@ -1,0 +1,81 @@
+"""Racing: further seeds only for the recipe of each strategy that val prefers at the first seed.
+
+Which rate suits a strategy shows with one seed, mostly; how sure the result is takes more of them, and only for the
+recipe that is chosen. So a sweep of 5 strategies, 2 rates and 3 seeds is done after 20 runs instead of 30. The analysis
+compares recipes with the most seeds alone, so it chooses the same ones.
+"""
+
+from collections.abc import Callable
+
+from finetune import record
+from finetune.agents import plan
+from finetune.agents.order import recipe
+from finetune.agents.plan import Plan, PlannedRun
+
+Wants = Callable[[PlannedRun], bool]
+
+
+def narrow(todo: Plan, wants: Wants) -> list[str]:
+    """Take the runs out of the plan that a decided contest has made needless; return a sentence for each contest.
+
+    A contest is decided once no first run of its strategy's recipes is to do or running. What has been started of a
+    recipe that lost stays.
+
+    Args:
+        wants: whether a run is to do.
+    """
+    told = []
+    for strategy, firsts in _contests(todo).items():
+        if any(_is_open(run, wants) for run in firsts):
+            continue
+        winner = _best(firsts)
+        kept = recipe(winner.config) if winner is not None else None
+        needless = [
+            run
+            for run in todo.runs
+            if run.config.strategy == strategy
+            and run not in firsts
+            and recipe(run.config) != kept
+            and plan.state_of(run)[0] == "to do"
+        ]
+        if needless:
+            todo.runs = [run for run in todo.runs if run not in needless]
+            how = f"{winner.id} is ahead on val" if winner is not None else "no first run has finished"
+            told.append(f"race: {strategy}: {how}; {len(needless)} runs of other recipes are left out")
+    return told
+
+
+def waits(todo: Plan, run: PlannedRun, wants: Wants) -> bool:
+    """Whether a run is a recipe's further seed, and its strategy's contest is not decided."""
+    firsts = _contests(todo)[run.config.strategy]
+    return run not in firsts and any(_is_open(first, wants) for first in firsts)
+
+
+def likely(todo: Plan, wants: Wants) -> list[PlannedRun]:
+    """Return the runs to reckon with: where a contest is not decided, one recipe stands for the one that will win."""
+    standing = {strategy: recipe(firsts[0].config) for strategy, firsts in _contests(todo).items()}
+    return [
+        run for run in todo.runs if not waits(todo, run, wants) or recipe(run.config) == standing[run.config.strategy]
+    ]
+
+
+def _contests(todo: Plan) -> dict[str, list[PlannedRun]]:
+    """Return strategy -> the first run of each of its recipes, in the plan's order."""
+    firsts: dict[str, PlannedRun] = {}
+    for run in todo.runs:
+        firsts.setdefault(recipe(run.config), run)
+    contests: dict[str, list[PlannedRun]] = {}
+    for run in firsts.values():
+        contests.setdefault(run.config.strategy, []).append(run)
+    return contests
+
+
+def _is_open(run: PlannedRun, wants: Wants) -> bool:
+    return wants(run) or plan.state_of(run)[0] in ("running", "interrupted")
+
+
+def _best(firsts: list[PlannedRun]) -> PlannedRun | None:
+    """Return the finished run with the highest val accuracy, ties to the lower val loss, as the analysis has it."""
+    found = [(record.read_json(run.directory / record.SUMMARY), run) for run in firsts]
+    finished = [(summary["best/val_accuracy"], -summary["best/val_loss"], run) for summary, run in found if summary]
+    return max(finished, key=lambda item: item[:2])[2] if finished else None

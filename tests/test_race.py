@@ -1,0 +1,96 @@
+"""Racing: one seed of every recipe, then further seeds of those that won; no more runs than that, and none lost."""
+
+from pathlib import Path
+
+import pytest
+
+from finetune import record
+from tests.agents import Place, write_sweep
+
+RATES = [0.001, 0.003, 0.004]  # the stand-in for training does best with 0.003
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A folder with a sweep of two strategies, three rates and three seeds: 18 runs, 10 of which a race needs."""
+    write_sweep(tmp_path, seeds=3, strategy={"values": ["head", "full"]}, lr={"values": RATES})
+    return Place(tmp_path)
+
+
+def finished(place: Place) -> set[tuple[str, float, int]]:
+    """Return strategy, rate and seed of the finished runs."""
+    return {
+        (config["strategy"], config["lr"], config["seed"])
+        for folder in record.find_runs(place.folder / "runs" / "seeds")
+        if (folder / record.SUMMARY).exists()
+        for config in [record.read_config(folder)]
+    }
+
+
+FIRSTS = {(strategy, rate, 0) for strategy in ("head", "full") for rate in RATES}
+NEEDED = FIRSTS | {(strategy, 0.003, seed) for strategy in ("head", "full") for seed in (1, 2)}
+
+
+@pytest.mark.parametrize("agents", ["1", "2"])
+def test_further_seeds_are_for_the_recipes_that_won(place: Place, agents: str) -> None:
+    """10 runs instead of 18; the sweep is then finished, and the same command does nothing."""
+    code, output = place.run("seeds.yaml", "--race", "--agents", agents)
+    assert code == 0, output
+    assert finished(place) == NEEDED
+    assert "[10/10]" in output
+    assert "done: 10 finished, 0 failed, 0 left" in output
+    assert output.count("is ahead on val; 4 runs of other recipes are left out") == 2
+    code, output = place.run()  # the newest unfinished sweep: not this one
+    assert "runs/seeds" not in output
+    place.assert_empty()
+
+
+def test_a_race_goes_on_as_one_and_can_be_called_off(place: Place) -> None:
+    """Stopped after 4 runs and started without the flag, it is still a race; --no-race runs all there is."""
+    assert place.run("seeds.yaml", "--race", "--count", "4")[0] == 0
+    assert len(finished(place)) == 4
+    assert place.run("runs/seeds")[0] == 0
+    assert finished(place) == NEEDED
+    assert place.run("seeds.yaml", "--no-race", "--agents", "2")[0] == 0
+    assert len(finished(place)) == 18
+
+
+def test_a_new_seed_is_for_the_winners_too(place: Place) -> None:
+    """What has been decided need not be raced again."""
+    assert place.run("seeds.yaml", "--race", "--agents", "2")[0] == 0
+    code, output = place.run("seeds.yaml", "--set", "seed=[0,1,2,3]")
+    assert code == 0
+    assert finished(place) == NEEDED | {("head", 0.003, 3), ("full", 0.003, 3)}
+    assert "[12/12]" in output
+
+
+def test_a_recipe_that_diverged_is_out_of_the_race(place: Place) -> None:
+    """Its strategy's others go on; a strategy whose recipes all failed has no further seeds."""
+    code, _ = place.run("seeds.yaml", "--race", "--set", "strategy=head", diverge="0", max_failures="0")
+    assert code == 1
+    assert finished(place) == set()
+    assert sum(1 for _ in record.find_runs(place.folder / "runs" / "seeds")) == 3
+
+
+def test_two_agents_on_one_race_make_no_run_twice_and_none_too_many(place: Place) -> None:
+    """A contest is open as long as any agent is at one of its runs."""
+    agents = [place.start("seeds.yaml", "--race", "--agents", "2") for _ in range(2)]
+    assert [agent.wait()[0] for agent in agents] == [0, 0]
+    assert place.run("runs/seeds")[0] == 0  # what neither could start while the other's contest was open
+    assert finished(place) == NEEDED
+    assert set(place.starts()) == {1}
+
+
+def test_the_plan_of_a_race_reckons_with_what_it_will_run(place: Place) -> None:
+    """And a race is not for what it can't be for."""
+    assert "18 runs: 18 to do; 10 needed in this race" in place.run("seeds.yaml", "--race", "--plan")[1]
+    write_sweep(place.folder, seeds=3, lr={"min": 0.001, "max": 0.01})
+    text = (
+        (place.folder / "seeds.yaml")
+        .read_text()
+        .replace("method: grid", "method: bayes\nrun_cap: 4\nmetric: {name: best/val_accuracy, goal: maximize}")
+    )
+    (place.folder / "seeds.yaml").write_text(text)
+    code, output = place.run("seeds.yaml", "--race")
+    assert code == 2
+    assert "Bayesian" in output
