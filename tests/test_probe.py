@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from finetune import probe
-from finetune.agents import probes
+from finetune.agents import machine, probes
 from finetune.errors import UserError
 from finetune.folders import cache_folder
 from finetune.probe import Speed, Wanted
@@ -57,6 +57,22 @@ def test_a_gpu_too_small_for_the_batch_is_measured_with_less(wanted: Wanted, mon
     assert sizes == [probe.CPU_BATCH, 4, 2]
 
 
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that does nothing else, whatever other tests run beside this one."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+
+
+def test_what_a_busy_machine_tells_is_used_once_and_said(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forecast made of it later would be wrong by as much as the machine was busy."""
+    said: list[str] = []
+    monkeypatch.setattr(probes, "_side_by_side", lambda *_: [SPEED])
+    monkeypatch.setattr(os, "getloadavg", lambda: (float(machine.cores()), 0.0, 0.0))
+    assert probes.speed_of(wanted, 1, said.append) == SPEED
+    assert "busy with other work" in said[-1]
+    assert not (cache_folder() / "probes").exists()
+
+
 def test_numbers_travel_as_json(wanted: Wanted) -> None:
     """Both ways."""
     assert probe.wanted_from(probe.to_json(wanted)) == wanted
@@ -86,7 +102,7 @@ def test_as_many_probes_run_at_once_as_runs_will(wanted: Wanted, monkeypatch: py
     assert (starts, len(said)) == ([0, 1], 1)
 
 
-def test_what_was_measured_is_kept_for_a_day(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_measured_is_kept_for_an_hour(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then it is measured anew, and so it is for other agents, another batch, and where the file is damaged."""
     measured: list[tuple[int, int]] = []
 
@@ -105,7 +121,7 @@ def test_what_was_measured_is_kept_for_a_day(wanted: Wanted, monkeypatch: pytest
     tell(dataclasses.replace(wanted, batch_size=8))
     assert measured[1:] == [(64, 2), (8, 1)]
     for file in (cache_folder() / "probes").iterdir():
-        os.utime(file, (time.time() - 25 * 3600,) * 2)
+        os.utime(file, (time.time() - 3601,) * 2)
     tell()
     tell()
     assert measured[3:] == [(64, 1)]

@@ -20,6 +20,7 @@ from finetune.probe import Speed, Wanted
 
 VERSION = 1  # to be raised whenever the same machine would tell something else
 KEPT_SECONDS = 3600.0  # what else the machine does changes, and a probe takes less than a minute
+BUSY_SHARE = 0.5  # of the cores at work before a probe, mean over a minute: what it tells is not kept
 LIMIT_SECONDS = 300.0  # a large network on a small machine takes a minute
 ROOT = Path(__file__).parents[2]
 
@@ -38,9 +39,13 @@ def speed_of(wanted: Wanted, agents: int, say: Callable[[str], None]) -> Speed:
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # not there, or of another version
         if time.time() - kept.stat().st_mtime < KEPT_SECONDS:
             return probe.speed_from(kept.read_text())
+    busy = os.getloadavg()[0] > BUSY_SHARE * machine.cores()
     at_once = f", {agents} at once" if agents > 1 else ""
     say(f"measuring how fast this machine trains {wanted.backbone}{at_once}; this takes some 20 s ...")
     speed = probe.mean(_side_by_side(wanted, agents, threads))
+    if busy:
+        say("this machine is busy with other work, or was a minute ago: without it, things go faster than forecast")
+        return speed
     with contextlib.suppress(OSError):  # measured again the next time
         kept.parent.mkdir(parents=True, exist_ok=True)
         record.write_atomic(kept, probe.to_json(speed))
