@@ -1,11 +1,13 @@
 """Racing: one seed of every recipe, then further seeds of those that won; no more runs than that, and none lost."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from finetune import record
-from tests.agents import Place, write_sweep
+from finetune.agents import plan, race, sweepfile
+from tests.agents import Place, identify, write_sweep
 
 RATES = [0.001, 0.003, 0.004]  # the stand-in for training does best with 0.003
 
@@ -79,6 +81,21 @@ def test_two_agents_on_one_race_make_no_run_twice_and_none_too_many(place: Place
     assert place.run("runs/seeds")[0] == 0  # what neither could start while the other's contest was open
     assert finished(place) == NEEDED
     assert set(place.starts()) == {1}
+
+
+def test_a_contest_decided_behind_an_agents_back_bars_the_recipes_that_lost(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last first run may end, in another process, between an agent's two looks at the folder."""
+    assert place.run("seeds.yaml", "--race", "--count", "6")[0] == 0
+    assert finished(place) == FIRSTS
+    monkeypatch.chdir(place.folder)
+    todo = plan.make_plan(sweepfile.load("seeds.yaml"), None, identify, race=True)
+    wants = partial(plan.is_to_do, retry_failed=False)
+    further = [run for run in todo.runs if run.config.seed]
+    assert len(further) == 12
+    assert all(race.waits(todo, run, wants) == (run.config.lr != 0.003) for run in further)
+    assert len(race.likely(todo, wants)) == len(NEEDED)
 
 
 def test_the_plan_of_a_race_reckons_with_what_it_will_run(place: Place) -> None:

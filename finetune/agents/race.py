@@ -29,15 +29,7 @@ def narrow(todo: Plan, wants: Wants) -> list[str]:
         if any(_is_open(run, wants) for run in firsts):
             continue
         winner = _best(firsts)
-        kept = recipe(winner.config) if winner is not None else None
-        needless = [
-            run
-            for run in todo.runs
-            if run.config.strategy == strategy
-            and run not in firsts
-            and recipe(run.config) != kept
-            and plan.state_of(run)[0] == "to do"
-        ]
+        needless = [run for run in todo.runs if run.config.strategy == strategy and _is_needless(run, firsts, winner)]
         if needless:
             todo.runs = [run for run in todo.runs if run not in needless]
             how = f"{winner.id} is ahead on val" if winner is not None else "no first run has finished"
@@ -46,17 +38,24 @@ def narrow(todo: Plan, wants: Wants) -> list[str]:
 
 
 def waits(todo: Plan, run: PlannedRun, wants: Wants) -> bool:
-    """Whether a run is a recipe's further seed, and its strategy's contest is not decided."""
+    """Whether a run is a recipe's further seed, and its strategy's contest is not decided, or lost.
+
+    Lost counts too: another process may decide a contest that `narrow` has just found open.
+    """
     firsts = _contests(todo)[run.config.strategy]
-    return run not in firsts and any(_is_open(first, wants) for first in firsts)
+    if run in firsts:
+        return False
+    return any(_is_open(first, wants) for first in firsts) or _is_needless(run, firsts, _best(firsts))
 
 
 def likely(todo: Plan, wants: Wants) -> list[PlannedRun]:
     """Return the runs to reckon with: where a contest is not decided, one recipe stands for the one that will win."""
-    standing = {strategy: recipe(firsts[0].config) for strategy, firsts in _contests(todo).items()}
-    return [
-        run for run in todo.runs if not waits(todo, run, wants) or recipe(run.config) == standing[run.config.strategy]
-    ]
+    kept: set[str] = set()
+    for strategy, firsts in _contests(todo).items():
+        ahead = firsts[0] if any(_is_open(first, wants) for first in firsts) else _best(firsts)
+        runs = [run for run in todo.runs if run.config.strategy == strategy]
+        kept |= {run.id for run in runs if not _is_needless(run, firsts, ahead)}
+    return [run for run in todo.runs if run.id in kept]
 
 
 def _contests(todo: Plan) -> dict[str, list[PlannedRun]]:
@@ -68,6 +67,13 @@ def _contests(todo: Plan) -> dict[str, list[PlannedRun]]:
     for run in firsts.values():
         contests.setdefault(run.config.strategy, []).append(run)
     return contests
+
+
+def _is_needless(run: PlannedRun, firsts: list[PlannedRun], winner: PlannedRun | None) -> bool:
+    """Whether a run is a further seed of a recipe other than the winner's, and has not been started."""
+    if run in firsts or (winner is not None and recipe(run.config) == recipe(winner.config)):
+        return False
+    return plan.state_of(run)[0] == "to do"
 
 
 def _is_open(run: PlannedRun, wants: Wants) -> bool:
