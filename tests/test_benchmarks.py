@@ -8,14 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from analysis.frames import read_sweep
 from benchmarks import __main__ as command
-from benchmarks import contenders, drawn, figure, floor, ours, plain, rounds, table, whole_sweep
+from benchmarks import contenders, drawn, figure, floor, ours, plain, rounds, table
 from benchmarks.clock import Clock
 from finetune.config import Config, parse_config, resolve
-from finetune.run import run
 from finetune.strategies import training_flops
-from tests.fabricate import fabricate_run
 
 BACKBONE = "resnet18"
 
@@ -347,45 +344,3 @@ def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert {row["loader"] for row in results["loader"]} == set(rounds.LOADERS)
     assert out.with_suffix(".png").exists()
     assert "finetune, fp32" in capsys.readouterr().out
-
-
-def test_a_whole_sweep_is_set_beside_the_plain_loop(tmp_path: Path) -> None:
-    """4 runs of head at 100 s and 2 of full at 300 s, against 60 s in all; what it has not trained is left out."""
-    for seed in (0, 1):
-        for lr, val in ((0.001, 0.8), (0.003, 0.7)):
-            fabricate_run(tmp_path, f"head-{lr}-{seed}", lr=lr, val=val, seed=seed, test=0.8 + seed / 10, seconds=10.0)
-        fabricate_run(tmp_path, f"full-{seed}", strategy="full", seed=seed, test=0.9, seconds=20.0)
-        fabricate_run(tmp_path, f"scratch-{seed}", strategy="scratch", seed=seed, test=0.1)
-    epoch = {"seconds/train": 40.0, "seconds/val": 10.0, "seconds/loader": 3.0}
-    results = {
-        "head-0.001-1": {"epochs": [epoch] * 2, "test/accuracy": 0.88},
-        "full-0": {"epochs": [epoch] * 6, "test/accuracy": 0.92},
-    }
-    rows = whole_sweep.compare(read_sweep(tmp_path), results)
-    assert [(row.strategy, row.runs, row.seeds) for row in rows] == [("head", 4, 1), ("full", 2, 1)]
-    assert [(row.plain_test, row.here_test) for row in rows] == [(0.88, pytest.approx(0.9)), (0.92, 0.9)]
-    lines = whole_sweep.describe(rows, 60.0)
-    assert "| head | 4 | 88.0% | 90.0% | 1.7 min | 10 s |" in lines
-    assert lines[-1].startswith("All 6 runs: plain loop 17 min, here 60 s: 16.7 times as fast.")
-
-
-def test_the_plain_loop_trains_what_val_chose_once(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Through the command, beside a real run; called again, it trains nothing, and prints the same table."""
-    folder, trained, train = tmp_path / "sweep", [], plain.train
-    run(resolve(make_config(pictures, "head")), folder / "head-0", log=lambda line: None)  # noqa: ARG005
-
-    def spy(config: Config) -> dict[str, Any]:
-        trained.append(config.strategy)
-        return train(config)
-
-    monkeypatch.setattr(plain, "train", spy)
-    printed = []
-    for _ in range(2):
-        assert whole_sweep.main([str(folder), "--out", str(tmp_path / "out"), "--threads", "1"]) == 0
-        printed.append(capsys.readouterr().out)
-    assert trained == ["head"]
-    assert printed[0] == printed[1]
-    assert "| head | 1 |" in printed[0]
-    assert whole_sweep.main([str(tmp_path / "nowhere")]) == 2

@@ -111,6 +111,16 @@ def test_runs_that_a_search_has_chosen_meanwhile_are_compared_as_a_whole(
     assert "forecast 41 min, took 20 min (-50%)" in capsys.readouterr().out
 
 
+def test_a_race_is_compared_as_a_whole(place: Place) -> None:
+    """Its forecast reckons with as many runs, and guesses which; here the one with the second rate wins."""
+    write_sweep(place.folder, seeds=2, lr={"values": [0.001, 0.003]})
+    code, output = place.run("seeds.yaml", "--race")
+    assert code == 0, output
+    assert "asked for 3 runs" in output
+    assert "\nforecast 30 s, took " in output
+    assert kept(place)["took"]["whole"]
+
+
 def test_a_folder_that_can_not_be_written_is_no_fault(tmp_path: Path) -> None:
     """The sweep goes on, or has an end, without the file."""
     outlook.start(tmp_path / "gone", EXPECTED)

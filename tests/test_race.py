@@ -7,6 +7,7 @@ import pytest
 
 from finetune import record
 from finetune.agents import plan, race, sweepfile
+from finetune.claim import claimed
 from tests.agents import Place, identify, write_sweep
 
 RATES = [0.001, 0.003, 0.004]  # the stand-in for training does best with 0.003
@@ -96,6 +97,35 @@ def test_a_contest_decided_behind_an_agents_back_bars_the_recipes_that_lost(
     assert len(further) == 12
     assert all(race.waits(todo, run, wants) == (run.config.lr != 0.003) for run in further)
     assert len(race.likely(todo, wants)) == len(NEEDED)
+
+
+def test_a_contest_is_open_while_one_of_its_runs_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs it."""
+    assert place.run("seeds.yaml", "--race", "--count", "6")[0] == 0
+    monkeypatch.chdir(place.folder)
+    todo = plan.make_plan(sweepfile.load("seeds.yaml"), None, identify, race=True)
+    first = next(run for run in todo.runs if run.config.strategy == "full" and run.config.lr == 0.004)
+    (first.directory / record.SUMMARY).unlink()
+    (first.directory / record.STATE).unlink()
+    with claimed(first.directory):
+        assert plan.state_of(first)[0] == "running"
+        told = race.narrow(todo, partial(plan.is_to_do, retry_failed=False))
+    assert len(told) == 1
+    assert told[0].startswith("race: head: ")
+    assert len(todo.runs) == 18 - 4
+
+
+def test_of_equal_recipes_the_one_with_the_lower_val_loss_wins(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the analysis has it."""
+    assert place.run("seeds.yaml", "--race", "--count", "6")[0] == 0
+    monkeypatch.chdir(place.folder)
+    todo = plan.make_plan(sweepfile.load("seeds.yaml"), None, identify, race=True)
+    for run in todo.runs[:6]:
+        path = run.directory / record.SUMMARY
+        loss = {0.001: 0.5, 0.003: 0.4, 0.004: 0.6}[run.config.lr]
+        record.write_json(path, {**(record.read_json(path) or {}), "best/val_accuracy": 0.9, "best/val_loss": loss})
+    race.narrow(todo, partial(plan.is_to_do, retry_failed=False))
+    assert {run.config.lr for run in todo.runs if run.config.seed} == {0.003}
 
 
 def test_the_plan_of_a_race_reckons_with_what_it_will_run(place: Place) -> None:

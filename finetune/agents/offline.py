@@ -121,7 +121,7 @@ def run_sweep(
         with signals_noted() as stop, progress.shown(todo, agents, wanted, _pace(expected)) as shown:
             _loop(session, stop, shown, context)
         if expected is not None:
-            outlook.end(todo.sweep.folder, expected, time.monotonic() - began, session.finished)
+            outlook.end(todo.sweep.folder, expected, time.monotonic() - began, session.finished, todo.race)
         if stop.count:
             display.show_end(todo, session.broken, stopped=True)
             return 128 + stop.signal

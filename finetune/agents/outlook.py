@@ -105,7 +105,9 @@ def start(folder: Path, outlook: Outlook) -> None:
     _write(folder, outlook, None)
 
 
-def end(folder: Path, outlook: Outlook, wall_seconds: float, run_seconds: Mapping[str, float]) -> None:
+def end(
+    folder: Path, outlook: Outlook, wall_seconds: float, run_seconds: Mapping[str, float], race: bool = False
+) -> None:
     """Print what the sweep took beside what was forecast, and keep that.
 
     Wall times are compared if this agent has finished all that was forecast. If not, because it was stopped, runs
@@ -114,9 +116,10 @@ def end(folder: Path, outlook: Outlook, wall_seconds: float, run_seconds: Mappin
     Args:
         wall_seconds: of this agent, from its first run's start to its last one's end.
         run_seconds: id -> seconds of the runs that this agent has finished.
+        race: whether the forecast reckoned with as many runs, but could not know which.
     """
     known = {name: seconds for name, seconds in run_seconds.items() if name in outlook.run_seconds}
-    whole = len(run_seconds) == outlook.runs and len(known) == len(outlook.run_seconds)
+    whole = len(run_seconds) == outlook.runs and (race or len(known) == len(outlook.run_seconds))
     if whole:
         expected, took, of = outlook.seconds, wall_seconds, ""
     else:
