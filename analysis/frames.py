@@ -16,6 +16,7 @@ from finetune.record import (
     CONFIG,
     HISTORY,
     HISTORY_KEYS,
+    PLAN,
     PREDICTIONS,
     PROBABILITY,
     SUMMARY,
@@ -45,6 +46,7 @@ class Sweep:
         epochs: one row a run and epoch: `run` and HISTORY_KEYS, all of them numbers.
         notes: what a reader of the numbers must know, one sentence each.
         text: the sweep file as it was run, or None.
+        race: whether it gave further seeds only to recipes that val preferred at the first.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Sweep:
     epochs: pd.DataFrame
     notes: tuple[str, ...]
     text: str | None
+    race: bool = False
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -91,6 +94,7 @@ def read_sweep(folder: Path, watch: Callable[[list[Path]], Iterable[Path]] = lam
         epochs=typed_epochs,
         notes=(*notes, *repeats, *_gaps(runs, typed_epochs), *_unlike_origins(runs[runs["state"] == "finished"])),
         text=sweep_file.read_text(encoding="utf-8", errors="replace") if sweep_file.is_file() else None,
+        race=bool((read_json(folder / PLAN) or {}).get("race")),
     )
     if sweep.finished.empty:
         raise InputError(_nothing_finished(sweep))

@@ -47,7 +47,7 @@ def in_order(strategies: Iterable[str]) -> list[str]:
     return [name for name in STRATEGIES if name in found] + sorted(found - set(STRATEGIES))
 
 
-def choose(finished: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def choose(finished: pd.DataFrame, race: bool = False) -> tuple[pd.DataFrame, list[str]]:
     """Return one row a recipe, with the one that val chose for each strategy marked, and what has to be said of it.
 
     Only recipes with the strategy's largest number of seeds compete: a mean over fewer seeds is higher by luck more
@@ -55,6 +55,7 @@ def choose(finished: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
     Args:
         finished: one row a run, no two of the same recipe and seed.
+        race: whether recipes that val did not prefer at the first seed were left with that.
 
     Returns:
         columns recipe, strategy, label, lr, seeds, val_accuracy, val_loss, competes, chosen; and the notes.
@@ -77,6 +78,11 @@ def choose(finished: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         ["val_accuracy", "val_loss", "recipe"], ascending=[False, True, True], na_position="last"
     )
     table["chosen"] = table["recipe"].isin(order.groupby("strategy")["recipe"].first())
+    return table, _of_the_race(table) if race else _short_of_seeds(table)
+
+
+def _short_of_seeds(table: pd.DataFrame) -> list[str]:
+    """Say of each strategy which recipes did not compete."""
     notes = []
     for strategy in in_order(table["strategy"]):
         group = table[table["strategy"] == strategy]
@@ -89,7 +95,19 @@ def choose(finished: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
                 f"{strategy}: recipes with fewer seeds than the {group['seeds'].max()} of the others did not compete: "
                 f"{listed}. Finish their runs to let them."
             )
-    return table, notes
+    return notes
+
+
+def _of_the_race(table: pd.DataFrame) -> list[str]:
+    """Say once what a race has left out, and how to have it."""
+    lost = table[~table["competes"]]
+    if lost.empty:
+        return []
+    listed = "; ".join(f"{row.strategy} {row.label}" for row in lost.itertuples())
+    return [
+        f"A race: recipes that val did not prefer at the first seed got no more, and did not compete: {listed}. "
+        "The command that ran the sweep, with --no-race, runs the rest."
+    ]
 
 
 def labels(recipes: Iterable[str]) -> dict[str, str]:

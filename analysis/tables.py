@@ -77,7 +77,7 @@ class Comparison:
 def compare(sweep: Sweep, target: float = 0.8) -> Comparison:
     """Choose a recipe for each strategy on val, then read its test results."""
     finished = sweep.finished
-    chosen, notes = choose(finished)
+    chosen, notes = choose(finished, sweep.race)
     reached = epochs_to_target(finished, sweep.epochs, target)
     pictures = test_pictures(sweep)
     rows = []

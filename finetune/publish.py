@@ -21,7 +21,7 @@ from rich.progress import track
 from finetune import claim, record
 from finetune.agents import server
 from finetune.agents.server import Remote, ServerError, UnreachableError
-from finetune.agents.sweepfile import PLAN, RUNS, is_unfinished
+from finetune.agents.sweepfile import RUNS, is_unfinished
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
 from finetune.tracking import Mirror, Target, is_off
 
@@ -94,7 +94,7 @@ def _publish(folder: Path, entity: str | None, project: str | None) -> int:
     for line in lost:
         print(f"not sent: {line}", file=sys.stderr)
     print(f"{len(todo) - len(lost)} sent. To write a W&B Report of the sweep: make report SWEEP={folder}")
-    is_over = not lost and (folder / PLAN).exists() and not is_unfinished(folder)
+    is_over = not lost and (folder / record.PLAN).exists() and not is_unfinished(folder)
     if is_over and not server.stop(remote):  # there is nothing left that an agent could do
         print(f"W&B still takes the sweep for unfinished; to end it: wandb sweep --stop {remote.path}")
     return EXIT_FAILED if lost else 0

@@ -32,6 +32,7 @@ CONFIG, HISTORY, SUMMARY, PREDICTIONS = "config.yaml", "history.jsonl", "summary
 SPLITS, BEST, LAST, LOG, STATE = "splits.csv", "best.pt", "last.pt", "log.txt", "state.json"
 THUMBNAILS = "thumbnails.zip"
 SWEEP = "sweep.yaml"  # beside the run directories: the sweep file as it was run
+PLAN = "plan.json"  # beside the run directories: the runs that the sweep asks for, and whether they race
 REMOTE = "wandb.json"  # beside the run directories: entity, project and sweep (the id) on the W&B server
 STOP = "stop"  # a file of this name in a run directory asks the run to end after its epoch, and test
 PROBABILITY = "probability/"  # prefix of the probability columns of PREDICTIONS

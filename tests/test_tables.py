@@ -15,6 +15,7 @@ from analysis import stats, tables, wording
 from analysis.answer import answer
 from analysis.frames import Sweep, read_sweep
 from analysis.recipes import choose, labels, schedule
+from finetune.record import PLAN, write_json
 from tests.fabricate import fabricate_run
 
 
@@ -207,6 +208,21 @@ def test_every_strategy_has_exactly_one_chosen_recipe(tmp_path: Path) -> None:
     )
     table, _ = choose(sweep.finished)
     assert table.groupby("strategy")["chosen"].sum().to_dict() == {"full": 1, "head": 1}
+
+
+def test_what_a_race_left_out_is_said_once(tmp_path: Path) -> None:
+    """And that the rest can be had; without a race, strategy by strategy, what is unfinished."""
+    runs: list[dict[str, object]] = []
+    for strategy in ("head", "full"):
+        runs += [{"strategy": strategy, "lr": 0.001, "seed": 0, "val": 0.9}]
+        runs += [{"strategy": strategy, "lr": 0.003, "seed": seed, "val": 0.8} for seed in (0, 1)]
+    sweep = made(tmp_path, *runs)
+    assert [note.partition(":")[0] for note in tables.compare(sweep).notes[:2]] == ["head", "full"]
+    write_json(sweep.folder / PLAN, {"runs": [], "race": True})
+    notes = tables.compare(read_sweep(sweep.folder)).notes
+    assert [note for note in notes if "compete" in note] == [notes[0]]
+    assert "head lr 0.001; full lr 0.001. " in notes[0]
+    assert "--no-race" in notes[0]
 
 
 @given(st.integers(1, 2000).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))

@@ -13,7 +13,7 @@ from finetune import claim, record
 from finetune.agents import search
 from finetune.agents.order import breadth_first
 from finetune.agents.search import Point
-from finetune.agents.sweepfile import PLAN, Sweep
+from finetune.agents.sweepfile import Sweep
 from finetune.config import PLACES, Config, parse_config, resolve, run_id, with_absolute_paths
 from finetune.errors import ConfigError, UserError
 
@@ -91,7 +91,7 @@ def make_plan(sweep: Sweep, count: int | None, identify: Identify, race: bool | 
         configs = _check([*points, *search.probes(spec, name)], sweep)
     plan = Plan(sweep, identify, cap=cap if method == "bayes" and cap else 0)
     plan.to_prepare = _check_places(configs, identify)
-    plan.race = bool((record.read_json(sweep.folder / PLAN) or {}).get("race")) if race is None else race
+    plan.race = bool((record.read_json(sweep.folder / record.PLAN) or {}).get("race")) if race is None else race
     if plan.race and plan.cap:
         raise UserError("--race is for sweeps whose runs are known from the start: a Bayesian search chooses by itself")
     for point in points:
@@ -200,7 +200,7 @@ def store_runs(plan: Plan) -> None:
     """Write the ids of the plan's runs; `at_least` says how many more a Bayesian search may still ask for."""
     still = max(plan.cap - plan.points, 0)
     ids = [run.id for run in plan.runs]
-    record.write_json(plan.sweep.folder / PLAN, {"runs": ids, "at_least": len(ids) + still, "race": plan.race})
+    record.write_json(plan.sweep.folder / record.PLAN, {"runs": ids, "at_least": len(ids) + still, "race": plan.race})
 
 
 def refuse_other_data(plan: Plan) -> None:

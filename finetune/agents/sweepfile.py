@@ -14,7 +14,6 @@ from finetune.errors import ConfigError, UserError, nearest
 
 RUNS = Path("runs")
 DEFAULT = Path("sweeps/strategies.yaml")
-PLAN = "plan.json"  # beside the run directories: the runs that the sweep asks for
 
 # Metrics that a search may be steered by. The test set is read once, at the end: it must not choose anything.
 METRICS = [key for key in {**record.SUMMARY_KEYS, **record.HISTORY_KEYS} if not key.startswith("test/")]
@@ -76,7 +75,7 @@ def newest_unfinished(runs: Path) -> Path | None:
 
 def is_unfinished(folder: Path) -> bool:
     """Whether a sweep that was started offline still has runs to do."""
-    plan = record.read_json(folder / PLAN) or {"runs": []}
+    plan = record.read_json(folder / record.PLAN) or {"runs": []}
     open_runs = [run for run in plan["runs"] if record.status(folder / run)[0] not in ("finished", "failed")]
     return bool(open_runs) or len(plan["runs"]) < plan.get("at_least", 0)
 
