@@ -103,7 +103,8 @@ def _of_the_race(table: pd.DataFrame) -> list[str]:
     lost = table[~table["competes"]]
     if lost.empty:
         return []
-    listed = "; ".join(f"{row.strategy} {row.label}" for row in lost.itertuples())
+    ordered = [row for name in in_order(lost["strategy"]) for _, row in lost[lost["strategy"] == name].iterrows()]
+    listed = "; ".join(f"{row['strategy']} {row['label']}" for row in ordered)
     return [
         f"A race: recipes that val did not prefer at the first seed got no more, and did not compete: {listed}. "
         "The command that ran the sweep, with --no-race, runs the rest."
