@@ -1,0 +1,32 @@
+"""Helpers of the tests of fetching: pull a sweep, and look at what came."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from analysis import fetch
+from analysis.address import Address
+from analysis.pull import Pulled, pull
+from tests.on_server import PROJECT
+from tests.wandb_server import ENTITY, Server
+
+
+def unwatched(what: Iterable[Any], _: int) -> Iterable[Any]:
+    """Show no progress."""
+    return what
+
+
+def pulled(sweep: str, folder: Path, project: str = PROJECT) -> Pulled:
+    """Pull a sweep with a connection of its own."""
+    return pull(fetch.connect(), Address(ENTITY, project, sweep), folder, unwatched)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file below `folder` with its content."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def requests(server: Server) -> Counter[str]:
+    """Return what has been asked so far, logging in left out."""
+    return Counter({name: number for name, number in server.counts.items() if name != "Viewer"})
