@@ -387,14 +387,8 @@ def outages(server: Server, folder: Path) -> Any:
             WANDB_PROJECT="finetune-sweeps", WANDB_SWEEP_PARAM_PATH=parameters,
         )  # fmt: skip
 
-    def fall_after_two_rows() -> None:
-        wait_until(lambda: any(len(run.history) >= 2 for run in server.runs(sweep=other)))
-        server.go_down()
-
-    with ThreadPoolExecutor(1) as pool:
-        watcher = pool.submit(fall_after_two_rows)
-        gone = trial("aaaa0000", 0)
-        watcher.result()
+    server.fall_in_run()
+    gone = trial("aaaa0000", 0)
     never = trial("bbbb0000", 1)
     missed = [sent(run) for run in machine.runs(other)]
     server.come_back()

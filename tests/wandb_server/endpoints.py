@@ -35,10 +35,15 @@ class Listener(ThreadingHTTPServer):
 
     def __init__(self, port: int, store: Store, key: str, status_for: Callable[[str], int | None]) -> None:
         """Bind to 127.0.0.1; `status_for` says which requests to answer with a fault."""
-        self.store, self.status_for, self.down = store, status_for, False
+        self.store, self.status_for, self.down, self.falls = store, status_for, False, False
         self.authorization = "Basic " + base64.b64encode(f"api:{key}".encode()).decode()
         self.connections: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), Handler)
+
+    def go_down(self) -> None:
+        """Drop every connection without an answer, from now on."""
+        self.down = True
+        self.drop_connections()
 
     def drop_connections(self) -> None:
         """Close what is open, in the middle of whatever goes on."""
@@ -205,6 +210,10 @@ class Handler(BaseHTTPRequestHandler):
         store = self.server.store
         with store.lock:
             run = store.run(project, run_id)
+            if self.server.falls and run and (body.get("complete") or len(run.history) > 1):
+                self.server.falls = False
+                self.server.go_down()
+                return
             answer = take_in(store, run, body) if run else None
         if answer is None:
             self._send(404, f'{{"error": "run {ENTITY}/{project}/{run_id} not found"}}'.encode())

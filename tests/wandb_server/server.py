@@ -157,8 +157,11 @@ class Server:
 
     def go_down(self) -> None:
         """Drop every connection without an answer, from now on."""
-        self._listener.down = True
-        self._listener.drop_connections()
+        self._listener.go_down()
+
+    def fall_in_run(self) -> None:
+        """Go down once a run has sent two rows and goes on; before it is complete in any case."""
+        self._listener.falls = True
 
     def come_back(self) -> None:
         """Answer again."""
