@@ -32,6 +32,10 @@ class WeightsError(UserError):
     """The pretrained weights are missing or are not of this backbone."""
 
 
+class DownloadError(UserError):
+    """A file can't be fetched; the message says from where, and why."""
+
+
 class TrainingError(Exception):
     """Training can't go on: the memory is too small, say. Exit code 1."""
 

@@ -1,0 +1,29 @@
+"""A progress bar for work outside of runs: on the terminal a bar, elsewhere nothing but what is said in lines."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TransferSpeedColumn
+
+Advance = Callable[[int, int | None], None]  # done, and all there is, None where that is not known
+
+
+@contextlib.contextmanager
+def bar(title: str, in_bytes: bool = False) -> Iterator[Advance]:
+    """Yield what moves the bar, which is gone at the end.
+
+    Args:
+        in_bytes: whether it counts bytes, whose rate is shown, or things.
+    """
+    console = Console(stderr=True)
+    counts = [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), *counts, TimeRemainingColumn()]
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task(title, total=None)
+
+        def advance(done: int, total: int | None) -> None:
+            bars.update(task, completed=done, total=total)
+
+        yield advance

@@ -1,0 +1,147 @@
+"""iNaturalist-12K: 10 kinds of living beings, about 10,000 photos that train and 2,000 that test.
+
+A subset of iNaturalist's photos that W&B publishes as a zip file of 3.6 GB. A copy that is here already is used,
+wherever one of these has it; else it is fetched into the first of them:
+
+    $DATA_ROOT                   where the user keeps data sets; it may be the data set's own folder
+    <the user's cache>/data
+"""
+
+import os
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from finetune.bar import bar
+from finetune.data.archive import unpack
+from finetune.download import POLL_SECONDS, download, sha256
+from finetune.errors import DataError, DownloadError
+from finetune.folders import cache_folder
+from finetune.record import write_json
+
+NAME = "inaturalist12k"
+URL = "https://storage.googleapis.com/wandb_datasets/nature_12K.zip"
+URL_VARIABLE = "FINETUNE_INATURALIST_URL"  # of a mirror
+ROOT_VARIABLE = "DATA_ROOT"
+ARCHIVE, FOLDER = "nature_12K.zip", "inaturalist_12K"  # the folder is the zip file's only one
+MARK = ".fetched.json"  # in the folder: url, bytes and sha256 of the zip file it was unpacked from
+CLASSES = (
+    *("Amphibia", "Animalia", "Arachnida", "Aves", "Fungi"),
+    *("Insecta", "Mammalia", "Mollusca", "Plantae", "Reptilia"),
+)
+COUNTS = {"train": 9_999, "val": 2_000}  # as published
+LEAST_SHARE = 0.9  # of these; a copy with less is a torso
+
+Say = Callable[[str], None]
+
+
+def find() -> Path | None:
+    """Return the folder with the pictures if it is on this machine, unpacked."""
+    candidates = [place / FOLDER for place in _places()]
+    if given := os.environ.get(ROOT_VARIABLE):
+        candidates.insert(0, Path(given).expanduser())
+    return next((folder for folder in candidates if _is_it(folder)), None)
+
+
+def have(say: Say = lambda line: print(line, file=sys.stderr)) -> Path:
+    """Return the folder with the pictures, fetched and unpacked first if need be.
+
+    Of several processes one does that, and the others wait for it.
+
+    Args:
+        say: called with lines about what takes its time.
+
+    Raises:
+        DataError, DownloadError: it can't be had; the message says how to bring it.
+    """
+    folder = find()
+    if folder is not None:
+        return folder
+    place = _places()[0]
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place / f"{FOLDER}.lock")
+        while True:
+            try:
+                with lock.acquire(timeout=POLL_SECONDS):
+                    return find() or _bring(place, say)
+            except Timeout:
+                continue
+    except OSError as error:
+        raise DataError(f"data: {place} can't be written ({error.strerror or error}); see {ROOT_VARIABLE}") from error
+
+
+def missing_words() -> str:
+    """Return what is missing and how to bring it, for a machine without internet."""
+    place = _places()[0]
+    return (
+        f"data: {NAME} is not on this machine. Where there is internet, `make data` fetches it (3.6 GB); or bring it "
+        f"yourself:\n  {url()}\n  to {place / ARCHIVE}\n  (as it is or unpacked; {ROOT_VARIABLE} names another folder)"
+    )
+
+
+def url() -> str:
+    """Return where the zip file is fetched from."""
+    return os.environ.get(URL_VARIABLE) or URL
+
+
+def complaints(folder: Path) -> list[str]:
+    """Return how a copy differs from what is published, a sentence each.
+
+    Raises:
+        DataError: so many pictures are missing that it is a torso.
+    """
+    told = []
+    for split, published in COUNTS.items():
+        found = sum(1 for name in CLASSES for _ in (folder / split / name).glob("[!.]*"))
+        if found < LEAST_SHARE * published:
+            raise DataError(
+                f"data: {folder / split} has {found:,} of {published:,} pictures: it was not unpacked to the end, it "
+                "seems. Delete the folder, and the same command unpacks or fetches it anew"
+            )
+        if found != published:
+            told.append(f"{folder / split} has {found:,} pictures, {published:,} were published")
+    return told
+
+
+def _places() -> list[Path]:
+    given = os.environ.get(ROOT_VARIABLE)
+    return [*([Path(given).expanduser()] if given else []), cache_folder() / "data"]
+
+
+def _is_it(folder: Path) -> bool:
+    """Whether this is the unpacked data set. Never one half-way: it gets its name when it is whole."""
+    return all((folder / split / CLASSES[0]).is_dir() for split in COUNTS)
+
+
+def _bring(place: Path, say: Say) -> Path:
+    """Unpack the zip file, fetched first if need be, and return the folder."""
+    folder = place / FOLDER
+    if folder.exists():
+        raise DataError(f"data: {folder} has no train/{CLASSES[0]}/ and val/{CLASSES[0]}/. Take it out of the way")
+    archive = next((other / ARCHIVE for other in _places() if (other / ARCHIVE).is_file()), None)
+    fetched = archive is None
+    if archive is None:
+        archive = place / ARCHIVE
+        say(f"fetching {url()} to {archive}: 3.6 GB, once")
+        try:
+            with bar(ARCHIVE, in_bytes=True) as advance:
+                download(url(), archive, on_progress=advance)
+        except DownloadError as error:
+            raise DownloadError(f"{error}\n{missing_words()}") from error
+    say(f"unpacking {archive}")
+    try:
+        with bar("unpacking", in_bytes=True) as advance:
+            unpack(archive, folder, FOLDER, advance)
+    except zipfile.BadZipFile as error:
+        if not fetched:
+            raise DataError(f"data: {error}. Take it out of the way, and the same command fetches another") from error
+        archive.unlink()
+        raise DataError(f"data: {error}. It was deleted; the same command fetches it again") from error
+    write_json(folder / MARK, {"url": url(), "bytes": archive.stat().st_size, "sha256": sha256(archive)})
+    if fetched:
+        archive.unlink()
+    return folder

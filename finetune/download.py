@@ -1,0 +1,232 @@
+"""Files from the internet: each fetched once, resumed after a cut, checked, and only then called by its name.
+
+Beside the file lie, until it is whole,
+
+    NAME.part       what has come so far
+    NAME.part.json  of which address and version that is a part
+    NAME.lock       held by the one process that fetches it (this one stays)
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import requests
+from filelock import FileLock, Timeout
+
+from finetune.errors import DownloadError
+from finetune.record import read_json, write_json
+
+PART, NOTE, LOCK = ".part", ".part.json", ".lock"
+CHUNK_BYTES = 2**16  # a cut costs at most so many
+CONNECT_SECONDS, SILENT_SECONDS = 15.0, 60.0  # until a server counts as gone
+TRIES = 4  # without a single byte more, before it gives up
+PAUSE_SECONDS = 1.0  # before the second try; twice as long before each further one
+SPARE_BYTES = 500e6  # stay free on the disk
+POLL_SECONDS = 0.2
+FOR_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may be gone at the next try
+
+Progress = Callable[[int, int | None], None]
+
+
+class Source(NamedTuple):
+    """What a server says of a file: its size, and a validator that changes when it does; None where it does not say."""
+
+    total: int | None
+    validator: str | None
+
+
+def download(
+    url: str,
+    path: Path,
+    *,
+    digest: str | None = None,
+    on_progress: Progress = lambda done, total: None,  # noqa: ARG005
+    on_wait: Callable[[], None] = lambda: None,
+    pause_seconds: float = PAUSE_SECONDS,
+) -> Path:
+    """Have the file of `url` at `path`, whole, and return that; a file that is there already is taken as it is.
+
+    Several processes can call this at once: one fetches, the others wait. Whatever ends it, what has come is kept, and
+    the next call goes on from there.
+
+    Args:
+        digest: how the file's SHA-256 begins, in hexadecimal; None to take what comes.
+        on_progress: called with bytes that are here and of the whole file, None where the server does not say.
+        on_wait: called a few times a second while another process fetches.
+        pause_seconds: before the second try.
+
+    Raises:
+        DownloadError: it can't be had, is not what it should be, or the disk has no room.
+    """
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path.with_name(path.name + LOCK), on_wait):
+            if not path.is_file():  # else another process has fetched it meanwhile
+                _fetch(url, path, digest, on_progress, pause_seconds)
+    except OSError as error:
+        raise DownloadError(f"{path} can't be written ({error.strerror or error})") from error
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _alone(lock: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock that one process at a time can hold."""
+    held = FileLock(lock)
+    while True:
+        with contextlib.suppress(Timeout):
+            held.acquire(timeout=POLL_SECONDS)
+            break
+        on_wait()
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _fetch(url: str, path: Path, digest: str | None, on_progress: Progress, pause_seconds: float) -> None:
+    """Fetch what is missing, try after try, and give the file its name."""
+    part, note = path.with_name(path.name + PART), path.with_name(path.name + NOTE)
+    failures = 0
+    while True:
+        before = _size(part)
+        try:
+            if _try(url, part, note, on_progress):
+                break
+            reason = "the connection was cut"
+        except requests.RequestException as error:
+            reason = _in_words(error)
+        failures = 0 if _size(part) > before else failures + 1
+        if failures == TRIES:
+            kept = f". {_bytes(_size(part))} of it are kept: the same command goes on from there" if _size(part) else ""
+            raise DownloadError(f"{url} can't be fetched ({reason}){kept}")
+        time.sleep(pause_seconds * 2 ** max(failures - 1, 0))
+    if digest is not None and not (found := sha256(part)).startswith(digest):
+        part.unlink()
+        note.unlink(missing_ok=True)
+        raise DownloadError(
+            f"{url} came damaged, or is another file by now: its SHA-256 is {found}, not {digest}...; it was deleted"
+        )
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+    note.unlink(missing_ok=True)
+
+
+def _try(url: str, part: Path, note: Path, on_progress: Progress) -> bool:
+    """Ask once for what is missing and write what comes; return whether the file is whole.
+
+    Raises:
+        requests.RequestException: it can be tried again.
+        DownloadError: it can't.
+    """
+    known = _noted(note, url)
+    have = _size(part) if known is not None else 0
+    headers = {"Accept-Encoding": "identity", "User-Agent": "finetune-sweeps"}
+    if known is not None and have:
+        headers["Range"] = f"bytes={have}-"
+        if known.validator:
+            headers["If-Range"] = known.validator
+    with requests.get(url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, SILENT_SECONDS)) as response:
+        if response.status_code == 416:  # nothing after what is here: that is all, or it is no part of this file
+            if response.headers.get("Content-Range") == f"bytes */{have}":
+                return True
+            part.unlink(missing_ok=True)
+            return False
+        if response.status_code not in (200, 206):
+            problem = f"{url} can't be fetched: the server answers {response.status_code} {response.reason}"
+            if response.status_code in FOR_LATER:
+                raise requests.HTTPError(problem.split(": ", 1)[1])
+            raise DownloadError(problem)
+        source = _source(response)
+        if response.status_code == 206 and not _goes_on(response, have, known, source):
+            part.unlink(missing_ok=True)  # the file has changed: from its beginning, then
+            return False
+        start = have if response.status_code == 206 else 0
+        _check_room(part, source.total, start)
+        write_json(note, {"url": url, **source._asdict()})
+        with part.open("r+b" if part.exists() else "wb") as file:
+            file.truncate(start)
+            file.seek(start)
+            on_progress(start, source.total)
+            for chunk in response.iter_content(CHUNK_BYTES):
+                file.write(chunk)
+                start += len(chunk)
+                on_progress(start, source.total)
+    return source.total is None or start == source.total
+
+
+def _source(response: requests.Response) -> Source:
+    """Return what the headers say of the whole file."""
+    length = response.headers.get("Content-Length", "")
+    total = int(length) if length.isdecimal() else None
+    if response.status_code == 206:
+        match = re.fullmatch(r"bytes \d+-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        total = int(match[1]) if match else None
+    etag = response.headers.get("ETag", "")
+    # A weak ETag promises the same meaning, not the same bytes (RFC 9110, section 13.1.5).
+    return Source(total, etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified"))
+
+
+def _goes_on(response: requests.Response, have: int, known: Source | None, source: Source) -> bool:
+    """Whether a partial answer is the rest of what is here."""
+    return response.headers.get("Content-Range", "").startswith(f"bytes {have}-") and source == known
+
+
+def _noted(note: Path, url: str) -> Source | None:
+    """Return what the note says of the part, or None if it is not this address's, or damaged."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        noted: dict[str, Any] | None = read_json(note)
+        if noted is not None and noted["url"] == url:
+            return Source(noted["total"], noted["validator"])
+    return None
+
+
+def _check_room(part: Path, total: int | None, have: int) -> None:
+    """Raise DownloadError if the rest does not fit on the disk."""
+    missing, free = (total or 0) - have, shutil.disk_usage(part.parent).free
+    if missing > free - SPARE_BYTES:
+        raise DownloadError(
+            f"{part.parent} has {_bytes(free)} free, and {_bytes(missing)} are still to come (with "
+            f"{_bytes(SPARE_BYTES)} to spare). Make room there"
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _in_words(error: requests.RequestException) -> str:
+    """Return what went wrong without the stack of wrappers that requests puts around it."""
+    if isinstance(error, requests.exceptions.SSLError):
+        return "no secure connection; is the clock right, is there a proxy?"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy does not answer; see HTTPS_PROXY"
+    if isinstance(error, requests.Timeout):
+        return "the server does not answer"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection was cut"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection; is this machine online?"
+    return str(error)
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

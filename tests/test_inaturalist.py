@@ -1,0 +1,203 @@
+"""iNaturalist-12K: fetched and unpacked once, whole or not there, and never outside of its folder."""
+
+import io
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from finetune.data import archive, inaturalist
+from finetune.data.inaturalist import ARCHIVE, CLASSES, FOLDER, MARK
+from finetune.errors import DataError, DownloadError, UserError
+from finetune.record import read_json
+from tests.file_server import Served, serving
+
+PICTURES = 3  # of each class in each split
+
+
+def zipped(extra: dict[str, bytes] | None = None, pictures: int = PICTURES, size: int = 200) -> bytes:
+    """Return a small zip file of the same layout, with what else is to be in it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as content:
+        content.writestr("__MACOSX/._x", b"")
+        for split in ("train", "val"):
+            for name in CLASSES:
+                for number in range(pictures):
+                    content.writestr(f"{FOLDER}/{split}/{name}/{number}.jpg", os.urandom(size))
+        for name, body in (extra or {}).items():
+            content.writestr(name, body)
+    return buffer.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for data sets; few pictures count as whole."""
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "data"))
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(inaturalist, "COUNTS", {"train": PICTURES * len(CLASSES), "val": PICTURES * len(CLASSES)})
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    with serving(Served(zipped())) as server:
+        monkeypatch.setenv("FINETUNE_INATURALIST_URL", server.url)
+        yield server
+
+
+def test_it_is_fetched_unpacked_and_found_again(place: Path, served: Served) -> None:
+    """What it was made of is recorded; the zip file is gone; nothing is asked for twice."""
+    lines: list[str] = []
+    folder = inaturalist.have(lines.append)
+    assert folder == place / FOLDER
+    assert len(list(folder.glob("train/*/*.jpg"))) == PICTURES * len(CLASSES)
+    assert inaturalist.complaints(folder) == []
+    mark = read_json(folder / MARK)
+    assert mark is not None
+    assert (mark["url"], mark["bytes"]) == (served.url, len(served.content))
+    assert not (place / ARCHIVE).exists()
+    assert [line.split()[0] for line in lines] == ["fetching", "unpacking"]
+    assert inaturalist.have(lines.append) == folder
+    assert len(served.asked) == 1
+    assert not list(place.glob(".*"))
+    assert not (place / "__MACOSX").exists()
+
+
+def test_a_copy_that_lies_there_is_used(
+    place: Path, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A zip file beside which nobody has unpacked it, which stays; the folder itself; and DATA_ROOT pointing at it."""
+    place.mkdir()
+    (place / ARCHIVE).write_bytes(zipped())
+    folder = inaturalist.have()
+    assert folder == place / FOLDER
+    assert (place / ARCHIVE).exists()
+    monkeypatch.setenv("DATA_ROOT", str(folder))
+    assert inaturalist.have() == folder
+    folder.rename(tmp_path / "photos")
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "photos"))
+    assert inaturalist.have() == tmp_path / "photos"
+    assert served.asked == []
+
+
+def test_a_cut_at_the_middle_is_mended(served: Served) -> None:
+    """The rest is asked for, and the whole is unpacked."""
+    served.cut_after = [len(served.content) // 2]
+    assert inaturalist.have().is_dir()
+    assert len(served.asked) == 2
+
+
+def test_a_damaged_zip_file_is_deleted_and_fetched_again(place: Path, served: Served) -> None:
+    """A byte in its middle is wrong: nothing of it is left under the data set's name."""
+    good = served.content
+    served.content = good[:2000] + bytes(20) + good[2020:]
+    with pytest.raises(DataError, match="deleted; the same command fetches it again"):
+        inaturalist.have()
+    assert inaturalist.find() is None
+    assert not (place / FOLDER).exists()
+    served.content = good
+    assert inaturalist.have().is_dir()
+
+
+def link(name: str) -> bytes:
+    """Return a zip file with a symbolic link in it."""
+    buffer = io.BytesIO(zipped())
+    with zipfile.ZipFile(buffer, "a") as content:
+        info = zipfile.ZipInfo(name)
+        info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        content.writestr(info, "/etc/passwd")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (zipped({"../escaped.jpg": b"x"}), "leads out"),
+        (zipped({f"{FOLDER}/../../escaped.jpg": b"x"}), "leads out"),
+        (zipped({"/escaped.jpg": b"x"}), "leads out"),
+        (zipped({f"{FOLDER}\\..\\escaped.jpg": b"x"}), "leads out"),
+        (link(f"{FOLDER}/train/Aves/link.jpg"), "is a link"),
+        (b"<html>not found</html>", "no whole zip file"),
+        (zipped()[:-100], "no whole zip file"),
+        (b"", "no whole zip file"),
+    ],
+    ids=["up", "up inside", "absolute", "backslash", "link", "html", "cut off", "empty"],
+)
+def test_a_hostile_or_foreign_zip_file_writes_nothing(place: Path, content: bytes, fault: str, tmp_path: Path) -> None:
+    """Neither outside of the folder nor in it; a file that the user brought is not deleted."""
+    place.mkdir()
+    (place / ARCHIVE).write_bytes(content)
+    with pytest.raises(DataError, match=fault):
+        inaturalist.have()
+    assert not list(tmp_path.rglob("escaped*"))
+    assert {path.name for path in place.iterdir()} == {ARCHIVE, f"{FOLDER}.lock"}
+
+
+def start(place: Path) -> "subprocess.Popen[bytes]":
+    code = "from finetune.data import inaturalist; inaturalist.have()"
+    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(Path.cwd())})
+
+
+def test_two_processes_fetch_and_unpack_it_once(place: Path, served: Served) -> None:
+    """The second finds what the first has made."""
+    served.pause = 0.05
+    both = [start(place), start(place)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert len(served.asked) == 1
+    assert len(list((place / FOLDER).glob("val/*/*.jpg"))) == PICTURES * len(CLASSES)
+
+
+def test_killed_while_unpacking_it_begins_anew(place: Path) -> None:
+    """What lies half-way is never taken for the data set, and the next attempt removes it."""
+    place.mkdir()
+    (place / ARCHIVE).write_bytes(zipped(pictures=400, size=10))
+    process = start(place)
+    end = time.monotonic() + 30
+    while not list(place.glob(f".{FOLDER}.*/train/*/1.jpg")) and time.monotonic() < end:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(place.glob(f".{FOLDER}.*"))
+    assert inaturalist.find() is None
+    assert len(list(inaturalist.have().glob("*/*/*.jpg"))) == 2 * 400 * len(CLASSES)
+    assert not list(place.glob(f".{FOLDER}.*"))
+
+
+def test_without_network_it_says_what_to_bring_and_where(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One message: the address, the place, and the command for a machine with internet."""
+    monkeypatch.setenv("FINETUNE_INATURALIST_URL", "http://127.0.0.1:9/nature_12K.zip")
+    monkeypatch.setattr("finetune.download.PAUSE_SECONDS", 0.0)
+    with pytest.raises(DownloadError) as caught:
+        inaturalist.have()
+    text = str(caught.value)
+    assert "http://127.0.0.1:9/nature_12K.zip" in text
+    assert str(place / ARCHIVE) in text
+    assert "make data" in text
+
+
+def test_a_torso_is_refused_and_a_small_difference_is_told(place: Path, served: Served) -> None:
+    """Counts as published are a warning; a third of them is no data set."""
+    folder = inaturalist.have()
+    (folder / "val" / "Aves" / "0.jpg").unlink()
+    assert inaturalist.complaints(folder) == [f"{folder / 'val'} has 29 pictures, 30 were published"]
+    for picture in folder.glob("train/*/[12].jpg"):
+        picture.unlink()
+    with pytest.raises(DataError, match="10 of 30 pictures"):
+        inaturalist.complaints(folder)
+
+
+def test_a_disk_without_room_is_seen_before_unpacking(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the zip file stays."""
+    place.mkdir()
+    (place / ARCHIVE).write_bytes(zipped())
+    monkeypatch.setattr(archive, "SPARE_BYTES", 1e18)
+    with pytest.raises(UserError, match="Make room there"):
+        inaturalist.have()
+    assert (place / ARCHIVE).exists()
