@@ -1,10 +1,11 @@
 """Pretrained weights: which ones a config means, whether they fit the backbone, and loading them into it."""
 
 import hashlib
+import re
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 import torchvision
@@ -12,7 +13,9 @@ from filelock import FileLock
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from finetune.errors import WeightsError, nearest
+from finetune.bar import bar
+from finetune.download import download, sha256
+from finetune.errors import DownloadError, WeightsError, nearest
 from finetune.folders import cache_folder
 from finetune.model import outline_network
 
@@ -102,17 +105,46 @@ def _state_dict(backbone: str, weights: str) -> dict[str, Tensor]:
     published = torchvision.models.get_model_weights(backbone)
     if weights not in published.__members__:
         return read_state_dict(Path(weights).expanduser())
-    entry = published[weights]
+    url = str(published[weights].url)
+    path = _place(url)
+    if not path.is_file():
+        print(f"fetching {url} to {path}, once", file=sys.stderr)
+        try:
+            with bar(path.name, in_bytes=True) as advance:
+                download(url, path, digest=_digest(path.name), on_progress=advance)
+        except DownloadError as error:
+            raise WeightsError(f"weights: {error}\n{missing_words(backbone, weights)}") from error
     try:
-        with _one_at_a_time(str(entry.url).rsplit("/", 1)[-1]):
-            state: dict[str, Tensor] = entry.get_state_dict(progress=True, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        raise WeightsError(
-            f"weights: {backbone} {weights} can't be downloaded ({error}). Fetch {entry.url} on a machine with "
-            f"internet and put the file into {folder}, or give a path to a state dict as `weights`"
-        ) from error
-    return state
+        return read_state_dict(path)
+    except WeightsError as error:
+        if not sha256(path).startswith(_digest(path.name) or ""):
+            raise WeightsError(f"weights: {path} is damaged. Delete it, and the same command fetches it") from error
+        raise
+
+
+def missing_words(backbone: str, weights: str) -> str | None:
+    """Return which file is missing and how to bring it, for a machine without internet; None where nothing is."""
+    published = torchvision.models.get_model_weights(backbone)
+    if weights not in published.__members__:
+        return None
+    url = str(published[weights].url)
+    if _place(url).is_file():
+        return None
+    return (
+        f"weights: {backbone} {weights} are not on this machine. Where there is internet, `make data` fetches them; or "
+        f"bring them yourself:\n  {url}\n  to {_place(url)}\n  (or give a path to a state dict as `weights`)"
+    )
+
+
+def _place(url: str) -> Path:
+    """Return where torchvision's own loading would look for the file, too."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+
+
+def _digest(name: str) -> str | None:
+    """Return how the file's SHA-256 begins, which its name ends with: resnet18-f37072fd.pth."""
+    match = re.search(r"-([0-9a-f]{8,})\.", name)
+    return match[1] if match else None
 
 
 def _one_at_a_time(what: str) -> FileLock:
