@@ -27,6 +27,9 @@ BACKBONE_LR_SHARE = 0.2
 # Random views of each picture that a frozen prefix sees, where `views` is not given (README, "Never computed twice").
 DEFAULT_VIEWS = 4
 
+# Fields that were added later: at their defaults they do not enter the hash, so that earlier runs keep their names.
+LATER = ("erasing", "mixup", "cutmix", "balance", "folds", "fold")
+
 # Fields that say where things lie or how they are run, but do not change the result (beyond rounding).
 PLACES = ("data", "weights", "device", "loader_workers", "cache", "upload_best")
 
@@ -86,8 +89,21 @@ class Config(BaseModel):
     image_px: Int | None = Field(
         None, ge=16, le=2048, description="side of the square the network sees, in pixels (default: the weights' own)"
     )
-    augment: Literal["none", "standard"] = Field(
-        "standard", description="none, or standard: random resized crop and horizontal flip"
+    augment: Literal["none", "light", "standard", "strong"] = Field(
+        "standard", description="none, light, standard or strong; `python -m finetune.data show` shows what they do"
+    )
+    erasing: Float = Field(0.0, ge=0, le=1, description="share of the training views of which a random part is erased")
+    mixup: Float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="alpha of MixUp: training pictures are blended in pairs, their labels too; 0 is off",
+    )
+    cutmix: Float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="alpha of CutMix: a part of another picture is pasted in; with mixup, each batch gets one of the two",
     )
     views: Int | None = Field(
         None,
@@ -104,6 +120,10 @@ class Config(BaseModel):
         "quarter of the epochs (default: image_px all along)",
     )
     label_smoothing: Float = Field(0.1, ge=0, lt=1, description="share of the target spread over all classes")
+    balance: Literal["none", "weights", "sampler"] = Field(
+        "none",
+        description="against unequal classes: weights counts rare ones more in the loss, sampler shows them more often",
+    )
     dropout: Float = Field(0.2, ge=0, lt=1, description="dropout before the head's linear layer")
     warmup_epochs: Float = Field(0.5, ge=0, description="epochs in which the rate rises to its full value at the start")
     rewarm_epochs: Float = Field(0.5, ge=0, description="the same for blocks that start to train later")
@@ -115,6 +135,10 @@ class Config(BaseModel):
     )
     seed: Int = Field(0, ge=0, lt=2**31, description="seed of initialisation, order and augmentation")
     split_seed: Int = Field(0, ge=0, lt=2**31, description="seed of the split where the data does not come split")
+    folds: Int | None = Field(
+        None, ge=2, le=100, description="cross-validation: the pictures are split into so many parts"
+    )
+    fold: Int | None = Field(None, ge=0, lt=100, description="which of these parts is left out of training, from 0 on")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
     loader_workers: Int | None = Field(
         None, ge=0, le=256, description="processes that load pictures; changes no result (default: by device)"
@@ -269,7 +293,9 @@ def run_id(config: Config, data_fingerprint: str, weights_hash: str) -> str:
 
     A path does not enter the hash, what it points to does; so a run is the same on every machine.
     """
-    fields = {name: value for name, value in to_dict(resolve(config)).items() if name not in PLACES}
+    unset = {name for name in LATER if getattr(config, name) == Config.model_fields[name].default}
+    left_out = {*PLACES, *unset}
+    fields = {name: value for name, value in to_dict(resolve(config)).items() if name not in left_out}
     text = json.dumps({**fields, "data": data_fingerprint, "weights": weights_hash}, sort_keys=True)
     return f"{fields['strategy']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 

@@ -1,0 +1,37 @@
+"""The data by hand: python -m finetune.data COMMAND ..., see `python -m finetune.data --help`."""
+
+import argparse
+import importlib
+import sys
+
+from finetune.errors import EXIT_BAD_INPUT, UserError
+from finetune.flags import fail
+
+# command -> (what it does, the module that adds its arguments and does it); imported when asked for, as some load torch
+COMMANDS = {
+    "fetch": ("bring data sets and weights to this machine", "finetune.data.fetching"),
+    "check": ("say what is wrong with a folder of pictures", "finetune.data.checking"),
+    "show": ("draw what augmentation makes of some pictures", "finetune.data.showing"),
+    "split": ("write which picture trains, chooses and tests into a file that can be edited and used as data",
+              "finetune.data.splitting"),
+}  # fmt: skip
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the command line asks for, and return the exit code."""
+    parser = argparse.ArgumentParser("python -m finetune.data", description="The data, by hand.", allow_abbrev=False)
+    kinds = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    asked = arguments[0] if arguments else ""
+    for name, (what, module) in COMMANDS.items():
+        kind = kinds.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.", allow_abbrev=False)
+        if name == asked:
+            importlib.import_module(module).add_arguments(kind)
+    known = parser.parse_args(arguments)
+    try:
+        return int(importlib.import_module(COMMANDS[known.command][1]).main(known))
+    except UserError as error:
+        return fail(error, EXIT_BAD_INPUT)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
