@@ -18,7 +18,7 @@ endif
 # Importing torch takes several times longer when nothing may be kept of it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check lint types format sweep agents analysis publish report bench lock lock-bench clean
+.PHONY: help setup demo test check lint types format sweep data agents analysis publish report bench lock lock-bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ format: $(READY)  ## format the code
 sweep: $(READY)  ## create a sweep on the W&B server: SWEEP=file.yaml (default: sweeps/strategies.yaml)
 	@test -f "$(or $(SWEEP),sweeps/strategies.yaml)" || { echo "$(SWEEP): no such sweep file. There: $$(echo sweeps/*.yaml)" >&2; exit 2; }
 	@$(PYTHON) -m wandb sweep $(or $(SWEEP),sweeps/strategies.yaml)
+
+data: $(READY)  ## fetch ahead what a sweep needs, for machines without internet: SWEEP=file.yaml (default: as agents)
+	@$(PYTHON) agent.py $(SWEEP) --fetch $(ARGS)
 
 # Without SWEEP: the newest unfinished sweep, on the W&B server if you are logged in, else here.
 agents: $(READY)  ## run a sweep: SWEEP=file.yaml, runs/name or a W&B id (default: the newest unfinished), AGENTS=n at once

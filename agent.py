@@ -38,6 +38,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--plan", action="store_true", help="print the runs that would be started and what they will take, and stop"
     )
+    parser.add_argument(
+        "--fetch", action="store_true", help="bring the data and weights that it needs to this machine, and stop"
+    )
     race_help = "further seeds only for the recipe of each strategy that val prefers at the first seed (offline)"
     parser.add_argument("--race", action=argparse.BooleanOptionalAction, help=race_help)
     parser.add_argument("--name", metavar="NAME", help="write to runs/NAME (default: the file's name)")
@@ -62,10 +65,18 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
             if args.plan:
                 online.show_plan(sweep)
                 return 0
+            if args.fetch:
+                online.bring(sweep, code)
+                return 0
             if args.retry_failed:
                 return online.retry_failed(sweep, code, args.agents, args.count, args.max_failures)
             return online.run_online(sweep, code, args.agents, args.count, args.max_failures)
-        plan = make_plan(sweep, args.count, code.identify, args.race)
+        plan = make_plan(
+            sweep, args.count, code.identify, args.race, lambda configs: code.bring(configs, not args.plan)
+        )
+        if args.fetch:
+            print(f"{sweep.source}: all that its runs need is on this machine")
+            return 0
         agents = args.agents or machine.slots()
         if args.plan:
             display.show_plan(plan)

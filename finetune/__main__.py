@@ -1,6 +1,7 @@
 """One run from the command line: `python -m finetune --data DIR --strategy head --lr 1e-3`."""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from finetune import record
 from finetune.claim import TakenError
 from finetune.config import resolve, run_id
-from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, Interrupted, TrainingError, UserError
+from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, Interrupted, MissingError, TrainingError, UserError
 from finetune.flags import add_fields, fail, parse_flags
 from finetune.signals import noted
 
@@ -26,9 +27,13 @@ def main(arguments: list[str]) -> int:
         try:
             known, config = parse_flags(parser, arguments)
             # Only now torch, which takes seconds to import: a fault in a flag is told at once.
+            from finetune.bring import bring
             from finetune.preflight import identify
             from finetune.run import run
 
+            with contextlib.suppress(MissingError):
+                identify(resolve(config))  # a typo is not to wait for a download
+            bring([config])
             run_dir = known.run_dir or RUNS / run_id(config, *identify(resolve(config)))
             if (run_dir / record.SUMMARY).exists():
                 print(f"{run_dir} is finished; nothing to do")

@@ -1,13 +1,26 @@
 """A progress bar for work outside of runs: on the terminal a bar, elsewhere nothing but what is said in lines."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.progress import TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 Advance = Callable[[int, int | None], None]  # done, and all there is, None where that is not known
+
+
+def say_aside(line: str) -> None:
+    """Print a line beside a command's results."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -19,10 +19,12 @@ _NAMES = {
     "MemoryError": "memory",
     "ConnectionError": "network",
     "TimeoutError": "network",
-    "URLError": "network",
     "HTTPException": "network",
     "gaierror": "network",
     "SSLError": "network",
+    "DownloadError": "network",
+    "MissingError": "network",
+    "NoRoomError": "disk",
     "DivergedError": "divergence",
     "DataError": "data",
     "UserError": "input",
@@ -36,7 +38,6 @@ _TEXTS = {
         rf"can't allocate memory|out of memory|ALLOC_FAILED|bad_alloc|\[Errno {errno.ENOMEM}\]"
         r"|[Bb]us error|shared memory|DataLoader worker .*killed by signal: Killed"
     ),
-    "network": re.compile("urlopen error"),
     # torch's own file writer does not say why it could not write.
     "disk": re.compile(rf"\[Errno ({_DISK_ERRORS})\]|PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+"),
 }

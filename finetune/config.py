@@ -97,13 +97,13 @@ class Config(BaseModel):
         0.0,
         ge=0,
         le=10,
-        description="alpha of MixUp: training pictures are blended in pairs, their labels too; 0 is off",
+        description="alpha of MixUp: training pictures are blended in pairs, with their labels; 0: off",
     )
     cutmix: Float = Field(
         0.0,
         ge=0,
         le=10,
-        description="alpha of CutMix: a part of another picture is pasted in; with mixup, each batch gets one of the two",
+        description="alpha of CutMix: a part of another picture is pasted in; beside mixup, each batch gets one of them",
     )
     views: Int | None = Field(
         None,

@@ -13,14 +13,14 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import requests
 from filelock import FileLock, Timeout
 
-from finetune.errors import DownloadError
+from finetune.errors import DownloadError, NoRoomError
 from finetune.record import read_json, write_json
 
 PART, NOTE, LOCK = ".part", ".part.json", ".lock"
@@ -32,7 +32,28 @@ SPARE_BYTES = 500e6  # stay free on the disk
 POLL_SECONDS = 0.2
 FOR_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may be gone at the next try
 
+HOW_TO_BRING = """\
+Where there is internet, `make data` fetches what a sweep needs (SWEEP=file.yaml); bring it to the same places.
+Or without: --set data=path/to/pictures --set weights=path/to/state_dict.pth; or `make demo`, which draws its own."""
+
 Progress = Callable[[int, int | None], None]
+
+
+class Wanted(NamedTuple):
+    """A file that is to be on this machine.
+
+    Attributes:
+        what: in words.
+        url, path: from where, and its place here.
+        size: bytes, about.
+        hint: what else would do, in words.
+    """
+
+    what: str
+    url: str
+    path: Path
+    size: float
+    hint: str = ""
 
 
 class Source(NamedTuple):
@@ -49,7 +70,6 @@ def download(
     digest: str | None = None,
     on_progress: Progress = lambda done, total: None,  # noqa: ARG005
     on_wait: Callable[[], None] = lambda: None,
-    pause_seconds: float = PAUSE_SECONDS,
 ) -> Path:
     """Have the file of `url` at `path`, whole, and return that; a file that is there already is taken as it is.
 
@@ -60,10 +80,10 @@ def download(
         digest: how the file's SHA-256 begins, in hexadecimal; None to take what comes.
         on_progress: called with bytes that are here and of the whole file, None where the server does not say.
         on_wait: called a few times a second while another process fetches.
-        pause_seconds: before the second try.
 
     Raises:
-        DownloadError: it can't be had, is not what it should be, or the disk has no room.
+        DownloadError: it can't be had, or is not what it should be.
+        NoRoomError: the disk has no room.
     """
     if path.is_file():
         return path
@@ -71,10 +91,20 @@ def download(
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path.with_name(path.name + LOCK), on_wait):
             if not path.is_file():  # else another process has fetched it meanwhile
-                _fetch(url, path, digest, on_progress, pause_seconds)
+                _fetch(url, path, digest, on_progress)
     except OSError as error:
         raise DownloadError(f"{path} can't be written ({error.strerror or error})") from error
     return path
+
+
+def in_words(missing: Sequence[Wanted]) -> str:
+    """Return what is missing and how to bring it, for a machine without internet."""
+    count = "1 file is" if len(missing) == 1 else f"{len(missing)} files are"
+    lines = [f"{count} not on this machine"]
+    for one in missing:
+        hint = f"  ({one.hint})" if one.hint else ""
+        lines += [f"  {one.what}, {size_in_words(one.size)}", f"    from  {one.url}", f"    to    {one.path}{hint}"]
+    return "\n".join([*lines, HOW_TO_BRING])
 
 
 def sha256(path: Path) -> str:
@@ -98,7 +128,7 @@ def _alone(lock: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         held.release()
 
 
-def _fetch(url: str, path: Path, digest: str | None, on_progress: Progress, pause_seconds: float) -> None:
+def _fetch(url: str, path: Path, digest: str | None, on_progress: Progress) -> None:
     """Fetch what is missing, try after try, and give the file its name."""
     part, note = path.with_name(path.name + PART), path.with_name(path.name + NOTE)
     failures = 0
@@ -109,12 +139,16 @@ def _fetch(url: str, path: Path, digest: str | None, on_progress: Progress, paus
                 break
             reason = "the connection was cut"
         except requests.RequestException as error:
-            reason = _in_words(error)
+            reason = _reason(error)
         failures = 0 if _size(part) > before else failures + 1
         if failures == TRIES:
-            kept = f". {_bytes(_size(part))} of it are kept: the same command goes on from there" if _size(part) else ""
+            kept = (
+                f". {size_in_words(_size(part))} of it are kept: the same command goes on from there"
+                if _size(part)
+                else ""
+            )
             raise DownloadError(f"{url} can't be fetched ({reason}){kept}")
-        time.sleep(pause_seconds * 2 ** max(failures - 1, 0))
+        time.sleep(PAUSE_SECONDS * 2 ** max(failures - 1, 0))
     if digest is not None and not (found := sha256(part)).startswith(digest):
         part.unlink()
         note.unlink(missing_ok=True)
@@ -197,12 +231,12 @@ def _noted(note: Path, url: str) -> Source | None:
 
 
 def _check_room(part: Path, total: int | None, have: int) -> None:
-    """Raise DownloadError if the rest does not fit on the disk."""
+    """Raise NoRoomError if the rest does not fit on the disk."""
     missing, free = (total or 0) - have, shutil.disk_usage(part.parent).free
     if missing > free - SPARE_BYTES:
-        raise DownloadError(
-            f"{part.parent} has {_bytes(free)} free, and {_bytes(missing)} are still to come (with "
-            f"{_bytes(SPARE_BYTES)} to spare). Make room there"
+        raise NoRoomError(
+            f"{part.parent} has {size_in_words(free)} free, and {size_in_words(missing)} are still to come (with "
+            f"{size_in_words(SPARE_BYTES)} to spare). Make room there"
         )
 
 
@@ -213,7 +247,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _in_words(error: requests.RequestException) -> str:
+def _reason(error: requests.RequestException) -> str:
     """Return what went wrong without the stack of wrappers that requests puts around it."""
     if isinstance(error, requests.exceptions.SSLError):
         return "no secure connection; is the clock right, is there a proxy?"
@@ -228,5 +262,6 @@ def _in_words(error: requests.RequestException) -> str:
     return str(error)
 
 
-def _bytes(count: float) -> str:
+def size_in_words(count: float) -> str:
+    """Return a number of bytes as GB or MB."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -32,8 +32,16 @@ class WeightsError(UserError):
     """The pretrained weights are missing or are not of this backbone."""
 
 
+class MissingError(UserError):
+    """Data or weights can be fetched, but are not on this machine yet; see bring.py."""
+
+
 class DownloadError(UserError):
     """A file can't be fetched; the message says from where, and why."""
+
+
+class NoRoomError(UserError):
+    """The disk has no room for what is to be written."""
 
 
 class TrainingError(Exception):

@@ -9,6 +9,7 @@ from finetune.config import Config
 from finetune.data import catalog
 from finetune.data.splits import Splits, find_splits
 from finetune.data.transforms import preprocessing
+from finetune.errors import MissingError
 from finetune.model import check_image_px
 
 
@@ -19,6 +20,7 @@ def identify(config: Config, checked: bool = False) -> tuple[str, str]:
         checked: whether another process has found network, picture size and weights to fit, which takes a second.
 
     Raises:
+        MissingError: the data can be fetched, and was not yet; nothing else is wrong.
         DataError: the data folder is missing, or can't be split into train, val and test.
         WeightsError: the weights are missing or of another backbone.
         ConfigError: the backbone can't take pictures of this size.
@@ -26,12 +28,21 @@ def identify(config: Config, checked: bool = False) -> tuple[str, str]:
     """
     if config.cache != "off":
         store.budget_bytes()
-    root = catalog.locate(config.data)
-    split(root, config.split_seed)
+    root, lacking = None, None
+    try:
+        root = catalog.locate(config.data)
+    except MissingError as error:  # can be fetched, which is not worth it where something else is wrong
+        lacking = error
+    if root is not None:
+        split(root, config.split_seed)
     if not checked:
         side = preprocessing(config.backbone, config.weights, config.image_px).crop_px
         check_image_px(config.backbone, side, config.start_px)
-    return fingerprint(root), weights.identify(config.backbone, config.weights, checked)
+    weights_hash = weights.identify(config.backbone, config.weights, checked)
+    if lacking is not None:
+        raise lacking
+    assert root is not None, "there or lacking"
+    return fingerprint(root), weights_hash
 
 
 def prepare(configs: Iterable[Config]) -> None:

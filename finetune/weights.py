@@ -1,8 +1,8 @@
 """Pretrained weights: which ones a config means, whether they fit the backbone, and loading them into it."""
 
 import hashlib
+import os
 import re
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from filelock import FileLock
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from finetune.bar import bar
-from finetune.download import download, sha256
-from finetune.errors import DownloadError, WeightsError, nearest
+from finetune.bar import bar, say_aside
+from finetune.download import Wanted, download, sha256, size_in_words
+from finetune.errors import WeightsError, nearest
 from finetune.folders import cache_folder
 from finetune.model import outline_network
+
+MIRROR_VARIABLE = "FINETUNE_WEIGHTS_URL"  # of a folder that has torchvision's files, in place of its own server
 
 
 @cache
@@ -54,7 +56,11 @@ def identify(backbone: str, weights: str, checked: bool = False) -> str:
 
 
 def prepare(backbone: str, weights: str) -> None:
-    """Have the weights on this machine: download them, or pretrain the demo's, once for all runs of a sweep."""
+    """Have the weights on this machine: download them, or pretrain the demo's, once for all runs of a sweep.
+
+    Raises:
+        DownloadError, NoRoomError: they can't be fetched.
+    """
     if weights.lower() != "none":
         _state_dict(backbone, weights)
 
@@ -65,7 +71,8 @@ def load_weights(network: nn.Module, backbone: str, weights: str, image_px: int)
     A vision transformer's position embedding is interpolated to `image_px`.
 
     Raises:
-        WeightsError: they can't be had, or are not of this backbone.
+        WeightsError: they are not of this backbone.
+        DownloadError, NoRoomError: they can't be fetched.
     """
     state = _state_dict(backbone, weights)
     if backbone.startswith("vit"):
@@ -105,15 +112,12 @@ def _state_dict(backbone: str, weights: str) -> dict[str, Tensor]:
     published = torchvision.models.get_model_weights(backbone)
     if weights not in published.__members__:
         return read_state_dict(Path(weights).expanduser())
-    url = str(published[weights].url)
-    path = _place(url)
-    if not path.is_file():
-        print(f"fetching {url} to {path}, once", file=sys.stderr)
-        try:
-            with bar(path.name, in_bytes=True) as advance:
-                download(url, path, digest=_digest(path.name), on_progress=advance)
-        except DownloadError as error:
-            raise WeightsError(f"weights: {error}\n{missing_words(backbone, weights)}") from error
+    asked = wanted(backbone, weights)
+    path = _place(str(published[weights].url))
+    if asked is not None:
+        say_aside(f"fetching {asked.url} to {path}: {size_in_words(asked.size)}, once")
+        with bar(path.name, in_bytes=True) as advance:
+            download(asked.url, path, digest=_digest(path.name), on_progress=advance)
     try:
         return read_state_dict(path)
     except WeightsError as error:
@@ -122,18 +126,23 @@ def _state_dict(backbone: str, weights: str) -> dict[str, Tensor]:
         raise
 
 
-def missing_words(backbone: str, weights: str) -> str | None:
-    """Return which file is missing and how to bring it, for a machine without internet; None where nothing is."""
+def wanted(backbone: str, weights: str) -> Wanted | None:
+    """Return what is to be fetched, if these weights are published ones that are not on this machine."""
     published = torchvision.models.get_model_weights(backbone)
     if weights not in published.__members__:
         return None
-    url = str(published[weights].url)
-    if _place(url).is_file():
+    entry = published[weights]
+    path = _place(str(entry.url))
+    if path.is_file():
         return None
-    return (
-        f"weights: {backbone} {weights} are not on this machine. Where there is internet, `make data` fetches them; or "
-        f"bring them yourself:\n  {url}\n  to {_place(url)}\n  (or give a path to a state dict as `weights`)"
-    )
+    size = float(entry.meta.get("_file_size", 0)) * 1e6
+    return Wanted(f"weights {backbone} {weights}", _url(str(entry.url)), path, size)
+
+
+def _url(published: str) -> str:
+    """Return where the file is fetched from."""
+    mirror = os.environ.get(MIRROR_VARIABLE)
+    return f"{mirror.rstrip('/')}/{published.rsplit('/', 1)[-1]}" if mirror else published
 
 
 def _place(url: str) -> Path:

@@ -16,6 +16,11 @@ def _closed_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.delenv("DATA_ROOT", raising=False)
+    for name in ("FINETUNE_INATURALIST_URL", "FINETUNE_WEIGHTS_URL"):  # nobody listens there
+        monkeypatch.setenv(name, "http://127.0.0.1:9/file.zip")
+    monkeypatch.setattr("finetune.download.PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -3,13 +3,21 @@
 import errno
 import socket
 import ssl
-from urllib.error import URLError
 
 import pytest
 import torch
 
 from finetune.causes import CAUSES, cause_in, cause_of
-from finetune.errors import ConfigError, DataError, DivergedError, TrainingError, WeightsError
+from finetune.errors import (
+    ConfigError,
+    DataError,
+    DivergedError,
+    DownloadError,
+    MissingError,
+    NoRoomError,
+    TrainingError,
+    WeightsError,
+)
 
 
 def full_disk() -> OSError:
@@ -30,7 +38,9 @@ def full_disk() -> OSError:
         (OSError(errno.EROFS, "Read-only file system"), "disk"),
         (OSError(errno.EIO, "Input/output error"), "disk"),
         (DataError("a.png: can't be read as a picture"), "data"),
-        (URLError("no route"), "network"),
+        (DownloadError("no connection"), "network"),
+        (MissingError("not here"), "network"),
+        (NoRoomError("1 GB free"), "disk"),
         (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "network"),
         (TimeoutError("timed out"), "network"),
         (socket.gaierror(-2, "Name or service not known"), "network"),
@@ -53,7 +63,7 @@ def test_an_error_has_a_cause(error: Exception, cause: str) -> None:
 @pytest.mark.parametrize(
     ("outer", "inner", "cause"),
     [
-        (WeightsError("can't be downloaded"), URLError("no route"), "network"),
+        (RuntimeError("no weights"), DownloadError("no connection"), "network"),
         (TrainingError("even 2 pictures do not fit"), torch.OutOfMemoryError("CUDA"), "memory"),
         (DataError("a.png can't be read"), OSError(errno.EIO, "Input/output error"), "disk"),
         (RuntimeError("unexpected"), full_disk(), "disk"),
@@ -84,7 +94,7 @@ def test_an_error_that_was_put_out_of_sight_does_not_count() -> None:
         ("DataError: no pictures here", "data"),
         ("finetune.errors.DataError: a.png: can't be read", "data"),
         (
-            "WeightsError: weights: DEFAULT can't be downloaded (<urlopen error [Errno 111] Connection refused>)",
+            "DownloadError: http://127.0.0.1/w.pth can't be fetched (no connection; is this machine online?)",
             "network",
         ),
         ("ConfigError: 1 fault in the sweep", "input"),

@@ -15,7 +15,7 @@ import pytest
 
 from finetune.data import archive, inaturalist
 from finetune.data.inaturalist import ARCHIVE, CLASSES, FOLDER, MARK
-from finetune.errors import DataError, DownloadError, UserError
+from finetune.errors import DataError, UserError
 from finetune.record import read_json
 from tests.file_server import Served, serving
 
@@ -140,7 +140,7 @@ def test_a_hostile_or_foreign_zip_file_writes_nothing(place: Path, content: byte
     assert {path.name for path in place.iterdir()} == {ARCHIVE, f"{FOLDER}.lock"}
 
 
-def start(place: Path) -> "subprocess.Popen[bytes]":
+def start() -> "subprocess.Popen[bytes]":
     code = "from finetune.data import inaturalist; inaturalist.have()"
     return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(Path.cwd())})
 
@@ -148,7 +148,7 @@ def start(place: Path) -> "subprocess.Popen[bytes]":
 def test_two_processes_fetch_and_unpack_it_once(place: Path, served: Served) -> None:
     """The second finds what the first has made."""
     served.pause = 0.05
-    both = [start(place), start(place)]
+    both = [start(), start()]
     assert [process.wait() for process in both] == [0, 0]
     assert len(served.asked) == 1
     assert len(list((place / FOLDER).glob("val/*/*.jpg"))) == PICTURES * len(CLASSES)
@@ -158,7 +158,7 @@ def test_killed_while_unpacking_it_begins_anew(place: Path) -> None:
     """What lies half-way is never taken for the data set, and the next attempt removes it."""
     place.mkdir()
     (place / ARCHIVE).write_bytes(zipped(pictures=400, size=10))
-    process = start(place)
+    process = start()
     end = time.monotonic() + 30
     while not list(place.glob(f".{FOLDER}.*/train/*/1.jpg")) and time.monotonic() < end:
         time.sleep(0.001)
@@ -170,19 +170,8 @@ def test_killed_while_unpacking_it_begins_anew(place: Path) -> None:
     assert not list(place.glob(f".{FOLDER}.*"))
 
 
-def test_without_network_it_says_what_to_bring_and_where(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One message: the address, the place, and the command for a machine with internet."""
-    monkeypatch.setenv("FINETUNE_INATURALIST_URL", "http://127.0.0.1:9/nature_12K.zip")
-    monkeypatch.setattr("finetune.download.PAUSE_SECONDS", 0.0)
-    with pytest.raises(DownloadError) as caught:
-        inaturalist.have()
-    text = str(caught.value)
-    assert "http://127.0.0.1:9/nature_12K.zip" in text
-    assert str(place / ARCHIVE) in text
-    assert "make data" in text
-
-
-def test_a_torso_is_refused_and_a_small_difference_is_told(place: Path, served: Served) -> None:
+@pytest.mark.usefixtures("served")
+def test_a_torso_is_refused_and_a_small_difference_is_told() -> None:
     """Counts as published are a warning; a third of them is no data set."""
     folder = inaturalist.have()
     (folder / "val" / "Aves" / "0.jpg").unlink()

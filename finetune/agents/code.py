@@ -18,6 +18,8 @@ class Code(NamedTuple):
             process of its own.
         preload: modules that the fork server imports once for all runs.
         identify: config -> (data fingerprint, weights hash).
+        bring: (configs, fetch) -> has what they need and can be fetched on this machine; without `fetch` it refuses to
+            go on where the pictures are missing.
         prepare: has data and weights of these configs on this machine before runs start side by side.
         expect: (plan, runs to do, how many more a search will choose, agents, say) -> what they will take, see
             expect.py; None where it can't be told.
@@ -27,6 +29,7 @@ class Code(NamedTuple):
     preload: list[str]
     identify: Callable[[Config], tuple[str, str]]
     prepare: Callable[[Iterable[Config]], None]
+    bring: Callable[[Iterable[Config], bool], None] = lambda *_: None
     expect: Callable[[Plan, Sequence[PlannedRun], int, int, Say], Outlook | None] = lambda *_: None
 
 
@@ -42,6 +45,15 @@ def _prepare(configs: Iterable[Config]) -> None:
     preflight.prepare(configs)
 
 
+def _bring(configs: Iterable[Config], fetch: bool) -> None:
+    from finetune import bring
+
+    if fetch:
+        bring.bring(configs)
+    else:
+        bring.need_data(configs)
+
+
 def _expect(todo: Plan, runs: Sequence[PlannedRun], unknown: int, agents: int, say: Say) -> Outlook | None:
     from finetune.agents import expect
 
@@ -50,4 +62,4 @@ def _expect(todo: Plan, runs: Sequence[PlannedRun], unknown: int, agents: int, s
 
 # Beside the run's own modules: what it imports late, which would cost every run a second, and what agent.py imports.
 PRELOAD = ["finetune.run", "sklearn.metrics", "finetune.agents.offline"]
-REAL = Code("finetune.run:run", PRELOAD, _identify, _prepare, _expect)
+REAL = Code("finetune.run:run", PRELOAD, _identify, _prepare, _bring, _expect)

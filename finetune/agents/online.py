@@ -125,20 +125,41 @@ def show_plan(remote: Remote) -> None:
     console.print(f"{remote.url or remote.path}: {remote.state.lower()}; runs: {counts}{total}")
 
 
+def bring(remote: Remote, code: Code) -> None:
+    """Have what the sweep's runs need, and can be fetched, on this machine.
+
+    Raises:
+        UserError: it can't be had. A run that went without would fail, and W&B never hands it out again.
+    """
+    code.bring(_configs(remote), True)
+
+
 def _prepare(remote: Remote, code: Code, watch: Watch) -> None:
-    """Have the weights here before runs start side by side. What is wrong with a config its run will tell."""
+    """Have data and weights here before runs start side by side. What is wrong with a config its run will tell."""
+    bring(remote, code)
     configs: list[Config] = []
     try:
-        points = search.grid(remote.spec) if remote.spec["method"] == "grid" else search.probes(remote.spec, remote.id)
-        for point in points:
+        for config in _configs(remote):
             with contextlib.suppress(UserError):
-                config = with_absolute_paths(resolve(parse_config(point, "the sweep")))
                 if (config.backbone, config.weights) not in {(known.backbone, known.weights) for known in configs}:
                     code.identify(config)
                     configs.append(config)
         code.prepare(configs)
     except Exception as error:  # whatever it is, the runs will meet it and say so, each in its own log
         watch.say(f"not prepared: {error}")
+
+
+def _configs(remote: Remote) -> list[Config]:
+    """Return the configs of a sweep, or some from all over the space that it searches; faulty ones are left out."""
+    spec, configs = remote.spec, []
+    try:
+        points = search.grid(spec) if spec["method"] == "grid" else search.probes(spec, remote.id)
+    except Exception:  # the engine's own, of many kinds; W&B's server knows how it reads this file
+        return []
+    for point in points:
+        with contextlib.suppress(UserError):
+            configs.append(with_absolute_paths(resolve(parse_config(point, "the sweep"))))
+    return configs
 
 
 def _store(remote: Remote) -> Path:

@@ -15,7 +15,7 @@ from finetune.agents.order import breadth_first
 from finetune.agents.search import Point
 from finetune.agents.sweepfile import Sweep
 from finetune.config import PLACES, Config, parse_config, resolve, run_id, with_absolute_paths
-from finetune.errors import ConfigError, UserError
+from finetune.errors import ConfigError, MissingError, UserError
 
 Identify = Callable[[Config], tuple[str, str]]  # config -> (data fingerprint, weights hash)
 
@@ -63,12 +63,19 @@ class Plan:
     race: bool = False
 
 
-def make_plan(sweep: Sweep, count: int | None, identify: Identify, race: bool | None = None) -> Plan:
-    """Return the runs of a sweep; reads run directories, writes nothing.
+def make_plan(
+    sweep: Sweep,
+    count: int | None,
+    identify: Identify,
+    race: bool | None = None,
+    bring: Callable[[Iterable[Config]], None] = lambda _: None,
+) -> Plan:
+    """Return the runs of a sweep; reads run directories, writes nothing (but `bring` may).
 
     Args:
         count: how many points to ask a random or Bayesian search for where the file has no `run_cap`.
         identify: data and weights of a config -> what they are.
+        bring: has what configs need on this machine, or raises UserError; called once nothing else is found wrong.
         race: see `Plan`; None to go on as the folder's sweep was begun.
 
     Raises:
@@ -90,7 +97,7 @@ def make_plan(sweep: Sweep, count: int | None, identify: Identify, race: bool | 
         points = [point for point in read_trials(sweep.folder) if fits(spec, point)]
         configs = _check([*points, *search.probes(spec, name)], sweep)
     plan = Plan(sweep, identify, cap=cap if method == "bayes" and cap else 0)
-    plan.to_prepare = _check_places(configs, identify)
+    plan.to_prepare = _check_places(configs, identify, bring)
     plan.race = bool((record.read_json(sweep.folder / record.PLAN) or {}).get("race")) if race is None else race
     if plan.race and plan.cap:
         raise UserError("--race is for sweeps whose runs are known from the start: a Bayesian search chooses by itself")
@@ -130,22 +137,37 @@ def _check(points: Iterable[Point], sweep: Sweep) -> list[Config]:
     return configs
 
 
-def _check_places(configs: Iterable[Config], identify: Identify) -> list[Config]:
-    """Return one config for each combination of data and weights, all of them found good."""
+def _check_places(
+    configs: Iterable[Config], identify: Identify, bring: Callable[[Iterable[Config]], None]
+) -> list[Config]:
+    """Return one config for each combination of data and weights, all of them found good.
+
+    What can be fetched is brought once nothing else is wrong: a download takes long, and a typo does not wait for it.
+    """
     firsts: dict[tuple[object, ...], Config] = {}
     for config in map(resolve, configs):
         firsts.setdefault((config.data, config.backbone, config.weights, config.image_px, config.split_seed), config)
+    needed = [with_absolute_paths(config) for config in firsts.values()]
+    faults = _faults(needed, identify)
+    if all(isinstance(fault, MissingError) for fault in faults):
+        bring(needed)
+        faults = _faults(needed, identify)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise UserError("\n".join(map(str, faults)))
+    return needed
+
+
+def _faults(configs: Iterable[Config], identify: Identify) -> list[UserError]:
+    """Return what is wrong with data and weights, each fault once."""
     faults: dict[str, UserError] = {}
-    for config in firsts.values():
+    for config in configs:
         try:
-            identify(with_absolute_paths(config))
+            identify(config)
         except UserError as error:
             faults.setdefault(str(error), error)
-    if len(faults) == 1:
-        raise next(iter(faults.values()))
-    if faults:
-        raise UserError("\n".join(faults))
-    return [with_absolute_paths(config) for config in firsts.values()]
+    return list(faults.values())
 
 
 def why_same(kept: Config, other: Config) -> str:

@@ -82,6 +82,7 @@ Ending = tuple[int, str, str, str]  # exit code, state, reason, cause
 def _run(arguments: list[str], code: Code, mirror: Mirror, signals: Noted) -> Ending:
     """Run the config, or wait for another process on this machine that runs it already."""
     config = with_absolute_paths(resolve(parse_config(_values(arguments), "the sweep")))
+    code.bring([config], True)
     folder = RUNS / os.environ["WANDB_SWEEP_ID"]
     run_dir = folder / run_id(config, *code.identify(config))
     _store_remote(folder)

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from finetune.errors import DataError
+from finetune.errors import DataError, NoRoomError
 
 SPARE_BYTES = 500e6  # stay free on the disk
 CHUNK_BYTES = 2**20
@@ -33,7 +33,8 @@ def unpack(
 
     Raises:
         zipfile.BadZipFile: it is no zip file, is damaged, or would write outside of the folder.
-        DataError: the disk has no room.
+        DataError: the folder can't be written.
+        NoRoomError: the disk has no room.
     """
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{UNPACKING}")
     try:
@@ -94,10 +95,10 @@ def _fault(info: zipfile.ZipInfo, name: PurePosixPath) -> str | None:
 
 
 def _check_room(archive: Path, folder: Path, total: int) -> None:
-    """Raise DataError if what is unpacked does not fit on the disk."""
+    """Raise NoRoomError if what is unpacked does not fit on the disk."""
     free = shutil.disk_usage(folder).free
     if total > free - SPARE_BYTES:
-        raise DataError(
+        raise NoRoomError(
             f"{archive} takes {total / 1e9:.2f} GB unpacked (with {SPARE_BYTES / 1e9:.1f} to spare), and {folder} has "
             f"{free / 1e9:.2f} GB free. Make room there"
         )

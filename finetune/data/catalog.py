@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from finetune.data import inaturalist
 from finetune.errors import DataError
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -15,16 +16,14 @@ def locate(data: str) -> Path:
 
     Raises:
         DataError: there is no such folder.
+        MissingError: iNaturalist-12K is not on this machine; see `bring`.
     """
     if data == "demo":
         from finetune.data.demo import demo_folder  # the drawing code is needed for this alone
 
         return demo_folder()
-    if data == "inaturalist12k":
-        raise DataError(
-            "data: inaturalist12k can't be fetched by itself yet. Unpack nature_12K.zip yourself and give the folder "
-            "that holds train/ and val/: --data path/to/inaturalist_12K (for a sweep, --set data=...)"
-        )
+    if data == inaturalist.NAME:
+        return inaturalist.here()
     folder = Path(data).expanduser()
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"

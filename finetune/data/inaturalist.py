@@ -8,17 +8,16 @@ wherever one of these has it; else it is fetched into the first of them:
 """
 
 import os
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from finetune.bar import bar
+from finetune.bar import bar, say_aside
 from finetune.data.archive import unpack
-from finetune.download import POLL_SECONDS, download, sha256
-from finetune.errors import DataError, DownloadError
+from finetune.download import POLL_SECONDS, Wanted, download, in_words, sha256
+from finetune.errors import DataError, MissingError
 from finetune.folders import cache_folder
 from finetune.record import write_json
 
@@ -32,6 +31,7 @@ CLASSES = (
     *("Amphibia", "Animalia", "Arachnida", "Aves", "Fungi"),
     *("Insecta", "Mammalia", "Mollusca", "Plantae", "Reptilia"),
 )
+BYTES = 3.6e9  # of the zip file, about
 COUNTS = {"train": 9_999, "val": 2_000}  # as published
 LEAST_SHARE = 0.9  # of these; a copy with less is a torso
 
@@ -46,7 +46,19 @@ def find() -> Path | None:
     return next((folder for folder in candidates if _is_it(folder)), None)
 
 
-def have(say: Say = lambda line: print(line, file=sys.stderr)) -> Path:
+def here() -> Path:
+    """Return the folder with the pictures.
+
+    Raises:
+        MissingError: it is not on this machine.
+    """
+    folder = find()
+    if folder is None:
+        raise MissingError(in_words([wanted()]))
+    return folder
+
+
+def have(say: Say = say_aside) -> Path:
     """Return the folder with the pictures, fetched and unpacked first if need be.
 
     Of several processes one does that, and the others wait for it.
@@ -55,7 +67,8 @@ def have(say: Say = lambda line: print(line, file=sys.stderr)) -> Path:
         say: called with lines about what takes its time.
 
     Raises:
-        DataError, DownloadError: it can't be had; the message says how to bring it.
+        DataError: the copy that is here is damaged, or the folder can't be written.
+        DownloadError, NoRoomError: it can't be fetched.
     """
     folder = find()
     if folder is not None:
@@ -74,13 +87,11 @@ def have(say: Say = lambda line: print(line, file=sys.stderr)) -> Path:
         raise DataError(f"data: {place} can't be written ({error.strerror or error}); see {ROOT_VARIABLE}") from error
 
 
-def missing_words() -> str:
-    """Return what is missing and how to bring it, for a machine without internet."""
+def wanted() -> Wanted:
+    """Return what is to be fetched where `find` finds nothing."""
     place = _places()[0]
-    return (
-        f"data: {NAME} is not on this machine. Where there is internet, `make data` fetches it (3.6 GB); or bring it "
-        f"yourself:\n  {url()}\n  to {place / ARCHIVE}\n  (as it is or unpacked; {ROOT_VARIABLE} names another folder)"
-    )
+    hint = f"as it is, or unpacked; {ROOT_VARIABLE} names another folder"
+    return Wanted(f"data {NAME}", url(), place / ARCHIVE, BYTES, hint)
 
 
 def url() -> str:
@@ -126,12 +137,9 @@ def _bring(place: Path, say: Say) -> Path:
     fetched = archive is None
     if archive is None:
         archive = place / ARCHIVE
-        say(f"fetching {url()} to {archive}: 3.6 GB, once")
-        try:
-            with bar(ARCHIVE, in_bytes=True) as advance:
-                download(url(), archive, on_progress=advance)
-        except DownloadError as error:
-            raise DownloadError(f"{error}\n{missing_words()}") from error
+        say(f"fetching {url()} to {archive}: {BYTES / 1e9:.1f} GB, once")
+        with bar(ARCHIVE, in_bytes=True) as advance:
+            download(url(), archive, on_progress=advance)
     say(f"unpacking {archive}")
     try:
         with bar("unpacking", in_bytes=True) as advance:

@@ -1,0 +1,47 @@
+"""Data and weights that runs need and that can be fetched: what of them is missing here, and bringing it."""
+
+from collections.abc import Callable, Iterable
+
+from finetune import weights
+from finetune.bar import say_aside
+from finetune.config import Config, resolve
+from finetune.data import inaturalist
+from finetune.download import Wanted, in_words
+from finetune.errors import DownloadError, MissingError
+
+
+def missing(configs: Iterable[Config]) -> list[Wanted]:
+    """Return the files that these runs need and that are not on this machine."""
+    resolved = [resolve(config) for config in configs]
+    asked = {(config.backbone, config.weights): weights.wanted(config.backbone, config.weights) for config in resolved}
+    has_data = inaturalist.find() is not None or all(config.data != inaturalist.NAME for config in resolved)
+    return [*([] if has_data else [inaturalist.wanted()]), *(one for one in asked.values() if one is not None)]
+
+
+def bring(configs: Iterable[Config], say: Callable[[str], None] = say_aside) -> None:
+    """Fetch what is missing, each file once; several processes can do that at the same time.
+
+    Raises:
+        DownloadError: something can't be fetched. The message has all that is missing, and how to bring it.
+        NoRoomError: the disk has no room for it.
+    """
+    configs = list(configs)
+    try:
+        if any(config.data == inaturalist.NAME for config in configs):
+            inaturalist.have(say)
+        for backbone, weight in sorted({(known.backbone, known.weights) for known in map(resolve, configs)}):
+            if weights.wanted(backbone, weight) is not None:
+                weights.prepare(backbone, weight)
+    except DownloadError as error:
+        raise DownloadError(f"{error}\n\n{in_words(missing(configs))}") from error
+
+
+def need_data(configs: Iterable[Config]) -> None:
+    """Fetch nothing, and refuse if there are no pictures: without them it can't even be told which runs there are.
+
+    Raises:
+        MissingError: with all that is missing, weights too, and how to bring it.
+    """
+    configs = list(configs)
+    if any(config.data == inaturalist.NAME for config in configs) and inaturalist.find() is None:
+        raise MissingError(in_words(missing(configs)))
