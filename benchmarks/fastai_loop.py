@@ -24,9 +24,9 @@ from torch import nn
 from benchmarks import plain
 from benchmarks.clock import Clock, peak_memory
 from finetune.config import Config, resolve
-from finetune.data.catalog import locate
-from finetune.data.splits import Splits, find_splits
+from finetune.data.splits import Splits
 from finetune.data.transforms import CROP_SCALE, Preprocessing, preprocessing
+from finetune.preflight import split
 
 
 class Timer(Callback):  # type: ignore[misc]
@@ -61,7 +61,7 @@ def train(config: Config, train_bn: bool) -> dict[str, Any]:
     config = resolve(config)
     assert config.unfreeze is not None, "resolve() fills the schedule"
     device = plain.pick_device(config.device)
-    splits = find_splits(locate(config.data), config.split_seed)
+    splits = split(config)
     to = preprocessing(config.backbone, config.weights, config.image_px)
     torch.manual_seed(config.seed)
     network = plain.build(config, len(splits.classes), to.crop_px)

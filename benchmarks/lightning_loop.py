@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from benchmarks import plain
 from benchmarks.clock import Clock, peak_memory
 from finetune.config import Config, resolve
-from finetune.data.catalog import locate
-from finetune.data.splits import find_splits
 from finetune.data.transforms import preprocessing
+from finetune.preflight import split
 
 
 class Unfreezing(BackboneFinetuning):  # type: ignore[misc]
@@ -109,7 +108,7 @@ def train(config: Config, train_bn: bool) -> dict[str, Any]:
     config = resolve(config)
     assert config.unfreeze is not None, "resolve() fills the schedule"
     device = plain.pick_device(config.device)
-    splits = find_splits(locate(config.data), config.split_seed)
+    splits = split(config)
     to = preprocessing(config.backbone, config.weights, config.image_px)
     torch.manual_seed(config.seed)
     loaders = plain.make_loaders(splits, to, config, device)

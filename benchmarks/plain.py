@@ -26,12 +26,12 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.clock import Clock, peak_memory
 from finetune.config import Config, resolve, to_dict
-from finetune.data.catalog import locate
-from finetune.data.splits import Picture, Splits, find_splits
+from finetune.data.splits import Picture, Splits
 from finetune.data.transforms import CROP_SCALE, Preprocessing, preprocessing
 from finetune.errors import EXIT_BAD_INPUT, UserError
 from finetune.families import split_into_blocks
 from finetune.flags import add_fields, fail, parse_flags
+from finetune.preflight import split
 from finetune.record import write_json
 from finetune.strategies import rates, share_at, trainable_blocks
 from finetune.weights import load_weights
@@ -91,7 +91,7 @@ def train(
     """
     config = resolve(config)
     device = pick_device(config.device)
-    splits = find_splits(locate(config.data), config.split_seed)
+    splits = split(config)
     to = preprocessing(config.backbone, config.weights, config.image_px)
     torch.manual_seed(config.seed)
     loaders = make_loaders(splits, to, config, device)

@@ -24,16 +24,17 @@ def say_aside(line: str) -> None:
 
 
 @contextlib.contextmanager
-def bar(title: str, in_bytes: bool = False) -> Iterator[Advance]:
+def bar(title: str, hidden: bool = False, *, in_bytes: bool = False) -> Iterator[Advance]:
     """Yield what moves the bar, which is gone at the end.
 
     Args:
+        hidden: to show none, for what takes a moment.
         in_bytes: whether it counts bytes, whose rate is shown, or things.
     """
     console = Console(stderr=True)
     counts = [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
     columns = [TextColumn("{task.description}", markup=False), BarColumn(), *counts, TimeRemainingColumn()]
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Progress(*columns, console=console, transient=True, disable=hidden or not console.is_terminal) as bars:
         task = bars.add_task(title, total=None)
 
         def advance(done: int, total: int | None) -> None:

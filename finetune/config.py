@@ -103,7 +103,7 @@ class Config(BaseModel):
         0.0,
         ge=0,
         le=10,
-        description="alpha of CutMix: a part of another picture is pasted in; beside mixup, each batch gets one of them",
+        description="alpha of CutMix: a part of another picture is pasted in; with mixup too, batches get either",
     )
     views: Int | None = Field(
         None,

@@ -11,7 +11,6 @@ from finetune import strategies, weights
 from finetune.activations import Activations
 from finetune.checkpoint import describe
 from finetune.config import Config, to_dict
-from finetune.data import catalog
 from finetune.data.loading import Batches, stream_seed, worker_count
 from finetune.data.pixels import Pixels, build_pixels
 from finetune.data.splits import Splits
@@ -47,7 +46,7 @@ def build(config: Config, name: str, peers: Sequence[Config] | None) -> Parts:
         name: of the run.
         peers: see `run.run`.
     """
-    splits = split(catalog.locate(config.data), config.split_seed)
+    splits = split(config)
     to = preprocessing(config.backbone, config.weights, config.image_px)
     torch.manual_seed(stream_seed(config.seed, "init"))
     network = build_network(config.backbone, to.crop_px)

@@ -26,7 +26,7 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     Raises:
         DataError: something named does not exist, or no picture was found.
     """
-    from finetune.data.catalog import find_pictures
+    from finetune.data.layout import find_pictures
 
     missing = [argument for argument in arguments if not Path(argument).exists()]
     if missing:

@@ -1,12 +1,15 @@
 """All that can be checked about a config's data and weights before anything is downloaded or started."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from finetune import store, weights
 from finetune.config import Config
-from finetune.data import catalog
+from finetune.data import catalog, inaturalist
+from finetune.data.layout import read_layout
+from finetune.data.quarantine import unreadable
 from finetune.data.splits import Splits, find_splits
 from finetune.data.transforms import preprocessing
 from finetune.errors import MissingError
@@ -28,21 +31,18 @@ def identify(config: Config, checked: bool = False) -> tuple[str, str]:
     """
     if config.cache != "off":
         store.budget_bytes()
-    root, lacking = None, None
+    lacking = None
     try:
-        root = catalog.locate(config.data)
+        split(config)
     except MissingError as error:  # can be fetched, which is not worth it where something else is wrong
         lacking = error
-    if root is not None:
-        split(root, config.split_seed)
     if not checked:
         side = preprocessing(config.backbone, config.weights, config.image_px).crop_px
         check_image_px(config.backbone, side, config.start_px)
     weights_hash = weights.identify(config.backbone, config.weights, checked)
     if lacking is not None:
         raise lacking
-    assert root is not None, "there or lacking"
-    return fingerprint(root), weights_hash
+    return fingerprint(catalog.locate(config.data)), weights_hash
 
 
 def prepare(configs: Iterable[Config]) -> None:
@@ -55,13 +55,26 @@ def prepare(configs: Iterable[Config]) -> None:
         weights.prepare(backbone, weight)
 
 
-@cache
-def split(root: Path, split_seed: int) -> Splits:
-    """Return the splits, found once a process."""
-    return find_splits(root, split_seed)
+def split(config: Config) -> Splits:
+    """Return the splits, found once a process.
+
+    Raises:
+        MissingError, DataError: see `identify`.
+    """
+    return _split(config.data, config.split_seed, config.folds, config.fold)
 
 
 @cache
-def fingerprint(root: Path) -> str:
-    """Return the data's fingerprint, taken once a process."""
-    return catalog.fingerprint(root)
+def _split(data: str, split_seed: int, folds: int | None, fold: int | None) -> Splits:
+    place = catalog.locate(data)
+    layout = read_layout(place)
+    found = find_splits(layout, split_seed, folds, fold, unreadable(layout.root, layout.paths(), fingerprint(place)))
+    if data == inaturalist.NAME:
+        return replace(found, how=(*found.how, *inaturalist.complaints(place)))
+    return found
+
+
+@cache
+def fingerprint(place: Path) -> str:
+    """Return the data's fingerprint, taken once a process; `place` is where the data lies."""
+    return catalog.fingerprint(place)

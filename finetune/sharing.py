@@ -9,7 +9,7 @@ from finetune.strategies import share_at, trainable_blocks
 from finetune.views import view_at
 
 # Fields in which runs must agree to share activations. Val and test need the first ones alone.
-SAME_FIELDS = ("data", "backbone", "weights", "image_px", "split_seed")
+SAME_FIELDS = ("data", "backbone", "weights", "image_px", "split_seed", "folds", "fold")
 
 # How many runs like this one `auto` reckons with where it can't know (one of a sweep on a W&B server).
 UNKNOWN_PEERS = 3

@@ -102,3 +102,46 @@ def test_names_and_folders_that_are_not_there(tmp_path: Path) -> None:
         locate(str(tmp_path / "file"))
     with pytest.raises(MissingError, match=r"nature_12K\.zip"):
         locate("inaturalist12k")
+
+
+@pytest.mark.parametrize("splits", [{"": 12}, {"train": 12, "test": 4}, {"train": 8, "val": 4, "test": 4}])
+def test_folds_leave_each_picture_out_once(tmp_path: Path, splits: dict[str, int]) -> None:
+    """Disjoint, complete, stratified: as test where nothing was split, else as val beside the given test set."""
+    root = write_folder(tmp_path, splits)
+    left_out = "val" if "test" in splits else "test"
+    found = [find_splits(root, 0, 5, fold) for fold in range(5)]
+    parts = [paths(one) for one in found]
+    seen = [path for part in parts for path in part[left_out]]
+    assert len(seen) == len(set(seen)) == 36
+    for one, part in zip(found, parts, strict=True):
+        assert not part["train"] & part["val"]
+        assert not part["test"] & (part["train"] | part["val"])
+        assert sum(map(len, part.values())) == 36 + 3 * splits.get("test", 0)
+        assert min(sum(known.label == label for known in getattr(one, left_out)) for label in range(3)) >= 2
+        assert 7 <= len(part[left_out]) <= 8  # 36 pictures in 5 parts
+        assert part["val"]
+    if "test" in splits:
+        assert all(part["test"] == parts[0]["test"] for part in parts)
+    assert "part 0 of 5" in found[0].how[0]
+
+
+def test_another_split_seed_deals_other_folds_and_small_classes_are_refused(tmp_path: Path) -> None:
+    """A class needs a picture for each fold."""
+    root = write_folder(tmp_path, {"": 6})
+    assert paths(find_splits(root, 0, 3, 0)) != paths(find_splits(root, 1, 3, 0))
+    assert paths(find_splits(root, 0, 3, 0)) == paths(find_splits(root, 0, 3, 0))
+    with pytest.raises(DataError, match="at least 7 pictures"):
+        find_splits(root, 0, 7, 0)
+
+
+def test_a_picture_that_can_not_be_read_is_left_out_and_named(tmp_path: Path) -> None:
+    """The others stay where they are."""
+    root = write_folder(tmp_path, {"train": 10, "test": 2})
+    whole = paths(find_splits(root, 0))
+    without = find_splits(root, 0, left_out={"train/red/003.png": "truncated"})
+    left = paths(without)
+    assert "train/red/003.png" not in set.union(*left.values())
+    assert left["train"] | {"train/red/003.png"} >= whole["train"] - left["val"]
+    assert "train/red/003.png (truncated)" in " ".join(without.how)
+    with pytest.raises(DataError, match=r"red \(1\)"):
+        find_splits(root, 0, left_out={f"train/red/{number:03}.png": "truncated" for number in range(9)})

@@ -4,7 +4,6 @@ import itertools
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import NamedTuple
 
 from finetune import preflight, record, store
@@ -103,7 +102,7 @@ def _pictures(config: Config, kind: Kind) -> float:
 
 
 def _splits(config: Config) -> Splits:
-    return preflight.split(catalog.locate(config.data), config.split_seed)
+    return preflight.split(config)
 
 
 def _wanted(config: Config, kind: Kind, shares: tuple[float, ...]) -> Wanted:
@@ -128,14 +127,11 @@ def _ahead(name: str, config: Config, kind: Kind, speed: Speed, epochs_done: int
     splits = _splits(config)
     workers = worker_count(config.loader_workers, speed.device)
     sizes = {split: len(getattr(splits, split)) for split in SPLITS}
-    decoded = _decoded(config.data, config.split_seed, kind.to)
+    decoded = _decoded(splits, preflight.fingerprint(catalog.locate(config.data)), kind.to)
     return Ahead(name, config, sizes, kind.to, speed, epochs_done, decoded, workers)
 
 
-@cache
-def _decoded(data: str, split_seed: int, to: Preprocessing) -> frozenset[str]:
+def _decoded(splits: Splits, fingerprint: str, to: Preprocessing) -> frozenset[str]:
     """Return the splits whose decoded pictures are in the cache."""
-    splits = preflight.split(catalog.locate(data), split_seed)
-    fingerprint = preflight.fingerprint(splits.root)
     found = {name: open_pixels(getattr(splits, name), to, fingerprint) for name in SPLITS}
     return frozenset(name for name, pixels in found.items() if pixels is not None)

@@ -223,7 +223,7 @@ class _Caches:
             compute: seconds a picture that the network takes.
         """
         config, speed, count = run.config, run.speed, run.sizes[split]
-        key = (config.data, config.split_seed, run.to.resize_px, run.to.interpolation, split)
+        key = (config.data, config.split_seed, config.folds, config.fold, run.to.resize_px, run.to.interpolation, split)
         seconds = 0.0
         if key not in self._decoded:
             size = round(count * speed.picture_bytes)

@@ -146,7 +146,8 @@ def _check_places(
     """
     firsts: dict[tuple[object, ...], Config] = {}
     for config in map(resolve, configs):
-        firsts.setdefault((config.data, config.backbone, config.weights, config.image_px, config.split_seed), config)
+        split = (config.data, config.split_seed, config.folds, config.fold)
+        firsts.setdefault((*split, config.backbone, config.weights, config.image_px), config)
     needed = [with_absolute_paths(config) for config in firsts.values()]
     faults = _faults(needed, identify)
     if all(isinstance(fault, MissingError) for fault in faults):

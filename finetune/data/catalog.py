@@ -1,21 +1,20 @@
 """Where the pictures lie: named data sets and folders, and the fingerprint of what is in them."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from finetune.data import inaturalist
+from finetune.data.layout import find_pictures, inside, read_layout
+from finetune.data.twins import sample
 from finetune.errors import DataError
-
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-_SAMPLE_BYTES = 16 * 1024
 
 
 def locate(data: str) -> Path:
-    """Return the folder of `data`: `demo` (drawn first if need be), `inaturalist12k`, or a folder's path.
+    """Return where `data` lies: `demo` (drawn first if need be), `inaturalist12k`, or the path of a folder or CSV file.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: there is no such folder or file.
         MissingError: iNaturalist-12K is not on this machine; see `bring`.
     """
     if data == "demo":
@@ -25,36 +24,37 @@ def locate(data: str) -> Path:
     if data == inaturalist.NAME:
         return inaturalist.here()
     folder = Path(data).expanduser()
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"data: {data} {what}. Give a folder of pictures, `demo` or `inaturalist12k`")
+    if not folder.is_dir() and not (folder.is_file() and folder.suffix.lower() == ".csv"):
+        what = "is a file, no folder and no .csv" if folder.exists() else "does not exist"
+        raise DataError(f"data: {data} {what}. Give a folder of pictures, a CSV file, `demo` or `inaturalist12k`")
     return folder.resolve()
 
 
-def find_pictures(folder: Path) -> Iterator[Path]:
-    """Yield the pictures below `folder`, by suffix, in a fixed order; hidden files and folders are passed over."""
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from find_pictures(entry)
-        elif entry.suffix.lower() in PICTURE_SUFFIXES:
-            yield entry
+def fingerprint(place: Path) -> str:
+    """Return 16 hex digits that change when a picture of the data is added, removed, renamed, edited or labelled anew.
 
+    Names, sizes and samples of every file go in (see twins.py). The folder's own path and the files' times do not: a
+    copy elsewhere has the same fingerprint.
 
-def fingerprint(root: Path) -> str:
-    """Return 16 hex digits that change when a picture below `root` is added, removed, renamed or edited.
-
-    Names, sizes and the first and last 16 KiB of every file go in, so that 10,000 photos take seconds, not minutes.
-    The folder's own path and the files' times do not: a copy elsewhere has the same fingerprint.
+    Args:
+        place: a folder, or a CSV file (see layout.py); then what it lists counts.
     """
     digest = hashlib.sha256()
-    for path in find_pictures(root):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(root).as_posix()}\0{size}\0".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(_SAMPLE_BYTES))
-            if size > 2 * _SAMPLE_BYTES:
-                file.seek(-_SAMPLE_BYTES, 2)
-            digest.update(file.read(_SAMPLE_BYTES))
+    for name, path in _listed(place):
+        size, content = sample(path)
+        digest.update(f"{name}\0{size}\0".encode())
+        digest.update(content)
     return digest.hexdigest()[:16]
+
+
+def _listed(place: Path) -> Iterable[tuple[str, Path]]:
+    """Return the pictures, each with what is said of it: its path, and what a CSV file has beside that."""
+    if not place.is_file():
+        return ((inside(path, place), path) for path in find_pictures(place))
+    layout = read_layout(place)
+    return sorted(
+        (f"{inside(path, layout.root)}\0{label}\0{part}", path)
+        for part, by_class in layout.parts.items()
+        for label, paths in by_class.items()
+        for path in paths
+    )

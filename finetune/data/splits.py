@@ -1,16 +1,18 @@
 """Which pictures train, which choose (val), which are tested: by the folder's layout, for the rest by hash."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.data.catalog import find_pictures
+from finetune.data.layout import ByClass, Layout, inside, names, read_layout
+from finetune.data.twins import twins
 from finetune.errors import DataError
 
-VAL_NAMES = ("val", "validation", "valid")
-VAL_SHARE = 0.20  # of train, where the folder has a test split and no val
-FOLDER_SHARES = {"val": 0.15, "test": 0.15}  # where it has classes only; the rest trains
+VAL_SHARE = 0.20  # of train, where there is a test split and no val; of what a fold leaves
+FOLDER_SHARES = {"val": 0.15, "test": 0.15}  # where nothing is split; the rest trains
+
+Parts = dict[str, ByClass]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Splits:
         val: pictures that choose the epoch and the hyperparameters.
         test: pictures read once a run, at the checkpoint that val chose.
         how: sentences that say where each split came from, and what was passed over.
+        left_out: path -> why, for pictures that can't be read.
     """
 
     root: Path
@@ -40,6 +43,7 @@ class Splits:
     val: tuple[Picture, ...]
     test: tuple[Picture, ...]
     how: tuple[str, ...]
+    left_out: Mapping[str, str]
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return (path, class name, split) of every picture."""
@@ -47,118 +51,229 @@ class Splits:
         return [(picture.path, self.classes[picture.label], name) for name, part in parts for picture in part]
 
 
-def find_splits(root: Path, split_seed: int) -> Splits:
-    """Return the splits of the pictures below `root`.
+def find_splits(
+    place: Path | Layout,
+    split_seed: int,
+    folds: int | None = None,
+    fold: int | None = None,
+    left_out: Mapping[str, str] | None = None,
+) -> Splits:
+    """Return the splits of the pictures in a folder, or that a CSV file lists.
 
-    `train/`, `val/` (or `validation/`) and `test/` are taken as they are. With `train/` and one other, that other is
-    the test set and val is a stratified 20% of train. With class folders only, 70/15/15, stratified. Which picture
-    goes where depends on `split_seed` and its path alone, never on the model's seed.
+    `train`, `val` and `test` are taken as they are. With `train` and one other, that other is the test set and val is a
+    stratified 20% of train. With classes only, 70/15/15, stratified. With folds, pictures are dealt into so many parts,
+    stratified: where there is a test set, it stays, and part `fold` of the rest is val; elsewhere it is the test set,
+    and val is a stratified 20% of the rest.
+
+    Which picture goes where depends on `split_seed` and its path alone, never on the model's seed. Copies of a picture
+    go where the first of them goes.
+
+    Args:
+        left_out: path inside the data folder -> why this picture can't be read.
 
     Raises:
         DataError: no classes, a class too small to split, or a class that is tested but never trained.
     """
-    folders = {entry.name: entry for entry in sorted(root.iterdir()) if entry.is_dir() and entry.name[0] != "."}
-    given_val = [folders[name] for name in VAL_NAMES if name in folders]
-    if "train" not in folders:
-        return _split_classes(root, root, split_seed)
-    if len(given_val) > 1:
-        raise DataError(f"{root}: has both {given_val[0].name}/ and {given_val[1].name}/; keep one of them")
-    if "test" in folders and given_val:
-        parts = {"train": folders["train"], "val": given_val[0], "test": folders["test"]}
-        return _take_splits(root, parts, None, split_seed)
-    others = [*given_val, *([folders["test"]] if "test" in folders else [])]
-    if not others:
-        return _split_classes(root, folders["train"], split_seed)
-    return _take_splits(root, {"train": folders["train"], "test": others[0]}, VAL_SHARE, split_seed)
+    layout = place if isinstance(place, Layout) else read_layout(place)
+    left_out = dict(left_out or {})
+    parts = {part: _readable(by_class, layout.root, left_out) for part, by_class in layout.parts.items()}
+    notes = [*layout.notes, *_left_out_notes(left_out)]
+    groups = twins(path for by_class in parts.values() for paths in by_class.values() for path in paths)
+    deal = _Deal(layout.root, split_seed, {path: group[0] for group in groups for path in group})
+    if "" in parts:
+        classes, more = _check_classes(layout.where[""], parts[""], 3 if folds is None else max(3, folds))
+        found, how = _split_all(parts[""], classes, deal, folds, fold)
+    else:
+        least = 1 if {"val", "test"} <= parts.keys() and folds is None else 2 if folds is None else folds
+        whole = _pooled(parts) if folds is not None and "test" in parts else parts["train"]
+        classes, more = _check_classes(layout.where["train"], whole, least)
+        found, how = _take(parts, whole, layout, classes, deal, folds, fold)
+        more += _missing_notes(layout, parts, classes)
+    how += [*more, *notes, *_twin_notes(groups, found)]
+    return _build(layout.root, classes, found, how, left_out)
 
 
-def _take_splits(root: Path, parts: dict[str, Path], val_share: float | None, split_seed: int) -> Splits:
-    """Use the folder's own splits, val carved out of train where `val_share` is given."""
-    found = {name: _pictures_by_class(folder) for name, folder in parts.items()}
-    classes, notes = _check_classes(parts["train"], found["train"], 1 if val_share is None else 2)
-    for name, by_class in found.items():
+@dataclass(frozen=True)
+class _Deal:
+    """Draws pictures by a hash of seed and path: one more picture moves few others, which a shuffle would not give.
+
+    Attributes:
+        first: of a picture that has copies -> the first of them, which stands for all.
+    """
+
+    root: Path
+    seed: int
+    first: Mapping[Path, Path]
+
+    def drawn(self, paths: Sequence[Path]) -> list[list[Path]]:
+        """Return the pictures in the order in which they are drawn, copies together."""
+        together: dict[Path, list[Path]] = {}
+        for path in paths:
+            together.setdefault(self.first.get(path, path), []).append(path)
+        return [together[path] for path in sorted(together, key=self._key)]
+
+    def carve(self, paths: Sequence[Path], shares: Iterable[float]) -> list[list[Path]]:
+        """Return the rest and then one part a share, each at least one picture where there are that many."""
+        drawn, parts = self.drawn(paths), []
+        for share in shares:
+            part: list[Path] = []
+            while drawn and len(part) < max(1, round(share * len(paths))):
+                part += drawn.pop(0)
+            parts.append(sorted(part))
+        return [sorted(path for same in drawn for path in same), *parts]
+
+    def fold(self, by_class: ByClass, folds: int, fold: int) -> tuple[ByClass, ByClass]:
+        """Return the rest and part `fold`. Each class goes on dealing where the one before it has ended."""
+        rest: ByClass = {}
+        part: ByClass = {}
+        dealt = 0
+        for label, paths in by_class.items():
+            hands: list[list[Path]] = [[] for _ in range(folds)]
+            for same in self.drawn(paths):
+                hands[dealt % folds] += same
+                dealt += 1
+            part[label] = sorted(hands[fold])
+            rest[label] = sorted(path for number, hand in enumerate(hands) if number != fold for path in hand)
+        return rest, part
+
+    def _key(self, path: Path) -> bytes:
+        return hashlib.sha256(f"{self.seed}/{inside(path, self.root)}".encode()).digest()
+
+
+def _split_all(
+    by_class: ByClass, classes: Sequence[str], deal: _Deal, folds: int | None, fold: int | None
+) -> tuple[Parts, list[str]]:
+    """Split what has no splits of its own."""
+    by_class = {label: by_class[label] for label in classes}
+    if folds is None or fold is None:
+        drawn = {label: deal.carve(paths, FOLDER_SHARES.values()) for label, paths in by_class.items()}
+        parts = {
+            name: {label: part[at] for label, part in drawn.items()}
+            for at, name in enumerate(("train", *FOLDER_SHARES))
+        }
+        return parts, ["the data has no splits of its own: train, val and test are a stratified 70%, 15% and 15% of it"]
+    rest, test = deal.fold(by_class, folds, fold)
+    train, val = _carve_val(rest, deal)
+    how = (
+        f"test is part {fold} of {folds} (counted from 0) of all pictures, val a stratified {VAL_SHARE:.0%} of the rest"
+    )
+    return {"train": train, "val": val, "test": test}, [how]
+
+
+def _take(
+    parts: Parts,
+    whole: ByClass,
+    layout: Layout,
+    classes: Sequence[str],
+    deal: _Deal,
+    folds: int | None,
+    fold: int | None,
+) -> tuple[Parts, list[str]]:
+    """Use the splits that there are; what they lack is carved out of train."""
+    where = layout.where
+    test = "test" if "test" in parts else "val"
+    how = [f"test is {where[test]}"]
+    if folds is not None and fold is not None:
+        pool = " and ".join(where[part] for part in ("train", "val") if part in parts and part != test)
+        train, val = deal.fold({label: whole[label] for label in classes}, folds, fold)
+        return {"train": train, "val": val, "test": parts[test]}, [
+            f"val is part {fold} of {folds} (counted from 0) of {pool}, and the rest is train", *how
+        ]  # fmt: skip
+    if {"val", "test"} <= parts.keys():
+        return dict(parts), [f"{name} is {where[name]}" for name in parts]
+    train, val = _carve_val({label: parts["train"][label] for label in classes}, deal)
+    how = [f"train and val are {where['train']}, of which val is a stratified {VAL_SHARE:.0%}", *how]
+    return {"train": train, "val": val, "test": parts[test]}, how
+
+
+def _carve_val(by_class: ByClass, deal: _Deal) -> tuple[ByClass, ByClass]:
+    drawn = {label: deal.carve(paths, [VAL_SHARE]) for label, paths in by_class.items()}
+    return {label: rest for label, (rest, _) in drawn.items()}, {label: part for label, (_, part) in drawn.items()}
+
+
+def _pooled(parts: Parts) -> ByClass:
+    """Return train and val as one."""
+    labels = sorted({label for part in ("train", "val") for label in parts.get(part, {})})
+    return {
+        label: [path for part in ("train", "val") for path in parts.get(part, {}).get(label, [])] for label in labels
+    }
+
+
+def _readable(by_class: ByClass, root: Path, left_out: Mapping[str, str]) -> ByClass:
+    return {label: [path for path in paths if inside(path, root) not in left_out] for label, paths in by_class.items()}
+
+
+def _left_out_notes(left_out: Mapping[str, str]) -> list[str]:
+    told = [f"{path} ({why})" for path, why in sorted(left_out.items())]
+    return [f"left out, as they can't be read: {names(told)}"] if told else []
+
+
+def _twin_notes(groups: Sequence[Sequence[Path]], found: Parts) -> list[str]:
+    """Say which copies make results look better than they are."""
+    part_of = {path: name for name, by_class in found.items() for paths in by_class.values() for path in paths}
+    label_of = {path: label for by_class in found.values() for label, paths in by_class.items() for path in paths}
+    ask = "`python -m finetune.data check` tells which"
+    notes = []
+    for name in ("val", "test"):
+        leaks = sum(
+            part_of.get(path) == name and any(part_of.get(other) == "train" for other in group)
+            for group in groups
+            for path in group
+        )
+        if leaks:
+            notes.append(f"warning: {leaks} of the pictures in {name} are in train, too; {ask}")
+    torn = sum(len({label_of.get(path) for path in group}) > 1 for group in groups)
+    return [*notes, f"warning: {torn} pictures lie in more than one class; {ask}"] if torn else notes
+
+
+def _missing_notes(layout: Layout, parts: Parts, classes: Sequence[str]) -> list[str]:
+    """Say which classes a split lacks.
+
+    Raises:
+        DataError: a split has a class that train lacks.
+    """
+    notes = []
+    for part, by_class in parts.items():
+        where = layout.where[part]
         unknown = sorted(set(by_class) - set(classes))
         if any(by_class[label] for label in unknown):
-            raise DataError(f"{parts[name]}: has pictures of {_names(unknown)}, but {parts['train']} has none to learn")
+            raise DataError(
+                f"{layout.root}: {where} has pictures of {names(unknown)}, but train has none to learn from"
+            )
         missing = [label for label in classes if not by_class.get(label)]
         if missing:
-            notes.append(f"{parts[name].name}/ has no picture of {_names(missing)}")
-    how = [f"{name} is {folder.name}/" for name, folder in parts.items()]
-    if val_share is not None:
-        carved = {label: _carve(paths, root, split_seed, [val_share]) for label, paths in found["train"].items()}
-        found["train"] = {label: rest for label, (rest, _) in carved.items()}
-        found["val"] = {label: part for label, (_, part) in carved.items()}
-        how[0] = f"train and val are {parts['train'].name}/, of which val is a stratified {val_share:.0%}"
-    return _build(root, classes, found, how + notes)
+            notes.append(f"{where} has no picture of {names(missing)}")
+    return notes
 
 
-def _split_classes(root: Path, folder: Path, split_seed: int) -> Splits:
-    """Split a folder that holds class folders only."""
-    by_class = _pictures_by_class(folder)
-    classes, notes = _check_classes(folder, by_class, 3)
-    found: dict[str, dict[str, list[Path]]] = {"train": {}, "val": {}, "test": {}}
-    for label in classes:
-        parts = _carve(by_class[label], root, split_seed, list(FOLDER_SHARES.values()))
-        for name, part in zip(("train", *FOLDER_SHARES), parts, strict=True):
-            found[name][label] = part
-    how = "the folder has no splits of its own: train, val and test are a stratified 70%, 15% and 15% of it"
-    return _build(root, classes, found, [how, *notes])
-
-
-def _pictures_by_class(folder: Path) -> dict[str, list[Path]]:
-    """Return class name -> pictures for the visible folders in `folder`."""
-    classes = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
-    return {entry.name: list(find_pictures(entry)) for entry in classes}
-
-
-def _check_classes(folder: Path, by_class: dict[str, list[Path]], least: int) -> tuple[list[str], list[str]]:
+def _check_classes(where: str, by_class: ByClass, least: int) -> tuple[list[str], list[str]]:
     """Return the classes that have pictures, and notes on those that have none."""
-    classes = [label for label, paths in by_class.items() if paths]
+    classes = sorted(label for label, paths in by_class.items() if paths)
     empty = [label for label, paths in by_class.items() if not paths]
     if len(classes) < 2:
         raise DataError(
-            f"{folder}: found {len(classes)} classes with pictures, need at least 2. "
+            f"{where}: found {len(classes)} classes with pictures, need at least 2. "
             "Expected one folder a class, such as train/cat/1.jpg, or cat/1.jpg without splits"
         )
     small = [f"{label} ({len(by_class[label])})" for label in classes if len(by_class[label]) < least]
     if small:
         raise DataError(
-            f"{folder}: each class needs at least {least} pictures to be split, too few in {_names(small)}. "
-            "Add pictures, or take the class folder out"
+            f"{where}: each class needs at least {least} pictures to be split, too few in {names(small)}. "
+            "Add pictures, or take the class out"
         )
-    return classes, [f"{_names(empty)}: no pictures, not a class"] if empty else []
+    return classes, [f"{names(empty)}: no pictures, not a class"] if empty else []
 
 
-def _carve(paths: Sequence[Path], root: Path, seed: int, shares: Iterable[float]) -> list[list[Path]]:
-    """Return the rest and then one part a share, each at least one picture, drawn by a hash of seed and path.
-
-    Adding a picture to a folder moves few others from split to split, which drawing by a shuffle would not give.
-    """
-    key = {path: hashlib.sha256(f"{seed}/{path.relative_to(root).as_posix()}".encode()).digest() for path in paths}
-    drawn = sorted(paths, key=key.__getitem__)
-    parts = []
-    for share in shares:
-        count = max(1, round(share * len(paths)))
-        parts.append(sorted(drawn[:count]))
-        drawn = drawn[count:]
-    return [sorted(drawn), *parts]
-
-
-def _build(root: Path, classes: Sequence[str], found: dict[str, dict[str, list[Path]]], how: list[str]) -> Splits:
+def _build(root: Path, classes: Sequence[str], found: Parts, how: list[str], left_out: Mapping[str, str]) -> Splits:
     def pictures(name: str) -> tuple[Picture, ...]:
         return tuple(
-            Picture(path.relative_to(root).as_posix(), label)
+            Picture(inside(path, root), label)
             for label, class_name in enumerate(classes)
             for path in found[name].get(class_name, [])
         )
 
-    splits = Splits(root, tuple(classes), pictures("train"), pictures("val"), pictures("test"), tuple(how))
+    splits = Splits(root, tuple(classes), pictures("train"), pictures("val"), pictures("test"), tuple(how), left_out)
     for name in ("val", "test"):
         if not getattr(splits, name):
             raise DataError(f"{root}: the {name} split has no pictures")
     return splits
-
-
-def _names(labels: Sequence[str]) -> str:
-    shown = ", ".join(labels[:5])
-    return shown if len(labels) <= 5 else f"{shown} and {len(labels) - 5} more"

@@ -1,0 +1,160 @@
+"""Which picture is of which class, and in which split if it is in one: by folders, or by a CSV file.
+
+train/cat/1.jpg  val/cat/2.jpg  test/cat/3.jpg     folders of splits (val/ may be called validation/), or
+cat/1.jpg  dog/2.jpg                               of classes only; or the file, whatever its name,
+pictures.csv                                       path,label[,split], paths starting from the folder it lies in
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.errors import DataError
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+VAL_NAMES = ("val", "validation", "valid")
+COLUMNS = {"path": ("path", "file", "filename"), "label": ("label", "class"), "split": ("split",)}
+SHOWN = 5  # names in a message
+
+ByClass = dict[str, list[Path]]  # class -> its pictures, in a fixed order
+
+
+_NOTHING: dict[str, ByClass] = {"": {}}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What lies there.
+
+    Attributes:
+        root: the folder that the pictures' paths start from.
+        parts: train, val, test -> class -> pictures; one part called "" where nothing is split.
+        where: part -> what it is called there, such as validation/.
+        notes: sentences on what was passed over.
+    """
+
+    root: Path
+    parts: dict[str, ByClass]
+    where: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    def paths(self) -> list[str]:
+        """Return the paths of all pictures inside `root`, with forward slashes."""
+        return [inside(path, self.root) for part in self.parts.values() for paths in part.values() for path in paths]
+
+
+def read_layout(place: Path) -> Layout:
+    """Return the layout of a folder, or of what a CSV file lists.
+
+    Raises:
+        DataError: it can't be told which split is which, or the file has faults.
+    """
+    if place.is_file():
+        return _read_csv(place)
+    folders = {entry.name: entry for entry in sorted(place.iterdir()) if entry.is_dir() and entry.name[0] != "."}
+    vals = [name for name in VAL_NAMES if name in folders]
+    if "train" not in folders:
+        return Layout(place, {"": _by_class(place)}, {"": str(place)})
+    if len(vals) > 1:
+        raise DataError(f"{place}: has both {vals[0]}/ and {vals[1]}/; keep one of them")
+    names = {"train": "train", **({"val": vals[0]} if vals else {}), **({"test": "test"} if "test" in folders else {})}
+    if len(names) == 1:
+        return Layout(place, {"": _by_class(folders["train"])}, {"": str(folders["train"])})
+    parts = {part: _by_class(folders[name]) for part, name in names.items()}
+    return Layout(place, parts, {part: f"{name}/" for part, name in names.items()})
+
+
+def find_pictures(folder: Path) -> Iterator[Path]:
+    """Yield the pictures below `folder`, by suffix, in a fixed order; hidden files and folders are passed over."""
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from find_pictures(entry)
+        elif entry.suffix.lower() in PICTURE_SUFFIXES:
+            yield entry
+
+
+def inside(path: Path, root: Path) -> str:
+    """Return a path as it is from `root`, with forward slashes."""
+    return path.relative_to(root).as_posix()
+
+
+def names(labels: list[str]) -> str:
+    """Return the first few of them, and how many more there are."""
+    shown = ", ".join(labels[:SHOWN])
+    return shown if len(labels) <= SHOWN else f"{shown} and {len(labels) - SHOWN} more"
+
+
+def _by_class(folder: Path) -> ByClass:
+    """Return the pictures in the visible folders of `folder`."""
+    classes = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
+    return {entry.name: list(find_pictures(entry)) for entry in classes}
+
+
+def _read_csv(file: Path) -> Layout:
+    """Return what a CSV file lists; rows whose split is empty are left out."""
+    rows = _rows(file)
+    root, faults = file.parent, []
+    parts: dict[str, ByClass] = {}
+    seen: dict[str, str] = {}
+    left_out = 0
+    for number, row in enumerate(rows, 2):
+        path, label, split = (Path(row["path"]), row["label"], row.get("split"))
+        part = "" if split is None else "val" if split in VAL_NAMES else split
+        if split == "":
+            left_out += 1
+        elif part not in ("", "train", "val", "test"):
+            faults.append(f"line {number}: split {split!r} is none of train, val, test")
+        elif not label or not row["path"]:
+            faults.append(f"line {number}: {'label' if row['path'] else 'path'} is empty")
+        elif path.is_absolute() or ".." in path.parts:
+            faults.append(f"line {number}: {path} must be a path inside of {root}")
+        elif not (root / path).is_file():
+            faults.append(f"line {number}: there is no {root / path}")
+        elif path.as_posix() in seen:
+            faults.append(f"line {number}: {path} was listed before, as {seen[path.as_posix()]}")
+        else:
+            seen[path.as_posix()] = f"{label}, {split}" if split else label
+            parts.setdefault(part, {}).setdefault(label, []).append(root / path)
+    if faults:
+        more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        raise DataError(f"data: {file} has faults\n  " + "\n  ".join(faults[:SHOWN]) + more)
+    if set(parts) == {"train"}:
+        parts = {"": parts["train"]}
+    if parts and "" not in parts and "train" not in parts:
+        raise DataError(f"data: {file} has no row whose split is train")
+    ordered: dict[str, ByClass] = {
+        part: {label: sorted(parts[part][label]) for label in sorted(parts[part])}
+        for part in ("", "train", "val", "test")
+        if part in parts
+    }
+    notes = (f"{left_out} rows of {file.name} have no split and are left out",) if left_out else ()
+    return Layout(root, ordered or _NOTHING, {part: part or str(file) for part in ordered or ("",)}, notes)
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    """Return the file's rows under the names of COLUMNS."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a byte order mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"data: {file} can't be read as a CSV file ({error}); it must be UTF-8") from error
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)  # what spreadsheets write depends on the language
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    given = [name.strip().lower() for name in reader.fieldnames or []]
+    reader.fieldnames = given
+    found = {column: next((name for name in known if name in given), None) for column, known in COLUMNS.items()}
+    absent = [column for column in ("path", "label") if found[column] is None]
+    if absent:
+        raise DataError(
+            f"data: {file} needs a first line with the columns path, label and perhaps split; "
+            f"it has no {' and no '.join(absent)}, but {', '.join(given) or 'nothing'}"
+        )
+    doubled = [name for name, count in Counter(given).items() if count > 1]
+    if doubled:
+        raise DataError(f"data: {file} has two columns {names(doubled)}")
+    columns = {column: name for column, name in found.items() if name is not None}
+    return [{column: (row[name] or "").strip() for column, name in columns.items()} for row in reader]
