@@ -5,7 +5,12 @@ from typing import Any
 
 Row = dict[str, Any]  # one epoch, record.HISTORY_KEYS
 
-_KEYS = {"best/epoch": "epoch", "best/val_accuracy": "val/accuracy", "best/val_loss": "val/loss"}
+_KEYS = {
+    "best/epoch": "epoch",
+    "best/val_accuracy": "val/accuracy",
+    "best/val_loss": "val/loss",
+    "best/val_macro_f1": "val/macro_f1",
+}
 
 
 def best_row(history: list[Row]) -> Row:
@@ -14,7 +19,7 @@ def best_row(history: list[Row]) -> Row:
 
 
 def with_best(history: list[Row], schedule: Iterable[tuple[int, float]]) -> list[Row]:
-    """Return the rows, each with the best epoch up to it: `best/epoch`, `best/val_accuracy`, `best/val_loss`.
+    """Return the rows, each with the best epoch up to it under the summary's names, such as `best/val_accuracy`.
 
     Rows before the schedule's last step has trained for an epoch do not get them. Hyperband compares runs by the rows
     that have the sweep's metric, here and on W&B's server; so it can't stop a schedule before what it is for has

@@ -49,7 +49,8 @@ class Feed:
             augmented: str | None = draw(view)
         else:
             rows, augmented = None, None  # numbers of this seed and epoch alone
-        batches = Batches(len(self.splits.train), config.batch_size, config.seed)
+        labels = [picture.label for picture in self.splits.train] if config.balance == "sampler" else None
+        batches = Batches(len(self.splits.train), config.batch_size, config.seed, labels)
         if rows is None:
             loader, batches = self._loader("train", batches, clock)
         batches.epoch, batches.first, batches.draw = epoch, first, augmented

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from finetune import record, showcase, strategies
@@ -10,7 +11,7 @@ from finetune.best import Row, best_row
 from finetune.checkpoint import load_checkpoint
 from finetune.clock import Clock
 from finetune.errors import Interrupted
-from finetune.evaluate import accuracy, cross_entropy, macro_f1, predict
+from finetune.evaluate import accuracy, by_class, cross_entropy, predict
 from finetune.feed import Feed
 from finetune.memory import peak_memory_mb
 from finetune.model import forward_flops
@@ -44,21 +45,29 @@ def finish(
     )
     record.write_table(run_dir / record.PREDICTIONS, columns, rows)
     showcase.write_thumbnails(run_dir, parts.splits.root, classes)
+    fared = by_class(scores, labels)
+    recall = {name: float(share) for name, share in zip(classes, fared.recall, strict=True) if share == share}  # no NaN
     summary = {
         "state": "finished",
         "best/epoch": best["epoch"],
         "best/val_accuracy": best["val/accuracy"],
         "best/val_loss": best["val/loss"],
+        "best/val_macro_f1": best.get("val/macro_f1"),  # absent where an earlier version began the run
         "test/accuracy": accuracy(scores, labels),
-        "test/macro_f1": macro_f1(scores, labels),
+        "test/macro_f1": float(np.nanmean(fared.f1)),
+        "test/balanced_accuracy": float(np.nanmean(fared.recall)),
+        "test/min_recall": min(recall.values()),
+        "test/recall": recall,
         "test/loss": cross_entropy(scores, labels),
         "micro_batch": min(standing.micro_batch or parts.config.batch_size, parts.config.batch_size),
         **_costs(parts, standing.history),
     }
     record.write_json(run_dir / record.SUMMARY, summary)
+    worst = min(recall, key=recall.__getitem__)
     log(
         f"finished: best val {best['val/accuracy']:.1%} after epoch {best['epoch']}, "
-        f"test {summary['test/accuracy']:.1%}, macro-F1 {summary['test/macro_f1']:.3f}"
+        f"test {summary['test/accuracy']:.1%}, macro-F1 {summary['test/macro_f1']:.1%}, "
+        f"lowest recall {recall[worst]:.1%} ({worst})"
     )
 
 

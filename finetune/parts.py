@@ -11,9 +11,11 @@ from finetune import strategies, weights
 from finetune.activations import Activations
 from finetune.checkpoint import describe
 from finetune.config import Config, to_dict
-from finetune.data.loading import Batches, stream_seed, worker_count
+from finetune.data.balance import class_weights
+from finetune.data.loading import Batches, worker_count
 from finetune.data.pixels import Pixels, build_pixels
 from finetune.data.splits import Splits
+from finetune.data.streams import stream_seed
 from finetune.data.transforms import Preprocessing, preprocessing
 from finetune.feed import Feed
 from finetune.frozen import FrozenPrefix
@@ -70,6 +72,7 @@ def build(config: Config, name: str, peers: Sequence[Config] | None) -> Parts:
         device=device,
         autocast=autocast_of(config.precision, device),
         seed=config.seed,
+        class_weights=_class_weights(config, splits, device),
     )
     uses = shared_needs(config, peers, len(model.blocks))
     share = schedule[-1][1]  # shares never fall
@@ -129,6 +132,13 @@ def make_feed(
 
     workers = worker_count(config.loader_workers, device.type)
     return Feed(config, splits, to, device, activations, open_pixels, workers)
+
+
+def _class_weights(config: Config, splits: Splits, device: torch.device) -> torch.Tensor | None:
+    """Return the training loss's weights, (classes,) float32 on the device, where the run asks for them."""
+    if config.balance != "weights":
+        return None
+    return torch.tensor(class_weights((picture.label for picture in splits.train), len(splits.classes)), device=device)
 
 
 def cut_at(parts: Parts, epoch: int) -> int:

@@ -40,10 +40,13 @@ PROBABILITY = "probability/"  # prefix of the probability columns of PREDICTIONS
 # Accuracies and shares are fractions in [0, 1]; `epoch` counts finished epochs, so the first row has epoch 1.
 HISTORY_KEYS = {
     "epoch": "epochs finished",
-    "train/loss": "mean training loss of the epoch, label smoothing included",
-    "train/accuracy": "share of training pictures named rightly, as augmented, while training",
+    "train/loss": "mean training loss of the epoch, label smoothing and, with balance weights, class weights included",
+    "train/accuracy": "share of training pictures named rightly, as augmented, while training; with balance sampler, "
+    "as they were drawn, so that every class counts the same",
     "val/loss": "mean cross-entropy on val",
     "val/accuracy": "share of val pictures named rightly",
+    "val/macro_f1": "mean over classes of F1 on val: each class counts the same, however rare it is",
+    "val/min_recall": "the lowest share of a class's val pictures that were named rightly",
     "lr/head": "the head's rate at the end of the epoch",
     "lr/backbone": "the highest rate of a backbone block that trains at the end of the epoch, 0 when all are frozen",
     "trainable_share": "share of the backbone's blocks that train in this epoch",
@@ -61,8 +64,12 @@ SUMMARY_KEYS = {
     "best/epoch": "epochs finished when val was best; this checkpoint is tested",
     "best/val_accuracy": "val accuracy at that epoch",
     "best/val_loss": "val loss at that epoch",
+    "best/val_macro_f1": "macro-F1 on val at that epoch",
     "test/accuracy": "share of test pictures named rightly, read once, at the best epoch",
     "test/macro_f1": "mean over classes of F1 on test",
+    "test/balanced_accuracy": "mean over classes of recall on test",
+    "test/min_recall": "the lowest of these",
+    "test/recall": "class -> share of its test pictures that were named rightly; classes without any are left out",
     "test/loss": "mean cross-entropy on test",
     "epochs": "epochs trained (fewer than asked after early stopping)",
     "epochs_to_80": "epochs until val accuracy first reached 0.8; null when it never did",

@@ -11,6 +11,7 @@ record        the files that are left behind
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from finetune.causes import cause_of
 from finetune.checkpoint import load_checkpoint, save_checkpoint
 from finetune.claim import Claim, TakenError, claimed
 from finetune.config import Config, resolve, run_id, to_dict
+from finetune.data.splits import Splits
 from finetune.errors import Interrupted, UserError
 from finetune.finish import finish
 from finetune.memory import keep_freed_memory
@@ -194,14 +196,26 @@ def _introduction(parts: Parts, name: str, attempt: int) -> list[str]:
         f"run {name}, attempt {attempt}, on {loop.device} in {arithmetic}, {torch.get_num_threads()} threads",
         f"pictures of {len(splits.classes)} classes: {sizes}",
         *splits.how,
+        *_of_classes(splits, config.balance),
         f"config: {set_fields}",
         f"{len(parts.model.blocks)} backbone blocks; unfreezes {loop.schedule}",
     ]
 
 
+def _of_classes(splits: Splits, balance: str) -> list[str]:
+    """Return a line on the classes' sizes where they differ, and on what is done about it."""
+    sizes = Counter(picture.label for picture in splits.train).most_common()
+    (most, many), (least, few) = sizes[0], sizes[-1]
+    if many == few:
+        return []
+    smallest, largest = f"{few} of {splits.classes[least]}", f"{many} of {splits.classes[most]}"
+    return [f"training pictures a class: from {smallest} to {largest}; balance {balance}"]
+
+
 def _epoch_line(row: Row, epochs: int) -> str:
     return (
         f"epoch {row['epoch']}/{epochs}  train {row['train/loss']:.3f} {row['train/accuracy']:.1%}  "
-        f"val {row['val/loss']:.3f} {row['val/accuracy']:.1%}  rates {row['lr/head']:.2g} {row['lr/backbone']:.2g}  "
+        f"val {row['val/loss']:.3f} {row['val/accuracy']:.1%} macro-F1 {row['val/macro_f1']:.1%}  "
+        f"rates {row['lr/head']:.2g} {row['lr/backbone']:.2g}  "
         f"trains {row['trainable_share']:.0%} of the backbone  {row['epoch_seconds']:.1f} s"
     )

@@ -5,18 +5,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from finetune.best import Row, best_row
 from finetune.clock import Clock
 from finetune.config import Schedule
-from finetune.data.loading import stream_seed
+from finetune.data.streams import stream_seed
 from finetune.epoch import Epoch, random_state, set_random_state
 from finetune.errors import DivergedError, Interrupted
-from finetune.evaluate import accuracy, cross_entropy, predict
+from finetune.evaluate import accuracy, by_class, cross_entropy, predict
 from finetune.fed import Fed
 from finetune.frozen import FrozenPrefix
+from finetune.loss import batch_loss
 from finetune.memory import in_pieces, least_piece
 from finetune.model import Classifier
 from finetune.strategies import last_unfreeze, set_trainable, share_at, trainable_blocks
@@ -35,6 +37,7 @@ class Loop:
         patience: epochs without a better val, counted from the last unfreeze on, before the run stops; or None.
         autocast: lower precision for forward and backward, or None for float32.
         seed: of dropout and stochastic depth.
+        class_weights: (classes,) on the device, for the training loss; None where every picture weighs the same.
     """
 
     schedule: Schedule
@@ -45,6 +48,7 @@ class Loop:
     device: torch.device
     autocast: torch.dtype | None
     seed: int
+    class_weights: Tensor | None = None
 
 
 @dataclass
@@ -204,7 +208,6 @@ def _gradients(
     Returns:
         The loss and how many pictures were named rightly, 0-d tensors on the device that computes.
     """
-    loss_function = nn.CrossEntropyLoss(label_smoothing=loop.label_smoothing)
     noise = random_state(loop.device)
     count, clock = len(batch.labels), standing.epoch.clock
 
@@ -217,8 +220,8 @@ def _gradients(
                 hidden = prefix.run(some, batch.start, batch.cut)
             with torch.autocast(loop.device.type, loop.autocast, enabled=loop.autocast is not None):
                 logits = model.suffix(hidden, batch.cut)
-            part = loss_function(logits.float(), wanted) * (len(wanted) / count)
-            part.backward()
+            part = batch_loss(logits.float(), wanted, loop.label_smoothing, loop.class_weights) * (len(wanted) / count)
+            part.backward()  # type: ignore[no-untyped-call]
             loss += part.detach()
             right += (logits.argmax(dim=1) == wanted).sum()
         return loss, right
@@ -248,7 +251,13 @@ def _validate(loop: Loop, model: Classifier, feed: Feed, standing: Standing, cal
     with clock.on("val"):
         fed = feed.val(cut, clock)
         scores, labels = predict(model, fed, loop.device, loop.autocast, on_batch, calls.log)
-        return {"val/loss": cross_entropy(scores, labels), "val/accuracy": accuracy(scores, labels)}
+        classes = by_class(scores, labels)
+        return {
+            "val/loss": cross_entropy(scores, labels),
+            "val/accuracy": accuracy(scores, labels),
+            "val/macro_f1": float(np.nanmean(classes.f1)),
+            "val/min_recall": float(np.nanmin(classes.recall)),
+        }
 
 
 def _trainable(loop: Loop, model: Classifier, epoch: int) -> int:

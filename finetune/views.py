@@ -2,7 +2,7 @@
 
 import torch
 
-from finetune.data.loading import stream_seed
+from finetune.data.streams import stream_seed
 
 RESIZING_STAGES = 4  # Tan and Le, EfficientNetV2, arXiv 2104.00298, table 6
 

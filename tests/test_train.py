@@ -58,8 +58,8 @@ def fit(loop: Loop, model: Classifier, optimizer: Any, feed: _Feed, standing: St
     train.fit(loop, model, FrozenPrefix(model), optimizer, feed, standing, calls)
 
 
-def loop(epochs: int = 3) -> Loop:
-    return Loop([(0, 1.0)], epochs, lambda block, step: 1.0, 0.0, None, CPU, None, 0)  # noqa: ARG005
+def loop(epochs: int = 3, **given: Any) -> Loop:
+    return Loop([(0, 1.0)], epochs, lambda block, step: 1.0, 0.0, None, CPU, None, 0, **given)  # noqa: ARG005
 
 
 def calls(**given: Any) -> Calls:
@@ -86,7 +86,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_setting() -> None:
         fit(loop(), model, optimizer, feed, Standing(), calls())
 
 
-def trained(most: int | None, backbone: str, size: int, **given: Any) -> tuple[dict[str, Tensor], Standing, list[int]]:
+def trained(
+    most: int | None, backbone: str, size: int, weights: list[float] | None = None, **given: Any
+) -> tuple[dict[str, Tensor], Standing, list[int]]:
     """Return weights, standing and the sizes of all training passes after an epoch where `most` pictures fit."""
     torch.manual_seed(0)
     model = build_classifier(build_network(backbone, 32), 2, 0.0)
@@ -103,16 +105,18 @@ def trained(most: int | None, backbone: str, size: int, **given: Any) -> tuple[d
     optimizer = torch.optim.SGD(param_groups(model, 0.1, 0.1, 1.0, 0.0))
     feed = _Feed(some_batches(size))
     standing = Standing()
-    fit(loop(1), model, optimizer, feed, standing, calls(**given))
+    some = loop(1, class_weights=None if weights is None else torch.tensor(weights))
+    fit(some, model, optimizer, feed, standing, calls(**given))
     return dict(model.state_dict()), standing, passes
 
 
-def test_gradients_of_micro_batches_add_up_to_those_of_the_batch() -> None:
-    """Weights after three steps, loss and accuracy are the same, though no two pieces are of one size."""
-    whole, standing, passes = trained(None, "squeezenet1_1", 7)
+@pytest.mark.parametrize("weights", [None, [0.25, 3.0]])
+def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(weights: list[float] | None) -> None:
+    """Weights after three steps, loss and accuracy are the same, though no two pieces are of one size or class."""
+    whole, standing, passes = trained(None, "squeezenet1_1", 7, weights)
     assert (passes, standing.micro_batch) == ([7, 7, 7], None)
     lines: list[str] = []
-    pieces, again, passes = trained(2, "squeezenet1_1", 7, log=lines.append)
+    pieces, again, passes = trained(2, "squeezenet1_1", 7, weights, log=lines.append)
     assert passes == [7, 4, *[2, 2, 2, 1] * 3]
     assert again.micro_batch == 2
     for name, value in whole.items():

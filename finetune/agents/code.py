@@ -60,6 +60,6 @@ def _expect(todo: Plan, runs: Sequence[PlannedRun], unknown: int, agents: int, s
     return expect.expect(todo, runs, unknown, agents, say)
 
 
-# Beside the run's own modules: what it imports late, which would cost every run a second, and what agent.py imports.
-PRELOAD = ["finetune.run", "sklearn.metrics", "finetune.agents.offline"]
+# Beside the run's own modules: what agent.py imports.
+PRELOAD = ["finetune.run", "finetune.agents.offline"]
 REAL = Code("finetune.run:run", PRELOAD, _identify, _prepare, _bring, _expect)

@@ -1,7 +1,7 @@
 """Batches of pictures, from the cache or decoded anew; the same for a seed whatever the number of loader processes."""
 
-import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,19 +10,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from finetune.data.balance import balanced_order
 from finetune.data.pixels import Pixels
 from finetune.data.reading import read_picture
 from finetune.data.splits import Picture
+from finetune.data.streams import stream_seed
 from finetune.data.transforms import Preprocessing, Transform, stack, to_base
 from finetune.signals import finish_first
 
 Loader = DataLoader[Any]  # of images (B, 3, H, W) uint8, channels last, and labels (B,) int64
 Key = tuple[str, int, int | None]  # (draw, index of the picture in its split, side): see Batches
-
-
-def stream_seed(*parts: int | str) -> int:
-    """Return a seed for the random stream named by `parts`; streams of different names are independent."""
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8]) >> 1
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -67,17 +64,19 @@ class Batches(Sampler[list[Key]]):
         count: pictures in the split.
         batch_size: pictures in a batch. A last batch of one joins the batch before it: batch-norm can't train on one.
         seed: the order's seed, or None to keep the order of the split.
+        labels: of the pictures, for an order in which every class comes as often (see balance.py); None for one in
+            which every picture comes once. Needs a seed.
 
     Attributes:
         epoch: epochs finished; the order is drawn anew for each.
         first: the first batch to make.
         draw: names the random numbers that augment the pictures: the same name, the same squares. None for numbers of
-            this seed and epoch alone.
+            this seed and epoch alone, and other ones for each time that a picture comes in an epoch.
         side: of the pictures, in pixels; None for the preprocessing's own.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int | None) -> None:
-        self.count, self.batch_size, self.seed = count, batch_size, seed
+    def __init__(self, count: int, batch_size: int, seed: int | None, labels: Sequence[int] | None = None) -> None:
+        self.count, self.batch_size, self.seed, self.labels = count, batch_size, seed, labels
         self.epoch = self.first = 0
         self.draw: str | None = None
         self.side: int | None = None
@@ -93,13 +92,24 @@ class Batches(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         order = list(range(self.count))
-        if self.seed is not None:
+        if self.seed is not None and self.labels is not None:
+            order = balanced_order(self.labels, self.seed, self.epoch)
+        elif self.seed is not None:
             generator = torch.Generator().manual_seed(stream_seed(self.seed, "order", self.epoch))
             order = torch.randperm(self.count, generator=generator).tolist()
-        draw = f"seed {self.seed} epoch {self.epoch}" if self.draw is None else self.draw
+        keys: list[Key] = [(draw, index, self.side) for draw, index in zip(self._draws(order), order, strict=True)]
         starts = self._starts()
         for start, end in list(zip(starts, [*starts[1:], self.count], strict=True))[self.first :]:
-            yield [(draw, index, self.side) for index in order[start:end]]
+            yield keys[start:end]
+
+    def _draws(self, order: Sequence[int]) -> Iterator[str]:
+        """Yield the name of the numbers that augment each picture of an epoch."""
+        usual = f"seed {self.seed} epoch {self.epoch}" if self.draw is None else self.draw
+        seen = Counter[int]()
+        for index in order:
+            again = self.draw is None and seen[index]  # a named draw is one square a picture, and may be cached
+            yield f"{usual} again {again}" if again else usual
+            seen[index] += 1
 
 
 def worker_count(asked: int | None, device: str) -> int:
