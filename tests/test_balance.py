@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score, recall_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
@@ -87,6 +89,8 @@ def test_a_picture_that_comes_again_in_an_epoch_is_cut_anew() -> None:
     assert {draw for batch in batches for draw, *_ in batch} == {"view 1"}
     batches.first = 3
     assert [index for batch in batches for _, index, _ in batch] == [index for _, index, _ in keys[15:]]
+    batches.first, batches.epoch = 0, 4
+    assert [index for batch in batches for _, index, _ in batch] == balanced_order(UNEQUAL, 0, 4)
 
 
 @given(LABELS)
@@ -233,3 +237,25 @@ def test_val_and_test_are_measured_without_weights(unequal: Path, tmp_path: Path
     row = done.history[0]
     assert row["val/loss"] < 1.2  # near log 2; the rare class's weight is 5.5
     assert row["train/loss"] != pytest.approx(row["val/loss"], rel=1e-3)
+
+
+def test_numbers_by_class_are_those_of_the_predictions(unequal: Path, tmp_path: Path) -> None:
+    """On test as scikit-learn has them; on val, which has the same pictures here, the same at the best epoch."""
+    shutil.rmtree(unequal / "val")
+    shutil.copytree(unequal / "test", unequal / "val")
+    asked = {"strategy": "head", "balance": "sampler", "lr": 1e-2, "epochs": 3, "augment": "none"}
+    done = Done(config(unequal, **asked), tmp_path / "run")
+    with (tmp_path / "run" / record.PREDICTIONS).open() as file:
+        rows = list(csv.DictReader(file))
+    labels, named = ([row[column] for row in rows] for column in ("label", "prediction"))
+    recalls = recall_score(labels, named, labels=["grey", "warm"], average=None)
+    summary, best = done.summary, done.history[done.summary["best/epoch"] - 1]
+    assert summary["test/recall"] == {"grey": recalls[0], "warm": recalls[1]}
+    assert summary["test/min_recall"] == min(recalls) == best["val/min_recall"]
+    assert summary["test/balanced_accuracy"] == pytest.approx(sum(recalls) / 2)
+    macro = f1_score(labels, named, average="macro")
+    assert summary["test/macro_f1"] == pytest.approx(macro)
+    assert summary["best/val_macro_f1"] == best["val/macro_f1"] == pytest.approx(macro)
+    assert len({*recalls, macro, summary["test/accuracy"]}) > 2  # else the one could pass for the other
+    worst = min(summary["test/recall"], key=summary["test/recall"].__getitem__)
+    assert done.log[-1].endswith(f"macro-F1 {macro:.1%}, lowest recall {min(recalls):.1%} ({worst})")
