@@ -124,6 +124,8 @@ def epochs_of(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
 
 def finite(value: Any) -> Any:
     """Return the value, and None for NaN and infinity, which the server writes as words and JSON can't hold."""
+    if isinstance(value, dict):
+        return {str(name): finite(inner) for name, inner in value.items()}
     if value in ("NaN", "Infinity", "-Infinity") or (isinstance(value, float) and not math.isfinite(value)):
         return None
     return value

@@ -14,7 +14,7 @@ from wandb.errors import Error as WandbError
 
 from finetune import record, showcase
 from finetune.best import Row, with_best
-from finetune.config import PLACES
+from finetune.config import LATER, PLACES, Config
 from finetune.tracking import Target
 
 __all__ = ["WandbError", "finish_failed", "finish_finished", "forget", "is_stopped", "open_run", "send_rows"]
@@ -28,6 +28,9 @@ FILES = (
     record.THUMBNAILS,
     record.LOG,
 )
+# W&B makes each class of a mapping a metric of its own (`test/recall.cat`), and wants fewer than 10,000 in a project
+# (docs.wandb.ai/models/track/limits). Beyond this, recalls are in the run's summary.json alone, which is sent as well.
+MOST_RECALLS = 1000
 FOLDER = "run"  # of the W&B run's files, where those of the run directory lie
 SEND_SECONDS = 15.0  # between two transmissions while a run goes on, each one request
 STATS_SECONDS = 30.0  # between two samples of the machine's load
@@ -137,8 +140,9 @@ def _add_config(run: wandb.Run, config: dict[str, Any], provenance: dict[str, An
 
 
 def group_of(config: dict[str, Any], provenance: dict[str, Any]) -> str:
-    """Return a name for all runs that differ in their seed alone."""
-    fields = {name: value for name, value in config.items() if name not in ("seed", *PLACES)}
+    """Return a name for all runs that differ in their seed or fold alone, whichever version made them."""
+    unset = [name for name in LATER if config.get(name) == Config.model_fields[name].default]
+    fields = {name: value for name, value in config.items() if name not in ("seed", "fold", *unset, *PLACES)}
     text = json.dumps({**fields, "weights": provenance.get("weights_hash")}, sort_keys=True)
     return f"{config['strategy']} lr {config['lr']:g} {hashlib.sha256(text.encode()).hexdigest()[:4]}"
 
@@ -178,7 +182,7 @@ def finish_finished(run: wandb.Run, run_dir: Path) -> None:
         TimeoutError: not all of it arrived in time.
     """
     config, summary = record.read_config(run_dir), record.read_json(run_dir / record.SUMMARY) or {}
-    run.summary.update({**summary, **({"reason": "", "cause": ""} if run.resumed else {})})
+    run.summary.update({**summary_to_send(summary), **({"reason": "", "cause": ""} if run.resumed else {})})
     _send_files(run, run_dir)
     try:  # beside numbers and files, what is to be looked at: a damaged table must not keep those back
         run.log(_tables(run_dir, config.get("provenance", {}).get("classes", [])))
@@ -189,6 +193,12 @@ def finish_finished(run: wandb.Run, run_dir: Path) -> None:
             raise
         print(f"not all of {run_dir} can be shown ({type(error).__name__}: {error})")
     run.finish(exit_code=0)
+
+
+def summary_to_send(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the summary, without the recalls where there are too many for W&B."""
+    too_many = len(summary.get("test/recall") or ()) > MOST_RECALLS
+    return {key: value for key, value in summary.items() if key != "test/recall" or not too_many}
 
 
 def finish_failed(run: wandb.Run, code: int, state: str, reason: str, cause: str) -> None:

@@ -125,7 +125,7 @@ def _finish(config: Config, run_dir: Path) -> None:
     showcase.write_thumbnails(run_dir, run_dir / "pictures", CLASSES)
     record.write_table(run_dir / record.SPLITS, ["path", "label", "split"], [["test/cat/1.jpg", "cat", "test"]])
     best = best_row(rows)
-    numbers = dict.fromkeys((key for key in record.SUMMARY_KEYS if key != "state"), 1.0)
+    numbers = dict.fromkeys((key for key in record.SUMMARY_KEYS if key not in ("state", "test/recall")), 1.0)
     summary = {
         **numbers,
         "state": "finished",
@@ -133,6 +133,7 @@ def _finish(config: Config, run_dir: Path) -> None:
         "best/val_accuracy": best["val/accuracy"],
         "best/val_loss": best["val/loss"],
         "test/accuracy": accuracy(config),
+        "test/recall": {"cat": 1.0, "dog": 0.0, "a.b/c d": 0.5},
         "epochs": len(rows),
         "epochs_to_80": None,
     }
