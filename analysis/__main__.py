@@ -5,6 +5,7 @@
     python -m analysis sweeps/demo.yaml   the runs of that sweep file
     python -m analysis me/trials/1a2b3c4d a W&B sweep, fetched to runs/1a2b3c4d; its id or its page's address will do
     python -m analysis                    the newest sweep, below runs/ or on W&B
+    python -m analysis demo --mix-data    even where its runs were tested on different pictures
 
 In the order they act: source (which folder; pull brings what is on a W&B server), frames (what its runs left), and
 build, which names the rest.
@@ -28,6 +29,7 @@ from analysis.build import build
 from analysis.errors import InputError
 from analysis.frames import Sweep, read_sweep
 from analysis.source import find_folder
+from analysis.tested import MIX_DATA
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         out = Path(options.out) if options.out else Path("reports") / folder.resolve().name
         _check_out(out)
-        sweep = read_sweep(folder, lambda paths: watch(paths, description="reading runs"))
+        sweep = read_sweep(folder, lambda paths: watch(paths, description="reading runs"), options.mix_data)
         comparison, said = build(sweep, out, options.target, lambda steps: watch(steps, description="drawing"))
     except InputError as error:
         print(f"python -m analysis: {error}", file=sys.stderr)
@@ -70,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--target", type=_target, default=0.8, help="val accuracy to time the way to, a fraction (default: 0.8)"
     )
+    parser.add_argument("--mix-data", action="store_true", help=MIX_DATA)
     return parser
 
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.repeats import together, unit
 from analysis.tables import Comparison
 from analysis.wording import interval, percent, spent
 
-SEEDS_NEEDED = 3  # below this a spread over seeds is not worth the name
+SEEDS_NEEDED = 3  # below so many seeds or folds a spread over them is not worth the name
 
 
 @dataclass(frozen=True)
@@ -48,21 +49,23 @@ def answer(comparison: Comparison) -> Answer:
     second = rows[1]
     lead = float(best["test_accuracy_mean"] - second["test_accuracy_mean"])
     ahead = f"{score} on test, {lead * 100:.1f} points above {second['strategy']}"
-    fewest = min(best["seeds"], second["seeds"])
+    fewest = min(best["n"], second["n"])
     if fewest < SEEDS_NEEDED:
         headline = (
             f"No verdict yet: {name} is ahead with {ahead}, but {_seeds(best, second)} can't show that it is better."
         )
+        one = _unit(best, second)
         mend = (
-            f"At least {SEEDS_NEEDED} seeds a recipe are needed. Add values to seed in the sweep file and run it "
-            "again: only what is missing is run."
+            f"At least {SEEDS_NEEDED} {one}s a recipe are needed. Add values to {'fold' if one == 'fold' else 'seed'} "
+            "in the sweep file and run it again: only what is missing is run."
         )
         return Answer("too few seeds", name, str(second["strategy"]), lead, (), headline, (_recipe(best), mend))
     level = [row for row in rows if row is best or not distinguishable(best, row)]
     names = tuple(str(row["strategy"]) for row in level)
     if second["strategy"] not in names:
         headline = f"Use {name}: {ahead}, with {_seeds(best, second)} each."
-        sure = "Their 95% intervals do not overlap, and every seed of it did better than every seed of the next."
+        one = _unit(best, second)
+        sure = f"Their 95% intervals do not overlap, and every {one} of it did better than every {one} of the next."
         return Answer(
             "distinguishable",
             name,
@@ -105,7 +108,7 @@ def _why_not(best: "pd.Series[Any]", second: "pd.Series[Any]") -> str:
     if pd.isna(best["test_accuracy_low"]):
         return "The size of the test set is not known, so there is no interval to judge by."
     if _apart(best, second, "low", "high"):
-        return f"Their seeds overlap, although their 95% intervals ({shown[0]} and {shown[1]}) do not."
+        return f"Their {_unit(best, second)}s overlap, although their 95% intervals ({shown[0]} and {shown[1]}) do not."
     return f"The 95% intervals of the first two overlap: {shown[0]} and {shown[1]}. That does not make them equal."
 
 
@@ -132,9 +135,12 @@ def _recipe(row: "pd.Series[Any]") -> str:
 
 
 def _seeds(*rows: "pd.Series[Any]") -> str:
-    """Return "3 seeds", or "2 and 3 seeds" where the numbers differ."""
-    counts = sorted({int(row["seeds"]) for row in rows})
-    return f"{' and '.join(map(str, counts))} seed{'' if counts == [1] else 's'}"
+    """Return "3 seeds", or "2 and 3 seeds" where the numbers differ; likewise for folds."""
+    return together(str(row["over"]) for row in rows)
+
+
+def _unit(*rows: "pd.Series[Any]") -> str:
+    return unit(str(row["over"]) for row in rows)
 
 
 def _joined(names: tuple[str, ...]) -> str:

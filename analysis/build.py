@@ -8,10 +8,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis import figures, grid, report, tables, wording
+from analysis import class_figure, figures, grid, report, tables, wording
 from analysis.answer import answer
+from analysis.by_class import recall_frame
 from analysis.errors import InputError
 from analysis.frames import Sweep, read_predictions
+from analysis.repeats import unit
 from finetune.record import THUMBNAILS
 
 
@@ -35,7 +37,10 @@ def build(
     data = report.data_facts(sweep, predictions)
 
     (out / "figures").mkdir(parents=True, exist_ok=True)
-    shown = [draw() for draw in watch(_figures(sweep, comparison, data, out / "figures"))]
+    runs = tables.chosen_runs(sweep, comparison)
+    of_best = dict(zip(predictions["path"], predictions["label"], strict=True)) if predictions is not None else {}
+    recalls = recall_frame(runs, [sweep.tested[run] for run in runs["run"] if run in sweep.tested] or [of_best])
+    shown = [draw() for draw in watch(_figures(sweep, comparison, data, recalls, out / "figures"))]
     shown_grid = None
     if predictions is not None:
         shown_grid, fault = _grid(best, predictions, data, out / "prediction_grid.png")
@@ -56,10 +61,11 @@ def build(
 
 
 def _figures(
-    sweep: Sweep, comparison: tables.Comparison, data: dict[str, Any], folder: Path
+    sweep: Sweep, comparison: tables.Comparison, data: dict[str, Any], recalls: pd.DataFrame, folder: Path
 ) -> list[Callable[[], dict[str, str]]]:
     """Return a task for each figure that writes it and returns what the report needs."""
     runs, strategies = tables.chosen_runs(sweep, comparison), comparison.strategies
+    one = unit(comparison.recipes["over"])
     ranking = ", ".join(
         f"{row['strategy']} {wording.percent(row['test_accuracy_mean'])} "
         f"({wording.interval(row['test_accuracy_low'], row['test_accuracy_high'])})"
@@ -73,12 +79,13 @@ def _figures(
         f"{row['strategy']} {wording.percent(row['val_accuracy_mean'])}" for _, row in strategies.iterrows()
     )
     rates = ", ".join(f"{row['strategy']} {row['lr']:g}" for _, row in strategies.iterrows())
-    plans: list[tuple[str, Callable[[Axes], Axes], str, str]] = [
+    plans: list[tuple[str, Callable[[Axes], Axes], str, str, float]] = [
         (
             "accuracy_by_strategy",
             lambda ax: figures.accuracy_by_strategy(strategies, runs, data["chance"], ax),
             f"Dots with intervals, test accuracy by strategy: {ranking}.",
-            "Test accuracy of each chosen recipe: mean over seeds with its 95% interval; rings are single seeds.",
+            f"Test accuracy of each chosen recipe: mean over {one}s with its 95% interval; rings are single {one}s.",
+            figures.HEIGHT,
         ),
         (
             "accuracy_against_time",
@@ -86,25 +93,44 @@ def _figures(
             f"Scatter plot, test accuracy against training time: {times}.",
             "Bold points are the runs of the chosen recipes, pale points all other finished runs. "
             "Up and to the left is better.",
+            figures.HEIGHT,
         ),
         (
             "learning_curves",
             lambda ax: figures.learning_curves(runs, sweep.epochs, ax),
             f"Line plot, val accuracy by epoch for each strategy. Mean of the best epochs: {best_val}.",
-            "Val accuracy by epoch: mean over seeds, the band from the worst to the best seed. "
+            f"Val accuracy by epoch: mean over {one}s, the band from the worst to the best {one}. "
             "A triangle marks the first epoch in which more blocks train than before.",
+            figures.HEIGHT,
         ),
         (
             "rate_by_strategy",
             lambda ax: figures.rate_by_strategy(comparison.recipes, ax),
             f"Heat map, val accuracy by strategy and learning rate. Chosen rates: {rates}.",
-            "Mean val accuracy over seeds of the best recipe at each rate; the box is the recipe that val chose. "
+            f"Mean val accuracy over {one}s of the best recipe at each rate; the box is the recipe that val chose. "
             "A choice at the edge says that rates beyond it may be better still.",
+            figures.HEIGHT,
         ),
     ]
 
-    def draw(name: str, plan: Callable[[Axes], Axes], alt: str, caption: str) -> dict[str, str]:
-        png, _ = figures.save(figures.new_figure(plan), folder / name)
+    if len(recalls):  # earlier versions did not tell
+        lowest = ", ".join(
+            f"{row['strategy']} {wording.percent(row['lowest_recall'])} of {row['lowest_recall_class']}"
+            for _, row in strategies.dropna(subset=["lowest_recall"]).iterrows()
+        )
+        plans.append(
+            (
+                "recall_by_class",
+                lambda ax: class_figure.recall_by_class(recalls, ax),
+                f"Dots, recall on test by class and strategy. Lowest: {lowest}.",
+                f"Recall on test of each class, mean over {one}s: the share of its pictures that were named rightly. "
+                "Classes with the most test pictures come first.",
+                class_figure.height_for(recalls["class"].nunique()),
+            )
+        )
+
+    def draw(name: str, plan: Callable[[Axes], Axes], alt: str, caption: str, height: float) -> dict[str, str]:
+        png, _ = figures.save(figures.new_figure(plan, height), folder / name)
         return report.picture(png, alt, name, caption)
 
     return [partial(draw, *plan) for plan in plans]
@@ -135,14 +161,16 @@ def _grid(
 def _best_said(comparison: tables.Comparison, best: "pd.Series[Any]") -> str:
     """Return which run the grid shows, and why that one."""
     names = dict(zip(comparison.recipes["key"], comparison.recipes["recipe"], strict=True))
+    fold = "" if pd.isna(best["fold"]) else f", fold {best['fold']:g}"
     return (
-        f"Run {best['run']} ({best['strategy']}, {names[best['recipe']]}, seed {best['seed']:g}): "
+        f"Run {best['run']} ({best['strategy']}, {names[best['recipe']]}, seed {best['seed']:g}{fold}): "
         "of the chosen recipes' runs it has the highest val accuracy."
     )
 
 
 def _commands(sweep: Sweep, best: "pd.Series[Any]", target: float) -> list[str]:
     """Return the commands that make the report again, and the best run."""
-    of_report = f"python -m analysis {sweep.folder}" + ("" if target == 0.8 else f" --target {target:g}")
+    flags = ("" if target == 0.8 else f" --target {target:g}") + (" --mix-data" if sweep.mixed else "")
+    of_report = f"python -m analysis {sweep.folder}{flags}"
     made = best.get("provenance/command")
     return [of_report, *([str(made)] if isinstance(made, str) and made else [])]

@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
 from analysis.recipes import in_order
+from analysis.repeats import unit
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart with every common colour blindness; orange and
 # purple are a little darker here, so that they can be read as text on white.
@@ -53,7 +54,7 @@ def colour(strategy: str) -> str:
 
 
 def learning_curves(runs: pd.DataFrame, epochs: pd.DataFrame, ax: Axes) -> Axes:
-    """Draw val accuracy by epoch: a line is the mean over seeds, its band goes from the worst seed to the best.
+    """Draw val accuracy by epoch: a line is the mean over runs, its band goes from the worst run to the best.
 
     A triangle marks the first epoch in which more blocks train than before.
 
@@ -80,7 +81,7 @@ def learning_curves(runs: pd.DataFrame, epochs: pd.DataFrame, ax: Axes) -> Axes:
         ends.append((strategy, float(scores.index[-1]), float(scores["mean"].iloc[-1])))
     ax.set(xlabel="epoch", ylabel="val accuracy", title="Learning curves of the chosen recipes")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _percent(ax, "y")
+    percent_axis(ax, "y")
     ax.margins(x=0.02)
     _label_ends(ax, ends)
     return ax
@@ -163,8 +164,8 @@ def accuracy_against_time(runs: pd.DataFrame, chosen: pd.DataFrame, ax: Axes) ->
         ylabel="test accuracy",
         title="Accuracy against training time",
     )
-    _percent(ax, "y")
-    _legend_below(ax)
+    percent_axis(ax, "y")
+    legend_below(ax)
     return ax
 
 
@@ -181,7 +182,7 @@ def _time_unit(most_seconds: float) -> tuple[str, float]:
 
 
 def accuracy_by_strategy(strategies: pd.DataFrame, runs: pd.DataFrame, chance: float | None, ax: Axes) -> Axes:
-    """Draw the mean test accuracy of each chosen recipe with its 95% interval, and each seed as a small ring.
+    """Draw the mean test accuracy of each chosen recipe with its 95% interval, and each run as a small ring.
 
     Args:
         strategies: one row a strategy, as the comparison table has it.
@@ -194,9 +195,9 @@ def accuracy_by_strategy(strategies: pd.DataFrame, runs: pd.DataFrame, chance: f
         shade = colour(name)
         ax.plot([row["test_accuracy_low"], row["test_accuracy_high"]], [height, height], color=shade, linewidth=3)
         ax.plot(middle, height, marker=MARKERS.get(name, "o"), color=shade, markersize=10, markeredgecolor="white")
-        seeds = runs[runs["strategy"] == name]["test/accuracy"]
-        if len(seeds) > 1:
-            ax.plot(seeds, [height + 0.22] * len(seeds), "o", markersize=5, markerfacecolor="none", color=shade)
+        single = runs[runs["strategy"] == name]["test/accuracy"]
+        if len(single) > 1:
+            ax.plot(single, [height + 0.22] * len(single), "o", markersize=5, markerfacecolor="none", color=shade)
         ax.annotate(
             f"{middle:.1%}",
             (middle, height),
@@ -206,20 +207,18 @@ def accuracy_by_strategy(strategies: pd.DataFrame, runs: pd.DataFrame, chance: f
             color=shade,
             weight="bold",
         )
-    ax.set_yticks(range(len(names)), [f"{name}\n({_seed_count(strategies, name)})" for name in names])
+    ax.set_yticks(
+        range(len(names)), [f"{name}\n({over})" for name, over in zip(names, strategies["over"], strict=True)]
+    )
     ax.set_ylim(len(names) - 0.5, -0.6)  # the first strategy on top, as in the table
-    ax.set(xlabel="test accuracy, mean over seeds with 95% interval", title="Test accuracy by strategy")
+    one = unit(strategies["over"])
+    ax.set(xlabel=f"test accuracy, mean over {one}s with 95% interval", title="Test accuracy by strategy")
     ax.grid(visible=False, axis="y")
     if chance is not None:
         ax.axvline(chance, color="#595959", linestyle="--", linewidth=1)
         ax.text(chance, len(names) - 0.55, " chance", color="#595959", fontsize=10, va="bottom")
-    _percent(ax, "x")
+    percent_axis(ax, "x")
     return ax
-
-
-def _seed_count(strategies: pd.DataFrame, name: str) -> str:
-    count = int(strategies.loc[strategies["strategy"] == name, "seeds"].iloc[0])
-    return f"{count} seed{'' if count == 1 else 's'}"
 
 
 def rate_by_strategy(recipes: pd.DataFrame, ax: Axes) -> Axes:
@@ -241,7 +240,10 @@ def rate_by_strategy(recipes: pd.DataFrame, ax: Axes) -> Axes:
         annot=True,
         fmt=".1%",
         linewidths=1,
-        cbar_kws={"format": PercentFormatter(1, decimals=0), "label": "val accuracy, mean over seeds"},
+        cbar_kws={
+            "format": PercentFormatter(1, decimals=0),
+            "label": f"val accuracy, mean over {unit(recipes['over'])}s",
+        },
         annot_kws={"size": 12 if grid.shape[1] <= 5 else 9},
     )
     for row, column in np.argwhere(grid.isna().to_numpy()):
@@ -267,7 +269,7 @@ def _of_halves(halves: int) -> float:
     return float(f"{'3' if halves % 2 else '1'}e{halves // 2}")
 
 
-def _percent(ax: Axes, which: str) -> None:
+def percent_axis(ax: Axes, which: str) -> None:
     """Show fractions as per cent on one axis, and nothing beyond 100%."""
     axis = ax.yaxis if which == "y" else ax.xaxis
     axis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -284,7 +286,7 @@ def _percent(ax: Axes, which: str) -> None:
         ax.set_xlim(bounds)
 
 
-def _legend_below(ax: Axes) -> None:
+def legend_below(ax: Axes) -> None:
     """Put the legend outside the data, where it hides nothing."""
     handles, names = ax.get_legend_handles_labels()
     figure = ax.get_figure()
@@ -294,10 +296,14 @@ def _legend_below(ax: Axes) -> None:
         )
 
 
-def new_figure(draw: Callable[[Axes], Axes]) -> Figure:
-    """Return a figure of the usual size with what `draw` draws. Nothing is registered anywhere, so nothing leaks."""
+def new_figure(draw: Callable[[Axes], Axes], height: float = HEIGHT) -> Figure:
+    """Return a figure with what `draw` draws. Nothing is registered anywhere, so nothing leaks.
+
+    Args:
+        height: in inches.
+    """
     with rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
         draw(figure.add_subplot())
         figure.draw_without_rendering()
     return figure

@@ -1,8 +1,8 @@
 """Tidy frames from run directories: one row a run, one row a run and epoch, one row a test picture."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from analysis.by_class import RECALL
 from analysis.errors import InputError
 from analysis.recipes import recipe_key
+from analysis.repeats import REPEATS
+from analysis.tested import Pictures, check_one_test_set, listed, tested
 from finetune.record import (
     CONFIG,
     HISTORY,
@@ -30,7 +33,8 @@ from finetune.record import (
 )
 
 NEEDED = ("best/val_accuracy", "test/accuracy")  # without these a run has no place in a comparison
-NUMBERS = ("lr", "backbone_lr", "seed", *(key for key in SUMMARY_KEYS if key != "state"))
+FIELDS = ("lr", "backbone_lr", "seed", "split_seed", "folds", "fold")
+NUMBERS = (*FIELDS, *(key for key in SUMMARY_KEYS if key not in ("state", RECALL)))
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Sweep:
         notes: what a reader of the numbers must know, one sentence each.
         text: the sweep file as it was run, or None.
         race: whether it gave further seeds only to recipes that val preferred at the first.
+        tested: run -> the pictures it was tested on; empty where all finished runs have the same data and split.
+        mixed: whether runs that were tested on different pictures are in here, as asked for.
     """
 
     name: str
@@ -56,6 +62,8 @@ class Sweep:
     notes: tuple[str, ...]
     text: str | None
     race: bool = False
+    tested: Mapping[str, Pictures] = field(default_factory=dict)
+    mixed: bool = False
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -68,14 +76,17 @@ class Sweep:
         return self.runs[self.runs["state"] != "finished"]
 
 
-def read_sweep(folder: Path, watch: Callable[[list[Path]], Iterable[Path]] = lambda paths: paths) -> Sweep:
+def read_sweep(
+    folder: Path, watch: Callable[[list[Path]], Iterable[Path]] = lambda paths: paths, mix_data: bool = False
+) -> Sweep:
     """Read every run directory in `folder`.
 
     Args:
         watch: wraps the list of run directories, to show progress.
+        mix_data: whether runs that were tested on different pictures may be put together.
 
     Raises:
-        InputError: no run is finished, or runs of different data lie side by side.
+        InputError: no run is finished, or runs that were tested on different pictures lie side by side.
     """
     rows, epochs, notes = [], [], []
     for path in watch(find_runs(folder)):
@@ -86,20 +97,23 @@ def read_sweep(folder: Path, watch: Callable[[list[Path]], Iterable[Path]] = lam
             notes.append(f"{path.name}: {_torn(torn)} of {HISTORY} dropped.")
     runs, typed_epochs = _typed_runs(pd.DataFrame(rows)), _typed_epochs(pd.DataFrame(epochs))
     runs, repeats = _without_repeats(runs)
+    if (runs["state"] != "finished").all():
+        raise InputError(_nothing_finished(folder, runs))
+    finished = runs[runs["state"] == "finished"]
+    known = tested(finished)
+    mixed = check_one_test_set(finished, known, folder, mix_data)
     sweep_file = folder / SWEEP
-    sweep = Sweep(
+    return Sweep(
         name=folder.resolve().name,
         folder=folder,
         runs=runs,
         epochs=typed_epochs,
-        notes=(*notes, *repeats, *_gaps(runs, typed_epochs), *_unlike_origins(runs[runs["state"] == "finished"])),
+        notes=(*mixed, *notes, *repeats, *_gaps(runs, typed_epochs), *_unlike_origins(finished)),
         text=sweep_file.read_text(encoding="utf-8", errors="replace") if sweep_file.is_file() else None,
         race=bool((read_json(folder / PLAN) or {}).get("race")),
+        tested=known,
+        mixed=mix_data and bool(mixed),
     )
-    if sweep.finished.empty:
-        raise InputError(_nothing_finished(sweep))
-    _check_one_data_set(sweep.finished, folder)
-    return sweep
 
 
 def read_predictions(run_dir: Path) -> pd.DataFrame:
@@ -191,7 +205,7 @@ def _one_line(what: object) -> str:
 
 def _typed_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Give every column that others rely on, with its type, whatever this folder's runs happened to hold."""
-    for name in ("strategy", "recipe", "reason"):
+    for name in ("strategy", "recipe", "reason", RECALL):
         runs[name] = runs.get(name)
     for name in NUMBERS:
         values = runs[name] if name in runs else pd.Series(np.nan, index=runs.index)
@@ -209,14 +223,14 @@ def _typed_epochs(epochs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _without_repeats(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Mark runs that repeat another's recipe and seed: counted twice they would pass for another seed."""
-    finished = runs["state"] == "finished"
-    repeated = finished & runs[finished].duplicated(["recipe", "seed"]).reindex(runs.index, fill_value=False)
+    """Mark runs that repeat another in all that decides it: counted twice they would pass for another seed."""
+    finished, decides = runs["state"] == "finished", ["recipe", *(name for name in REPEATS if name in runs)]
+    repeated = finished & runs[finished].duplicated(decides).reindex(runs.index, fill_value=False)
     if not repeated.any():
         return runs, []
     runs = runs.copy()
     runs.loc[repeated, "state"] = "repeated"
-    runs.loc[repeated, "reason"] = "another run of this folder has the same recipe and seed"
+    runs.loc[repeated, "reason"] = "another run of this folder has the same recipe, seed and split"
     return runs, [f"Counted once although run more than once: {', '.join(runs['run'][repeated])}."]
 
 
@@ -229,7 +243,7 @@ def _gaps(runs: pd.DataFrame, epochs: pd.DataFrame) -> list[str]:
         for run, trained in zip(finished["run"], finished["epochs"], strict=True)
         if there.get(run, 0) < trained
     ]
-    return [f"{HISTORY} lacks epochs of {_listed(lacking)}."] if lacking else []
+    return [f"{HISTORY} lacks epochs of {listed(lacking)}."] if lacking else []
 
 
 def _torn(lines: int) -> str:
@@ -243,7 +257,6 @@ def _unlike_origins(finished: pd.DataFrame) -> list[str]:
         "provenance/threads": "Times were measured with different numbers of threads and do not compare",
         "provenance/git_commit": "The runs were made by different commits of the program",
         "provenance/versions/torch": "The runs were made with different versions of torch",
-        "split_seed": "The runs split the data differently, so that they may have been tested on different pictures",
     }
     notes = []
     for column, meaning in meanings.items():
@@ -253,34 +266,11 @@ def _unlike_origins(finished: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _check_one_data_set(finished: pd.DataFrame, folder: Path) -> None:
-    """Refuse to compare runs that did not see the same pictures."""
-    column = "provenance/data_fingerprint"
-    if column not in finished:
-        return
-    groups = {str(key): list(group["run"]) for key, group in finished.groupby(column)}
-    if len(groups) < 2:
-        return
-    lines = [f"  data {key[:12]}: {_listed(names)}" for key, names in sorted(groups.items(), key=lambda item: item[1])]
-    raise InputError(
-        f"The runs in {folder} were made on different data, so their accuracies do not compare:\n"
-        + "\n".join(lines)
-        + "\n  Move the runs of each data set into a folder of their own, or start the sweep for other data under "
-        "another name (python agent.py SWEEP --name NAME)."
-    )
-
-
-def _listed(names: list[str], most: int = 6) -> str:
-    """Return the first names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{len(names)} run{'s' if len(names) > 1 else ''}: {', '.join(names[:most])}{more}"
-
-
-def _nothing_finished(sweep: Sweep) -> str:
+def _nothing_finished(folder: Path, runs: pd.DataFrame) -> str:
     """Return what became of the runs of a sweep in which none is finished."""
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(Counter(sweep.runs["state"]).items()))
-    first = [f"  {run}: {state}. {reason}" for run, state, reason in _first_reasons(sweep.runs)]
-    message = f"No run in {sweep.folder} is finished ({counts}), so there is nothing to compare yet."
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(Counter(runs["state"]).items()))
+    first = [f"  {run}: {state}. {reason}" for run, state, reason in _first_reasons(runs)]
+    message = f"No run in {folder} is finished ({counts}), so there is nothing to compare yet."
     return "\n".join([message, *first, "  Run the sweep again: it continues where it stopped."])
 
 

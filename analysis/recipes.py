@@ -1,7 +1,7 @@
 """What makes two runs the same recipe, how a recipe is named, and which one val chooses.
 
-A recipe is everything that decides a run but the seed. It is chosen by the mean val accuracy over its seeds; test
-is never looked at here.
+A recipe is everything that decides a run but seed, fold and split: runs that differ in these repeat it. It is chosen by
+the mean val accuracy over its runs; test is never looked at here.
 """
 
 import json
@@ -12,7 +12,9 @@ import pandas as pd
 
 STRATEGIES = ("scratch", "head", "partial", "gradual", "lpft", "full")  # the order of every table, figure and legend
 
-SEED = "seed"
+REPEATED = ("seed", "fold", "split_seed")
+# Fields that came later, as earlier runs had them: at these values they do not tell recipes apart.
+LATER = {"erasing": 0.0, "mixup": 0.0, "cutmix": 0.0, "balance": "none", "folds": None}
 # Where and how a run was made; data is checked by its fingerprint.
 PLACES = ("data", "device", "loader_workers", "cache", "upload_best")
 FIRST_NAMED = ("lr", "unfreeze", "backbone_lr", "block_decay")  # what a reader looks for first in a recipe's name
@@ -31,11 +33,12 @@ OF_STRATEGY = (
 
 
 def recipe_key(config: Mapping[str, Any], weights_hash: str | None) -> str:
-    """Return the recipe of a resolved config as JSON text, equal for runs that differ in the seed only.
+    """Return the recipe of a resolved config as JSON text, equal for runs that differ in seed, fold or split only.
 
     Weights are the same when their hash is, wherever the file lies.
     """
-    fields = {name: value for name, value in config.items() if name not in (SEED, *PLACES, "provenance")}
+    left_out = {*REPEATED, *PLACES, "provenance", *(name for name, value in LATER.items() if config.get(name) == value)}
+    fields = {name: value for name, value in config.items() if name not in left_out}
     if weights_hash:
         fields["weights"] = weights_hash
     return json.dumps(fields, sort_keys=True, default=str)
@@ -50,15 +53,15 @@ def in_order(strategies: Iterable[str]) -> list[str]:
 def choose(finished: pd.DataFrame, race: bool = False) -> tuple[pd.DataFrame, list[str]]:
     """Return one row a recipe, with the one that val chose for each strategy marked, and what has to be said of it.
 
-    Only recipes with the strategy's largest number of seeds compete: a mean over fewer seeds is higher by luck more
+    Only recipes with the strategy's largest number of runs compete: a mean over fewer seeds is higher by luck more
     often. A tie in val accuracy goes to the lower val loss, then to the recipe that comes first in the alphabet.
 
     Args:
-        finished: one row a run, no two of the same recipe and seed.
+        finished: one row a run, no two of the same recipe, seed and fold.
         race: whether recipes that val did not prefer at the first seed were left with that.
 
     Returns:
-        columns recipe, strategy, label, lr, seeds, val_accuracy, val_loss, competes, chosen; and the notes.
+        columns recipe, strategy, label, lr, n (runs), val_accuracy, val_loss, competes, chosen; and the notes.
     """
     names = labels(finished["recipe"].unique())
     groups = finished.groupby("recipe", sort=True)
@@ -66,33 +69,32 @@ def choose(finished: pd.DataFrame, race: bool = False) -> tuple[pd.DataFrame, li
         {
             "strategy": groups["strategy"].first(),
             "lr": groups["lr"].first(),
-            "seeds": groups.size(),
+            "n": groups.size(),
             "val_accuracy": groups["best/val_accuracy"].mean(),
             "val_loss": groups["best/val_loss"].mean(),
         }
     ).reset_index()
     table.insert(2, "label", table["recipe"].map(names))
-    most = table.groupby("strategy")["seeds"].transform("max")
-    table["competes"] = table["seeds"] == most
+    most = table.groupby("strategy")["n"].transform("max")
+    table["competes"] = table["n"] == most
     order = table[table["competes"]].sort_values(
         ["val_accuracy", "val_loss", "recipe"], ascending=[False, True, True], na_position="last"
     )
     table["chosen"] = table["recipe"].isin(order.groupby("strategy")["recipe"].first())
-    return table, _of_the_race(table) if race else _short_of_seeds(table)
+    has_folds = "fold" in finished and bool(finished["fold"].notna().any())
+    return table, _of_the_race(table) if race else _short_of_runs(table, "runs" if has_folds else "seeds")
 
 
-def _short_of_seeds(table: pd.DataFrame) -> list[str]:
+def _short_of_runs(table: pd.DataFrame, units: str) -> list[str]:
     """Say of each strategy which recipes did not compete."""
     notes = []
     for strategy in in_order(table["strategy"]):
         group = table[table["strategy"] == strategy]
         short = group[~group["competes"]]
         if len(short):
-            listed = "; ".join(
-                f"{label} ({seeds})" for label, seeds in zip(short["label"], short["seeds"], strict=True)
-            )
+            listed = "; ".join(f"{label} ({runs})" for label, runs in zip(short["label"], short["n"], strict=True))
             notes.append(
-                f"{strategy}: recipes with fewer seeds than the {group['seeds'].max()} of the others did not compete: "
+                f"{strategy}: recipes with fewer {units} than the {group['n'].max()} of the others did not compete: "
                 f"{listed}. Finish their runs to let them."
             )
     return notes

@@ -17,6 +17,7 @@ from PIL import Image
 from analysis.answer import Answer
 from analysis.figures import colour
 from analysis.frames import Sweep
+from analysis.repeats import unit
 from analysis.tables import COLUMNS, Comparison, plain, records
 from analysis.wording import NONE, Column, cells, columns, duration, percent
 from finetune.record import write_atomic
@@ -29,7 +30,7 @@ USED = ("numpy", "pandas", "scipy", "matplotlib", "seaborn")  # the versions tha
 def data_facts(sweep: Sweep, predictions: pd.DataFrame | None) -> dict[str, Any]:
     """Return what is known of the data: name, whether it is synthetic, classes, pictures a split, chance, majority."""
     first = sweep.finished.iloc[0]
-    given = str(first.get("data", "unknown"))
+    given = sorted({Path(str(name)).name or str(name) for name in sweep.finished.get("data", ["unknown"])})
     synthetic = bool((sweep.finished["data"] == "demo").any()) if "data" in sweep.finished else False
     classes = first.get("provenance/classes")
     classes = [str(name) for name in classes] if isinstance(classes, list) else []
@@ -37,7 +38,7 @@ def data_facts(sweep: Sweep, predictions: pd.DataFrame | None) -> dict[str, Any]
     splits = {split: plain(first.get(f"provenance/splits/{split}")) for split in ("train", "val", "test")}
     shares = predictions["label"].value_counts(normalize=True) if predictions is not None else None
     return {
-        "name": "demo (synthetic pictures)" if synthetic else Path(given).name or given,
+        "name": "demo (synthetic pictures)" if given == ["demo"] else " and ".join(given),
         "synthetic": synthetic,
         "fingerprint": plain(first.get("provenance/data_fingerprint")),
         "classes": classes,
@@ -78,12 +79,13 @@ def document(
     sweep: Sweep, comparison: Comparison, result: Answer, data: dict[str, Any], best: "pd.Series[Any]", notes: list[str]
 ) -> dict[str, Any]:
     """Return the content of report.json: plain values, None where there is nothing to tell."""
-    left_out = sweep.left_out
+    left_out, one = sweep.left_out, unit(comparison.recipes["over"])
     return {
         "schema": SCHEMA,
         "sweep": sweep.name,
         "data": data,
-        "selection": "recipe by mean val accuracy over seeds; test is read at the epoch that val chose",
+        "selection": f"recipe by mean val accuracy over {one}s; test is read at the epoch that val chose",
+        "repeated_over": one,
         "answer": asdict(result),
         "columns": COLUMNS,
         "strategies": records(comparison.strategies),
@@ -192,16 +194,18 @@ def _table(table: pd.DataFrame, shown: list[Column]) -> dict[str, Any]:
 
 
 def _runs(sweep: Sweep, comparison: Comparison) -> list[list[str]]:
-    """Return every finished run as text: name, strategy, recipe, seed, val, test, training time."""
+    """Return every finished run as text: name, strategy, recipe, seed and fold, val, test, training time."""
     names = dict(zip(comparison.recipes["key"], comparison.recipes["recipe"], strict=True))
     order = {key: index for index, key in enumerate(comparison.recipes["key"])}
-    runs = sweep.finished.assign(order=sweep.finished["recipe"].map(order)).sort_values(["order", "seed", "run"])
+    runs = sweep.finished.assign(order=sweep.finished["recipe"].map(order))
+    runs = runs.sort_values(["order", "seed", "fold", "run"])
     return [
         [
             str(run["run"]),
             str(run["strategy"]),
             names[run["recipe"]],
-            NONE if pd.isna(run["seed"]) else f"{run['seed']:.0f}",
+            (NONE if pd.isna(run["seed"]) else f"{run['seed']:.0f}")
+            + ("" if pd.isna(run["fold"]) else f", fold {run['fold']:.0f}"),
             percent(run["best/val_accuracy"]),
             percent(run["test/accuracy"]),
             duration(run["train_seconds"]),

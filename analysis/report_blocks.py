@@ -105,6 +105,7 @@ def _curves(told: Told) -> list[Block]:
 
     wr = library()
     strategies = [str(row["strategy"]) for row in told.report["strategies"]]
+    one = told.report["repeated_over"]
     panels = [
         wr.LinePlot(
             title=title,
@@ -123,7 +124,7 @@ def _curves(told: Told) -> list[Block]:
     return [
         wr.H2("Learning curves"),
         wr.P(
-            "One line a recipe: the mean over its seeds, the band from the worst to the best seed. "
+            f"One line a recipe: the mean over its {one}s, the band from the worst to the best {one}. "
             "Each strategy is a tab of the table below the panels, to be shown or hidden there."
         ),
         wr.PanelGrid(runsets=runsets, panels=panels),
@@ -144,7 +145,7 @@ def _settings(told: Told) -> list[Block]:
         layout=wr.Layout(x=0, y=0, w=12, h=9),
     )
     bars = wr.BarPlot(
-        title="Test accuracy: mean over seeds, from the worst to the best",
+        title=f"Test accuracy: mean over {told.report['repeated_over']}s, from the worst to the best",
         metrics=["test/accuracy"],
         groupby="Group",
         groupby_aggfunc="mean",
@@ -164,7 +165,7 @@ def _settings(told: Told) -> list[Block]:
         wr.H2("What the chosen recipes cost, and reach on test"),
         wr.P(
             "Only the recipes that val chose: test must not choose among the others. "
-            "A point or bar is a recipe, the mean over its seeds."
+            f"A point or bar is a recipe, the mean over its {told.report['repeated_over']}s."
         ),
         wr.PanelGrid(runsets=[chosen], panels=[cost, bars]),
     ]

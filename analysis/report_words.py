@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from analysis.repeats import REPEATS, together
 from analysis.wording import percent
 
 GENERAL = "Which fine-tuning recipe suits these pictures, what does it cost, and how sure are we?"
@@ -74,7 +75,9 @@ def _kinds(values: "pd.Series[Any]") -> int:
 def _is_logarithmic(name: str, values: "pd.Series[Any]") -> bool:
     """Whether numbers are all above 0 and at least three times apart, as rates are."""
     numbers = pd.to_numeric(values, errors="coerce") if values.dtype != bool else pd.Series([float("nan")])
-    return name != "seed" and bool(numbers.notna().all() and numbers.min() > 0 and numbers.max() >= 3 * numbers.min())
+    return name not in REPEATS and bool(
+        numbers.notna().all() and numbers.min() > 0 and numbers.max() >= 3 * numbers.min()
+    )
 
 
 def measured(report: dict[str, Any]) -> list[str]:
@@ -84,21 +87,21 @@ def measured(report: dict[str, Any]) -> list[str]:
         report: the content of report.json.
     """
     data, runs, origin = report["data"], report["runs"], report["origin"]
-    seeds = sorted({int(row["seeds"]) for row in report["strategies"]})
+    one = report["repeated_over"]
     left_out = f", {runs['left_out']} left out" if runs["left_out"] else ""
     made = "; ".join(f"{name} {', '.join(values)}" for name, values in origin.items())
     return [
         f"Data: {data['name']}{_counts(data)}.",
         *([f"Splits: {'; '.join(data['splits_from'])}."] if data["splits_from"] else []),
         *_without_learning(data),
-        "Val chooses, test is read once: val accuracy chose the epoch of each run and, by its mean over seeds, the "
+        f"Val chooses, test is read once: val accuracy chose the epoch of each run and, by its mean over {one}s, the "
         "recipe of each strategy. Test was read once a run, at that epoch, and chose nothing.",
-        f"Seeds: {' to '.join(map(str, sorted({seeds[0], seeds[-1]})))} a recipe. The spread says what another seed "
-        "would change; the 95% interval says where the accuracy may lie on other pictures of the same kind (Wilson, "
-        "each test picture counted once).",
+        f"A recipe's mean is over {together(row['over'] for row in report['strategies'])}. The spread says what "
+        f"another {one} would change; the 95% interval says where the accuracy may lie on other pictures of the same "
+        "kind (Wilson, each test picture counted once).",
         "Compute saved is counted in FLOPs, against training every block from the first epoch on. Time saved is "
         "measured, against the recipe chosen for full, filling caches included: the run that comes first does that for "
-        "all, and the table tells its mean over seeds apart. Frozen shares are means over epochs.",
+        "all, and the table tells its mean over runs apart. Frozen shares are means over epochs.",
         f"Runs: {runs['finished']} finished{left_out}.",
         *([f"Made with {made}."] if made else []),
     ]

@@ -30,11 +30,12 @@ def wilson(right: int, pictures: int) -> tuple[float, float]:
 
 
 def wilson_over_seeds(accuracies: Sequence[float], pictures: int) -> tuple[float, float]:
-    """Return the Wilson interval of the mean accuracy of runs with different seeds, all tested on the same pictures.
+    """Return the Wilson interval of the mean accuracy of runs that differ in seed or fold.
 
     Args:
-        accuracies: (seeds,) one for each run.
-        pictures: of the test set. Each counts once, however many runs named it: three runs on 341 pictures are not
-            1,023 independent trials. What another seed would change is not in here; `sd` says that.
+        accuracies: (runs,) one for each run.
+        pictures: that they were tested on; over folds, those of all. Each counts once, however many runs named it:
+            three runs on 341 pictures are not 1,023 independent trials. What another seed would change is not in here;
+            `sd` says that.
     """
     return wilson(round(mean(accuracies) * pictures), pictures)

@@ -1,5 +1,6 @@
 """The comparison table: per strategy the recipe that val chose over seeds, and what test then said of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis import repeats
+from analysis.by_class import lowest, mean_recalls
 from analysis.frames import Sweep
 from analysis.recipes import choose, in_order, unlike
 from analysis.stats import mean, sd, wilson_over_seeds
+from analysis.tested import Pictures
 from finetune.record import write_table
 
 # The columns of comparison.csv and report.json. Accuracies and shares are fractions in [0, 1].
@@ -20,22 +24,27 @@ COLUMNS = {
     "chosen": "whether val chose this recipe for its strategy",
     "runs": "finished runs of the strategy, all recipes",
     "recipes": "recipes of the strategy with a finished run",
-    "seeds": "finished runs of this recipe, one a seed; every mean is over these",
-    "val_accuracy_mean": "val accuracy at each run's best epoch, mean over seeds; this chooses the recipe",
-    "test_accuracy_mean": "test accuracy, mean over seeds",
-    "test_accuracy_sd": "standard deviation of test accuracy over seeds; empty for one seed",
-    "test_accuracy_min": "test accuracy of the worst seed",
-    "test_accuracy_max": "test accuracy of the best seed",
+    "n": "finished runs of this recipe, one a seed and fold; every mean is over these",
+    "seeds": "different seeds among these",
+    "over": "what these runs differ in, such as 3 seeds or 3 seeds × 5 folds",
+    "val_accuracy_mean": "val accuracy at each run's best epoch, mean over the runs; this chooses the recipe",
+    "test_accuracy_mean": "test accuracy, mean over the runs",
+    "test_accuracy_sd": "standard deviation of test accuracy over the runs; empty for one run",
+    "test_accuracy_min": "test accuracy of the worst run",
+    "test_accuracy_max": "test accuracy of the best run",
     "test_accuracy_low": "lower end of the 95% Wilson interval of that mean, each test picture counted once",
     "test_accuracy_high": "upper end of that interval",
-    "test_pictures": "pictures in the test set",
-    "macro_f1_mean": "mean over classes of F1 on test, mean over seeds",
-    "train_seconds_mean": "training time of a run, val included, mean over seeds",
+    "test_pictures": "pictures that the runs were tested on, each counted once",
+    "macro_f1_mean": "mean over classes of F1 on test, mean over the runs",
+    "balanced_accuracy_mean": "mean over classes of recall on test, mean over the runs",
+    "lowest_recall": "the lowest recall of a class on test, each class's being a mean over the runs",
+    "lowest_recall_class": "the class that has it",
+    "train_seconds_mean": "training time of a run, val included, mean over the runs",
     "cache_seconds_mean": "of these, for filling caches that other runs use too: the run that comes first pays for all",
-    "epochs_mean": "epochs trained, mean over seeds",
+    "epochs_mean": "epochs trained, mean over the runs",
     "target_accuracy": "the val accuracy of the next two columns",
-    "epochs_to_target_median": "epochs until val accuracy reached it, median over seeds; empty if most never did",
-    "seeds_reaching_target": "seeds that reached it",
+    "epochs_to_target_median": "epochs until val accuracy reached it, median over the runs; empty if most never did",
+    "seeds_reaching_target": "runs that reached it",
     "compute_saved": "computed share of training FLOPs saved against training every block from the first epoch on",
     "time_saved": "measured share of training seconds saved against the recipe chosen for full; empty without one",
     "trainable_parameters": "parameters that train in the last epoch, head included",
@@ -49,6 +58,7 @@ COLUMNS = {
 COUNTS = (
     "runs",
     "recipes",
+    "n",
     "seeds",
     "test_pictures",
     "seeds_reaching_target",
@@ -79,7 +89,6 @@ def compare(sweep: Sweep, target: float = 0.8) -> Comparison:
     finished = sweep.finished
     chosen, notes = choose(finished, sweep.race)
     reached = epochs_to_target(finished, sweep.epochs, target)
-    pictures = test_pictures(sweep)
     rows = []
     for _, recipe in chosen.iterrows():
         runs = finished[finished["recipe"] == recipe["recipe"]]
@@ -93,7 +102,7 @@ def compare(sweep: Sweep, target: float = 0.8) -> Comparison:
                 "runs": int(same_strategy.sum()),
                 "recipes": int((chosen["strategy"] == recipe["strategy"]).sum()),
                 "target_accuracy": target,
-                **_over_seeds(runs, reached.loc[runs.index], pictures),
+                **_over_runs(runs, reached.loc[runs.index], test_pictures(runs, sweep.tested)),
             }
         )
     recipes = pd.DataFrame(rows)
@@ -103,7 +112,8 @@ def compare(sweep: Sweep, target: float = 0.8) -> Comparison:
     recipes["order"] = recipes["strategy"].map(order)
     recipes = recipes.sort_values(["order", "lr", "recipe", "key"], ignore_index=True)[["key", *COLUMNS]]
     strategies = recipes[recipes["chosen"]].reset_index(drop=True)
-    return Comparison(strategies, recipes, target, (*notes, *_unfair(strategies), *_missing(sweep)))
+    said = (*notes, *_unfair(strategies), *_of_folds(sweep, strategies), *_missing(sweep))
+    return Comparison(strategies, recipes, target, said)
 
 
 def chosen_runs(sweep: Sweep, comparison: Comparison) -> pd.DataFrame:
@@ -128,25 +138,34 @@ def epochs_to_target(finished: pd.DataFrame, epochs: pd.DataFrame, target: float
     return finished["run"].map(reached).astype(float).fillna(np.inf)
 
 
-def test_pictures(sweep: Sweep) -> int | None:
-    """Return the size of the test set, or None where no run tells it."""
+def test_pictures(runs: pd.DataFrame, tested: Mapping[str, Pictures]) -> int | None:
+    """Return how many pictures these runs were tested on, those of several runs counted once; None if none tells.
+
+    Args:
+        tested: of the sweep. With folds it knows which pictures are the same.
+    """
+    if len(runs) and set(runs["run"]) <= tested.keys():
+        return len({path for run in runs["run"] for path in tested[run]})
     column = "provenance/splits/test"
-    if column not in sweep.finished:
+    if column not in runs:
         return None
-    counts = pd.to_numeric(sweep.finished[column], errors="coerce").dropna()
-    # Runs of one data set agree. Were one to differ, the smallest gives the widest, the honest interval.
+    counts = pd.to_numeric(runs[column], errors="coerce").dropna()
+    # Runs of one split agree. Where they may differ, the smallest gives the widest, the honest interval.
     return int(counts.min()) if len(counts) and counts.min() > 0 else None
 
 
-def _over_seeds(runs: pd.DataFrame, reached: pd.Series, pictures: int | None) -> dict[str, Any]:
+def _over_runs(runs: pd.DataFrame, reached: pd.Series, pictures: int | None) -> dict[str, Any]:
     """Return what the runs of one recipe say together."""
     accuracies = sorted(runs["test/accuracy"])  # sorted, so that sums do not depend on the order of rows
     interval = wilson_over_seeds(accuracies, pictures) if pictures else (np.nan, np.nan)
     deviation = sd(accuracies)
     median = float(np.median(reached))  # a run that never got there counts as later than all others
+    worst = lowest(mean_recalls(runs))
     return {
         "lr": runs["lr"].iloc[0],
-        "seeds": len(runs),
+        "n": len(runs),
+        "seeds": max(runs["seed"].nunique(), 1),
+        "over": repeats.over(runs),
         "val_accuracy_mean": mean(sorted(runs["best/val_accuracy"])),
         "test_accuracy_mean": mean(accuracies),
         "test_accuracy_sd": np.nan if deviation is None else deviation,
@@ -156,6 +175,9 @@ def _over_seeds(runs: pd.DataFrame, reached: pd.Series, pictures: int | None) ->
         "test_accuracy_high": interval[1],
         "test_pictures": np.nan if pictures is None else pictures,
         "macro_f1_mean": runs["test/macro_f1"].mean(),
+        "balanced_accuracy_mean": runs["test/balanced_accuracy"].mean(skipna=False),
+        "lowest_recall": np.nan if worst is None else worst[0],
+        "lowest_recall_class": None if worst is None else worst[1],
         "train_seconds_mean": runs["train_seconds"].mean(),
         "cache_seconds_mean": runs["cache_seconds"].fillna(0.0).mean(),
         "epochs_mean": runs["epochs"].mean(),
@@ -178,6 +200,24 @@ def _unfair(strategies: pd.DataFrame) -> list[str]:
         for name, values in differing.items()
     ]
     return [f"The chosen recipes differ in more than strategy, schedule and rates: {'; '.join(told)}."] if told else []
+
+
+def _of_folds(sweep: Sweep, strategies: pd.DataFrame) -> list[str]:
+    """Return what a reader must know where the chosen recipes were run on the folds of a cross-validation."""
+    finished, notes = sweep.finished, []
+    runs = finished[finished["recipe"].isin(strategies["key"]) & finished["fold"].notna()]
+    folds = {name: sorted(group["fold"].astype(int)) for name, group in runs.groupby("strategy")}
+    listed = {name: ", ".join(map(str, sorted(set(folds.get(name, []))))) for name in strategies["strategy"]}
+    if folds and len({str(folds.get(name)) for name in strategies["strategy"]}) > 1:
+        told = "; ".join(f"{name} {numbers or 'none'}" for name, numbers in listed.items())
+        notes.append(f"Not every strategy has the same runs on every fold, and some folds may be harder: {told}.")
+    tests = {frozenset(sweep.tested[run]) for run in runs["run"] if run in sweep.tested}
+    if len(tests) > 1 and (strategies["recipes"] > 1).any():
+        notes.append(
+            "Pictures that choose in one fold are tested in another. So the test accuracy of a recipe that val chose "
+            "among several may be a little too high."
+        )
+    return notes
 
 
 def _missing(sweep: Sweep) -> list[str]:

@@ -29,6 +29,7 @@ from analysis.frames import Sweep, read_sweep
 from analysis.report_blocks import Told, blocks, ending, kept, library
 from analysis.server_errors import FetchError, fetch_errors
 from analysis.source import find_folder
+from analysis.tested import MIX_DATA
 from finetune.record import REMOTE, read_json
 
 TARGET = 0.8  # val accuracy to time the way to, as `python -m analysis` has it
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         with report_run.apart():
-            print(write_report(options.sweep, options.title, options.draft))
+            print(write_report(options.sweep, options.title, options.draft, options.mix_data))
     except InputError as error:
         print(f"python -m analysis.wandb_report: {error}", file=sys.stderr)
         return 2
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         "--title", type=_title, metavar="T", help="of the report (default: as it is, or named by sweep)"
     )
     parser.add_argument("--draft", action="store_true", help="save as a draft, which others do not see in the list")
+    parser.add_argument("--mix-data", action="store_true", help=MIX_DATA)
     return parser
 
 
@@ -75,11 +77,12 @@ def _title(text: str) -> str:
     return text.strip()
 
 
-def write_report(argument: str | None, title: str | None = None, draft: bool = False) -> str:
+def write_report(argument: str | None, title: str | None = None, draft: bool = False, mix_data: bool = False) -> str:
     """Analyse a sweep, send what that makes to W&B, and write or renew the report; return its address.
 
     Raises:
-        InputError: there is no such sweep, W&B does not have it, or W&B can't be reached.
+        InputError: there is no such sweep, W&B does not have it, W&B can't be reached, or, not `mix_data`, its runs
+            were tested on different pictures.
     """
     screen = Console(stderr=True)
     watch: Any = partial(track, console=screen, transient=True, disable=not screen.is_terminal)
@@ -88,7 +91,7 @@ def write_report(argument: str | None, title: str | None = None, draft: bool = F
     if place is None:
         raise InputError(f"{folder} is not on W&B yet: make publish SWEEP={folder}")
     server = _connect()
-    sweep = read_sweep(folder, lambda paths: watch(paths, description="reading runs"))
+    sweep = read_sweep(folder, lambda paths: watch(paths, description="reading runs"), mix_data)
     out = Path("reports") / sweep.name
     comparison, _ = build(sweep, out, TARGET, lambda steps: watch(steps, description="drawing"))
     told = _told(sweep, comparison, out, place)

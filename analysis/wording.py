@@ -8,9 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.repeats import unit
 from finetune.record import write_atomic
 
 NONE = "–"
+LONG_NAME = 24  # signs of a class's name that are shown in a table
 MENTIONED = 0.05  # filling caches is told apart where it takes such a share of what the run took otherwise
 
 
@@ -37,23 +39,23 @@ def quantity(number: float) -> str:
     """Return 20190000 as "20.2 M"."""
     if math.isnan(number):
         return NONE
-    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+    for size, sign in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if number >= size:
-            return f"{number / size:.3g}{unit}"
+            return f"{number / size:.3g}{sign}"
     return f"{number:.0f}"
 
 
 def _spread(row: "pd.Series[Any]") -> str:
-    """Return the deviation over seeds in points; one run has none, its interval is all that can be said."""
-    return f"± {row['test_accuracy_sd'] * 100:.1f}" if row["seeds"] > 1 else NONE
+    """Return the deviation over seeds or folds in points; one run has none, its interval is all that can be said."""
+    return f"± {row['test_accuracy_sd'] * 100:.1f}" if row["n"] > 1 else NONE
 
 
 def _to_target(row: "pd.Series[Any]") -> str:
-    """Return the epochs to the target, and how many seeds got there where not all did."""
-    reaching, seeds = row["seeds_reaching_target"], row["seeds"]
+    """Return the epochs to the target, and how many runs got there where not all did."""
+    reaching, runs = row["seeds_reaching_target"], row["n"]
     if not reaching:
         return "never"
-    among = "" if reaching == seeds else f"{reaching} of {seeds} seeds"
+    among = "" if reaching == runs else f"{reaching} of {runs} {unit([row['over']])}s"
     median = row["epochs_to_target_median"]
     if pd.isna(median):
         return among
@@ -69,6 +71,19 @@ def spent(row: "pd.Series[Any]") -> str:
     """Return a run's training time, filling caches apart: the first run to need them pays that for all others."""
     own, shared = row["train_seconds_mean"] - row["cache_seconds_mean"], row["cache_seconds_mean"]
     return duration(own) + (f" + {duration(shared)} cache" if shared >= MENTIONED * own else "")
+
+
+def _repeats(row: "pd.Series[Any]") -> str:
+    """Return "3" for 3 seeds, and in words whatever else a recipe was repeated over."""
+    return f"{row['n']}" if unit([row["over"]]) == "seed" else str(row["over"])
+
+
+def _lowest_recall(row: "pd.Series[Any]") -> str:
+    """Return the lowest recall of a class, and which class that is."""
+    if pd.isna(row["lowest_recall"]):
+        return NONE
+    name = str(row["lowest_recall_class"])
+    return f"{percent(row['lowest_recall'])} ({name if len(name) <= LONG_NAME else name[: LONG_NAME - 1] + '…'})"
 
 
 @dataclass(frozen=True)
@@ -89,9 +104,10 @@ def columns(target: float) -> list[Column]:
         Column("Test", lambda row: percent(row["test_accuracy_mean"]), rank=0),
         Column("Spread", _spread, rank=4),
         Column("95% interval", lambda row: interval(row["test_accuracy_low"], row["test_accuracy_high"]), rank=1),
-        Column("Seeds", lambda row: f"{row['seeds']}", rank=3),
+        Column("Seeds", _repeats, rank=3),
         Column("Val", lambda row: percent(row["val_accuracy_mean"]), rank=3),
         Column("Macro-F1", lambda row: percent(row["macro_f1_mean"]), rank=6),
+        Column("Lowest recall", _lowest_recall, rank=8),
         Column("Runs", lambda row: f"{row['runs']}"),
         Column("Train time", spent, rank=2),
         Column("Time saved", lambda row: percent(row["time_saved"], 0), rank=7),

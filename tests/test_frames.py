@@ -106,7 +106,7 @@ def test_runs_on_different_data_are_refused(tmp_path: Path) -> None:
     fabricate_run(tmp_path, "b", seed=1, provenance={"data_fingerprint": "bbbb"})
     with pytest.raises(InputError) as caught:
         read_sweep(tmp_path)
-    for part in ("different data", "aaaa: 1 run: a", "bbbb: 1 run: b", "--name"):
+    for part in ("different data", "data aaaa (demo): 1 run: a", "data bbbb (demo): 1 run: b", "--name", "--mix-data"):
         assert part in str(caught.value)
 
 

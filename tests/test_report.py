@@ -21,7 +21,10 @@ FILES = {
     "report.json",
     *(
         f"figures/{name}.{ending}"
-        for name in ("accuracy_by_strategy", "accuracy_against_time", "learning_curves", "rate_by_strategy")
+        for name in (
+            *("accuracy_by_strategy", "accuracy_against_time", "learning_curves", "rate_by_strategy"),
+            "recall_by_class",
+        )
         for ending in ("png", "pdf")
     ),
 }
@@ -87,7 +90,7 @@ def test_the_page_needs_nothing_but_itself(place: Path) -> None:
     page = Page((place / "report.html").read_text())
     assert not page.open
     assert "script" not in page.tags
-    assert page.tags.count("img") == 5
+    assert page.tags.count("img") == 6
     assert page.without_alt == 0
     assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
     assert page.tags.count("h1") == 1
