@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from finetune.agents import choice, display, machine, offline, online, outlook, stopping, trial
 from finetune.agents.code import REAL, Code
 from finetune.agents.plan import make_plan
+from finetune.config import MOST_FOLDS
 from finetune.errors import EXIT_BAD_INPUT, UserError
 from finetune.signals import SIGNALS
 
@@ -41,7 +42,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--fetch", action="store_true", help="bring the data and weights that it needs to this machine, and stop"
     )
-    race_help = "further seeds only for the recipe of each strategy that val prefers at the first seed (offline)"
+    folds_help = "cross-validation: run each recipe on K folds (--set folds=K --set fold=[0,...,K-1])"
+    parser.add_argument("--folds", type=folds, metavar="K", help=folds_help)
+    race_help = "further seeds and folds only for the recipe of each strategy that val prefers at the first (offline)"
     parser.add_argument("--race", action=argparse.BooleanOptionalAction, help=race_help)
     parser.add_argument("--name", metavar="NAME", help="write to runs/NAME (default: the file's name)")
     return parser.parse_args(argv)
@@ -56,7 +59,7 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
     for number in SIGNALS:
         signal.signal(number, stopping.interrupt)
     try:
-        sweep = choice.choose(args.sweep, args.set, args.name)
+        sweep = choice.choose(args.sweep, [*of_folds(args.folds), *args.set], args.name)
         if sweep is None:
             return 0
         if isinstance(sweep, choice.Remote):
@@ -97,6 +100,18 @@ def count(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
     return int(text)
+
+
+def folds(text: str) -> int:
+    """Return `text` as a number of folds."""
+    if not text.isdecimal() or not 2 <= int(text) <= MOST_FOLDS:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of folds: cross-validation takes 2 to {MOST_FOLDS}")
+    return int(text)
+
+
+def of_folds(number: int | None) -> list[str]:
+    """Return the settings that run each recipe on so many folds; --set after it may choose among them."""
+    return [] if number is None else [f"folds={number}", f"fold={list(range(number))}"]
 
 
 def limit(text: str) -> int:

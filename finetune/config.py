@@ -27,6 +27,8 @@ BACKBONE_LR_SHARE = 0.2
 # Random views of each picture that a frozen prefix sees, where `views` is not given (README, "Never computed twice").
 DEFAULT_VIEWS = 4
 
+MOST_FOLDS = 100
+
 # Fields that were added later: at their defaults they do not enter the hash, so that earlier runs keep their names.
 LATER = ("erasing", "mixup", "cutmix", "balance", "folds", "fold")
 
@@ -136,9 +138,11 @@ class Config(BaseModel):
     seed: Int = Field(0, ge=0, lt=2**31, description="seed of initialisation, order and augmentation")
     split_seed: Int = Field(0, ge=0, lt=2**31, description="seed of the split where the data does not come split")
     folds: Int | None = Field(
-        None, ge=2, le=100, description="cross-validation: the pictures are split into so many parts"
+        None, ge=2, le=MOST_FOLDS, description="cross-validation: the pictures are split into so many parts"
     )
-    fold: Int | None = Field(None, ge=0, lt=100, description="which of these parts is left out of training, from 0 on")
+    fold: Int | None = Field(
+        None, ge=0, lt=MOST_FOLDS, description="which of these parts is left out of training, from 0 on"
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
     loader_workers: Int | None = Field(
         None, ge=0, le=256, description="processes that load pictures; changes no result (default: by device)"
@@ -201,6 +205,7 @@ def _joint_faults(config: Config) -> list[str]:
         faults.append(f"warmup_epochs: {config.warmup_epochs} is more than the {config.epochs} epochs of the run")
     if config.start_px is not None and config.image_px is not None and config.start_px > config.image_px:
         faults.append(f"start_px: {config.start_px} is more than image_px, {config.image_px}")
+    faults += _fold_faults(config)
     steps = config.unfreeze
     if steps is not None:
         epochs, shares = [epoch for epoch, _ in steps], [share for _, share in steps]
@@ -211,6 +216,16 @@ def _joint_faults(config: Config) -> list[str]:
         elif shares != sorted(shares) or not 0 <= shares[0] <= shares[-1] <= 1:
             faults.append(f"unfreeze: shares must lie in [0, 1] and never fall, not {shares}")
     return faults
+
+
+def _fold_faults(config: Config) -> list[str]:
+    """Return what is wrong with the fold of a cross-validation that this run is."""
+    folds, fold = config.folds, config.fold
+    if folds is None:
+        return [] if fold is None else [f"fold: {fold} of how many? Give folds too, such as folds: 5"]
+    if fold is None:
+        return [f"folds: a run is one of the {folds}: give fold, from 0 to {folds - 1} (agent.py --folds {folds}: all)"]
+    return [] if fold < folds else [f"fold: {fold} is none of the {folds} folds: they are 0 to {folds - 1}"]
 
 
 def default_schedule(strategy: Strategy, epochs: int) -> Schedule:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from finetune import record
 from finetune.agents.code import REAL
-from tests.agents import Place
+from tests.agents import Place, write_sweep
 from tests.pictures import write_folder, write_picture
 
 AGENT = Path(__file__).parents[1] / "agent.py"
@@ -46,6 +47,10 @@ def test_agent_py_itself_ends_with_exit_code_2(tmp_path: Path) -> None:
         ("method: grid\nparameters: {lr: {value: 1}}\n", ["--set", "epochs=0"], "epochs: 0"),
         ("method: grid\nparameters: {lr: {value: 1}}\n", ["--agents", "0"], "0 is not at least 1"),
         ("method: grid\nparameters: {lr: {value: 1}}\n", ["--name", "../x"], "--name"),
+        ("method: grid\nparameters: {lr: {value: 1}}\n", ["--folds", "1"], "1 is not a number of folds"),
+        ("method: grid\nparameters: {lr: {value: 1}}\n", ["--folds", "x"], "cross-validation takes 2 to 100"),
+        ("method: grid\nparameters: {folds: {value: 3}}\n", [], "give fold, from 0 to 2"),
+        ("method: random\nrun_cap: 2\nparameters: {lr: {value: 1}}\n", ["--folds", "3"], "would draw a fold"),
     ],
 )
 def test_bad_input_gets_a_message_and_exit_code_2(
@@ -116,3 +121,16 @@ def test_data_and_weights_that_do_not_fit_get_a_message_and_exit_code_2(
     assert message in output
     assert "Traceback" not in output
     assert place.written() == before
+
+
+def test_folds_are_short_for_two_settings(tmp_path: Path) -> None:
+    """Every recipe on each of them; a setting beside it may choose some."""
+    write_sweep(tmp_path, seeds=2)
+    place = Place(tmp_path)
+    assert "6 runs: 6 to do" in place.run("seeds.yaml", "--folds", "3", "--plan")[1]
+    code, output = place.run("seeds.yaml", "--folds", "3", "--set", "fold=[0,2]")
+    assert code == 0, output
+    configs = [record.read_config(run) for run in place.runs()]
+    assert {(config["folds"], config["fold"], config["seed"]) for config in configs} == {
+        (3, fold, seed) for fold in (0, 2) for seed in (0, 1)
+    }

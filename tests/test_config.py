@@ -55,6 +55,10 @@ def test_all_faults_are_reported_at_once_with_the_nearest_names() -> None:
         ({"unfreeze": []}, "epoch 0"),
         ({"warmup_epochs": 11, "epochs": 10}, "warmup_epochs"),
         ({"strategy": ["head"]}, "strategy"),
+        ({"fold": 2}, "Give folds too"),
+        ({"folds": 5}, "give fold, from 0 to 4"),
+        ({"folds": 5, "fold": 5}, "they are 0 to 4"),
+        ({"folds": 1, "fold": 0}, "folds: 1"),
     ],
 )
 def test_faults_name_the_field_and_the_cure(values: dict[str, object], word: str) -> None:

@@ -20,6 +20,8 @@ VALUES = {
     "unfreeze": st.sampled_from([None, [[0, 0.5]], [[0, 0], [2, 1]]]),
     "weight_decay": st.sampled_from([0.0, 0.1]),
     "seed": st.integers(0, 3),
+    "folds": st.just(3),
+    "fold": st.integers(0, 2),
 }
 RUNS = st.lists(st.fixed_dictionaries(VALUES).map(lambda point: resolve(parse_config(point, "here"))), max_size=40)
 
@@ -27,7 +29,7 @@ LEVELS: list[Callable[[Config], Hashable]] = [
     lambda config: config.strategy,
     lambda config: (config.strategy, str(config.unfreeze)),
     lambda config: (config.strategy, str(config.unfreeze), config.lr),
-    lambda config: config.model_copy(update={"seed": 0, "unfreeze": str(config.unfreeze)}),
+    lambda config: config.model_copy(update={"seed": 0, "fold": 0, "unfreeze": str(config.unfreeze)}),
 ]
 
 
@@ -78,6 +80,14 @@ def test_a_grid_goes_by_strategy_then_rate_then_seed(tmp_path: Path, monkeypatch
     assert [(run.config.strategy, run.config.lr, run.config.seed) for run in plan.runs] == [
         (strategy, lr, seed) for seed in (0, 1) for lr in (0.001, 0.003) for strategy in ("head", "full")
     ]
+
+
+def test_a_fold_is_like_a_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All recipes on the first fold before one of them on the second."""
+    parameters = {"folds": [2], "fold": [0, 1], "lr": [0.001, 0.003], "seed": [0, 1], "strategy": ["head"]}
+    plan = planned(tmp_path, monkeypatch, "grid", parameters)
+    assert [run.config.lr for run in plan.runs] == [0.001, 0.003] * 4
+    assert len({(run.config.fold, run.config.seed) for run in plan.runs[:2]}) == 1
 
 
 def test_a_random_search_begins_with_each_strategy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

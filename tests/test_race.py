@@ -58,6 +58,19 @@ def test_a_race_goes_on_as_one_and_can_be_called_off(place: Place) -> None:
     assert len(finished(place)) == 18
 
 
+def test_a_race_over_folds_compares_recipes_on_the_first_fold(place: Place) -> None:
+    """Each recipe once, then the winners on the other folds: no recipe is compared with another on another fold."""
+    write_sweep(place.folder, seeds=1, strategy={"values": ["head", "full"]}, lr={"values": RATES})
+    code, output = place.run("seeds.yaml", "--race", "--folds", "3", "--agents", "2")
+    assert code == 0, output
+    configs = [record.read_config(run) for run in place.runs()]
+    ran = {(config["strategy"], config["lr"], config["fold"]) for config in configs}
+    assert ran == {(strategy, rate, 0) for strategy in ("head", "full") for rate in RATES} | {
+        (strategy, 0.003, fold) for strategy in ("head", "full") for fold in (1, 2)
+    }
+    assert {config["folds"] for config in configs} == {3}
+
+
 def test_a_new_seed_is_for_the_winners_too(place: Place) -> None:
     """What has been decided need not be raced again."""
     assert place.run("seeds.yaml", "--race", "--agents", "2")[0] == 0

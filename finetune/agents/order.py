@@ -10,14 +10,15 @@ FIRST = (
     "unfreeze",
     "lr",
 )  # what to see all of first; a strategy is a schedule, so `unfreeze` belongs to it
-REPEATS = ("seed", "split_seed")  # another value of these is the same recipe once more
+REPEATS = ("seed", "fold", "split_seed")  # another value of these is the same recipe once more
 
 
 def breadth_first(configs: Sequence[Config]) -> list[int]:
     """Return the indices of resolved configs in the order to run them in.
 
     Every strategy comes once before one comes again, then every schedule of each, then every rate with these, then
-    every recipe, and only then a recipe's second seed, for which the same holds again. Otherwise the order stays.
+    every recipe, and only then a recipe's second seed or fold, for which the same holds again. Otherwise the order
+    stays.
     """
     ranks: list[tuple[int, ...]] = [() for _ in configs]
     keys = [_keys(config) for config in configs]
@@ -33,7 +34,7 @@ def breadth_first(configs: Sequence[Config]) -> list[int]:
 
 
 def recipe(config: Config) -> str:
-    """Return what is the same for runs that differ in the seed only."""
+    """Return what is the same for runs that differ in seed, fold or split only."""
     fields = to_dict(config)
     kept = {name: value for name, value in fields.items() if name not in (*REPEATS, *PLACES)}
     # data and weights are places, and yet tell recipes apart: a sweep may compare weights

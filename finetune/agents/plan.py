@@ -50,7 +50,7 @@ class Plan:
         collapsed: (id of the run, why this point is that run), one for every point that added no run.
         cap: the number of points a Bayesian search may ask for, 0 for other methods: they ask for all at once.
         to_prepare: configs whose data and weights cover those of all runs.
-        race: whether further seeds are only for the recipes that win (see race.py).
+        race: whether further seeds and folds are only for the recipes that win (see race.py).
     """
 
     sweep: Sweep

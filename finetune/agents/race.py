@@ -1,8 +1,9 @@
-"""Racing: further seeds only for the recipe of each strategy that val prefers at the first seed.
+"""Racing: further seeds and folds only for the recipe of each strategy that val prefers at the first seed, or fold.
 
 Which rate suits a strategy shows with one seed, mostly; how sure the result is takes more of them, and only for the
 recipe that is chosen. So a sweep of 5 strategies, 2 rates and 3 seeds is done after 20 runs instead of 30. The analysis
-compares recipes with the most seeds alone, so it chooses the same ones.
+compares recipes with the most runs alone, so it chooses the same ones. The folds of a cross-validation are raced like
+seeds: the recipes are compared on the first fold, by its val pictures, and the test pictures of no fold are looked at.
 """
 
 from collections.abc import Callable
@@ -38,7 +39,7 @@ def narrow(todo: Plan, wants: Wants) -> list[str]:
 
 
 def waits(todo: Plan, run: PlannedRun, wants: Wants) -> bool:
-    """Whether a run is a recipe's further seed, and its strategy's contest is not decided, or lost.
+    """Whether a run is a recipe's further seed or fold, and its strategy's contest is not decided, or lost.
 
     Lost counts too: another process may decide a contest that `narrow` has just found open.
     """
@@ -70,7 +71,7 @@ def _contests(todo: Plan) -> dict[str, list[PlannedRun]]:
 
 
 def _is_needless(run: PlannedRun, firsts: list[PlannedRun], winner: PlannedRun | None) -> bool:
-    """Whether a run is a further seed of a recipe other than the winner's, and has not been started."""
+    """Whether a run is a further seed or fold of a recipe other than the winner's, and has not been started."""
     if run in firsts or (winner is not None and recipe(run.config) == recipe(winner.config)):
         return False
     return plan.state_of(run)[0] == "to do"

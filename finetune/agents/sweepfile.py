@@ -189,5 +189,11 @@ def _check(spec: dict[str, Any], source: Path) -> None:
         )
     elif metric is not None and "goal" not in asked:
         faults.append("metric: add `goal: maximize` or `goal: minimize`; W&B takes minimize where nothing is said")
+    fold = spec["parameters"].get("fold", {"value": None})
+    if method in ("random", "bayes") and "value" not in fold:
+        faults.append(
+            f"fold: a {method} search would draw a fold for each run, and compare recipes on different pictures: "
+            "use method: grid, or one fold, as `value`"
+        )
     if faults:
         raise ConfigError(faults, str(source))
