@@ -19,6 +19,7 @@ from finetune.agents import search
 from finetune.agents.code import Code
 from finetune.config import Config
 from finetune.errors import DataError
+from finetune.folders import cache_folder
 from tests import fake_run
 from tests.processes import marked
 
@@ -120,8 +121,9 @@ class Place:
         return record.find_runs(self.folder / "runs/seeds") if (self.folder / "runs/seeds").exists() else []
 
     def written(self) -> list[str]:
-        """Return the names of what lies in the folder, agents' output left out."""
-        return sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("output-"))
+        """Return the names of what lies in the folder, agents' output and the tests' cache folder left out."""
+        names = [path.name for path in self.folder.iterdir() if path != cache_folder()]
+        return sorted(name for name in names if not name.startswith("output-"))
 
     def states(self) -> list[str]:
         """Return the states of all runs, sorted."""
