@@ -9,8 +9,8 @@ from finetune import store, weights
 from finetune.config import Config
 from finetune.data import catalog, inaturalist
 from finetune.data.layout import read_layout
-from finetune.data.quarantine import unreadable
 from finetune.data.splits import Splits, find_splits
+from finetune.data.survey import survey
 from finetune.data.transforms import preprocessing
 from finetune.errors import MissingError
 from finetune.model import check_image_px
@@ -68,7 +68,7 @@ def split(config: Config) -> Splits:
 def _split(data: str, split_seed: int, folds: int | None, fold: int | None) -> Splits:
     place = catalog.locate(data)
     layout = read_layout(place)
-    found = find_splits(layout, split_seed, folds, fold, unreadable(layout.root, layout.paths(), fingerprint(place)))
+    found = find_splits(layout, split_seed, folds, fold, survey(layout.root, layout.paths(), fingerprint(place)))
     if data == inaturalist.NAME:
         return replace(found, how=(*found.how, *inaturalist.complaints(place)))
     return found

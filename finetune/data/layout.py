@@ -67,13 +67,13 @@ def read_layout(place: Path) -> Layout:
 
 
 def find_pictures(folder: Path) -> Iterator[Path]:
-    """Yield the pictures below `folder`, by suffix, in a fixed order; hidden files and folders are passed over."""
+    """Yield the pictures below `folder`, by suffix, in a fixed order; not what is hidden, and no dead links."""
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
             yield from find_pictures(entry)
-        elif entry.suffix.lower() in PICTURE_SUFFIXES:
+        elif entry.suffix.lower() in PICTURE_SUFFIXES and entry.is_file():
             yield entry
 
 

@@ -27,7 +27,7 @@ from finetune.data.splits import Picture
 from finetune.data.transforms import MAX_ASPECT, Preprocessing, to_base
 from finetune.errors import Interrupted
 
-VERSION = 1  # to be raised whenever the same key would give other bytes
+VERSION = 2  # to be raised whenever the same key would give other bytes
 DATA, INDEX = "data.bin", "index.bin"
 SAMPLE = 64  # pictures whose headers tell how much disk all of them will take
 CHANNELS = 3

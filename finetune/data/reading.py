@@ -3,12 +3,19 @@
 import struct
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from finetune.errors import DataError
 
 # What Pillow raises for files that are damaged, foreign, or far too large.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+# More than 8 bits a channel: Pillow's convert() would make everything above 255 white.
+DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
+DEEPEST = 2**16 - 1
+
+BACKGROUND = (255, 255, 255)  # what shows through where a picture is transparent
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -19,9 +26,35 @@ def read_picture(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return to_rgb(ImageOps.exif_transpose(image))
     except UNREADABLE as error:
         raise DataError(f"{path}: can't be read as a picture ({reason_of(error)}). Repair it or take it out") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return a picture of any mode as RGB.
+
+    Of 16 bits a channel the upper 8 are used. Where it is transparent it lies on white: the colours below transparency,
+    which convert() would show, are of no meaning and often black.
+
+    Raises:
+        ValueError: its values have no agreed white, being real numbers or more than 16 bits.
+    """
+    if image.mode in DEEP_MODES:
+        return _from_deep(image).convert("RGB")
+    if has_alpha(image):
+        picture = image.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (*BACKGROUND, 255))
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return image.convert("RGB")
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Whether any part of a decoded picture is transparent."""
+    if not image.has_transparency_data:
+        return False
+    lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
+    return float(lowest) < 255  # type: ignore[arg-type]
 
 
 def reason_of(error: BaseException) -> str:
@@ -29,3 +62,10 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "no picture that Pillow knows"
     return str(getattr(error, "strerror", None) or error)
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > DEEPEST:
+        raise ValueError("its pixels are real numbers or of 32 bits, where white is not agreed; make it 8 or 16 bits")
+    return Image.fromarray((values >> 8).astype(np.uint8))

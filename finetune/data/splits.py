@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.data.layout import ByClass, Layout, inside, names, read_layout
+from finetune.data.survey import Survey, together
 from finetune.data.twins import twins
 from finetune.errors import DataError
 
@@ -56,7 +57,7 @@ def find_splits(
     split_seed: int,
     folds: int | None = None,
     fold: int | None = None,
-    left_out: Mapping[str, str] | None = None,
+    survey: Survey = Survey(),  # noqa: B008  (frozen)
 ) -> Splits:
     """Return the splits of the pictures in a folder, or that a CSV file lists.
 
@@ -65,20 +66,20 @@ def find_splits(
     stratified: where there is a test set, it stays, and part `fold` of the rest is val; elsewhere it is the test set,
     and val is a stratified 20% of the rest.
 
-    Which picture goes where depends on `split_seed` and its path alone, never on the model's seed. Copies of a picture
-    go where the first of them goes.
+    Which picture goes where depends on `split_seed` and its path alone, never on the model's seed. Copies of a picture,
+    and pictures that look the same, go where the first of them goes.
 
     Args:
-        left_out: path inside the data folder -> why this picture can't be read.
+        survey: of the pictures: what it could not read is left out.
 
     Raises:
         DataError: no classes, a class too small to split, or a class that is tested but never trained.
     """
     layout = place if isinstance(place, Layout) else read_layout(place)
-    left_out = dict(left_out or {})
+    left_out = dict(survey.unreadable)
     parts = {part: _readable(by_class, layout.root, left_out) for part, by_class in layout.parts.items()}
     notes = [*layout.notes, *_left_out_notes(left_out)]
-    groups = twins(path for by_class in parts.values() for paths in by_class.values() for path in paths)
+    groups = _copies(parts, layout.root, survey)
     deal = _Deal(layout.root, split_seed, {path: group[0] for group in groups for path in group})
     if "" in parts:
         classes, more = _check_classes(layout.where[""], parts[""], 3 if folds is None else max(3, folds))
@@ -89,7 +90,9 @@ def find_splits(
         classes, more = _check_classes(layout.where["train"], whole, least)
         found, how = _take(parts, whole, layout, classes, deal, folds, fold)
         more += _missing_notes(layout, parts, classes)
-    how += [*more, *notes, *_twin_notes(groups, found)]
+    how += [*more, *notes, *_copy_notes(groups, found)]
+    if survey.alike is None:
+        how.append("so many pictures look the same that only exact copies are kept on one side")
     return _build(layout.root, classes, found, how, left_out)
 
 
@@ -208,7 +211,15 @@ def _left_out_notes(left_out: Mapping[str, str]) -> list[str]:
     return [f"left out, as they can't be read: {names(told)}"] if told else []
 
 
-def _twin_notes(groups: Sequence[Sequence[Path]], found: Parts) -> list[str]:
+def _copies(parts: Parts, root: Path, survey: Survey) -> list[list[Path]]:
+    """Return the groups of pictures that are copies of each other, or look the same."""
+    here = {inside(path, root): path for by_class in parts.values() for paths in by_class.values() for path in paths}
+    exact = [[inside(path, root) for path in group] for group in twins(here.values())]
+    alike = [[name for name in group if name in here] for group in survey.alike or ()]
+    return [sorted(here[name] for name in group) for group in together([*exact, *alike]) if len(group) > 1]
+
+
+def _copy_notes(groups: Sequence[Sequence[Path]], found: Parts) -> list[str]:
     """Say which copies make results look better than they are."""
     part_of = {path: name for name, by_class in found.items() for paths in by_class.values() for path in paths}
     label_of = {path: label for by_class in found.values() for label, paths in by_class.items() for path in paths}
@@ -221,9 +232,13 @@ def _twin_notes(groups: Sequence[Sequence[Path]], found: Parts) -> list[str]:
             for path in group
         )
         if leaks:
-            notes.append(f"warning: {leaks} of the pictures in {name} are in train, too; {ask}")
+            notes.append(f"warning: {leaks} of the pictures in {name} are in train, too, or look the same; {ask}")
     torn = sum(len({label_of.get(path) for path in group}) > 1 for group in groups)
-    return [*notes, f"warning: {torn} pictures lie in more than one class; {ask}"] if torn else notes
+    return (
+        [*notes, f"warning: {torn} pictures lie, with copies or lookalikes, in more than one class; {ask}"]
+        if torn
+        else notes
+    )
 
 
 def _missing_notes(layout: Layout, parts: Parts, classes: Sequence[str]) -> list[str]:

@@ -5,9 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 from finetune import record
-from finetune.data import catalog, quarantine
+from finetune.data import catalog
 from finetune.data.layout import read_layout
 from finetune.data.splits import find_splits
+from finetune.data.survey import survey
 from finetune.errors import UserError
 
 NAME = record.SPLITS  # what runs write of the same columns can be used as data, too
@@ -34,8 +35,8 @@ def main(known: argparse.Namespace) -> int:
         raise UserError(f"--fold must be one of 0 to {known.folds - 1} with --folds {known.folds}, which is at least 2")
     place = catalog.locate(known.data)
     layout = read_layout(place)
-    left_out = quarantine.unreadable(layout.root, layout.paths(), catalog.fingerprint(place))
-    splits = find_splits(layout, known.split_seed, known.folds, known.fold, left_out)
+    surveyed = survey(layout.root, layout.paths(), catalog.fingerprint(place))
+    splits = find_splits(layout, known.split_seed, known.folds, known.fold, surveyed)
     out = (known.out or layout.root / NAME).expanduser().absolute()
     if out.suffix.lower() != ".csv" or out.parent.resolve() != layout.root.resolve():
         raise UserError(f"--out: {out} must be a .csv file in {layout.root}, as its paths start from where it lies")

@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from finetune.errors import DataError
+
 SAMPLE_BYTES = 16 * 1024
 
 
@@ -12,7 +14,17 @@ def sample(path: Path) -> tuple[int, bytes]:
     """Return a file's size, and its first and last 16 KiB: all of it if it is not larger.
 
     10,000 photos take seconds that way, not minutes; photos that differ at all differ there, as they are compressed.
+
+    Raises:
+        DataError: the file can't be read.
     """
+    try:
+        return _sample(path)
+    except OSError as error:
+        raise DataError(f"data: {path} can't be read ({error.strerror}). Mend it or take it out") from error
+
+
+def _sample(path: Path) -> tuple[int, bytes]:
     size = path.stat().st_size
     with path.open("rb") as file:
         content = file.read(SAMPLE_BYTES)

@@ -1,4 +1,4 @@
-"""Pictures that can't be decoded: named, left out, and no reason for a run to end."""
+"""Pictures that can't be decoded: named, left out, and no reason for a run to end; a look at all is kept."""
 
 import io
 import struct
@@ -10,9 +10,9 @@ from PIL import Image
 
 from finetune import record
 from finetune.__main__ import main
-from finetune.data import quarantine
-from finetune.data.quarantine import unreadable
+from finetune.data import looking
 from finetune.data.reading import read_picture
+from finetune.data.survey import Survey, survey
 from finetune.errors import DataError
 from tests.pictures import write_folder
 
@@ -72,7 +72,7 @@ def mixed(tmp_path: Path) -> Path:
 def test_what_training_could_not_read_is_found_and_nothing_else(mixed: Path) -> None:
     """File by file the same as decoding it in full."""
     names = sorted(path.name for path in mixed.iterdir())
-    found = unreadable(mixed, names, "one")
+    found = survey(mixed, names, "one").unreadable
     for name in names:
         try:
             read_picture(mixed / name)
@@ -88,16 +88,16 @@ def test_what_training_could_not_read_is_found_and_nothing_else(mixed: Path) -> 
 def test_it_is_looked_for_once(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second time nothing is decoded; a damaged note, and other data, are looked at anew."""
     names = sorted(path.name for path in mixed.iterdir())
-    first = unreadable(mixed, names, "one")
+    first = survey(mixed, names, "one")
     looked: list[Path] = []
-    monkeypatch.setattr(quarantine, "fault", lambda path: looked.append(path))
-    assert unreadable(mixed, names, "one") == first
+    monkeypatch.setattr(looking, "look", lambda path: looked.append(path) or looking.Look(None))
+    assert survey(mixed, names, "one") == first
     assert not looked
-    assert unreadable(mixed, names, "two") == {}
+    assert survey(mixed, names, "two") == Survey(alike=[])
     assert len(looked) == len(names)
     for note in (mixed.parent / "cache").rglob("one*.json"):
         note.write_text('{"pictures": ')
-    unreadable(mixed, names, "one")
+    survey(mixed, names, "one")
     assert len(looked) == 2 * len(names)
 
 
@@ -105,7 +105,7 @@ def test_a_cache_that_can_not_be_written_is_no_fault(mixed: Path, monkeypatch: p
     """It costs time and nothing else."""
     (mixed.parent / "file").touch()
     monkeypatch.setenv("FINETUNE_CACHE", str(mixed.parent / "file" / "below"))
-    assert set(unreadable(mixed, ["photo.jpg", "empty.jpg"], "one")) == {"empty.jpg"}
+    assert set(survey(mixed, ["photo.jpg", "empty.jpg"], "one").unreadable) == {"empty.jpg"}
 
 
 @pytest.mark.parametrize("cache", ["on", "off"])
