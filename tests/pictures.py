@@ -1,5 +1,7 @@
 """Tiny picture folders for tests."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -25,3 +27,13 @@ def write_folder(root: Path, splits: dict[str, int], classes: dict[str, tuple[in
                 seed += 1
                 write_picture(root / name / label / f"{number:03}.png", colour, seed)
     return root
+
+
+def bomb_png() -> bytes:
+    """Return a small PNG file whose header promises 60,000 x 60,000 pixels: 10 GB once decoded."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(bytes(10_000)))
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -1,8 +1,6 @@
 """Pictures that can't be decoded: named, left out, and no reason for a run to end; a look at all is kept."""
 
 import io
-import struct
-import zlib
 from pathlib import Path
 
 import pytest
@@ -14,20 +12,13 @@ from finetune.data import looking
 from finetune.data.reading import read_picture
 from finetune.data.survey import Survey, survey
 from finetune.errors import DataError
-from tests.pictures import write_folder
+from tests.pictures import bomb_png, write_folder
 
 
 def encoded(kind: str, size: tuple[int, int] = (320, 240), **options: object) -> bytes:
     buffer = io.BytesIO()
     Image.effect_noise(size, 80).convert("RGB").save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def bomb() -> bytes:
-    """Return a PNG file whose header promises 60,000 x 60,000 pixels."""
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + header
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + bytes(100)
 
 
 def holed(content: bytes) -> bytes:
@@ -48,7 +39,7 @@ DAMAGED = {
     "half.webp": encoded("WEBP")[:-8000],
     "half.bmp": encoded("BMP")[:-8000],
     "half.tif": encoded("TIFF")[:-8000],
-    "bomb.png": bomb(),
+    "bomb.png": bomb_png(),
 }
 SOUND = {
     "photo.jpg": encoded("JPEG"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from finetune.bar import bar
-from finetune.data.alike import SIDE, Bits, bits_of
+from finetune.data.alike import SIDE, Trace, trace_of
 from finetune.data.reading import DEEP_MODES, UNREADABLE, has_alpha, reason_of, to_rgb
 
 LEAST = 200  # pictures; fewer need no bar
@@ -35,7 +35,7 @@ class Look:
         animated: it has several frames, of which the first is used.
         clear: parts of it are transparent.
         top: the largest value, of pictures with more than 8 bits a channel.
-        bits: what tells near copies; None where it can't be decoded, or is of one colour.
+        trace: what tells near copies; None where it can't be decoded, or is of one colour.
     """
 
     why: str | None
@@ -46,7 +46,7 @@ class Look:
     animated: bool = False
     clear: bool = False
     top: int | None = None
-    bits: Bits | None = None
+    trace: Trace | None = None
 
 
 def look_over(root: Path, paths: Sequence[str], title: str = "looking at the pictures") -> dict[str, Look]:
@@ -75,6 +75,8 @@ def look(path: Path) -> Look:
     """
     known = Look(None)
     try:
+        if not path.stat().st_size:
+            return Look("the file is empty")
         with Image.open(path) as image:
             known = Look(
                 None,
@@ -82,7 +84,7 @@ def look(path: Path) -> Look:
                 mode=image.mode,
                 size=image.size,
                 turned=image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT,
-                animated=image.format != "MPO" and bool(getattr(image, "is_animated", False)),  # MPO: of phones
+                animated=plain(image.format) != "JPEG" and bool(getattr(image, "is_animated", False)),
             )
             if image.mode == "RGB":
                 image.draft("L", (2 * SIDE, 2 * SIDE))
@@ -91,6 +93,16 @@ def look(path: Path) -> Look:
                 return _decoded(image, known)
     except UNREADABLE as error:
         return Look(reason_of(error), known.kind, known.mode, known.size)
+
+
+def plain(kind: str | None) -> str:
+    """Return a kind of file without its variants: phones write JPEG files with further pictures behind, called MPO."""
+    return "JPEG" if kind == "MPO" else str(kind)
+
+
+def suffix_of(kind: str) -> str:
+    """Return the suffix that files of this kind mostly have."""
+    return {"JPEG": ".jpg", "TIFF": ".tif"}.get(plain(kind), f".{kind.lower()}")
 
 
 def _decoded(image: Image.Image, known: Look) -> Look:
@@ -106,5 +118,5 @@ def _decoded(image: Image.Image, known: Look) -> Look:
         known.animated,
         clear=has_alpha(image),
         top=int(image.getextrema()[1]) if deep else None,  # type: ignore[arg-type]
-        bits=bits_of(ImageOps.exif_transpose(upright)),
+        trace=trace_of(ImageOps.exif_transpose(upright)),
     )

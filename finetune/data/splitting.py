@@ -1,7 +1,9 @@
 """`python -m finetune.data split`: the splits as a file, to look at, to edit, and to use as data."""
 
 import argparse
+import csv
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from finetune import record
@@ -20,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split-seed", type=int, default=0, help="as in a run (default: %(default)s)")
     parser.add_argument("--folds", type=int, metavar="K", help="deal the pictures into K parts; needs --fold")
     parser.add_argument("--fold", type=int, metavar="N", help="which of them is left out of training, from 0 on")
+    parser.add_argument("--without", type=Path, metavar="FILE", help="a fix list of `check`: leave out what it removes")
     parser.add_argument("--out", type=Path, help=f"in the folder of the pictures (default: {NAME} there)")
 
 
@@ -36,6 +39,8 @@ def main(known: argparse.Namespace) -> int:
     place = catalog.locate(known.data)
     layout = read_layout(place)
     surveyed = survey(layout.root, layout.paths(), catalog.fingerprint(place))
+    if known.without is not None:
+        surveyed = replace(surveyed, unreadable={**surveyed.unreadable, **_removed(known.without, layout.root)})
     splits = find_splits(layout, known.split_seed, known.folds, known.fold, surveyed)
     out = (known.out or layout.root / NAME).expanduser().absolute()
     if out.suffix.lower() != ".csv" or out.parent.resolve() != layout.root.resolve():
@@ -47,3 +52,22 @@ def main(known: argparse.Namespace) -> int:
         print(f"  {line}")
     print(f"use it as data: --data {out} (for a sweep, --set data=...)")
     return 0
+
+
+def _removed(file: Path, root: Path) -> dict[str, str]:
+    """Return path -> why, of what a fix list removes.
+
+    Raises:
+        UserError: it is no fix list, or not of this data.
+    """
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--without: {file} can't be read ({error})") from error
+    removed = {row["path"]: row["why"] for row in rows if row.keys() >= {"path", "do", "why"} and row["do"] == "remove"}
+    foreign = [path for path in removed if not (root / path).exists() and not (root / path).is_symlink()]
+    if foreign or (rows and not rows[0].keys() >= {"path", "do", "why"}):
+        what = f"{foreign[0]} does not lie in {root}" if foreign else "it has no columns path, do, why"
+        raise UserError(f"--without: {file} is no fix list of this data: {what}")
+    return removed

@@ -12,7 +12,7 @@ from pathlib import Path
 import PIL
 
 from finetune.bar import bar
-from finetune.data.alike import MOST_BITS, near_copies
+from finetune.data.alike import near_copies
 from finetune.data.looking import LEAST, Look, look_over
 from finetune.folders import cache_folder
 from finetune.record import read_json, write_json
@@ -53,7 +53,7 @@ def surveyed(looks: Mapping[str, Look]) -> Survey:
     """Return what these looks come to."""
     paths = list(looks)
     with bar("comparing the pictures", len(paths) < LEAST) as show:
-        pairs = near_copies([looks[path].bits for path in paths], MOST_BITS, show)
+        pairs = near_copies([looks[path].trace for path in paths], show=show)
     unreadable = {path: one.why for path, one in looks.items() if one.why is not None}
     groups = None if pairs is None else together([(paths[i], paths[j]) for i, j in pairs])
     return Survey(unreadable, groups)
