@@ -30,7 +30,7 @@ LEAST_CONTRAST = 2.0
 # With more near copies of a picture than this, on average, the pictures are of one kind (digits, frames of a film)
 # and what looks the same need not be the same.
 MOST_A_PICTURE = 5.0
-BLOCK = 2048  # pictures compared with all others at a time
+BLOCK = 512  # pictures compared with all others at a time
 
 # What mirroring a picture left to right multiplies its coefficients by: odd waves across it change sign.
 MIRROR = np.tile(np.where(np.arange(LOWEST) % 2, np.float32(-1), np.float32(1)), LOWEST)[1:]
