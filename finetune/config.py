@@ -30,7 +30,7 @@ DEFAULT_VIEWS = 4
 MOST_FOLDS = 100
 
 # Fields that were added later: at their defaults they do not enter the hash, so that earlier runs keep their names.
-LATER = ("balance", "folds", "fold")
+LATER = ("erasing", "mixup", "cutmix", "balance", "folds", "fold")
 
 # Fields that say where things lie or how they are run, but do not change the result (beyond rounding).
 PLACES = ("data", "weights", "device", "loader_workers", "cache", "upload_best")
@@ -91,8 +91,21 @@ class Config(BaseModel):
     image_px: Int | None = Field(
         None, ge=16, le=2048, description="side of the square the network sees, in pixels (default: the weights' own)"
     )
-    augment: Literal["none", "standard"] = Field(
-        "standard", description="none, or standard: random resized crops and flips"
+    augment: Literal["none", "light", "standard", "strong"] = Field(
+        "standard", description="none, light, standard or strong; `python -m finetune.data show` shows what they do"
+    )
+    erasing: Float = Field(0.0, ge=0, le=1, description="share of the training views of which a random part is erased")
+    mixup: Float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="alpha of MixUp: training pictures are blended in pairs, with their labels; 0: off",
+    )
+    cutmix: Float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="alpha of CutMix: a part of another picture is pasted in; with mixup too, batches get either",
     )
     views: Int | None = Field(
         None,

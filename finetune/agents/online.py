@@ -126,12 +126,14 @@ def show_plan(remote: Remote) -> None:
 
 
 def bring(remote: Remote, code: Code) -> None:
-    """Have what the sweep's runs need, and can be fetched, on this machine.
+    """Have what the sweep's runs need, and can be fetched, on this machine; another program's runs know it themselves.
 
     Raises:
         UserError: it can't be had. A run that went without would fail, and W&B never hands it out again.
     """
-    code.bring(_configs(remote), True)
+    program = remote.spec.get("program")
+    if program is None or Path(str(program)).resolve() == Path(sys.argv[0]).resolve():
+        code.bring(_configs(remote), True)
 
 
 def _prepare(remote: Remote, code: Code, watch: Watch) -> None:
