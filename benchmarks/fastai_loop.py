@@ -24,8 +24,9 @@ from torch import nn
 from benchmarks import plain
 from benchmarks.clock import Clock, peak_memory
 from finetune.config import Config, resolve
+from finetune.data.augmenting import LEVELS
 from finetune.data.splits import Splits
-from finetune.data.transforms import CROP_SCALE, Preprocessing, preprocessing
+from finetune.data.transforms import Preprocessing, preprocessing
 from finetune.preflight import split
 
 
@@ -114,7 +115,7 @@ def _loaders(splits: Splits, to: Preprocessing, config: Config, device: torch.de
         get_x=path,
         get_y=label,
         splitter=IndexSplitter(list(range(len(splits.train), len(pictures)))),
-        item_tfms=RandomResizedCrop(to.crop_px, min_scale=CROP_SCALE[0]),
+        item_tfms=RandomResizedCrop(to.crop_px, min_scale=LEVELS["standard"].crop_scale[0]),
         batch_tfms=[Flip(), Normalize.from_stats(to.mean, to.std)],
     )
     workers = config.loader_workers if config.loader_workers is not None else 0 if device.type == "cpu" else None

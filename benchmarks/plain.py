@@ -26,8 +26,9 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.clock import Clock, peak_memory
 from finetune.config import Config, resolve, to_dict
+from finetune.data.augmenting import LEVELS
 from finetune.data.splits import Picture, Splits
-from finetune.data.transforms import CROP_SCALE, Preprocessing, preprocessing
+from finetune.data.transforms import Preprocessing, preprocessing
 from finetune.errors import EXIT_BAD_INPUT, UserError
 from finetune.families import split_into_blocks
 from finetune.flags import add_fields, fail, parse_flags
@@ -171,7 +172,7 @@ def make_loaders(splits: Splits, to: Preprocessing, config: Config, device: torc
     normalise = [transforms.ToTensor(), transforms.Normalize(to.mean, to.std)]
     centre = [transforms.Resize(to.resize_px, interpolation), transforms.CenterCrop(to.crop_px)]
     augment = [
-        transforms.RandomResizedCrop(to.crop_px, CROP_SCALE, interpolation=interpolation),
+        transforms.RandomResizedCrop(to.crop_px, LEVELS["standard"].crop_scale, interpolation=interpolation),
         transforms.RandomHorizontalFlip(),
     ]
     workers = config.loader_workers

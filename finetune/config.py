@@ -28,6 +28,7 @@ BACKBONE_LR_SHARE = 0.2
 DEFAULT_VIEWS = 4
 
 MOST_FOLDS = 100
+LEAST_ALPHA = 0.01  # of MixUp and CutMix; with less, hardly a picture would be mixed
 
 # Fields that were added later: at their defaults they do not enter the hash, so that earlier runs keep their names.
 LATER = ("erasing", "mixup", "cutmix", "balance", "folds", "fold")
@@ -205,6 +206,7 @@ def _joint_faults(config: Config) -> list[str]:
         faults.append(f"warmup_epochs: {config.warmup_epochs} is more than the {config.epochs} epochs of the run")
     if config.start_px is not None and config.image_px is not None and config.start_px > config.image_px:
         faults.append(f"start_px: {config.start_px} is more than image_px, {config.image_px}")
+    faults += _mix_faults(config)
     faults += _fold_faults(config)
     steps = config.unfreeze
     if steps is not None:
@@ -215,6 +217,22 @@ def _joint_faults(config: Config) -> list[str]:
             faults.append(f"unfreeze: epochs must rise and stay below the run's {config.epochs}, not {epochs}")
         elif shares != sorted(shares) or not 0 <= shares[0] <= shares[-1] <= 1:
             faults.append(f"unfreeze: shares must lie in [0, 1] and never fall, not {shares}")
+    return faults
+
+
+def _mix_faults(config: Config) -> list[str]:
+    """Return what is wrong with MixUp and CutMix."""
+    alphas = {name: getattr(config, name) for name in ("mixup", "cutmix") if getattr(config, name)}
+    faults = [
+        f"{name}: {alpha} is too small an alpha: {LEAST_ALPHA} or more, or 0 for off"
+        for name, alpha in alphas.items()
+        if alpha < LEAST_ALPHA
+    ]
+    if alphas and config.views:
+        faults.append(
+            f"views: {config.views} can't be kept, as {' and '.join(alphas)} mix the pictures anew in each step: leave "
+            "views out, or at 0"
+        )
     return faults
 
 
@@ -285,10 +303,10 @@ def resolve(config: Config) -> Config:
 
 
 def _views(config: Config, frozen: bool) -> int:
-    """Return the number of views; 0 where no epoch has a frozen part, and 1 where all views are the same."""
-    if not frozen:
+    """Return the number of views; 0 where none can be kept, and 1 where all are the same."""
+    if not frozen or config.mixup or config.cutmix:  # mixed pictures are new each time
         return 0
-    if config.augment == "none":
+    if config.augment == "none" and not config.erasing:
         return 1
     return DEFAULT_VIEWS if config.views is None else config.views
 

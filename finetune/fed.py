@@ -12,7 +12,8 @@ class Fed(NamedTuple):
     Attributes:
         start: the block that the inputs enter: 0 for pictures; the number of blocks for features before the head.
         steps: batches of a whole pass, wherever this one begins.
-        batches: inputs (B, ...) float32 and labels (B,) int64, on the device that computes.
+        batches: inputs (B, ...) float32 and labels, on the device that computes: (B,) int64, or for training on mixed
+            pictures (B, classes) float32 (see mixing.py).
     """
 
     start: int

@@ -9,14 +9,19 @@ from torch import Tensor
 from finetune.activations import CHUNK, Activations
 from finetune.clock import Clock
 from finetune.config import Config
+from finetune.data.augmenting import train_transform
 from finetune.data.loading import Batches, Loader, Pictures, make_loader
 from finetune.data.pixels import Pixels
 from finetune.data.splits import Picture, Splits
-from finetune.data.transforms import Preprocessing, eval_transform, normalise, train_transform
+from finetune.data.streams import stream_seed
+from finetune.data.transforms import Preprocessing, eval_transform, normalise
 from finetune.fed import Fed
+from finetune.mixing import mix
 from finetune.rows import Rows
 from finetune.sharing import Need
 from finetune.views import draw, side_at, view_at
+
+Batch = tuple[Tensor, Tensor]  # inputs and labels, see fed.py
 
 
 @dataclass
@@ -56,8 +61,18 @@ class Feed:
         batches.epoch, batches.first, batches.draw = epoch, first, augmented
         batches.side = self.to.crop_px if cut else side_at(epoch, config.epochs, config.start_px, self.to.crop_px)
         if rows is None:
-            return Fed(0, len(batches), self._pictures(loader))
+            return Fed(0, len(batches), self._mixed(self._pictures(loader), epoch, first))
         return Fed(cut, len(batches), self._activations("train", rows, batches))
+
+    def _mixed(self, batches: Iterator[Batch], epoch: int, first: int) -> Iterator[Batch]:
+        """Return whole batches, mixed if that is asked for: how memory cuts them later makes no difference."""
+        mixup, cutmix, seed = self.config.mixup, self.config.cutmix, self.config.seed
+        if not mixup and not cutmix:
+            return batches
+        return (
+            mix(images, labels, len(self.splits.classes), mixup, cutmix, stream_seed(seed, "mix", epoch, step))
+            for step, (images, labels) in enumerate(batches, start=first)
+        )
 
     def val(self, cut: int, clock: Clock) -> Fed:
         """Return the batches of val in its order; blocks < `cut` are frozen."""
@@ -97,7 +112,7 @@ class Feed:
                 with clock.on("cache"):
                     self._pixels[split] = self.open_pixels(split)
             if split == "train":
-                transform = train_transform(self.to, self.config.augment)
+                transform = train_transform(self.to, self.config.augment, self.config.erasing)
             else:
                 transform = eval_transform(self.to)
             pictures = Pictures(self.splits.root, getattr(self.splits, split), self.to, transform, self._pixels[split])
@@ -105,11 +120,11 @@ class Feed:
             self._loaders[split + kind] = loader, batches
         return self._loaders[split + kind]
 
-    def _pictures(self, loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pictures(self, loader: Loader) -> Iterator[Batch]:
         """Return what a loader gives, on the device. It starts now, and not later: that draws from torch's stream."""
         started = iter(loader)
 
-        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        def batches() -> Iterator[Batch]:
             for images, labels in started:
                 yield (
                     normalise(images.to(self.device, non_blocking=True), self.to),
@@ -118,7 +133,7 @@ class Feed:
 
         return batches()
 
-    def _activations(self, split: str, rows: Rows, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    def _activations(self, split: str, rows: Rows, batches: Batches) -> Iterator[Batch]:
         if split not in self._labels:
             pictures: Sequence[Picture] = getattr(self.splits, split)
             self._labels[split] = torch.tensor([picture.label for picture in pictures], device=self.device)

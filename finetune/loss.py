@@ -16,11 +16,23 @@ def batch_loss(logits: Tensor, labels: Tensor, label_smoothing: float, class_wei
 
     Args:
         logits: (B, classes) float32.
-        labels: (B,) int64.
+        labels: (B,) int64; or, of mixed pictures, (B, classes) float32 whose rows add up to 1. The loss of such a
+            picture is the mean of what it would be with each label, by their shares, each with its class's weight.
         label_smoothing: share of the target spread over all classes.
         class_weights: (classes,), or None for the plain mean.
     """
     if class_weights is None:
         return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    if labels.dim() == 1:
+        weights = class_weights[labels]
+    else:
+        labels = labels * class_weights
+        weights = labels.sum(dim=1)
+        labels = labels / weights[:, None]
     losses = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
-    return (losses * class_weights[labels]).mean()
+    return (losses * weights).mean()
+
+
+def heaviest(labels: Tensor) -> Tensor:
+    """Return the label that counts most in each picture, (B,) int64, of labels as `batch_loss` takes them."""
+    return labels if labels.dim() == 1 else labels.argmax(dim=1)

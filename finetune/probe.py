@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 from torch import nn
 
 from finetune import strategies
+from finetune.data.augmenting import LEVELS, train_transform
 from finetune.data.reading import read_picture
 from finetune.data.transforms import (
     Preprocessing,
@@ -29,7 +31,6 @@ from finetune.data.transforms import (
     preprocessing,
     stack,
     to_base,
-    train_transform,
 )
 from finetune.folders import cache_folder
 from finetune.frozen import FrozenPrefix
@@ -79,7 +80,7 @@ class Speed:
         parameters: of the network, head included.
         picture_bytes: of a decoded picture as the cache keeps it.
         decode: reading a file, up to what the cache keeps.
-        augment: a random view of that, normalised.
+        augment: a random view of that, normalised, by level of augmentation.
         crop: its middle, normalised.
         prefix: forward to the cut as it is computed for the cache.
         evaluate: forward from the cut to the end, without gradients.
@@ -96,7 +97,7 @@ class Speed:
     parameters: int
     picture_bytes: float
     decode: float
-    augment: float
+    augment: dict[str, float]
     crop: float
     prefix: dict[int, float]
     evaluate: dict[int, float]
@@ -186,13 +187,14 @@ def _loading(wanted: Wanted, to: Preprocessing) -> dict[str, Any]:
     """Return the costs of pictures up to the batch, and the size of a decoded one."""
     paths = [Path(wanted.root) / name for name in wanted.pictures]
     bases = [to_base(read_picture(path), to) for path in paths]
-    augment, middle, count = train_transform(to, "standard"), eval_transform(to), len(paths)
+    middle, count = eval_transform(to), len(paths)
 
     def decode() -> None:
         for path in paths:
             to_base(read_picture(path), to)
 
-    def views() -> None:
+    def views(level: str) -> None:
+        augment = train_transform(to, level)
         normalise(stack([augment(base, seed) for seed, base in enumerate(bases)]), to)
 
     def crops() -> None:
@@ -202,7 +204,7 @@ def _loading(wanted: Wanted, to: Preprocessing) -> dict[str, Any]:
     return {
         "picture_bytes": sum(base.numel() for base in bases) / count,
         "decode": _median_seconds(decode, cpu) / count,
-        "augment": _median_seconds(views, cpu) / count,
+        "augment": {level: _median_seconds(partial(views, level), cpu) / count for level in LEVELS},
         "crop": _median_seconds(crops, cpu) / count,
     }
 

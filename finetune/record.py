@@ -42,7 +42,7 @@ HISTORY_KEYS = {
     "epoch": "epochs finished",
     "train/loss": "mean training loss of the epoch, label smoothing and, with balance weights, class weights included",
     "train/accuracy": "share of training pictures named rightly, as augmented, while training; with balance sampler, "
-    "as they were drawn, so that every class counts the same",
+    "as they were drawn, so that every class counts the same; with mixup or cutmix, by the label that counts most",
     "val/loss": "mean cross-entropy on val",
     "val/accuracy": "share of val pictures named rightly",
     "val/macro_f1": "mean over classes of F1 on val: each class counts the same, however rare it is",

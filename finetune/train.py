@@ -18,7 +18,7 @@ from finetune.errors import DivergedError, Interrupted
 from finetune.evaluate import accuracy, by_class, cross_entropy, predict
 from finetune.fed import Fed
 from finetune.frozen import FrozenPrefix
-from finetune.loss import batch_loss
+from finetune.loss import batch_loss, heaviest
 from finetune.memory import in_pieces, least_piece
 from finetune.model import Classifier
 from finetune.strategies import last_unfreeze, set_trainable, share_at, trainable_blocks
@@ -183,7 +183,7 @@ def _train_epoch(
 
 
 class Batch(NamedTuple):
-    """A batch on the device: inputs (B, ...) enter block `start`, blocks before `cut` are frozen; labels (B,) int64."""
+    """A batch on the device: inputs enter block `start`, blocks before `cut` are frozen; both as in `Fed`."""
 
     inputs: Tensor
     labels: Tensor
@@ -223,7 +223,7 @@ def _gradients(
             part = batch_loss(logits.float(), wanted, loop.label_smoothing, loop.class_weights) * (len(wanted) / count)
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.detach()
-            right += (logits.argmax(dim=1) == wanted).sum()
+            right += (logits.argmax(dim=1) == heaviest(wanted)).sum()
         return loss, right
 
     def again(what: str, sizes: list[int]) -> None:

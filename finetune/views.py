@@ -2,6 +2,7 @@
 
 import torch
 
+from finetune.config import Config
 from finetune.data.streams import stream_seed
 
 RESIZING_STAGES = 4  # Tan and Le, EfficientNetV2, arXiv 2104.00298, table 6
@@ -21,6 +22,11 @@ def view_at(epoch: int, views: int, seed: int) -> int:
 def draw(view: int) -> str:
     """Return the name of the random stream that augments a view; no seed of a run is in it."""
     return f"view {view}"
+
+
+def look(config: Config) -> str:
+    """Return how training pictures are augmented: runs that agree in it share views of the same pictures."""
+    return f"{config.augment}, erasing {config.erasing}" if config.erasing else config.augment
 
 
 def side_at(epoch: int, epochs: int, start_px: int | None, px: int) -> int:

@@ -30,7 +30,7 @@ SPEED = Speed(
     parameters=1000,
     picture_bytes=50,
     decode=10.0,
-    augment=1.0,
+    augment={"light": 1.0, "standard": 1.0, "strong": 4.0},
     crop=0.5,
     prefix={0: 0.0, 2: 3.0, 4: 5.0},
     evaluate={0: 6.0, 2: 2.0, 4: 0.125},
@@ -165,7 +165,7 @@ def test_smaller_pictures_at_first_cost_by_the_pixel() -> None:
 
 def test_loader_processes_work_beside_the_network() -> None:
     """An epoch takes as long as the slower of the two."""
-    slow = dataclasses.replace(SPEED, augment=50.0)
+    slow = dataclasses.replace(SPEED, augment={"standard": 50.0})
     two = seconds(ahead(strategy="full", speed=slow, workers=2))[0]
     four = seconds(ahead(strategy="full", speed=slow, workers=4))[0]
     assert two - four == pytest.approx(2 * 100 * (25 - 20))

@@ -6,10 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
+from finetune.data.augmenting import train_transform
 from finetune.data.loading import Batches, Key, Pictures, make_loader
 from finetune.data.reading import read_picture
 from finetune.data.splits import find_splits
-from finetune.data.transforms import Preprocessing, eval_transform, train_transform
+from finetune.data.transforms import Preprocessing, eval_transform
 from finetune.errors import DataError
 
 TO = Preprocessing(resize_px=24, crop_px=24, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear")

@@ -12,11 +12,12 @@ import torch
 from PIL import Image
 
 from finetune import store
+from finetune.data.augmenting import train_transform
 from finetune.data.loading import Batches, Pictures, make_loader
 from finetune.data.pixels import Pixels, build_pixels, expected_bytes, open_pixels
 from finetune.data.reading import read_picture
 from finetune.data.splits import Picture
-from finetune.data.transforms import Preprocessing, eval_transform, to_base, train_transform
+from finetune.data.transforms import Preprocessing, eval_transform, to_base
 from finetune.errors import DataError, Interrupted
 
 TO = Preprocessing(resize_px=48, crop_px=40, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear")

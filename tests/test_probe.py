@@ -34,7 +34,8 @@ def test_it_measures_every_cut_that_runs_need(wanted: Wanted, monkeypatch: pytes
         assert list(getattr(speed, name)) == [0, 6, 9], name
     assert speed.prefix[0] == 0 < speed.prefix[6] < speed.prefix[9]  # each with the ones before it
     assert all(cost > 0 for costs in (speed.train, speed.evaluate, speed.update) for cost in costs.values())
-    assert all(getattr(speed, name) > 0 for name in ("decode", "augment", "crop", "write"))
+    assert all(cost > 0 for cost in (speed.decode, speed.crop, speed.write, *speed.augment.values()))
+    assert list(speed.augment) == ["light", "standard", "strong"]
     assert speed.row_bytes == {0: 2 * 3 * 32 * 32, 6: 2 * 256 * 2 * 2, 9: 2 * 512}
     assert speed.trainable[9] == 3 * 512 + 3
     assert speed.trainable[0] == speed.parameters == 11_176_512 + 3 * 512 + 3

@@ -18,6 +18,7 @@ from finetune.causes import cause_of
 from finetune.checkpoint import load_checkpoint
 from finetune.claim import TakenError, claimed
 from finetune.config import Config, parse_config, resolve
+from finetune.data.survey import Survey
 from finetune.errors import DivergedError, Interrupted, TrainingError, UserError
 from finetune.flags import add_fields, parse_flags
 from finetune.model import Classifier, build_classifier
@@ -150,7 +151,7 @@ def test_a_stop_file_ends_the_run_after_its_epoch_and_it_is_still_tested(picture
 
 def test_a_failed_run_says_why(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture that breaks after all were looked at leaves state failed, with the file's name."""
-    monkeypatch.setattr("finetune.preflight.unreadable", lambda *_: {})
+    monkeypatch.setattr("finetune.preflight.survey", lambda *_: Survey())
     bad = sorted(pictures.glob("train/red/*.png"))[0]
     bad.write_bytes(bad.read_bytes()[:60])
     with pytest.raises(Exception, match=bad.name):

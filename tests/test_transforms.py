@@ -13,20 +13,10 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from finetune.data.transforms import (
-    CROP_ATTEMPTS,
-    CROP_RATIO,
-    CROP_SCALE,
-    Preprocessing,
-    eval_transform,
-    normalise,
-    preprocessing,
-    random_crop,
-    stack,
-    to_base,
-    train_transform,
-)
+from finetune.data.augmenting import CROP_ATTEMPTS, CROP_RATIO, LEVELS, random_crop, train_transform
+from finetune.data.transforms import Preprocessing, eval_transform, normalise, preprocessing, stack, to_base
 
+SCALE = LEVELS["standard"].crop_scale
 TO = Preprocessing(64, 56, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bilinear")
 
 
@@ -91,12 +81,12 @@ def test_crops_are_distributed_as_torchvisions(size: tuple[int, int]) -> None:
     """Place and size of crops, tested against RandomResizedCrop's own; in a strip both take the middle at last."""
     generator = torch.Generator().manual_seed(1)
     numbers = torch.rand(3000, 2 * CROP_ATTEMPTS + 2, generator=generator).tolist()
-    ours = np.array([random_crop(*size, some) for some in numbers])
-    theirs = torchvision.transforms.RandomResizedCrop(8, scale=CROP_SCALE, ratio=CROP_RATIO)
+    ours = np.array([random_crop(*size, some, SCALE) for some in numbers])
+    theirs = torchvision.transforms.RandomResizedCrop(8, scale=SCALE, ratio=CROP_RATIO)
     blank = torch.zeros(1, *size)
     with torch.random.fork_rng():
         torch.manual_seed(2)
-        drawn = np.array([theirs.get_params(blank, list(CROP_SCALE), list(CROP_RATIO)) for _ in range(3000)])
+        drawn = np.array([theirs.get_params(blank, list(SCALE), list(CROP_RATIO)) for _ in range(3000)])
     for what in range(4):
         assert ks_2samp(ours[:, what], drawn[:, what]).pvalue > 0.005
     top, left, height, width = ours.T
@@ -110,7 +100,7 @@ def test_crops_reach_every_edge() -> None:
     """The smallest and the largest numbers give the first and the last place."""
     most = 1 - 2**-24
     for place in (0.0, most):
-        top, left, height, width = random_crop(256, 341, [place, place] + [0.5] * 2 * CROP_ATTEMPTS)
+        top, left, height, width = random_crop(256, 341, [place, place] + [0.5] * 2 * CROP_ATTEMPTS, SCALE)
         assert (top, left) == ((0, 0) if place == 0 else (256 - height, 341 - width))
 
 
@@ -122,7 +112,7 @@ def test_a_training_picture_is_an_antialiased_resized_crop() -> None:
         view = train_transform(TO, "standard")(base, seed)
         generator = torch.Generator().manual_seed(seed)
         flip, *numbers = torch.rand(2 * CROP_ATTEMPTS + 3, generator=generator).tolist()
-        box = random_crop(base.shape[1], base.shape[2], numbers)
+        box = random_crop(base.shape[1], base.shape[2], numbers, SCALE)
         expected = v2.functional.resized_crop(base, *box, [56, 56], antialias=True)
         if flip < 0.5:
             expected, flipped = expected.flip(2), flipped + 1

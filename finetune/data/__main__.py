@@ -10,6 +10,7 @@ from finetune.flags import fail
 # command -> (what it does, the module that adds its arguments and does it); imported when asked for, as some load torch
 COMMANDS = {
     "check": ("say what is wrong with a folder of pictures", "finetune.data.checking"),
+    "show": ("draw what augmentation makes of some pictures", "finetune.data.showing"),
     "split": ("write which picture trains, chooses and tests into a file that can be edited and used as data",
               "finetune.data.splitting"),
 }  # fmt: skip

@@ -6,9 +6,9 @@ A *base picture* has the short side that evaluation resizes to. It is what a cac
 training and evaluation cut their squares out of it. All are uint8 up to the batch: a quarter of the bytes to move, and
 on the CPU torch resizes uint8 several times faster than float. Tensors are (3, H, W) that lie in memory as (H, W, 3),
 "channels last", which is how pictures are decoded, how torch resizes them fastest, and how convolutions want them.
+What training does to the squares is in augmenting.py.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -20,14 +20,6 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
-
-# Crops down to a quarter of the picture, where torchvision's default for ImageNet goes down to 0.08: with few epochs a
-# crop should rather show the object. A choice, not compared with others yet.
-CROP_SCALE = (0.25, 1.0)
-
-# torchvision's RandomResizedCrop: sides of a crop in these proportions, and so many tries before it takes the middle.
-CROP_RATIO = (3 / 4, 4 / 3)
-CROP_ATTEMPTS = 10
 
 # A longer picture is cut to its middle first. Resized to its short side, a strip of 2 x 60,000 pixels would fill the
 # memory; evaluation looks at the middle square in any case.
@@ -92,17 +84,23 @@ def eval_transform(to: Preprocessing) -> Transform:
     return partial(_middle, to=to)
 
 
-def train_transform(to: Preprocessing, augment: str) -> Transform:
-    """Return the transform that augments as `Config.augment` says: a random resized crop and a flip, or nothing."""
-    return eval_transform(to) if augment == "none" else partial(_random_view, to=to)
-
-
 def stack(pictures: Sequence[Tensor]) -> Tensor:
     """Return pictures of one size as a batch (B, 3, H, W), channels last.
 
     One copy of each; torch.stack() itself would lay the channels out one after the other, at ten times the cost.
     """
     return torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
+
+
+def resized_crop(picture: Tensor, box: tuple[int, int, int, int], side: int, to: Preprocessing) -> Tensor:
+    """Return what of a base picture lies in `box` (top, left, height, width) as a square, (3, side, side) uint8."""
+    top, left, height, width = box
+    # The batch dimension goes in front of all others, and torch, not torchvision, resizes: otherwise the result has
+    # its channels one after the other, and turning them around takes as long as the resizing.
+    crop = picture.permute(1, 2, 0)[None, top : top + height, left : left + width].permute(0, 3, 1, 2)
+    if (height, width) == (side, side):
+        return crop[0]
+    return functional.interpolate(crop, (side, side), mode=to.interpolation, antialias=True)[0]
 
 
 def normalise(images: Tensor, to: Preprocessing) -> Tensor:
@@ -123,48 +121,10 @@ def normalise(images: Tensor, to: Preprocessing) -> Tensor:
     return result.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
-def random_crop(height: int, width: int, numbers: Sequence[float]) -> tuple[int, int, int, int]:
-    """Return top, left, height and width of a crop, distributed as torchvision's RandomResizedCrop draws them.
-
-    Args:
-        height, width: of the picture.
-        numbers: 2 * CROP_ATTEMPTS + 2 uniform ones in [0, 1).
-    """
-    low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
-    for attempt in range(CROP_ATTEMPTS):
-        area = height * width * (CROP_SCALE[0] + (CROP_SCALE[1] - CROP_SCALE[0]) * numbers[2 * attempt + 2])
-        ratio = math.exp(low + (high - low) * numbers[2 * attempt + 3])
-        tall, wide = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
-        if 0 < tall <= height and 0 < wide <= width:
-            return int((height - tall + 1) * numbers[0]), int((width - wide + 1) * numbers[1]), tall, wide
-    tall = min(height, round(width / CROP_RATIO[0]))
-    wide = min(width, round(height * CROP_RATIO[1]))
-    return (height - tall) // 2, (width - wide) // 2, tall, wide
-
-
-def _random_view(picture: Tensor, seed: int = 0, side: int | None = None, *, to: Preprocessing) -> Tensor:
-    """Return a random resized crop, flipped half of the time."""
-    generator = torch.Generator().manual_seed(seed)
-    flip, *numbers = torch.rand(2 * CROP_ATTEMPTS + 3, generator=generator).tolist()
-    box = random_crop(picture.shape[1], picture.shape[2], numbers)
-    view = _resized_crop(picture, box, side or to.crop_px, to)
-    return view.flip(2) if flip < 0.5 else view
-
-
 def _middle(picture: Tensor, seed: int = 0, side: int | None = None, *, to: Preprocessing) -> Tensor:  # noqa: ARG001
     """Return the central square of `to.crop_px`; the base picture is at least as large."""
     top, left = (round((length - to.crop_px) / 2) for length in picture.shape[1:])
-    return _resized_crop(picture, (top, left, to.crop_px, to.crop_px), side or to.crop_px, to)
-
-
-def _resized_crop(picture: Tensor, box: tuple[int, int, int, int], side: int, to: Preprocessing) -> Tensor:
-    top, left, height, width = box
-    # The batch dimension goes in front of all others, and torch, not torchvision, resizes: otherwise the result has
-    # its channels one after the other, and turning them around takes as long as the resizing.
-    crop = picture.permute(1, 2, 0)[None, top : top + height, left : left + width].permute(0, 3, 1, 2)
-    if (height, width) == (side, side):
-        return crop[0]
-    return functional.interpolate(crop, (side, side), mode=to.interpolation, antialias=True)[0]
+    return resized_crop(picture, (top, left, to.crop_px, to.crop_px), side or to.crop_px, to)
 
 
 @cache
