@@ -1,6 +1,6 @@
 """`python -m finetune.data show`: a contact sheet of what training sees of some pictures, by level of augmentation.
 
-    python -m finetune.data show demo --erasing 1 --mixup 1 --cutmix 1 --image-px 80 --out docs/augmentation.png
+    python -m finetune.data show demo --erasing 1 --mixup 1 --cutmix 1 --image-px 80 --out docs/augmentation.jpg
 
 A row is a picture: first as evaluation sees it, then as the first epochs of a run would. It is drawn by what training
 itself uses.
@@ -76,7 +76,7 @@ def main(known: argparse.Namespace) -> int:
     names_of_rows = [splits.classes[picture.label] for picture in chosen]
     image = sheet(groups, names_of_rows)
     try:
-        image.save(known.out, optimize=True)
+        image.save(known.out, optimize=True, quality=90)
     except OSError as error:
         raise UserError(f"--out: {known.out} can't be written ({error.strerror or error})") from error
     print(f"{known.out}: {len(chosen)} training pictures, {', '.join(group.title for group in groups)}")
