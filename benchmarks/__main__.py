@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, default=16, help="(default: %(default)s)")
     add("--backbone", default="efficientnet_v2_s", help="(default: %(default)s)")
     add("--image-px", type=int, default=224, help="(default: %(default)s)")
+    add("--loader-px", default="224,384", help="sides at which loading is measured (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     add("--threads", type=int, default=cores(), help="of each process (default: one a core, %(default)s here)")
     add("--out", type=Path, help="where to write the numbers, JSON (default: benchmarks/results/<time>.json)")
@@ -103,6 +104,9 @@ def _plan(known: argparse.Namespace) -> Plan:
     for flag in ("rounds", "pictures", "batch_size", "threads"):
         if getattr(known, flag) is not None and getattr(known, flag) < 1:
             faults.append(f"--{flag.replace('_', '-')}: must be at least 1")
+    sides = known.loader_px.split(",")
+    if not all(side.isdecimal() and int(side) >= 16 for side in sides):
+        faults.append(f"--loader-px: {known.loader_px!r} are no sides of pictures, such as 224,384")
     if faults:
         raise ConfigError(faults, "the command line")
     return Plan(
@@ -115,6 +119,7 @@ def _plan(known: argparse.Namespace) -> Plan:
         backbone=known.backbone,
         weights="none",
         image_px=known.image_px,
+        loader_px=tuple(map(int, sides)),
         device=known.device,
         threads=known.threads,
     )

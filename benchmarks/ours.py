@@ -34,14 +34,14 @@ def train(config: Config, precision: str, again: bool = False) -> dict[str, Any]
 
 
 def loader_seconds(config: Config, cache: str) -> list[float]:
-    """Return the seconds that each epoch waited for pictures; of a run that trains everything.
+    """Return the seconds that each epoch of a run that trains everything waited for pictures and for caches to fill.
 
     Args:
-        cache: on or off, see `Config.cache`; filling it is not counted.
+        cache: on or off, see `Config.cache`.
     """
     with tempfile.TemporaryDirectory() as folder:
         epochs = _train(resolve(config.model_copy(update={"cache": cache})), Path(folder) / "run")["epochs"]
-    return [row["seconds/loader"] for row in epochs]
+    return [row["seconds/loader"] + row["seconds/cache"] for row in epochs]
 
 
 def _train(config: Config, run_dir: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ What else the machine does changes from minute to minute. So a contender is comp
 round and strategy, minutes apart, and never with one of another round.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import CONTENDERS, OURS, PLAIN, is_installed
-from benchmarks.drawn import CLASSES, draw
+from benchmarks.drawn import CLASSES, PHOTO_SIZE, draw
 from benchmarks.machine import describe_machine
 from finetune.errors import UserError
 
@@ -29,6 +30,7 @@ GRADUAL = [[0, 0.0], [1, 1 / 3], [2, 2 / 3], [3, 1.0]]
 LOADERS = {PLAIN: "ImageFolder, PIL", "off": "finetune, no cache", "on": "finetune, cached"}
 LOADER_BACKBONE = "shufflenet_v2_x0_5"  # torchvision's quickest: what is measured is the loader
 LOADER_EPOCHS = 4
+LOADER_PICTURES = 128
 
 Say = Callable[[str], None]
 Results = dict[str, Any]  # what is written as JSON; `measure` says what is in it
@@ -41,6 +43,7 @@ class Plan:
     Attributes:
         pictures: that train in an epoch; None for one of PICTURES.
         full: whether that is the larger number.
+        loader_px: sides at which loading is measured, of pictures of a photo's size.
         threads: of each process.
     """
 
@@ -53,6 +56,7 @@ class Plan:
     backbone: str
     weights: str
     image_px: int
+    loader_px: tuple[int, ...]
     device: str
     threads: int
 
@@ -83,8 +87,8 @@ def measure(plan: Plan, target: Target | None, keep: Callable[[Results], None], 
 
     Returns:
         `machine`, `plan`, `target`, `floor` (see job.floors), `skipped` (contender -> why), `runs` (strategy,
-        contender, round, and what the contender's train() returned or `error`), `loader` (loader, round, `seconds` of
-        each epoch), `accuracy` (as `runs`).
+        contender, round, and what the contender's train() returned or `error`), `loader` (loader, round, px, and what
+        job.loader returned or `error`), `accuracy` (as `runs`).
     """
     results: Results = {"machine": describe_machine(plan.threads), "target": target and asdict(target)}
     fields = {strategy: _fields(plan, strategy) for strategy in plan.strategies}
@@ -108,15 +112,16 @@ def measure(plan: Plan, target: Target | None, keep: Callable[[Results], None], 
 
     with tempfile.TemporaryDirectory() as folder:
         data, warm_up = _draw(Path(folder), plan)
+        photos = draw(Path(folder) / "photos", _loader_pictures(plan), size=PHOTO_SIZE)
         for number in range(plan.rounds):
             turn = number % len(names)
             for strategy in plan.strategies:
                 for name in names[turn:] + names[:turn]:
                     job = _train_job(name, {**fields[strategy], "data": data}, warm_up, again=True)
                     note("runs", job, plan.threads, {"round": number, "strategy": strategy, "contender": name})
-            for name in LOADERS:
-                job = {"kind": "loader", "contender": name, "fields": _loader_fields(plan, data)}
-                note("loader", job, 1, {"round": number, "loader": name})
+            for px, name in itertools.product(plan.loader_px, LOADERS):
+                job = {"kind": "loader", "contender": name, "fields": _loader_fields(plan, str(photos), px)}
+                note("loader", job, 1, {"round": number, "px": px, "loader": name})
     if target is not None:
         for strategy in plan.strategies:
             for name in (name for name in names if not CONTENDERS[name].own_network):
@@ -153,9 +158,15 @@ def _train_job(contender: str, fields: dict[str, Any], warm_up: str | None, agai
     return {"kind": "train", "contender": contender, "fields": fields, "warm_up": warm_up, "again": again}
 
 
-def _loader_fields(plan: Plan, data: str) -> dict[str, Any]:
+def _loader_pictures(plan: Plan) -> dict[str, int]:
+    """Return the pictures by split; val and test are as small as can be."""
+    few = len(CLASSES)
+    return {"train": max(few, min(LOADER_PICTURES, 2 * (plan.pictures or 0))), "val": few, "test": few}
+
+
+def _loader_fields(plan: Plan, data: str, px: int) -> dict[str, Any]:
     fields = {"data": data, "backbone": LOADER_BACKBONE, "weights": "none", "strategy": "full", "device": "cpu"}
-    more = {"epochs": LOADER_EPOCHS, "batch_size": plan.batch_size, "image_px": plan.image_px, "loader_workers": 0}
+    more = {"epochs": LOADER_EPOCHS, "batch_size": plan.batch_size, "image_px": px, "loader_workers": 0}
     return {**fields, **more}
 
 

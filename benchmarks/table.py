@@ -61,19 +61,17 @@ def speed_table(results: Results) -> list[str]:
 
 
 def loader_table(results: Results) -> list[str]:
-    """Return the lines of the table of loaders: pictures a second in one thread."""
-    pictures = results["plan"]["pictures"]
-    times: dict[str, list[float]] = {
-        name: [median(row["seconds"]) for row in results["loader"] if row["loader"] == name and "error" not in row]
-        for name in LOADERS
-    }
+    """Return the lines of the table of loaders: how many times as fast as ImageFolder, in one thread."""
+    found = {(row["px"], row["loader"], row["round"]): row for row in results["loader"] if "error" not in row}
     rows = []
-    for name, title in LOADERS.items():
-        pairs = list(zip(times[PLAIN], times[name], strict=False))
-        if pairs:
-            shown = _spread([plain / own for plain, own in pairs])
-            rows.append([title, f"{pictures / median(times[name]):,.0f}", shown])
-    return _markdown(["loader, 1 thread", "images/s", "× ImageFolder"], rows)
+    for px, name in dict.fromkeys((px, name) for px in results["plan"]["loader_px"] for name in LOADERS):
+        pairs = [(found.get((px, PLAIN, number)), row) for (*key, number), row in found.items() if key == [px, name]]
+        both = [(plain, own) for plain, own in pairs if plain is not None]
+        if both:
+            later = _spread([median(plain["seconds"]) / median(own["seconds"]) for plain, own in both])
+            first = _spread([plain["first"] / own["first"] for plain, own in both])
+            rows.append([str(px), LOADERS[name], *(["1", "1"] if name == PLAIN else [first, later])])
+    return _markdown(["px", "loader, 1 thread", "× ImageFolder, first epoch", "later epochs"], rows)
 
 
 def accuracy_table(results: Results) -> list[str]:

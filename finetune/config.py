@@ -66,7 +66,11 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    data: str = Field("inaturalist12k", description="inaturalist12k, demo, or a folder of pictures", min_length=1)
+    data: str = Field(
+        "inaturalist12k",
+        description="inaturalist12k, demo, a folder of pictures, or a CSV file of path,label[,split]",
+        min_length=1,
+    )
     backbone: str = Field("efficientnet_v2_s", description="a torchvision classification network")
     weights: str = Field(
         "DEFAULT",

@@ -213,9 +213,11 @@ def _of_classes(splits: Splits, balance: str) -> list[str]:
 
 
 def _epoch_line(row: Row, epochs: int) -> str:
+    loading = row["seconds/loader"] / row["epoch_seconds"] if row["epoch_seconds"] else 0.0
     return (
         f"epoch {row['epoch']}/{epochs}  train {row['train/loss']:.3f} {row['train/accuracy']:.1%}  "
         f"val {row['val/loss']:.3f} {row['val/accuracy']:.1%} macro-F1 {row['val/macro_f1']:.1%}  "
         f"rates {row['lr/head']:.2g} {row['lr/backbone']:.2g}  "
-        f"trains {row['trainable_share']:.0%} of the backbone  {row['epoch_seconds']:.1f} s"
+        f"trains {row['trainable_share']:.0%} of the backbone  {row['epoch_seconds']:.1f} s, "
+        f"{loading:.0%} of it waiting for pictures"
     )

@@ -201,7 +201,14 @@ def test_the_work_of_a_config(pictures: Path) -> None:
 def make_results(**more: Any) -> dict[str, Any]:
     """Return results of a head run of 64 pictures, in two rounds."""
     plan = {"contenders": ["plain", "timm", "ours"], "strategies": ["head"], "rounds": 2, "pictures": 64}
-    plan |= {"batch_size": 16, "backbone": BACKBONE, "weights": "none", "image_px": 224, "threads": 1}
+    plan |= {
+        "batch_size": 16,
+        "backbone": BACKBONE,
+        "weights": "none",
+        "image_px": 224,
+        "loader_px": [224, 384],
+        "threads": 1,
+    }
     machine = {"cpu": "a CPU", "cores": 2, "memory_gb": 8, "versions": {"torch": "2"}, "git_commit": "abc"}
     further = [{"epoch": 1, "seconds/suffix": 1.0, "val/accuracy": 0.5}]
     runs = [make_run("plain", 0, 16), make_run("ours", 0, 8, further=further)]
@@ -215,8 +222,10 @@ def make_results(**more: Any) -> dict[str, Any]:
         "skipped": {"timm": "not installed"},
         "runs": runs,
         "loader": [
-            {"round": 0, "loader": "plain", "seconds": [2.0, 2.0]},
-            {"round": 0, "loader": "on", "seconds": [0.25, 0.25]},
+            {"round": 0, "px": 224, "loader": "plain", "first": 3.0, "seconds": [2.0, 2.0]},
+            {"round": 0, "px": 224, "loader": "on", "first": 2.0, "seconds": [0.25, 0.25]},
+            {"round": 1, "px": 224, "loader": "on", "error": "killed"},
+            {"round": 0, "px": 384, "loader": "on", "first": 2.0, "seconds": [0.25, 0.25]},
         ],
         "accuracy": [],
         **more,
@@ -255,11 +264,11 @@ def test_failures_are_told() -> None:
 
 
 def test_the_table_of_loaders() -> None:
-    """Pictures a second, and the ratio to ImageFolder; a loader without a measurement has no row."""
+    """Ratios to ImageFolder of the same round and side; where there is none to compare with, no row."""
     lines = table.loader_table(make_results())
     assert [cells(line) for line in lines[2:]] == [
-        ["ImageFolder, PIL", "32", "1.00"],
-        ["finetune, cached", "256", "8.00"],
+        ["224", "ImageFolder, PIL", "1", "1"],
+        ["224", "finetune, cached", "1.50", "8.00"],
     ]
 
 
@@ -336,7 +345,7 @@ def test_every_contender_is_described() -> None:
 def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The smallest one, without peers: numbers, tables and figure come of it."""
     flags = ["--only", "plain,ours", "--strategies", "head", "--rounds", "1", "--pictures", "8", "--batch-size", "4"]
-    flags += ["--backbone", BACKBONE, "--image-px", "32", "--device", "cpu", "--threads", "1"]
+    flags += ["--backbone", BACKBONE, "--image-px", "32", "--loader-px", "32,48", "--device", "cpu", "--threads", "1"]
     out = tmp_path / "bench.json"
     assert command.main([*flags, "--out", str(out)]) == 0
     results = json.loads(out.read_text())
