@@ -18,7 +18,7 @@ from finetune.errors import UserError
 from finetune.folders import cache_folder
 from finetune.probe import Speed, Wanted
 
-VERSION = 1  # to be raised whenever the same machine would tell something else
+VERSION = 2  # to be raised whenever the same machine would tell something else
 KEPT_SECONDS = 3600.0  # what else the machine does changes, and a probe takes less than a minute
 BUSY_SHARE = 0.5  # of the cores at work before a probe, mean over a minute: what it tells is not kept
 LIMIT_SECONDS = 300.0  # a large network on a small machine takes a minute
