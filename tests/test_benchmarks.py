@@ -316,7 +316,9 @@ def test_where_the_time_goes(tmp_path: Path) -> None:
 def test_a_peer_that_is_not_installed_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others go on without it, and bf16 is measured only where it is not emulated."""
     monkeypatch.setattr(rounds, "is_installed", lambda name: name != "fastai")
-    plan = rounds.Plan(("plain", "fastai", "ours-bf16"), ("head",), 1, 8, False, 4, BACKBONE, "none", 32, (32,), "cpu", 1)
+    plan = rounds.Plan(
+        ("plain", "fastai", "ours-bf16"), ("head",), 1, 8, False, 4, BACKBONE, "none", 32, (32,), "cpu", 1
+    )
     assert rounds.left_out(plan, {"fp32": 1.0, "bf16": 0.5}) == {"fastai": "not installed"}
     assert rounds.left_out(plan, {"fp32": 1.0, "bf16": 0.2}).keys() == {"fastai", "ours-bf16"}
 

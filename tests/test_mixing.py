@@ -101,6 +101,18 @@ def test_a_mixed_run_interrupted_again_and_again_is_the_same_run(strategy: str, 
     assert losses[0] != losses[1]
 
 
+def test_a_run_erases_and_counts_mixed_pictures_by_their_heavier_label(pictures: Path, tmp_path: Path) -> None:
+    """Erasing changes what training sees; colours are learnt from mixed pictures too, as the accuracy tells."""
+    losses = []
+    for share in (0.0, 1.0):
+        run(small(pictures, strategy="full", epochs=1, erasing=share), tmp_path / str(share), log=quiet)
+        losses.append(record.read_history(tmp_path / str(share))[0][0]["train/loss"])
+    assert losses[0] != losses[1]
+    config = small(pictures, strategy="full", epochs=8, mixup=0.1, dropout=0, backbone="resnet18")
+    run(config, tmp_path / "mixed", log=quiet)
+    assert record.read_history(tmp_path / "mixed")[0][-1]["train/accuracy"] > 0.8
+
+
 def test_micro_batches_see_what_whole_batches_are_mixed_to(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
