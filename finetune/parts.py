@@ -23,7 +23,7 @@ from finetune.model import Classifier, build_classifier, build_network
 from finetune.preflight import split
 from finetune.sharing import Need, shared_needs
 from finetune.train import Loop
-from finetune.views import look
+from finetune.views import augmentation_of
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def make_feed(
         to=to,
         device=device,
         splits=by_name,
-        origin={"data": fingerprint, "augment": look(config), "backbone": config.backbone},
+        origin={"data": fingerprint, "augment": augmentation_of(config), "backbone": config.backbone},
         uses=parts.uses,
         mode=config.cache,
         log=log,

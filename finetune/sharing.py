@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from finetune.config import Config
 from finetune.strategies import share_at, trainable_blocks
-from finetune.views import look, view_at
+from finetune.views import augmentation_of, view_at
 
 # Fields in which runs must agree to share activations. Val and test need the first ones alone.
 SAME_FIELDS = ("data", "backbone", "weights", "image_px", "split_seed", "folds", "fold")
@@ -60,7 +60,7 @@ def shared_needs(config: Config, peers: Sequence[Config] | None, blocks: int) ->
         if config.weights == "none" and peer.seed != config.seed:
             continue
         views = needs(peer, blocks)
-        if look(peer) != look(config):
+        if augmentation_of(peer) != augmentation_of(config):
             views = Counter({need: count for need, count in views.items() if need.view is None})
         total += views
     return total

@@ -24,7 +24,7 @@ def draw(view: int) -> str:
     return f"view {view}"
 
 
-def look(config: Config) -> str:
+def augmentation_of(config: Config) -> str:
     """Return how training pictures are augmented: runs that agree in it share views of the same pictures."""
     return f"{config.augment}, erasing {config.erasing}" if config.erasing else config.augment
 

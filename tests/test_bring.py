@@ -16,7 +16,9 @@ from finetune.__main__ import main
 from finetune.data import inaturalist
 from finetune.data.inaturalist import ARCHIVE, CLASSES, FOLDER
 from tests.file_server import Served, serving
+from tests.online import AGENT, Machine, machines_ended
 from tests.pictures import write_folder
+from tests.wandb_server import serve
 
 NETWORK = "squeezenet1_1"
 FILE = SqueezeNet1_1_Weights.DEFAULT.url.rsplit("/", 1)[-1]
@@ -128,3 +130,17 @@ def test_weights_that_are_not_what_their_name_says_are_refused(
     assert main(["--data", str(data), "--backbone", NETWORK, "--image-px", "32"]) == 2
     assert "came damaged, or is another file" in capsys.readouterr().err
     assert not list((tmp_path / "torch").rglob("*.pth*[!k]"))
+
+
+def test_a_sweep_on_a_server_starts_no_run_that_would_lack_its_pictures(tmp_path: Path) -> None:
+    """W&B never hands a failed run out again: what is missing is told before, on the same screen."""
+    environment = dict.fromkeys(("FINETUNE_INATURALIST_URL", "FINETUNE_WEIGHTS_URL"), "http://127.0.0.1:9")
+    environment |= {name: str(tmp_path / "empty") for name in ("FINETUNE_CACHE", "TORCH_HOME", "DATA_ROOT")}
+    with serve() as server, machines_ended(server):
+        machine = Machine(server, tmp_path / "machine", environment)
+        sweep = machine.sweep({"strategy": "head", "epochs": 1}, program=AGENT)
+        for flags in ([], ["--fetch"]):
+            code, output = machine.agent(sweep, *flags)
+            assert code == 2, output
+            assert "2 files are not on this machine" in output
+        assert server.runs(sweep=sweep) == []

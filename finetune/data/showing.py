@@ -35,7 +35,7 @@ WHITE, BLACK = (255, 255, 255), (30, 30, 30)
 
 
 class Group(NamedTuple):
-    """Columns of the sheet: how the run is set up, and how many epochs are shown; (B, 3, side, side) for each."""
+    """Columns of the sheet under a title; each is a batch with a picture for each row, (B, 3, side, side) uint8."""
 
     title: str
     columns: list[Tensor]
