@@ -99,11 +99,11 @@ bench: $(BENCH_READY)  ## how fast runs are, beside a plain loop, timm, fastai a
 	@$(BENCH)/bin/python -m benchmarks $(ARGS)
 
 lock: $(READY)  ## pin the newest versions that pyproject.toml allows, with hashes, for Linux and macOS
-	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra export --extra notebook --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock >/dev/null
 
 lock-bench: $(READY)
-	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra bench --universal --python-version 3.11 --upgrade \
+	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra export --extra notebook --extra bench --universal --python-version 3.11 --upgrade \
 	  --constraint requirements.lock --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
 	  --output-file requirements-bench.lock >/dev/null
 

@@ -10,7 +10,6 @@ from benchmarks import plain
 from finetune.config import Config, resolve
 from finetune.data.transforms import preprocessing
 from finetune.model import build_classifier, build_network, forward_flops
-from finetune.strategies import training_flops
 
 SECONDS = 0.2  # of each measurement; the best of REPEATS counts
 REPEATS = 8
@@ -47,6 +46,16 @@ def floor_seconds(flops: Sequence[int], cuts: Sequence[int], train: int, val: in
     """
     total = sum(train * training_flops(flops, len(flops) - cut) + val * sum(flops) for cut in cuts)
     return total / peak
+
+
+def training_flops(flops: Sequence[int], trainable: int) -> int:
+    """Return the FLOPs of training on one picture: the frozen blocks' forward pass and three times the others'.
+
+    A backward pass through a block costs two forward passes, for the gradients of its weights and of its input. That
+    the first trainable block needs no gradient of its input is left out.
+    """
+    cut = len(flops) - trainable
+    return sum(flops[:cut]) + 3 * sum(flops[cut:])
 
 
 def work(config: Config) -> tuple[list[int], list[int]]:

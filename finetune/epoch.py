@@ -19,6 +19,8 @@ class Epoch:
         sizes: each step's pictures.
         right: pictures named rightly, on the device that computes.
         clock: wall time by part, from the end of the epoch before, without the gap where it was interrupted.
+        joules: energy used, None where it is not measured.
+        fed_from: the block that its inputs enter; above 0 where a cache holds what the blocks before make.
         random: states of torch's random streams to go on with, where a checkpoint has them.
     """
 
@@ -26,6 +28,8 @@ class Epoch:
     sizes: list[int] = field(default_factory=list)
     right: Tensor | int = 0
     clock: Clock = field(default_factory=Clock)
+    joules: float | None = 0.0
+    fed_from: int = 0
     random: dict[str, Tensor] | None = None
 
     @property
@@ -55,6 +59,7 @@ def keep(epoch: Epoch, device: torch.device) -> dict[str, Any]:
         "sizes": epoch.sizes,
         "right": int(epoch.right),
         "spent": epoch.clock.spent(),
+        "joules": epoch.joules,
         "random": random_state(device),
     }
 
@@ -62,7 +67,14 @@ def keep(epoch: Epoch, device: torch.device) -> dict[str, Any]:
 def restore(kept: dict[str, Any], device: torch.device) -> Epoch:
     """Return the epoch that `keep` has kept."""
     losses = list(kept["losses"].to(device).unbind())
-    return Epoch(losses, list(kept["sizes"]), kept["right"], Clock(kept["spent"]), kept["random"])
+    return Epoch(
+        losses,
+        list(kept["sizes"]),
+        kept["right"],
+        Clock(kept["spent"]),
+        kept.get("joules"),  # an earlier version's checkpoint does not tell
+        random=kept["random"],
+    )
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from finetune import record, showcase, strategies
-from finetune.best import Row, best_row
+from finetune import calibration, record, showcase
+from finetune.best import best_row
 from finetune.checkpoint import load_checkpoint
 from finetune.clock import Clock
+from finetune.costs import costs
 from finetune.errors import Interrupted
-from finetune.evaluate import accuracy, by_class, cross_entropy, predict
+from finetune.evaluate import Floats, Ints, accuracy, by_class, cross_entropy, predict
+from finetune.fed import Fed
 from finetune.feed import Feed
-from finetune.memory import peak_memory_mb
-from finetune.model import forward_flops
 from finetune.parts import Parts, cut_at
 from finetune.train import Standing
 
@@ -26,17 +26,26 @@ def finish(
     standing: Standing,
     interrupted: Callable[[], bool],
     log: Callable[[str], None],
+    wall_seconds: Callable[[], float],
 ) -> None:
-    """Test at the epoch that val chose, and write predictions and summary."""
+    """Test at the epoch that val chose, and write predictions and summary.
+
+    Args:
+        wall_seconds: of the run up to now, all attempts.
+    """
 
     def on_batch() -> None:
         if interrupted():
             raise Interrupted("stopped in the test")
 
+    def scores_of(fed: Fed) -> tuple[Floats, Ints]:
+        return predict(parts.model, fed, parts.loop.device, parts.loop.autocast, on_batch, log)
+
     best = best_row(standing.history)
     parts.model.load_state_dict(load_checkpoint(run_dir / record.BEST)["model"])
-    test = feed.test(cut_at(parts, best["epoch"] - 1), Clock())
-    scores, labels = predict(parts.model, test, parts.loop.device, parts.loop.autocast, on_batch, log)
+    cut = cut_at(parts, best["epoch"] - 1)
+    temperature = calibration.temperature(*scores_of(feed.val(cut, Clock())))
+    scores, labels = scores_of(feed.test(cut, Clock()))
     classes = parts.splits.classes
     columns = ["path", "label", "prediction", *(record.PROBABILITY + name for name in classes)]
     rows = (
@@ -59,8 +68,11 @@ def finish(
         "test/min_recall": min(recall.values()),
         "test/recall": recall,
         "test/loss": cross_entropy(scores, labels),
+        "temperature": temperature,
+        "test/ece": calibration.calibration_error(scores, labels),
+        "test/ece_scaled": calibration.calibration_error(calibration.scaled(scores, temperature), labels),
         "micro_batch": min(standing.micro_batch or parts.config.batch_size, parts.config.batch_size),
-        **_costs(parts, standing.history),
+        **costs(parts, standing.history, wall_seconds()),
     }
     record.write_json(run_dir / record.SUMMARY, summary)
     worst = min(recall, key=recall.__getitem__)
@@ -69,31 +81,3 @@ def finish(
         f"test {summary['test/accuracy']:.1%}, macro-F1 {summary['test/macro_f1']:.1%}, "
         f"lowest recall {recall[worst]:.1%} ({worst})"
     )
-
-
-def _costs(parts: Parts, history: list[Row]) -> Row:
-    """Return the summary's costs and sizes (see record.SUMMARY_KEYS)."""
-    blocks, images = parts.model.blocks, len(parts.splits.train)
-    flops = forward_flops(parts.model, parts.to.crop_px)
-    trainable = [len(blocks) - cut_at(parts, epoch) for epoch in range(len(history))]
-    training = sum(row[f"seconds/{part}"] for row in history for part in ("loader", "prefix", "suffix"))
-    sizes = [sum(parameter.numel() for parameter in block.parameters()) for block in blocks]
-    head = sum(parameter.numel() for parameter in parts.model.head.parameters())
-    epochs, count = len(history), len(blocks)
-    cost = sum(strategies.training_flops(flops, number) for number in trainable)
-    frozen = [count - number for number in trainable]
-    return {
-        "epochs": epochs,
-        "epochs_to_80": next((row["epoch"] for row in history if row["val/accuracy"] >= 0.8), None),
-        "train_seconds": sum(row["epoch_seconds"] for row in history),
-        "cache_seconds": sum(row["seconds/cache"] for row in history),
-        "images_per_second": images * epochs / training,
-        "peak_memory_mb": peak_memory_mb(parts.loop.device),
-        "trainable_parameters": head + sum(sizes[count - trainable[-1] :]),
-        "total_parameters": head + sum(sizes),
-        "train_gflops": cost * images / 1e9,
-        "full_gflops": epochs * strategies.training_flops(flops, count) * images / 1e9,
-        "frozen/block_share": sum(frozen) / (epochs * count),
-        "frozen/parameter_share": sum(sum(sizes[:cut]) for cut in frozen) / (epochs * sum(sizes)),
-        "frozen/flop_share": sum(sum(flops[:cut]) for cut in frozen) / (epochs * sum(flops)),
-    }

@@ -11,6 +11,7 @@ record        the files that are left behind
 """
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from finetune.checkpoint import load_checkpoint, save_checkpoint
 from finetune.claim import Claim, TakenError, claimed
 from finetune.config import Config, resolve, run_id, to_dict
 from finetune.data.splits import Splits
+from finetune.energy import meter
 from finetune.errors import Interrupted, UserError
 from finetune.finish import finish
 from finetune.memory import keep_freed_memory
@@ -111,9 +113,11 @@ def _run(
     claim: Claim,
     asked: Asked,
 ) -> None:
+    started = time.monotonic()
     keep_freed_memory()
     parts = build(config, name, asked.peers)
     made = provenance(config, parts.splits, len(parts.model.blocks), parts.loop.device, identity)
+    joules, made["energy"] = meter(parts.loop.device)
     made = {"run_id": name, "sweep": run_dir.resolve().parent.name, **made}
     record.write_config(run_dir, parts.about["config"], made)
     record.write_table(run_dir / record.SPLITS, ["path", "label", "split"], parts.splits.rows())
@@ -123,6 +127,7 @@ def _run(
 
     standing = _resume(run_dir, parts)
     history = standing.history
+    before = sum(row["epoch_seconds"] for row in history) + sum(standing.epoch.clock.spent().values())
     if history or standing.epoch.steps:
         log(f"resumes after epoch {len(history)}" + (f", step {standing.epoch.steps}" if standing.epoch.steps else ""))
     record.write_history(run_dir, history)
@@ -154,7 +159,7 @@ def _run(
         try:
             fit(
                 parts.loop, parts.model, parts.prefix, parts.optimizer, feed, standing,
-                Calls(save_epoch, tell, asked.interrupted, log),
+                Calls(save_epoch, tell, asked.interrupted, log, joules.poll),
             )  # fmt: skip
         except Interrupted:
             claim.beat()
@@ -162,7 +167,8 @@ def _run(
             raise
         save_last(optimizer=None)  # the optimiser is twice the network's size and of no more use
         tell("test", len(history))
-        finish(run_dir, parts, feed, standing, asked.interrupted, log)
+        wall_seconds = lambda: before + time.monotonic() - started  # noqa: E731
+        finish(run_dir, parts, feed, standing, asked.interrupted, log, wall_seconds)
 
 
 def _resume(run_dir: Path, parts: Parts) -> Standing:

@@ -5,7 +5,7 @@ Everything here is a pure function of the schedule and the epoch or step, so a r
 groups exist from the first step; unfreezing changes flags, never the list of groups.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -99,13 +99,3 @@ def rates(
 def _unfrozen_at(block: int, blocks: int, schedule: Schedule) -> int | None:
     """Return after how many epochs this block begins to train, or None if it never does."""
     return next((epoch for epoch, share in schedule if block >= blocks - trainable_blocks(share, blocks)), None)
-
-
-def training_flops(flops: Sequence[int], trainable: int) -> int:
-    """Return the FLOPs of training on one picture: the frozen blocks' forward pass and three times the others'.
-
-    A backward pass through a block costs two forward passes, for the gradients of its weights and of its input. That
-    the first trainable block needs no gradient of its input is left out.
-    """
-    cut = len(flops) - trainable
-    return sum(flops[:cut]) + 3 * sum(flops[cut:])

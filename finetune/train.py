@@ -85,12 +85,14 @@ class Calls:
         on_progress: called with the phase (train or val) and the epochs finished, such as 2.35, after each batch.
         interrupted: asked after each batch of train and val; true ends the training there, to be resumed.
         log: called with lines for the run's log.
+        joules: energy used up to now, called after each batch; None where nothing tells.
     """
 
     on_epoch: Callable[[], bool]
     on_progress: Callable[[str, float], None]
     interrupted: Callable[[], bool]
     log: Callable[[str], None]
+    joules: Callable[[], float | None] = lambda: None
 
 
 def fit(
@@ -115,14 +117,20 @@ def fit(
     """
     history = standing.history
     while len(history) < loop.epochs and not should_stop(history, loop.schedule, loop.patience):
-        trained = _train_epoch(loop, model, prefix, optimizer, feed, standing, calls)
-        validated = _validate(loop, model, feed, standing, calls)
+        begun, earlier = calls.joules(), standing.epoch.joules
+        try:
+            trained = _train_epoch(loop, model, prefix, optimizer, feed, standing, calls)
+            validated = _validate(loop, model, feed, standing, calls)
+        finally:  # an epoch that is interrupted keeps what it has used
+            standing.epoch.joules = _sum(earlier, calls.joules(), begun)
         spent = standing.epoch.clock.spent()
         row = {
             **trained,
             **validated,
             **_rates(optimizer),
             "trainable_share": _trainable(loop, model, len(history)) / len(model.blocks),
+            "cached_share": standing.epoch.fed_from / len(model.blocks),
+            "energy_joules": standing.epoch.joules,
             "epoch_seconds": sum(spent.values()),
             **{f"seconds/{part}": seconds for part, seconds in spent.items()},
         }
@@ -132,6 +140,11 @@ def fit(
             stop = calls.on_epoch()
         if stop:
             break
+
+
+def _sum(earlier: float | None, now: float | None, begun: float | None) -> float | None:
+    """Return the joules of an epoch: those of earlier attempts and the new ones; None where some are not known."""
+    return None if earlier is None or now is None or begun is None else earlier + now - begun
 
 
 def should_stop(history: list[Row], schedule: Schedule, patience: int | None) -> bool:
@@ -158,7 +171,7 @@ def _train_epoch(
     set_trainable(model, blocks)
     least = least_piece(model)
     fed = feed.train(number, epoch.steps, cut, epoch.clock)
-    steps = fed.steps
+    steps, epoch.fed_from = fed.steps, fed.start
     # Dropout and stochastic depth draw from torch's global stream. Seeding it for each epoch makes the epoch number
     # the whole state of the stream, so that a resumed run draws what the uninterrupted one would have drawn, and one
     # whose pictures come from a cache draws what another does: after the loader's start, which draws too.
@@ -177,6 +190,7 @@ def _train_epoch(
         if epoch.steps % _CHECK_STEPS == 0 or epoch.steps == steps:
             _check_losses(epoch.losses, number, optimizer)
         calls.on_progress("train", number + epoch.steps / steps)
+        calls.joules()
         if calls.interrupted():
             raise Interrupted(f"stopped after step {epoch.steps} of {steps} of epoch {number + 1}")
     return {"epoch": number + 1, "train/loss": epoch.loss(), "train/accuracy": epoch.accuracy()}

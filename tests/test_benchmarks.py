@@ -12,7 +12,6 @@ from benchmarks import __main__ as command
 from benchmarks import contenders, drawn, figure, floor, ours, plain, rounds, table
 from benchmarks.clock import Clock
 from finetune.config import Config, parse_config, resolve
-from finetune.strategies import training_flops
 
 BACKBONE = "resnet18"
 
@@ -184,7 +183,7 @@ def test_ratios_are_within_a_round() -> None:
 def test_the_floor_counts_training_and_val() -> None:
     """Frozen blocks cost a forward pass, the others three, val pictures one; epoch by epoch."""
     flops = [10, 20, 30]
-    assert training_flops(flops, 1) == 10 + 20 + 90
+    assert floor.training_flops(flops, 1) == 10 + 20 + 90
     expected = 4 * (10 + 20 + 90) + 2 * 60 + 4 * 180 + 2 * 60
     assert floor.floor_seconds(flops, [2, 0], train=4, val=2, peak=10.0) == pytest.approx(expected / 10)
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from finetune.config import default_schedule
 from finetune.model import Classifier, build_classifier, build_network
-from finetune.strategies import param_groups, rates, set_trainable, share_at, trainable_blocks, training_flops
+from finetune.strategies import param_groups, rates, set_trainable, share_at, trainable_blocks
 
 
 def digest(module: nn.Module) -> str:
@@ -96,9 +96,3 @@ def test_rates_rise_again_for_blocks_that_join_later() -> None:
     assert 0 < last[20] < last[22] < head[22]
     assert last[26:] == head[26:]
     assert first[46:] == head[46:]
-
-
-def test_training_cost_counts_the_frozen_part_once() -> None:
-    """Frozen blocks cost a forward pass, the others three."""
-    assert training_flops([10, 20, 30], 1) == 10 + 20 + 90
-    assert training_flops([10, 20, 30], 0) == 60
