@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.repeats import together, unit
+from analysis.stats import ALPHA
 from analysis.tables import Comparison
-from analysis.wording import interval, percent, spent
+from analysis.wording import interval, p_text, percent, points, spent
 
 SEEDS_NEEDED = 3  # below so many seeds or folds a spread over them is not worth the name
 
@@ -60,12 +61,14 @@ def answer(comparison: Comparison) -> Answer:
             "in the sweep file and run it again: only what is missing is run."
         )
         return Answer("too few seeds", name, str(second["strategy"]), lead, (), headline, (_recipe(best), mend))
-    level = [row for row in rows if row is best or not distinguishable(best, row)]
+    level = [row for row in rows if row is best or not distinguishable(best, row, comparison.pairs)]
     names = tuple(str(row["strategy"]) for row in level)
     if second["strategy"] not in names:
         headline = f"Use {name}: {ahead}, with {_seeds(best, second)} each."
         one = _unit(best, second)
-        sure = f"Their 95% intervals do not overlap, and every {one} of it did better than every {one} of the next."
+        sure = _difference(best, second, comparison.pairs) or (
+            f"Their 95% intervals do not overlap, and every {one} of it did better than every {one} of the next."
+        )
         return Answer(
             "distinguishable",
             name,
@@ -76,7 +79,7 @@ def answer(comparison: Comparison) -> Answer:
             (_recipe(best), sure, *_also(level)),
         )
     headline = f"{_joined(names)} are not distinguishable with {_seeds(*level)}: {name} is ahead with {ahead}."
-    why = _why_not(best, second)
+    why = _difference(best, second, comparison.pairs) or _why_not(best, second)
     return Answer(
         "not distinguishable",
         name,
@@ -88,12 +91,41 @@ def answer(comparison: Comparison) -> Answer:
     )
 
 
-def distinguishable(one: "pd.Series[Any]", other: "pd.Series[Any]") -> bool:
-    """Whether two strategies clearly differ: their intervals (other pictures) and their seeds (other runs) are apart.
+def distinguishable(one: "pd.Series[Any]", other: "pd.Series[Any]", pairs: pd.DataFrame) -> bool:
+    """Whether two strategies clearly differ, on other pictures and with other seeds.
 
-    Two overlapping intervals do not prove that there is no difference; this errs on the side of saying so too rarely.
+    By the paired bootstrap with Holm's correction. Where predictions are missing, by accuracies alone: their intervals
+    and their seeds must be apart, which is said too rarely.
     """
+    pair = _pair(one, other, pairs)
+    if pair is not None:
+        return bool(pair["p_holm"] < ALPHA)
     return _apart(one, other, "low", "high") and _apart(one, other, "min", "max")
+
+
+def _pair(one: "pd.Series[Any]", other: "pd.Series[Any]", pairs: pd.DataFrame) -> "pd.Series[Any] | None":
+    """Return the row of these two strategies, whichever stands first, or None."""
+    names = {one["strategy"], other["strategy"]}
+    found = pairs[pairs["strategy"].isin(names) & pairs["other"].isin(names)]
+    return found.iloc[0] if len(found) else None
+
+
+def _difference(best: "pd.Series[Any]", second: "pd.Series[Any]", pairs: pd.DataFrame) -> str | None:
+    """Return the interval of the difference between the first two, and what the test says, in words."""
+    pair = _pair(best, second, pairs)
+    if pair is None:
+        return None
+    ends = sorted(
+        (1 if pair["strategy"] == best["strategy"] else -1) * pair[f"difference_{end}"] for end in ("low", "high")
+    )
+    held = (
+        "can be told from none" if pair["p_holm"] < ALPHA else "can't be told from none, which does not make them equal"
+    )
+    units = f"{_unit(best, second)}s"
+    return (
+        f"On the same test pictures, {best['strategy']} minus {second['strategy']} is {points(*ends)} (95% interval "
+        f"over pictures and {units}; p {p_text(pair['p_holm'])} after Holm's correction): it {held}."
+    )
 
 
 def _apart(one: "pd.Series[Any]", other: "pd.Series[Any]", low: str, high: str) -> bool:

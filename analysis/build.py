@@ -12,7 +12,8 @@ from analysis import class_figure, figures, grid, report, tables, wording
 from analysis.answer import answer
 from analysis.by_class import recall_frame
 from analysis.errors import InputError
-from analysis.frames import Sweep, read_predictions
+from analysis.frames import Sweep
+from analysis.predictions import read_predictions
 from analysis.repeats import unit
 from finetune.record import THUMBNAILS
 

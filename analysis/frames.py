@@ -1,4 +1,4 @@
-"""Tidy frames from run directories: one row a run, one row a run and epoch, one row a test picture."""
+"""Tidy frames from run directories: one row a run, one row a run and epoch (predictions.py has the third)."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -20,8 +20,6 @@ from finetune.record import (
     HISTORY,
     HISTORY_KEYS,
     PLAN,
-    PREDICTIONS,
-    PROBABILITY,
     SUMMARY,
     SUMMARY_KEYS,
     SWEEP,
@@ -114,46 +112,6 @@ def read_sweep(
         tested=known,
         mixed=mix_data and bool(mixed),
     )
-
-
-def read_predictions(run_dir: Path) -> pd.DataFrame:
-    """Return a run's answers on test, one row a picture, in the file's order.
-
-    Returns:
-        columns path, label, prediction (text, whatever a class is called), confidence (the probability of the
-        prediction, in [0, 1], NaN where it is unknown) and correct (bool).
-
-    Raises:
-        InputError: the file is missing or is not a table of predictions.
-    """
-    path = run_dir / PREDICTIONS
-    try:
-        # A class may be called NA or 007: text stays text.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing, so there are no predictions of this run to show.") from None
-    except (ValueError, UnicodeError) as error:  # pandas' parser errors are ValueErrors
-        raise InputError(f"{path} is not a table of predictions: {error}") from error
-    lacking = [name for name in ("path", "label", "prediction") if name not in table]
-    if lacking or table.empty:
-        fault = f"has no column {', '.join(lacking)}" if lacking else "is empty"
-        raise InputError(f"{path} {fault}; copy the run directory again, or run the run again.")
-    answers = table[["path", "label", "prediction"]].copy()
-    answers["confidence"] = _confidence(table)
-    answers["correct"] = answers["label"] == answers["prediction"]
-    return answers
-
-
-def _confidence(table: pd.DataFrame) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """Return the probability that each row gives its prediction, (pictures,) in [0, 1]."""
-    columns = [name for name in table if str(name).startswith(PROBABILITY)]
-    position = {str(name).removeprefix(PROBABILITY): index for index, name in enumerate(columns)}
-    chosen = table["prediction"].map(position)
-    values = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
-    confidence = np.full(len(table), np.nan)
-    known = chosen.notna().to_numpy()
-    confidence[known] = values[np.flatnonzero(known), chosen[known].astype(int).to_numpy()]
-    return confidence
 
 
 def _run_row(path: Path) -> dict[str, Any]:

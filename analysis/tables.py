@@ -11,10 +11,14 @@ import pandas as pd
 from analysis import repeats
 from analysis.by_class import lowest, mean_recalls
 from analysis.frames import Sweep
+from analysis.outcomes import read_outcomes
+from analysis.pairs import tested_pairs
 from analysis.recipes import choose, in_order, unlike
-from analysis.stats import mean, sd, wilson_over_seeds
+from analysis.stats import interquartile_mean, mean, sd, wilson_over_seeds
 from analysis.tested import Pictures
 from finetune.record import write_table
+
+SEED = 0  # of the bootstrap: the same runs always give the same intervals
 
 # The columns of comparison.csv and report.json. Accuracies and shares are fractions in [0, 1].
 COLUMNS = {
@@ -32,21 +36,34 @@ COLUMNS = {
     "test_accuracy_sd": "standard deviation of test accuracy over the runs; empty for one run",
     "test_accuracy_min": "test accuracy of the worst run",
     "test_accuracy_max": "test accuracy of the best run",
-    "test_accuracy_low": "lower end of the 95% Wilson interval of that mean, each test picture counted once",
+    "test_accuracy_iqm": "interquartile mean of test accuracy over the runs; empty below 4 runs",
+    "test_accuracy_low": "lower end of the 95% interval of that mean",
     "test_accuracy_high": "upper end of that interval",
+    "interval": "bootstrap: seeds and pictures drawn anew; Wilson: pictures alone, each counted once; empty: none",
     "test_pictures": "pictures that the runs were tested on, each counted once",
     "macro_f1_mean": "mean over classes of F1 on test, mean over the runs",
     "balanced_accuracy_mean": "mean over classes of recall on test, mean over the runs",
     "lowest_recall": "the lowest recall of a class on test, each class's being a mean over the runs",
     "lowest_recall_class": "the class that has it",
+    "wall_seconds_mean": "a run from its start to its end, mean over the runs",
     "train_seconds_mean": "training time of a run, val included, mean over the runs",
     "cache_seconds_mean": "of these, for filling caches that other runs use too: the run that comes first pays for all",
+    "images_per_second_mean": "training pictures a second of loading and computing, mean over the runs",
+    "peak_memory_mb": "most memory of a run's process in MB, or of its GPU; the largest of the runs",
+    "energy_joules_mean": "energy of training, mean over the runs; empty where the machine does not tell",
     "epochs_mean": "epochs trained, mean over the runs",
     "target_accuracy": "the val accuracy of the next two columns",
     "epochs_to_target_median": "epochs until val accuracy reached it, median over the runs; empty if most never did",
     "seeds_reaching_target": "runs that reached it",
-    "compute_saved": "computed share of training FLOPs saved against training every block from the first epoch on",
+    "forward_gflops": "forward pass of one picture through all blocks, from a counter",
+    "backward_gflops": "backward pass of one picture through what trains, from a counter, mean over epochs",
+    "train_gflops_mean": "training cost of a run by that counter, mean over the runs",
+    "computed_gflops_mean": "of these, without the frozen blocks where a cache held what they make",
+    "compute_saved": "counted share of training FLOPs saved against training every block from the first epoch on",
+    "compute_saved_with_cache": "the same, the frozen blocks counted only where they were computed",
     "time_saved": "measured share of training seconds saved against the recipe chosen for full; empty without one",
+    "time_saved_min": "the same for the slowest run against full's fastest",
+    "time_saved_max": "the same for the fastest run against full's slowest",
     "trainable_parameters": "parameters that train in the last epoch, head included",
     "total_parameters": "all parameters, head included",
     "frozen_block_share": "share of the backbone's blocks frozen, mean over epochs",
@@ -76,16 +93,23 @@ class Comparison:
         recipes: one row a recipe, chosen or not; the same columns.
         target: the val accuracy to reach.
         notes: what a reader must know of the choice, one sentence each.
+        pairs: the chosen recipes two by two, `pairs.PAIRS`; strategies without predictions are not in here.
     """
 
     strategies: pd.DataFrame
     recipes: pd.DataFrame
     target: float
     notes: tuple[str, ...]
+    pairs: pd.DataFrame
 
 
-def compare(sweep: Sweep, target: float = 0.8) -> Comparison:
-    """Choose a recipe for each strategy on val, then read its test results."""
+def compare(sweep: Sweep, target: float = 0.8, rng: np.random.Generator | None = None) -> Comparison:
+    """Choose a recipe for each strategy on val, then read its test results.
+
+    Args:
+        target: val accuracy to reach, a fraction.
+        rng: of the bootstrap; None for the same one each time.
+    """
     finished = sweep.finished
     chosen, notes = choose(finished, sweep.race)
     reached = epochs_to_target(finished, sweep.epochs, target)
@@ -106,14 +130,44 @@ def compare(sweep: Sweep, target: float = 0.8) -> Comparison:
             }
         )
     recipes = pd.DataFrame(rows)
-    full = recipes[(recipes["strategy"] == "full") & recipes["chosen"]]["train_seconds_mean"]
-    recipes["time_saved"] = 1 - recipes["train_seconds_mean"] / (full.iloc[0] if len(full) else np.nan)
+    _save_time(recipes)
     order = {name: index for index, name in enumerate(in_order(recipes["strategy"]))}
     recipes["order"] = recipes["strategy"].map(order)
     recipes = recipes.sort_values(["order", "lr", "recipe", "key"], ignore_index=True)[["key", *COLUMNS]]
+    pairs, faults = _draw_anew(finished, recipes, np.random.default_rng(SEED) if rng is None else rng)
     strategies = recipes[recipes["chosen"]].reset_index(drop=True)
-    said = (*notes, *_unfair(strategies), *_of_folds(sweep, strategies), *_missing(sweep))
-    return Comparison(strategies, recipes, target, said)
+    said = (*notes, *_unfair(strategies), *_of_folds(sweep, strategies), *_missing(sweep), *faults)
+    return Comparison(strategies, recipes, target, said, pairs)
+
+
+def _draw_anew(
+    finished: pd.DataFrame, recipes: pd.DataFrame, rng: np.random.Generator
+) -> tuple[pd.DataFrame, list[str]]:
+    """Put the bootstrap's intervals of chosen recipes into `recipes`; return the pairs, and what keeps some out.
+
+    One run has Wilson's interval: its pictures are all that can be drawn anew, and for these it is exact.
+    """
+    chosen = recipes[recipes["chosen"]]
+    runs = finished[finished["recipe"].isin(chosen["key"])]
+    outcomes, faults = read_outcomes(runs)
+    intervals, pairs = tested_pairs(outcomes, runs, chosen["strategy"].tolist(), rng)
+    for row, recipe in chosen.iterrows():
+        if recipe["strategy"] in intervals and recipe["n"] > 1:
+            recipes.loc[row, ["test_accuracy_low", "test_accuracy_high"]] = intervals[recipe["strategy"]]
+            recipes.loc[row, "interval"] = "bootstrap"
+    if not faults:
+        return pairs, []
+    more = f" (and {len(faults) - 1} more runs)" if len(faults) > 1 else ""
+    return pairs, [f"{faults[0]}{more} Intervals and verdicts without predictions are wider, from accuracies alone."]
+
+
+def _save_time(recipes: pd.DataFrame) -> None:
+    """Put into `recipes` the share of full's training seconds that each one saves, and how far single runs differ."""
+    full = recipes[(recipes["strategy"] == "full") & recipes["chosen"]]
+    for name, ours, theirs in (("", "mean", "mean"), ("_min", "max", "min"), ("_max", "min", "max")):
+        of_full = full[f"train_seconds_{theirs}"].iloc[0] if len(full) else np.nan
+        recipes[f"time_saved{name}"] = 1 - recipes[f"train_seconds_{ours}"] / of_full
+    recipes.loc[full.index, ["time_saved_min", "time_saved_max"]] = 0.0 if len(full) else np.nan
 
 
 def chosen_runs(sweep: Sweep, comparison: Comparison) -> pd.DataFrame:
@@ -171,18 +225,31 @@ def _over_runs(runs: pd.DataFrame, reached: pd.Series, pictures: int | None) -> 
         "test_accuracy_sd": np.nan if deviation is None else deviation,
         "test_accuracy_min": accuracies[0],
         "test_accuracy_max": accuracies[-1],
+        "test_accuracy_iqm": interquartile_mean(accuracies),
         "test_accuracy_low": interval[0],
         "test_accuracy_high": interval[1],
+        "interval": "Wilson" if pictures else "",
         "test_pictures": np.nan if pictures is None else pictures,
         "macro_f1_mean": runs["test/macro_f1"].mean(),
         "balanced_accuracy_mean": runs["test/balanced_accuracy"].mean(skipna=False),
         "lowest_recall": np.nan if worst is None else worst[0],
         "lowest_recall_class": None if worst is None else worst[1],
+        "wall_seconds_mean": runs["wall_seconds"].mean(),
         "train_seconds_mean": runs["train_seconds"].mean(),
+        "train_seconds_min": runs["train_seconds"].min(),
+        "train_seconds_max": runs["train_seconds"].max(),
         "cache_seconds_mean": runs["cache_seconds"].fillna(0.0).mean(),
+        "images_per_second_mean": runs["images_per_second"].mean(),
+        "peak_memory_mb": runs["peak_memory_mb"].max(),
+        "energy_joules_mean": runs["energy_joules"].mean(skipna=False),
         "epochs_mean": runs["epochs"].mean(),
         "epochs_to_target_median": median if np.isfinite(median) else np.nan,
         "seeds_reaching_target": int(np.isfinite(reached).sum()),
+        "forward_gflops": runs["forward_gflops"].mean(),
+        "backward_gflops": runs["backward_gflops"].mean(),
+        "train_gflops_mean": runs["train_gflops"].mean(),
+        "computed_gflops_mean": runs["computed_gflops"].mean(),
+        "compute_saved_with_cache": (1 - runs["computed_gflops"] / runs["full_gflops"]).mean(),
         "compute_saved": (1 - runs["train_gflops"] / runs["full_gflops"]).mean(),
         "trainable_parameters": runs["trainable_parameters"].mean(),
         "total_parameters": runs["total_parameters"].mean(),
@@ -237,6 +304,11 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
         {str(name): round(value) if name in COUNTS and value is not None else value for name, value in row.items()}
         for row in rows
     ]
+
+
+def pair_records(pairs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return PAIRS of each row as plain values, None where there is nothing to tell."""
+    return [{str(name): plain(value) for name, value in row.items()} for row in pairs.to_dict("records")]
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -26,6 +26,16 @@ def interval(low: float, high: float) -> str:
     return NONE if pd.isna(low) or pd.isna(high) else f"{low * 100:.1f}–{high * 100:.1f}%"
 
 
+def points(low: float, high: float) -> str:
+    """Return an interval of differences of accuracies as "-1.2 to 3.4 points"."""
+    return NONE if pd.isna(low) or pd.isna(high) else f"{low * 100:.1f} to {high * 100:.1f} points"
+
+
+def p_text(p: float) -> str:
+    """Return a p-value as "= 0.032" or "< 0.001"."""
+    return "not known" if pd.isna(p) else "< 0.001" if p < 0.001 else f"= {p:.2g}" if p < 0.1 else f"= {p:.2f}"
+
+
 def duration(seconds: float) -> str:
     """Return seconds as people say them: "42 s", "12.5 min", "3.1 h"."""
     if math.isnan(seconds):

@@ -47,8 +47,8 @@ def scaled(log_probabilities: Floats, t: float) -> Floats:
 def calibration_error(log_probabilities: Floats, labels: Ints) -> float:
     """Return the expected calibration error in [0, 1]: how far confidence and accuracy lie apart, mean over pictures.
 
-    Pictures are binned by confidence in BINS equal widths (Guo et al., section 2). With few pictures a bin it is above 0
-    for a perfect network, too.
+    Pictures are binned by confidence in BINS equal widths (Guo et al., section 2). With few pictures a bin it is above
+    0 for a perfect network, too.
     """
     confidence = np.exp(log_probabilities.max(axis=1).astype(np.float64))
     right = log_probabilities.argmax(axis=1) == labels

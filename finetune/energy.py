@@ -6,6 +6,7 @@ and each of them is told all of it.
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -47,19 +48,20 @@ def meter(device: torch.device, rapl: Path = RAPL) -> tuple[Meter, str]:
 
 def _packages(rapl: Path) -> list[Reading]:
     """Return a reading for each CPU package whose counter may be read; since Linux 5.10 that takes root."""
-    readings = []
+    readings: list[Reading] = []
     for zone in sorted(rapl.glob("intel-rapl:[0-9]*")):
         if zone.name.count(":") > 1:
             continue  # a part of a package, which counts it already
-
-        def read(file: Path = zone / "energy_uj") -> float | None:
-            with contextlib.suppress(OSError, ValueError):
-                return int(file.read_text()) / 1e6
-            return None
-
-        if read() is not None:
-            readings.append(read)
+        reading = partial(_joules, zone / "energy_uj")
+        if reading() is not None:
+            readings.append(reading)
     return readings
+
+
+def _joules(file: Path) -> float | None:
+    with contextlib.suppress(OSError, ValueError):
+        return int(file.read_text()) / 1e6
+    return None
 
 
 def _gpu(device: torch.device) -> Reading | None:

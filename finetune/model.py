@@ -141,10 +141,10 @@ def forward_flops(model: Classifier, image_px: int) -> list[int]:
 
 
 def count_flops(model: Classifier, cut: int, image_px: int) -> Flops:
-    """Return the FLOPs (as `forward_flops` counts them) of one picture with the blocks before `cut` frozen, head included.
+    """Return the FLOPs of training on one picture with the blocks before `cut` frozen, head included.
 
-    Counted in eval mode, which counts the same and lets a single picture through batch-norm. Gradients are gone
-    afterwards, and the blocks from `cut` on are left with requires_grad, the others without.
+    Counted as in `forward_flops`, in eval mode, which counts the same and lets a single picture through batch-norm.
+    Gradients are gone afterwards, and the blocks from `cut` on are left with requires_grad, the others without.
     """
     for index, block in enumerate(model.blocks):
         block.requires_grad_(index >= cut)

@@ -51,7 +51,7 @@ HISTORY_KEYS = {
     "lr/backbone": "the highest rate of a backbone block that trains at the end of the epoch, 0 when all are frozen",
     "trainable_share": "share of the backbone's blocks that train in this epoch",
     "cached_share": "share of the backbone's blocks whose output came from a cache and was not computed in this epoch",
-    "energy_joules": "what the GPU and the CPU packages used in this epoch, other processes included; null: not measured",
+    "energy_joules": "used by GPU and CPU packages in this epoch, other processes included; null: not measured",
     "epoch_seconds": "wall time of the epoch; what it went into adds up to it:",
     "seconds/cache": "filling caches that later epochs and other runs use",
     "seconds/loader": "waiting for batches, and bringing them to the device",
@@ -78,8 +78,8 @@ SUMMARY_KEYS = {
     "test/ece_scaled": "the same at that temperature",
     "epochs": "epochs trained (fewer than asked after early stopping)",
     "epochs_to_80": "epochs until val accuracy first reached 0.8; null when it never did",
-    "wall_seconds": "from the start of the run to its end, building, caches, val and test included; of attempts that were "
-    "interrupted, their epochs",
+    "wall_seconds": "from the start of the run to its end, building, caches, val and test included; of earlier "
+    "attempts, their epochs",
     "train_seconds": "sum of epoch_seconds over all attempts",
     "cache_seconds": "of these, for filling caches that other runs of the sweep use too",
     "images_per_second": "training pictures a second of loading and computing; val and filling caches left out",
@@ -91,7 +91,7 @@ SUMMARY_KEYS = {
     "forward_gflops": "the forward pass of one picture through all blocks, from a counter",
     "backward_gflops": "the backward pass of one picture through what trains, from a counter, mean over epochs",
     "train_gflops": "training cost by that counter: forward pass of all blocks, backward pass of what trains",
-    "computed_gflops": "of these, without the frozen blocks where a cache held what they make; filling it is not counted",
+    "computed_gflops": "of these, without the frozen blocks where a cache held what they make (filling not counted)",
     "full_gflops": "the same when every block trains from the first epoch on: what freezing is compared with",
     "frozen/block_share": "share of blocks frozen, mean over epochs",
     "frozen/parameter_share": "share of the backbone's parameters frozen, mean over epochs",

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from analysis.errors import InputError
-from analysis.frames import read_predictions, read_sweep
+from analysis.frames import read_sweep
+from analysis.predictions import read_predictions
 from analysis.source import find_folder
 from finetune import record
 from tests.fabricate import fabricate_run, tear_history, write_predictions

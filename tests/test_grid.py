@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from analysis import grid
-from analysis.frames import read_predictions
+from analysis.predictions import read_predictions
 from finetune import record, showcase
 from tests.fabricate import CLASSES, fabricate_pictures, write_predictions
 

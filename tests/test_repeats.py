@@ -56,7 +56,7 @@ def cross_validated(folder: Path, tests: dict[str, list[float]], seeds: int = 1,
             for seed in range(seeds):
                 fabricate_run(
                     folder, f"{strategy}-{fold}-{seed}-{more.get('lr', 0)}", strategy=strategy, folds=5, fold=fold,
-                    seed=seed, test=test, predictions=[(f"{fold}/{n}.png", "disc", "disc", 0.9) for n in range(20)],
+                    seed=seed, test=test, predictions=[(f"{fold}/{n}.png", "disc", "disc" if n < round(20 * test) else "square", 0.9) for n in range(20)],
                     provenance={"splits": {"train": 60, "val": 20, "test": 20}}, **more,
                 )  # fmt: skip
     return compare(read_sweep(folder))
@@ -68,7 +68,11 @@ def test_folds_are_one_recipe_and_its_interval_counts_the_pictures_of_all(tmp_pa
     (row,) = comparison.recipes.to_dict("records")
     assert (row["n"], row["seeds"], row["over"], row["test_pictures"]) == (10, 2, "2 seeds × 5 folds", 100)
     assert row["test_accuracy_mean"] == pytest.approx(0.8)
-    assert (row["test_accuracy_low"], row["test_accuracy_high"]) == stats.wilson(80, 100)
+    low, high = stats.wilson(80, 100)
+    assert row["interval"] == "bootstrap"
+    assert row["test_accuracy_low"] < 0.8 < row["test_accuracy_high"]
+    # Folds drawn anew make it wider than pictures alone; 200 pictures would make it narrower by far.
+    assert 1 < (row["test_accuracy_high"] - row["test_accuracy_low"]) / (high - low) < 2
     assert dict(zip([c.heading for c in wording.columns(0.8)], wording.cells(comparison.recipes, wording.columns(0.8))[0], strict=True))["Seeds"] == "2 seeds × 5 folds"  # fmt: skip  # noqa: E501
 
 

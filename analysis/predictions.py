@@ -1,0 +1,65 @@
+"""The tidy frame of predictions: one row a test picture, of one run or of several."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.errors import InputError
+from finetune.record import PREDICTIONS, PROBABILITY
+
+
+def read_predictions(run_dir: Path) -> pd.DataFrame:
+    """Return a run's answers on test, one row a picture, in the file's order.
+
+    Returns:
+        columns path, label, prediction (text, whatever a class is called), confidence (the probability of the
+        prediction, in [0, 1], NaN where it is unknown) and correct (bool).
+
+    Raises:
+        InputError: the file is missing or is not a table of predictions.
+    """
+    path = run_dir / PREDICTIONS
+    try:
+        # A class may be called NA or 007: text stays text.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing, so there are no predictions of this run to show.") from None
+    except (ValueError, UnicodeError) as error:  # pandas' parser errors are ValueErrors
+        raise InputError(f"{path} is not a table of predictions: {error}") from error
+    lacking = [name for name in ("path", "label", "prediction") if name not in table]
+    if lacking or table.empty:
+        fault = f"has no column {', '.join(lacking)}" if lacking else "is empty"
+        raise InputError(f"{path} {fault}; copy the run directory again, or run the run again.")
+    answers = table[["path", "label", "prediction"]].copy()
+    answers["confidence"] = _confidence(table)
+    answers["correct"] = answers["label"] == answers["prediction"]
+    return answers
+
+
+def _confidence(table: pd.DataFrame) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Return the probability that each row gives its prediction, (pictures,) in [0, 1]."""
+    columns = [name for name in table if str(name).startswith(PROBABILITY)]
+    position = {str(name).removeprefix(PROBABILITY): index for index, name in enumerate(columns)}
+    chosen = table["prediction"].map(position)
+    values = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+    confidence = np.full(len(table), np.nan)
+    known = chosen.notna().to_numpy()
+    confidence[known] = values[np.flatnonzero(known), chosen[known].astype(int).to_numpy()]
+    return confidence
+
+
+def read_probabilities(run_dir: Path) -> "tuple[np.ndarray[Any, np.dtype[np.float64]], list[str], list[str]]":
+    """Return what a run gives every class: (pictures, classes) in [0, 1], the classes, and each picture's label.
+
+    Raises:
+        InputError: as `read_predictions`, or a probability is missing.
+    """
+    read_predictions(run_dir)  # says what is wrong with the file, if anything is
+    table = pd.read_csv(run_dir / PREDICTIONS, dtype=str, keep_default_na=False, encoding="utf-8")
+    columns = [str(name) for name in table if str(name).startswith(PROBABILITY)]
+    values = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+    if not columns or np.isnan(values).any():
+        raise InputError(f"{run_dir / PREDICTIONS} lacks probabilities, so confidences can't be judged.")
+    return values, [name.removeprefix(PROBABILITY) for name in columns], table["label"].tolist()
