@@ -97,13 +97,13 @@ def distinguishable(one: "pd.Series[Any]", other: "pd.Series[Any]", pairs: pd.Da
     By the paired bootstrap with Holm's correction. Where predictions are missing, by accuracies alone: their intervals
     and their seeds must be apart, which is said too rarely.
     """
-    pair = _pair(one, other, pairs)
+    pair = pair_of(one, other, pairs)
     if pair is not None:
         return bool(pair["p_holm"] < ALPHA)
     return _apart(one, other, "low", "high") and _apart(one, other, "min", "max")
 
 
-def _pair(one: "pd.Series[Any]", other: "pd.Series[Any]", pairs: pd.DataFrame) -> "pd.Series[Any] | None":
+def pair_of(one: "pd.Series[Any]", other: "pd.Series[Any]", pairs: pd.DataFrame) -> "pd.Series[Any] | None":
     """Return the row of these two strategies, whichever stands first, or None."""
     names = {one["strategy"], other["strategy"]}
     found = pairs[pairs["strategy"].isin(names) & pairs["other"].isin(names)]
@@ -112,7 +112,7 @@ def _pair(one: "pd.Series[Any]", other: "pd.Series[Any]", pairs: pd.DataFrame) -
 
 def _difference(best: "pd.Series[Any]", second: "pd.Series[Any]", pairs: pd.DataFrame) -> str | None:
     """Return the interval of the difference between the first two, and what the test says, in words."""
-    pair = _pair(best, second, pairs)
+    pair = pair_of(best, second, pairs)
     if pair is None:
         return None
     ends = sorted(

@@ -1,32 +1,44 @@
-"""Everything a reader gets, in the order it is made: tables, answer, figures, grid, report."""
+"""Everything a reader gets, in the order it is made: tables, answer, figures, grids, report."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 
-from analysis import class_figure, figures, grid, report, tables, wording
+from analysis import figures, grids, model_card, report, tables, wording
 from analysis.answer import answer
-from analysis.by_class import recall_frame
+from analysis.card import by_budget, card
+from analysis.claims import check_claims
+from analysis.drawing import Plan, plans
 from analysis.errors import InputError
 from analysis.frames import Sweep
+from analysis.latex import write_latex
+from analysis.pairs import PAIRS
 from analysis.predictions import read_predictions
-from analysis.repeats import unit
-from finetune.record import THUMBNAILS
+from finetune.record import write_table
 
 
 def build(
-    sweep: Sweep, out: Path, target: float, watch: Callable[[list[Any]], Iterable[Any]] = lambda steps: steps
+    sweep: Sweep,
+    out: Path,
+    target: float,
+    watch: Callable[[list[Any]], Iterable[Any]] = lambda steps: steps,
+    seed: int = tables.SEED,
 ) -> tuple[tables.Comparison, list[str]]:
     """Write everything there is to say of a sweep into `out`.
+
+    Args:
+        target: val accuracy to time the way to.
+        watch: wraps the list of what is to be drawn, to show progress.
+        seed: of all that is drawn at random.
 
     Returns:
         the comparison, and the sentences that belong to it, the answer first.
     """
-    comparison = tables.compare(sweep, target)
+    rng = np.random.default_rng(seed)
+    comparison = tables.compare(sweep, target, rng)
     result = answer(comparison)
     best = tables.best_run(sweep, comparison)
     notes = [*([said] if (said := report.left_out_sentence(sweep)) else []), *comparison.notes, *sweep.notes]
@@ -36,127 +48,65 @@ def build(
         predictions = None
         notes.append(str(error))
     data = report.data_facts(sweep, predictions)
+    claims, setting = check_claims(comparison, tables.chosen_runs(sweep, comparison), sweep.epochs)
 
     (out / "figures").mkdir(parents=True, exist_ok=True)
-    runs = tables.chosen_runs(sweep, comparison)
-    of_best = dict(zip(predictions["path"], predictions["label"], strict=True)) if predictions is not None else {}
-    recalls = recall_frame(runs, [sweep.tested[run] for run in runs["run"] if run in sweep.tested] or [of_best])
-    shown = [draw() for draw in watch(_figures(sweep, comparison, data, recalls, out / "figures"))]
-    shown_grid = None
-    if predictions is not None:
-        shown_grid, fault = _grid(best, predictions, data, out / "prediction_grid.png")
-        notes += fault
-    else:
-        (out / "prediction_grid.png").unlink(missing_ok=True)  # an older one would pass for this report's
+    planned: list[Plan | grids.Plan] = [
+        *plans(sweep, comparison, data, best, predictions, rng),
+        *grids.plans(sweep, comparison, best, predictions, data),
+    ]
+    _forget(out, {plan.name for plan in planned})
+    shown, shown_grids = [], []
+    for plan in watch(planned):
+        if isinstance(plan, Plan):
+            shown.append(_draw(plan, out / "figures"))
+        else:
+            picture, faults = grids.write(plan, out / f"{plan.name}.png")
+            shown_grids.append(picture)
+            notes += faults
 
     content = report.document(sweep, comparison, result, data, best, notes)
-    tables.write_csv(out / "comparison.csv", comparison.strategies)
-    tables.write_csv(out / "recipes.csv", comparison.recipes)
-    wording.write_markdown(out / "comparison.md", comparison.strategies, target, [result.headline, *notes])
+    content["claims"] = report.claim_records(claims, setting)
+    facts = report.Facts(card(comparison, result, data), by_budget(comparison), claims, setting)
+    content["card"] = {"facts": facts.card, "by_budget": [report.step_record(step) for step in facts.steps]}
+    _write_tables(out, sweep, comparison)
+    write_latex(out / "comparison.tex", comparison, result.headline)
+    wording.write_markdown(out / "comparison.md", comparison, claims, [result.headline, *notes])
+    model_card.write(out / "model_card.md", sweep, comparison, content, best)
     report.write_json(out / "report.json", content)
-    commands = _commands(sweep, best, target)
+    commands = _commands(sweep, best, target, seed)
     report.write_html(
-        out / "report.html", sweep, comparison, content, shown, shown_grid, _best_said(comparison, best), commands
+        out / "report.html",
+        sweep,
+        comparison,
+        content,
+        facts,
+        report.Pictures(shown, shown_grids, _best_said(comparison, best)),
+        commands,
     )
     return comparison, [result.headline, *notes]
 
 
-def _figures(
-    sweep: Sweep, comparison: tables.Comparison, data: dict[str, Any], recalls: pd.DataFrame, folder: Path
-) -> list[Callable[[], dict[str, str]]]:
-    """Return a task for each figure that writes it and returns what the report needs."""
-    runs, strategies = tables.chosen_runs(sweep, comparison), comparison.strategies
-    one = unit(comparison.recipes["over"])
-    ranking = ", ".join(
-        f"{row['strategy']} {wording.percent(row['test_accuracy_mean'])} "
-        f"({wording.interval(row['test_accuracy_low'], row['test_accuracy_high'])})"
-        for _, row in strategies.iterrows()
-    )
-    times = ", ".join(
-        f"{row['strategy']} {wording.percent(row['test_accuracy_mean'])} in {wording.spent(row)}"
-        for _, row in strategies.iterrows()
-    )
-    best_val = ", ".join(
-        f"{row['strategy']} {wording.percent(row['val_accuracy_mean'])}" for _, row in strategies.iterrows()
-    )
-    rates = ", ".join(f"{row['strategy']} {row['lr']:g}" for _, row in strategies.iterrows())
-    plans: list[tuple[str, Callable[[Axes], Axes], str, str, float]] = [
-        (
-            "accuracy_by_strategy",
-            lambda ax: figures.accuracy_by_strategy(strategies, runs, data["chance"], ax),
-            f"Dots with intervals, test accuracy by strategy: {ranking}.",
-            f"Test accuracy of each chosen recipe: mean over {one}s with its 95% interval; rings are single {one}s.",
-            figures.HEIGHT,
-        ),
-        (
-            "accuracy_against_time",
-            lambda ax: figures.accuracy_against_time(sweep.finished, runs, ax),
-            f"Scatter plot, test accuracy against training time: {times}.",
-            "Bold points are the runs of the chosen recipes, pale points all other finished runs. "
-            "Up and to the left is better.",
-            figures.HEIGHT,
-        ),
-        (
-            "learning_curves",
-            lambda ax: figures.learning_curves(runs, sweep.epochs, ax),
-            f"Line plot, val accuracy by epoch for each strategy. Mean of the best epochs: {best_val}.",
-            f"Val accuracy by epoch: mean over {one}s, the band from the worst to the best {one}. "
-            "A triangle marks the first epoch in which more blocks train than before.",
-            figures.HEIGHT,
-        ),
-        (
-            "rate_by_strategy",
-            lambda ax: figures.rate_by_strategy(comparison.recipes, ax),
-            f"Heat map, val accuracy by strategy and learning rate. Chosen rates: {rates}.",
-            f"Mean val accuracy over {one}s of the best recipe at each rate; the box is the recipe that val chose. "
-            "A choice at the edge says that rates beyond it may be better still.",
-            figures.HEIGHT,
-        ),
-    ]
-
-    if len(recalls):  # earlier versions did not tell
-        lowest = ", ".join(
-            f"{row['strategy']} {wording.percent(row['lowest_recall'])} of {row['lowest_recall_class']}"
-            for _, row in strategies.dropna(subset=["lowest_recall"]).iterrows()
-        )
-        plans.append(
-            (
-                "recall_by_class",
-                lambda ax: class_figure.recall_by_class(recalls, ax),
-                f"Dots, recall on test by class and strategy. Lowest: {lowest}.",
-                f"Recall on test of each class, mean over {one}s: the share of its pictures that were named rightly. "
-                "Classes with the most test pictures come first.",
-                class_figure.height_for(recalls["class"].nunique()),
-            )
-        )
-
-    def draw(name: str, plan: Callable[[Axes], Axes], alt: str, caption: str, height: float) -> dict[str, str]:
-        png, _ = figures.save(figures.new_figure(plan, height), folder / name)
-        return report.picture(png, alt, name, caption)
-
-    return [partial(draw, *plan) for plan in plans]
+def _write_tables(out: Path, sweep: Sweep, comparison: tables.Comparison) -> None:
+    tables.write_csv(out / "comparison.csv", comparison.strategies)
+    tables.write_csv(out / "recipes.csv", comparison.recipes)
+    pairs = tables.pair_records(comparison.pairs)
+    write_table(out / "pairs.csv", list(PAIRS), [[row[name] for name in PAIRS] for row in pairs])
+    tables.write_frame(out / "runs.csv", sweep.runs)
+    tables.write_frame(out / "epochs.csv", sweep.epochs)
 
 
-def _grid(
-    best: "pd.Series[Any]", predictions: pd.DataFrame, data: dict[str, Any], path: Path
-) -> tuple[dict[str, str], list[str]]:
-    """Write the prediction grid; return what the report needs, and what is amiss with the pictures."""
-    chosen = grid.choose_pictures(predictions, data["classes"])
-    root = best.get("provenance/data_root")
-    folder = Path(root) if isinstance(root, str) else None
-    pictures = grid.find_pictures(chosen, Path(best["path"]), folder)
-    accuracy = f"{wording.percent(predictions['correct'].mean())} of {len(predictions)} test pictures right"
-    title = f"{best['run']} on {data['name']}: {accuracy}"
-    grid.save_grid(grid.draw_grid(chosen, pictures, title), path)
-    shares = ", ".join(f"{name} {right} of {total}" for name, (right, total) in chosen.recall.items())
-    shown = report.picture(
-        path, f"Test pictures by class with predictions. Right by class: {shares}.", title, chosen.caption, True
-    )
-    wanted = sum(len(rows) for rows in chosen.cells.values())
-    if len(pictures) == wanted:
-        return shown, []
-    where = str(Path(best["path"]) / THUMBNAILS) + (f" and below {folder}" if folder else "")
-    return shown, [f"The prediction grid shows {len(pictures)} of {wanted} pictures; the others are not in {where}."]
+def _forget(out: Path, names: set[str]) -> None:
+    """Delete what an earlier report drew and this one does not: it would pass for this one's."""
+    for path in [*(out / "figures").glob("*.png"), *(out / "figures").glob("*.pdf"), *out.glob("prediction_grid*.png")]:
+        if path.stem not in names:
+            path.unlink()
+
+
+def _draw(plan: Plan, folder: Path) -> dict[str, str]:
+    """Write a figure; return what the report needs of it."""
+    png, _ = figures.save(figures.new_figure(plan.draw, plan.height), folder / plan.name)
+    return report.picture(png, plan.alt, plan.name, plan.caption)
 
 
 def _best_said(comparison: tables.Comparison, best: "pd.Series[Any]") -> str:
@@ -169,9 +119,11 @@ def _best_said(comparison: tables.Comparison, best: "pd.Series[Any]") -> str:
     )
 
 
-def _commands(sweep: Sweep, best: "pd.Series[Any]", target: float) -> list[str]:
-    """Return the commands that make the report again, and the best run."""
+def _commands(sweep: Sweep, best: "pd.Series[Any]", target: float, seed: int) -> list[str]:
+    """Return the commands that make the report again, the best run, and predictions with it."""
     flags = ("" if target == 0.8 else f" --target {target:g}") + (" --mix-data" if sweep.mixed else "")
+    flags += "" if seed == tables.SEED else f" --seed {seed}"
     of_report = f"python -m analysis {sweep.folder}{flags}"
     made = best.get("provenance/command")
-    return [of_report, *([str(made)] if isinstance(made, str) and made else [])]
+    use = f"python -m finetune.predict {best['path']} PICTURES --csv predictions.csv"
+    return [of_report, *([str(made)] if isinstance(made, str) and made else []), use]

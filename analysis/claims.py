@@ -123,6 +123,7 @@ def _setting(runs: pd.DataFrame) -> str:
     if data == {DATA} and backbones == {BACKBONE}:
         return ""
     return (
-        f"The claims are about {BACKBONE} on {DATA}, this sweep about {', '.join(sorted(backbones)) or 'another network'} "
-        "on other pictures: it shows what the claims would be here, and neither confirms nor refutes them."
+        f"The claims are about {BACKBONE} on {DATA}, this sweep about "
+        f"{', '.join(sorted(backbones)) or 'another network'} on other pictures: "
+        "it shows what the claims would be here, and neither confirms nor refutes them."
     )

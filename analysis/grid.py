@@ -3,17 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from analysis.figures import STYLE
+from analysis.figures.style import STYLE
+from analysis.lettering import drawable, shortened
 from finetune import showcase
 from finetune.showcase import Array
 
@@ -30,7 +31,7 @@ class Grid:
     Attributes:
         classes: the rows, in the data's order.
         cells: class -> its pictures' rows of the predictions, right ones first.
-        recall: class -> (named rightly, pictures) over the whole test set.
+        recall: row -> (named rightly, pictures) over the whole test set; rows without an entry have nothing to tell.
         caption: how the pictures were chosen.
     """
 
@@ -38,6 +39,11 @@ class Grid:
     cells: dict[str, pd.DataFrame]
     recall: dict[str, tuple[int, int]]
     caption: str
+
+    @property
+    def size(self) -> int:
+        """How many different pictures there are."""
+        return len({path for rows in self.cells.values() for path in rows["path"]})
 
 
 def choose_pictures(predictions: pd.DataFrame, classes: list[str], seed: int = showcase.SEED) -> Grid:
@@ -61,6 +67,64 @@ def choose_pictures(predictions: pd.DataFrame, classes: list[str], seed: int = s
         "right and wrong ones in the proportion they have in that class; the most confident first."
     )
     return Grid(chosen.classes, cells, chosen.recall, caption)
+
+
+MOST_ROWS, ROW = 4, 8  # of a grid that is not by class
+
+
+def choose_confident_errors(predictions: pd.DataFrame) -> Grid | None:
+    """Return the wrong answers that the run was surest of, by the class they were taken for; None where there "
+    "are none."""
+    wrong = predictions[~predictions["correct"]].dropna(subset=["confidence"])
+    caption = "The wrong answers that it was surest of, the surest first: labels that are wrong are often among them."
+    return _in_rows(wrong.sort_values(["confidence", "path"], ascending=[False, True]), "surest errors", caption)
+
+
+def choose_least_confident(predictions: pd.DataFrame) -> Grid | None:
+    """Return the answers that the run was least sure of, right or wrong; None where confidences are not known."""
+    known = predictions.dropna(subset=["confidence"]).sort_values(["confidence", "path"])
+    caption = (
+        "The answers that it was least sure of, right or wrong, the least sure first: pictures to label or look at."
+    )
+    return _in_rows(known, "least sure", caption)
+
+
+def _in_rows(answers: pd.DataFrame, name: str, caption: str) -> Grid | None:
+    """Return a grid of the first answers, whose rows go on from one to the next."""
+    if answers.empty:
+        return None
+    parts = [answers.iloc[first : first + ROW] for first in range(0, min(len(answers), MOST_ROWS * ROW), ROW)]
+    places = [f"{name} {index * ROW + 1}–{index * ROW + len(part)}" for index, part in enumerate(parts)]
+    return Grid(tuple(places), dict(zip(places, parts, strict=True)), {}, caption)
+
+
+def choose_differing(ours: pd.DataFrame, theirs: pd.DataFrame, names: tuple[str, str]) -> Grid | None:
+    """Return the pictures on which two runs answer differently: only ours right, only theirs right, both wrong.
+
+    The surest first; the answers shown are ours in the first row, theirs in the others. None where they agree on all.
+    """
+    both = ours.merge(theirs, on=["path", "label"], suffixes=("", "_theirs"))
+    both = both[both["prediction"] != both["prediction_theirs"]]
+    if both.empty:
+        return None
+    swapped = both.drop(columns=["prediction", "confidence", "correct"]).rename(
+        columns={f"{name}_theirs": name for name in ("prediction", "confidence", "correct")}
+    )
+    rows = {
+        f"only {names[0]} is right": both[both["correct"]],
+        f"{names[1]} says of these": swapped[both["correct"]],
+        f"only {names[1]} is right": swapped[both["correct_theirs"]],
+        f"{names[0]} says of these": both[both["correct_theirs"]],
+    }
+    cells, recall = {}, {}
+    for first, second in (tuple(rows)[:2], tuple(rows)[2:]):
+        leading = rows[first].sort_values(["confidence", "path"], ascending=[False, True]).head(ROW)
+        if leading.empty:
+            continue
+        cells[first], cells[second] = leading, rows[second].loc[leading.index]
+        recall[first] = (len(rows[first]), len(both))
+    caption = f"Of {len(both)} test pictures on which they differ, those where one is right, the surest first."
+    return Grid(tuple(cells), cells, recall, caption) if cells else None
 
 
 def find_pictures(grid: Grid, run_dir: Path, root: Path | None) -> dict[str, Array]:
@@ -93,10 +157,15 @@ def draw_grid(grid: Grid, pictures: Mapping[str, Array], title: str) -> Figure:
         ax.set(xlim=(-1.5, columns), ylim=(height, -0.03), aspect="equal")
         ax.axis("off")
         for row, name in enumerate(grid.classes):
-            right, total = grid.recall[name]
             middle = row * HEIGHT + SIDE / 2
-            ax.text(-0.1, middle - 0.09, shortened(name, 15), ha="right", va="center", fontsize=12, fontweight="bold")
-            ax.text(-0.1, middle + 0.13, f"{right} of {total} right", ha="right", va="center", fontsize=9.5)
+            words = "\n".join(wrap(shortened(name, 30), 15)[:2])
+            ax.text(-0.1, middle - 0.09, words, ha="right", va="center", fontsize=12, fontweight="bold")
+            if name in grid.recall:
+                right, total = grid.recall[name]
+                told = f"{right} of {total}" + (
+                    "" if " " in name and grid.recall.keys() != set(grid.classes) else " right"
+                )
+                ax.text(-0.1, middle + 0.13 + 0.1 * words.count("\n"), told, ha="right", va="center", fontsize=9.5)
             for column, (_, answer) in enumerate(grid.cells[name].iterrows()):
                 _draw_cell(ax, column + 0.07, row * HEIGHT, pictures.get(answer["path"]), answer)
         edge = 0.15 / figure.get_figwidth()
@@ -151,18 +220,6 @@ def _key() -> list[Line2D]:
             label="✗ wrong: confidence and what it was taken for",
         ),
     ]
-
-
-def shortened(name: str, most: int) -> str:
-    """Return a class name that fits, in signs that can be drawn."""
-    name = drawable(name.replace("_", " "))
-    return name if len(name) <= most else f"{name[: most - 1]}…"
-
-
-def drawable(text: str) -> str:
-    """Return the text with a box for every sign that the font lacks; matplotlib would warn at each one."""
-    known = get_font(findfont(FontProperties())).get_charmap()
-    return "".join(sign if ord(sign) in known else "□" for sign in text)
 
 
 def save_grid(figure: Figure, path: Path) -> None:

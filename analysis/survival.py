@@ -33,7 +33,7 @@ class Reached:
 
 
 def times_to_target(runs: pd.DataFrame, epochs: pd.DataFrame, target: float) -> pd.DataFrame:
-    """Return one row a run: run, strategy, reached (bool), epochs and seconds until the target, or until it was given up.
+    """Return one row a run: run, strategy, reached (bool), epochs and seconds up to the target, or to its end.
 
     Seconds are of the run's own epochs, filling caches left out (see figures: which run fills them is chance).
     """

@@ -1,12 +1,16 @@
-"""How far confidences can be believed: the error of calibration, and the temperature that mends most of it."""
+"""How far confidences can be believed: the error of calibration, and the temperature that mends most of it.
+
+This file loads neither torch nor pandas.
+"""
 
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from finetune.evaluate import Floats, Ints
-
+Floats = NDArray[np.floating]
+Ints = NDArray[np.int64]
 BINS = 15  # equally wide ones of confidence: Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599
 MOST = 20.0  # of a temperature, and one over the least; beyond these val was too small to tell
 

@@ -49,6 +49,11 @@ def test_several_recipes_are_told_together() -> None:
     assert unit(["3 seeds × 5 folds"]) == unit(["7 runs of 2 seeds × 5 folds"]) == unit(["3 seeds", "5 folds"]) == "run"
 
 
+def answers(fold: int, test: float) -> list[tuple[str, str, str, float]]:
+    """Return a fold's predictions, of which the share `test` is right."""
+    return [(f"{fold}/{n}.png", "disc", "disc" if n < round(20 * test) else "square", 0.9) for n in range(20)]
+
+
 def cross_validated(folder: Path, tests: dict[str, list[float]], seeds: int = 1, **more: Any) -> Comparison:
     """Return the comparison of strategies with a test accuracy a fold; each fold has 20 test pictures of its own."""
     for strategy, accuracies in tests.items():
@@ -56,7 +61,7 @@ def cross_validated(folder: Path, tests: dict[str, list[float]], seeds: int = 1,
             for seed in range(seeds):
                 fabricate_run(
                     folder, f"{strategy}-{fold}-{seed}-{more.get('lr', 0)}", strategy=strategy, folds=5, fold=fold,
-                    seed=seed, test=test, predictions=[(f"{fold}/{n}.png", "disc", "disc" if n < round(20 * test) else "square", 0.9) for n in range(20)],
+                    seed=seed, test=test, predictions=answers(fold, test),
                     provenance={"splits": {"train": 60, "val": 20, "test": 20}}, **more,
                 )  # fmt: skip
     return compare(read_sweep(folder))

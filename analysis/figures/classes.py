@@ -1,10 +1,10 @@
-"""The figure of recall by class, drawn like the others (see figures.py)."""
+"""How each class fares: recall by strategy, and what the best run takes for what."""
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.figures import HEIGHT, MARKERS, colour, legend_below, percent_axis
-from analysis.grid import shortened
+from analysis.figures.style import HEIGHT, MARKERS, colour, legend_below, percent_axis
+from analysis.lettering import shortened
 from analysis.recipes import in_order
 
 MOST_CLASSES = 20  # rows whose names can be read on a page
@@ -48,6 +48,47 @@ def recall_by_class(data: pd.DataFrame, ax: Axes) -> Axes:
     percent_axis(ax, "x")
     ax.set(xlabel="recall on test (n: test pictures of the class)", title=_title(len(shown), len(by_class)))
     legend_below(ax)
+    return ax
+
+
+def confusion_matrix(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Draw which class was taken for which: a row a true class, in shares of its pictures, with their numbers.
+
+    Of more than MOST_CLASSES, those with the lowest recall are shown, and what they were taken for among these.
+
+    Args:
+        table: numbers of test pictures; rows are true classes, columns predicted ones, both in the data's order.
+    """
+    totals = table.sum(axis=1)
+    shares = table.div(totals.where(totals > 0), axis=0)
+    names = list(table.index)
+    if len(names) > MOST_CLASSES:
+        own = pd.Series({name: shares.at[name, name] if name in shares else 0.0 for name in names})
+        lowest = set(own.sort_values(kind="stable").index[:MOST_CLASSES])
+        names = [name for name in names if name in lowest]
+    shown = shares.reindex(index=names, columns=names)
+    counts = table.reindex(index=names, columns=names).fillna(0).astype(int)
+    ax.imshow(shown.to_numpy(dtype=float), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    size = 11 if len(names) <= 10 else 7
+    for row, name in enumerate(names):
+        for column, other in enumerate(names):
+            count = counts.at[name, other]
+            if count:
+                dark = shown.at[name, other] > 0.55
+                weight = "bold" if row == column else "normal"
+                ax.text(
+                    column, row, str(count), ha="center", va="center", fontsize=size, fontweight=weight,
+                    color="white" if dark else "#1c1c1c",
+                )  # fmt: skip
+    labels = [shortened(str(name), 14) for name in names]
+    ax.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=10)
+    ax.set_yticks(range(len(names)), labels, fontsize=10)
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    every = "Best run: what was taken for what"
+    title = every if len(names) == len(table) else f"Best run: the {len(names)} classes with the lowest recall"
+    ax.set(xlabel="predicted", ylabel="true", title=title)
     return ax
 
 

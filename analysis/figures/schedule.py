@@ -1,0 +1,52 @@
+"""What trains when: the unfreeze schedules of the chosen recipes."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from analysis.figures.style import colour
+from analysis.recipes import in_order
+
+FROZEN = "#ececec"
+
+
+def schedule_diagram(runs: pd.DataFrame, epochs: pd.DataFrame, ax: Axes) -> Axes:
+    """Draw a band a strategy, epoch by epoch: the coloured part of its height is the share that trains.
+
+    The head, which always trains, is the edge on top of each band.
+
+    Args:
+        runs: the chosen recipes' runs.
+        epochs: one row a run and epoch, of any runs.
+    """
+    rows = epochs.merge(runs[["run", "strategy"]], on="run")
+    names = in_order(rows["strategy"])
+    tall = 0.74
+    for band, strategy in enumerate(names):
+        shares = rows[rows["strategy"] == strategy].groupby("epoch")["trainable_share"].mean()
+        shade = colour(strategy)
+        for epoch, share in shares.items():
+            left = float(epoch) - 1
+            ax.add_patch(Rectangle((left, band), 1, tall, facecolor=FROZEN, edgecolor="white", linewidth=0.8))
+            ax.add_patch(Rectangle((left, band), 1, tall * share, facecolor=shade, edgecolor="white", linewidth=0.8))
+        ax.plot([0, float(shares.index.max())], [band, band], color=shade, linewidth=4, solid_capstyle="butt")
+        changes = shares[shares.diff().fillna(1.0).abs() > 1e-9]
+        for epoch, share in changes.items():
+            inside = share > 0.25
+            ax.text(
+                float(epoch) - 0.95,
+                band + (tall * share / 2 if inside else tall * (share + 1) / 2),
+                f"{share:.0%}",
+                va="center",
+                fontsize=10,
+                color="white" if inside else "#333333",
+                clip_on=True,
+            )
+    last = float(rows["epoch"].max()) if len(rows) else 1.0
+    ax.set(xlim=(0, last), ylim=(len(names) - 0.15, -0.25), xlabel="epochs finished", title="What trains when")
+    ax.set_yticks([band + tall / 2 for band in range(len(names))], names)
+    ax.tick_params(axis="y", length=0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.grid(visible=False)
+    return ax

@@ -1,0 +1,109 @@
+"""What all figures share: colours, marks, axes in per cent, legends outside the data; and writing them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+# Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart with every common colour blindness; orange and
+# purple are a little darker here, so that they can be read as text on white.
+COLOURS = {
+    **{"scratch": "#595959", "head": "#A86200", "partial": "#0072B2", "gradual": "#B0558A"},
+    **{"lpft": "#C1440E", "full": "#007A5A"},
+}
+MARKERS = {"scratch": "X", "head": "^", "partial": "s", "gradual": "D", "lpft": "P", "full": "o"}  # not by colour alone
+DASHES = {
+    **{"scratch": ":", "head": (0, (5, 1.5)), "partial": "-.", "gradual": (0, (8, 2))},
+    **{"lpft": (0, (3, 1, 1, 1, 1, 1)), "full": "-"},
+}
+OTHER = "#000000"
+
+# Any: matplotlib types these settings by a list of all their names.
+STYLE: Any = {
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "pdf.fonttype": 42,  # text in the PDF stays text
+    "text.parse_math": False,  # a class or sweep may have a dollar sign in its name
+}
+WIDTH, HEIGHT, DPI = 6.4, 4.4, 200  # inches; at this size 12 points can still be read on a phone
+
+
+def colour(strategy: str) -> str:
+    """Return a strategy's colour."""
+    return COLOURS.get(strategy, OTHER)
+
+
+def spread_out(values: list[float], gap: float, most: float) -> list[float]:
+    """Return the values, moved so that any two are at least `gap` apart and none above `most`, their order kept."""
+    order = sorted(range(len(values)), key=lambda index: values[index])
+    moved = [values[index] for index in order]
+    for index in range(1, len(moved)):
+        moved[index] = max(moved[index], moved[index - 1] + gap)
+    ceiling = most
+    for index in reversed(range(len(moved))):
+        moved[index] = min(moved[index], ceiling)
+        ceiling = moved[index] - gap
+    placed = dict(zip(order, moved, strict=True))
+    return [placed[index] for index in range(len(values))]
+
+
+def percent_axis(ax: Axes, which: str) -> None:
+    """Show fractions as per cent on one axis, and nothing beyond 100%."""
+    axis = ax.yaxis if which == "y" else ax.xaxis
+    axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    # Ticks finer than a per cent would all read alike.
+    axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], min_n_ticks=2))
+    low, high = ax.get_ylim() if which == "y" else ax.get_xlim()
+    if high - low < 0.08:
+        middle = (low + high) / 2
+        low, high = middle - 0.04, middle + 0.04
+    bounds = (max(low, -0.01), min(high, 1.01))
+    if which == "y":
+        ax.set_ylim(bounds)
+    else:
+        ax.set_xlim(bounds)
+
+
+def legend_below(ax: Axes) -> None:
+    """Put the legend outside the data, where it hides nothing."""
+    handles, names = ax.get_legend_handles_labels()
+    figure = ax.get_figure()
+    if handles and figure is not None:
+        figure.legend(
+            handles, names, loc="outside lower center", ncols=5, frameon=False, columnspacing=1, handletextpad=0.1
+        )
+
+
+def new_figure(draw: Callable[[Axes], Axes], height: float = HEIGHT) -> Figure:
+    """Return a figure with what `draw` draws. Nothing is registered anywhere, so nothing leaks.
+
+    Args:
+        height: in inches.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        draw(figure.add_subplot())
+        figure.draw_without_rendering()
+    return figure
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure as PNG and PDF beside each other (`path` without its ending); return both paths."""
+    written = []
+    for ending, options in ((".png", {"dpi": DPI}), (".pdf", {"metadata": {"CreationDate": None}})):
+        target = path.with_name(path.name + ending)
+        with rc_context(STYLE):
+            figure.savefig(target, facecolor="white", **options)
+        written.append(target)
+    return written

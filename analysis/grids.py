@@ -1,0 +1,125 @@
+"""The prediction grids of a report: which pictures each shows, of which run, and what is said of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis import report, wording
+from analysis.errors import InputError
+from analysis.frames import Sweep
+from analysis.grid import (
+    Grid,
+    choose_confident_errors,
+    choose_differing,
+    choose_least_confident,
+    choose_pictures,
+    draw_grid,
+    find_pictures,
+    save_grid,
+)
+from analysis.predictions import read_predictions
+from analysis.tables import Comparison, chosen_runs
+from finetune.record import THUMBNAILS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid before it is drawn.
+
+    Attributes:
+        name: of its file.
+        grid: what it shows.
+        runs: directories whose thumbnails it may use.
+        root: the data folder, or None.
+        alt: what it shows, for those who do not see it.
+    """
+
+    name: str
+    grid: Grid
+    runs: tuple[Path, ...]
+    root: Path | None
+    title: str
+    alt: str
+
+
+def plans(
+    sweep: Sweep,
+    comparison: Comparison,
+    best: "pd.Series[Any]",
+    predictions: pd.DataFrame | None,
+    data: dict[str, Any],
+) -> list[Plan]:
+    """Return the grids that there is something to show in: by class, confident errors, least confident, two strategies.
+
+    Args:
+        predictions: of the best run, or None where it has none.
+        data: as `report.data_facts` has it.
+    """
+    if predictions is None:
+        return []
+    run, classes = str(best["run"]), data["classes"]
+    place: dict[str, Any] = {"runs": (Path(best["path"]),), "root": _root(best)}
+    grid = choose_pictures(predictions, classes)
+    shares = ", ".join(f"{name} {right} of {total}" for name, (right, total) in grid.recall.items())
+    accuracy = f"{wording.percent(predictions['correct'].mean())} of {len(predictions)} test pictures right"
+    found = [
+        Plan(
+            "prediction_grid",
+            grid,
+            title=f"{run} on {data['name']}: {accuracy}",
+            alt=f"Test pictures by class with predictions. Right by class: {shares}.",
+            **place,
+        )
+    ]
+    errors, unsure = choose_confident_errors(predictions), choose_least_confident(predictions)
+    for name, chosen, title in (
+        ("prediction_grid_confident_errors", errors, "Most confident errors"),
+        ("prediction_grid_least_confident", unsure, "Least confident"),
+    ):
+        if chosen is not None:
+            told = f"{title} of {run} on test"
+            found.append(Plan(name, chosen, title=told, alt=f"{told}: {chosen.caption}", **place))
+    return [*found, *_of_two(sweep, comparison, best, predictions)]
+
+
+def _of_two(sweep: Sweep, comparison: Comparison, best: "pd.Series[Any]", predictions: pd.DataFrame) -> list[Plan]:
+    """Return the grid of the best run against the best one of another strategy, the next by val."""
+    others = chosen_runs(sweep, comparison).query("strategy != @best.strategy")
+    others = others.sort_values(["best/val_accuracy", "best/val_loss", "run"], ascending=[False, True, True])
+    for _, other in others.head(1).iterrows():
+        try:
+            theirs = read_predictions(Path(other["path"]))
+        except InputError:
+            return []
+        names = (str(best["strategy"]), str(other["strategy"]))
+        grid = choose_differing(predictions, theirs, names)
+        if grid is None:
+            return []
+        title = f"Where {best['run']} and {other['run']} differ"
+        runs = (Path(best["path"]), Path(other["path"]))
+        return [Plan("prediction_grid_differences", grid, runs, _root(best), title, f"{title}: {grid.caption}")]
+    return []
+
+
+def _root(run: "pd.Series[Any]") -> Path | None:
+    root = run.get("provenance/data_root")
+    return Path(root) if isinstance(root, str) else None
+
+
+def write(plan: Plan, path: Path) -> tuple[dict[str, str], list[str]]:
+    """Write a grid; return what the report needs, and what is amiss with the pictures."""
+    pictures: dict[str, Any] = {}
+    for run in plan.runs:
+        pictures = find_pictures(plan.grid, run, None) | pictures
+    if len(pictures) < plan.grid.size:
+        pictures = find_pictures(plan.grid, plan.runs[0], plan.root) | pictures
+    save_grid(draw_grid(plan.grid, pictures, plan.title), path)
+    shown = report.picture(path, plan.alt, plan.title, plan.grid.caption, True)
+    if len(pictures) == plan.grid.size or plan.name != "prediction_grid":
+        return shown, []
+    where = str(plan.runs[0] / THUMBNAILS) + (f" and below {plan.root}" if plan.root else "")
+    return shown, [
+        f"The prediction grid shows {len(pictures)} of {plan.grid.size} pictures; the others are not in {where}."
+    ]
