@@ -47,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
         out = Path(options.out) if options.out else Path("reports") / folder.resolve().name
         _check_out(out)
         sweep = read_sweep(folder, lambda paths: watch(paths, description="reading runs"), options.mix_data)
-        comparison, said = build(sweep, out, options.target, lambda steps: watch(steps, description="drawing"))
+        drawn = lambda steps: watch(steps, description="drawing")  # noqa: E731
+        comparison, said = build(sweep, out, options.target, drawn, options.seed)
     except InputError as error:
         print(f"python -m analysis: {error}", file=sys.stderr)
         return 2
@@ -71,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="DIR", help="where to write (default: reports/<sweep>)")
     parser.add_argument(
         "--target", type=_target, default=0.8, help="val accuracy to time the way to, a fraction (default: 0.8)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=tables.SEED, help="of the bootstrap behind intervals and tests (default: 0)"
     )
     parser.add_argument("--mix-data", action="store_true", help=MIX_DATA)
     return parser
@@ -114,7 +118,10 @@ def _print(sweep: Sweep, comparison: tables.Comparison, said: list[str], out: Pa
     for sentence in said:
         console.print(Text(sentence), soft_wrap=True)
     console.print(Text(f"\nOpen {out / 'report.html'}"), soft_wrap=True)
-    others = "comparison.csv, comparison.md, figures/, prediction_grid.png, recipes.csv, report.json"
+    others = (
+        "comparison.csv, .md and .tex; recipes, pairs, runs and epochs .csv; figures/; prediction_grid*.png; "
+        "model_card.md; report.json"
+    )
     console.print(Text(f"Beside it: {others}"), soft_wrap=True)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from analysis.answer import Answer, distinguishable, pair_of
 from analysis.figures.accuracy import pareto_front
 from analysis.tables import Comparison
-from analysis.wording import duration, interval, p_text, percent, points, spent
+from analysis.wording import interval, p_text, percent, points, spent
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def by_budget(comparison: Comparison) -> list[Step]:
                 name,
                 str(row["recipe"]),
                 float(cost[name]),
-                duration(float(cost[name])),
+                spent(row),
                 percent(row["test_accuracy_mean"]),
                 interval(row["test_accuracy_low"], row["test_accuracy_high"]),
                 "" if before is None else _gain(row, before, comparison.pairs),

@@ -1,7 +1,7 @@
 """The prediction grid: test pictures by class, with truth, prediction and confidence, right and wrong told apart."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -31,14 +31,16 @@ class Grid:
     Attributes:
         classes: the rows, in the data's order.
         cells: class -> its pictures' rows of the predictions, right ones first.
-        recall: row -> (named rightly, pictures) over the whole test set; rows without an entry have nothing to tell.
+        recall: class -> (named rightly, pictures) over the whole test set.
         caption: how the pictures were chosen.
+        beside: row -> what stands below its name.
     """
 
     classes: tuple[str, ...]
     cells: dict[str, pd.DataFrame]
     recall: dict[str, tuple[int, int]]
     caption: str
+    beside: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -66,7 +68,8 @@ def choose_pictures(predictions: pd.DataFrame, classes: list[str], seed: int = s
         f"{among} to {most} test pictures a class, drawn at random, "
         "right and wrong ones in the proportion they have in that class; the most confident first."
     )
-    return Grid(chosen.classes, cells, chosen.recall, caption)
+    beside = {name: f"{right} of {total} right" for name, (right, total) in chosen.recall.items()}
+    return Grid(chosen.classes, cells, chosen.recall, caption, beside)
 
 
 MOST_ROWS, ROW = 4, 8  # of a grid that is not by class
@@ -116,15 +119,15 @@ def choose_differing(ours: pd.DataFrame, theirs: pd.DataFrame, names: tuple[str,
         f"only {names[1]} is right": swapped[both["correct_theirs"]],
         f"{names[0]} says of these": both[both["correct_theirs"]],
     }
-    cells, recall = {}, {}
+    cells, beside = {}, {}
     for first, second in (tuple(rows)[:2], tuple(rows)[2:]):
         leading = rows[first].sort_values(["confidence", "path"], ascending=[False, True]).head(ROW)
         if leading.empty:
             continue
         cells[first], cells[second] = leading, rows[second].loc[leading.index]
-        recall[first] = (len(rows[first]), len(both))
+        beside[first] = f"{len(rows[first])} of {len(both)}"
     caption = f"Of {len(both)} test pictures on which they differ, those where one is right, the surest first."
-    return Grid(tuple(cells), cells, recall, caption) if cells else None
+    return Grid(tuple(cells), cells, {}, caption, beside) if cells else None
 
 
 def find_pictures(grid: Grid, run_dir: Path, root: Path | None) -> dict[str, Array]:
@@ -160,12 +163,8 @@ def draw_grid(grid: Grid, pictures: Mapping[str, Array], title: str) -> Figure:
             middle = row * HEIGHT + SIDE / 2
             words = "\n".join(wrap(shortened(name, 30), 15)[:2])
             ax.text(-0.1, middle - 0.09, words, ha="right", va="center", fontsize=12, fontweight="bold")
-            if name in grid.recall:
-                right, total = grid.recall[name]
-                told = f"{right} of {total}" + (
-                    "" if " " in name and grid.recall.keys() != set(grid.classes) else " right"
-                )
-                ax.text(-0.1, middle + 0.13 + 0.1 * words.count("\n"), told, ha="right", va="center", fontsize=9.5)
+            told = grid.beside.get(name, "")
+            ax.text(-0.1, middle + 0.13 + 0.1 * words.count("\n"), told, ha="right", va="center", fontsize=9.5)
             for column, (_, answer) in enumerate(grid.cells[name].iterrows()):
                 _draw_cell(ax, column + 0.07, row * HEIGHT, pictures.get(answer["path"]), answer)
         edge = 0.15 / figure.get_figwidth()

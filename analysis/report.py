@@ -1,30 +1,44 @@
 """report.html, one file that opens offline, and report.json, the same for programs."""
 
 import base64
+import hashlib
 import io
 import json
+import os
 import platform
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 from analysis.answer import Answer
+from analysis.card import Step
+from analysis.claims import Claim
 from analysis.figures import colour
 from analysis.frames import Sweep
+from analysis.pairs import PAIRS
 from analysis.repeats import unit
-from analysis.tables import COLUMNS, Comparison, plain, records
-from analysis.wording import NONE, Column, cells, columns, duration, percent
-from finetune.record import write_atomic
+from analysis.tables import COLUMNS, Comparison, pair_records, plain, records
+from analysis.wording import NONE, Column, columns, cost_columns, duration, pair_columns, percent
+from finetune.record import read_json, write_atomic
 
 SCHEMA = 1  # of report.json; rises when a key changes its meaning or goes
-TEMPLATE = "report.html.j2"
-USED = ("numpy", "pandas", "scipy", "matplotlib", "seaborn")  # the versions that can change a number or a figure
+TEMPLATE, SCRIPT = "report.html.j2", "report.js"
+USED = (
+    "numpy",
+    "pandas",
+    "scipy",
+    "matplotlib",
+    "seaborn",
+    "scikit-learn",
+)  # the versions that can change a number or a figure
 
 
 def data_facts(sweep: Sweep, predictions: pd.DataFrame | None) -> dict[str, Any]:
@@ -90,6 +104,8 @@ def document(
         "columns": COLUMNS,
         "strategies": records(comparison.strategies),
         "recipes": records(comparison.recipes),
+        "pairs": pair_records(comparison.pairs),
+        "pair_columns": PAIRS,
         "best_run": str(best["run"]),
         "runs": {"finished": len(sweep.finished), "left_out": len(left_out)},
         "left_out": [
@@ -137,14 +153,48 @@ def picture(path: Path, alt: str, title: str, caption: str, photo: bool = False)
     return {"src": address, "alt": alt, "title": title, "caption": caption}
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What stands at the top of the report, and the claims.
+
+    Attributes:
+        card: heading -> fact.
+        steps: what to use for how much time.
+        setting: what sets this sweep apart from the one that the claims were made on.
+    """
+
+    card: dict[str, str]
+    steps: list[Step]
+    claims: list[Claim]
+    setting: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The figures and grids as the template needs them (see `picture`), and which run the grids show."""
+
+    figures: list[dict[str, str]]
+    grids: list[dict[str, str]]
+    best: str
+
+
+def claim_records(claims: list[Claim], setting: str) -> dict[str, Any]:
+    """Return the claims for report.json."""
+    return {"setting": setting, "checked": [asdict(claim) for claim in claims]}
+
+
+def step_record(step: Step) -> dict[str, Any]:
+    """Return a step of the recommendation for report.json."""
+    return asdict(step)
+
+
 def write_html(
     path: Path,
     sweep: Sweep,
     comparison: Comparison,
     content: dict[str, Any],
-    figures: list[dict[str, str]],
-    grid: dict[str, str] | None,
-    best: str,
+    facts: Facts,
+    pictures: Pictures,
     commands: list[str],
 ) -> None:
     """Write the report. Everything that runs or users named is escaped by the template."""
@@ -157,58 +207,111 @@ def write_html(
     )
     environment.filters["percent"] = percent
     shown = columns(comparison.target)
+    # A page that may run one script, known by its hash, runs no other, whatever a run was called.
+    script = "\n" + (Path(__file__).parent / SCRIPT).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = environment.get_template(TEMPLATE).render(
         report=content,
         table=_table(comparison.strategies, shown),
+        costs=_table(comparison.strategies, cost_columns()),
+        pairs=_table(comparison.pairs, pair_columns()) if len(comparison.pairs) else None,
         recipes=_table(comparison.recipes, _of_recipes(shown)),
-        runs=_runs(sweep, comparison),
-        best=best,
-        figures=figures,
-        grid=grid,
+        runs=_runs(sweep, comparison, path.parent),
+        facts=facts,
+        pictures=pictures,
         left_out=left_out_groups(sweep),
         commands=commands,
         sweep_text=sweep.text,
         finished=len(sweep.finished),
         started=len(sweep.runs),
+        script=Markup(script),
+        script_hash=digest,
     )
     write_atomic(path, text)
 
 
 def _of_recipes(shown: list[Column]) -> list[Column]:
-    """Return the columns for the table of all recipes, which says of each whether val chose it."""
-    unneeded = ("Runs", "Recipe")
+    """Return the columns for the table of all recipes: what val says, and what it took.
+
+    Test is left out: looking at it for recipes that val did not choose is how a table gets too good.
+    """
+    kept = ("Seeds", "Val", "Train time", "Compute saved")
     recipe = Column("Recipe", lambda row: f"{row['recipe']}{' ← chosen' if row['chosen'] else ''}", number=False)
-    return [shown[0], recipe, *(column for column in shown[1:] if column.heading not in unneeded)]
+    return [shown[0], recipe, *(column for column in shown if column.heading in kept)]
 
 
 def _table(table: pd.DataFrame, shown: list[Column]) -> dict[str, Any]:
     """Return a table of text with what the template needs to set it."""
+    chosen = table["chosen"] if "chosen" in table else pd.Series(False, index=table.index)
     return {
-        "headings": [(column.heading, column.number) for column in shown],
+        "columns": shown,
         "rows": [
-            {"colour": colour(strategy), "chosen": bool(chosen), "cells": row}
-            for strategy, chosen, row in zip(table["strategy"], table["chosen"], cells(table, shown), strict=True)
+            {
+                "colour": colour(str(row["strategy"])),
+                "chosen": bool(marked),
+                "cells": [
+                    (column.cell(row), _sort_value(row[column.sort]) if column.sort else None) for column in shown
+                ],
+            }
+            for marked, (_, row) in zip(chosen, table.iterrows(), strict=True)
         ],
-        "numbers": [column.number for column in shown],
     }
 
 
-def _runs(sweep: Sweep, comparison: Comparison) -> list[list[str]]:
-    """Return every finished run as text: name, strategy, recipe, seed and fold, val, test, training time."""
+def _sort_value(value: Any) -> str:
+    """Return what a cell is sorted by; nothing where there is nothing to tell."""
+    return "" if value is None or pd.isna(value) else f"{float(value):.8g}"
+
+
+def _runs(sweep: Sweep, comparison: Comparison, out: Path) -> list[dict[str, Any]]:
+    """Return every finished run: its links, and (text, what it is sorted by) of each cell."""
     names = dict(zip(comparison.recipes["key"], comparison.recipes["recipe"], strict=True))
+    chosen = set(comparison.strategies["key"])
     order = {key: index for index, key in enumerate(comparison.recipes["key"])}
     runs = sweep.finished.assign(order=sweep.finished["recipe"].map(order))
     runs = runs.sort_values(["order", "seed", "fold", "run"])
     return [
-        [
-            str(run["run"]),
-            str(run["strategy"]),
-            names[run["recipe"]],
-            (NONE if pd.isna(run["seed"]) else f"{run['seed']:.0f}")
-            + ("" if pd.isna(run["fold"]) else f", fold {run['fold']:.0f}"),
-            percent(run["best/val_accuracy"]),
-            percent(run["test/accuracy"]),
-            duration(run["train_seconds"]),
-        ]
+        {
+            "name": str(run["run"]),
+            "folder": _link(Path(run["path"]), out),
+            "page": _page(Path(run["path"])),
+            "colour": colour(str(run["strategy"])),
+            "cells": [
+                (str(run["strategy"]), None),
+                (names[run["recipe"]], None),
+                (
+                    (NONE if pd.isna(run["seed"]) else f"{run['seed']:.0f}")
+                    + ("" if pd.isna(run["fold"]) else f", fold {run['fold']:.0f}"),
+                    None,
+                ),
+                (percent(run["best/val_accuracy"]), _sort_value(run["best/val_accuracy"])),
+                (percent(run["test/accuracy"]) if run["recipe"] in chosen else NONE, _tested(run, chosen)),
+                (duration(run["train_seconds"]), _sort_value(run["train_seconds"])),
+            ],
+        }
         for _, run in runs.iterrows()
     ]
+
+
+def _tested(run: "pd.Series[Any]", chosen: set[str]) -> str:
+    return _sort_value(run["test/accuracy"]) if run["recipe"] in chosen else ""
+
+
+def _link(run_dir: Path, out: Path) -> str:
+    """Return the address of a run's directory from the report's folder, or "" where there is none (other drives)."""
+    try:
+        return quote(Path(os.path.relpath(run_dir.resolve(), out.resolve())).as_posix()) + "/"
+    except ValueError:
+        return ""
+
+
+def _page(run_dir: Path) -> str:
+    """Return the address of a run's page on W&B, which its mirror noted, or ""."""
+    for file in sorted(run_dir.glob("wandb-*.json")):
+        try:
+            url = str((read_json(file) or {}).get("url") or "")
+        except (OSError, ValueError):
+            continue
+        if url.startswith(("https://", "http://")):
+            return url
+    return ""

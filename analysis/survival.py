@@ -3,6 +3,7 @@
 Leaving those runs out, or counting their last epoch as a success, would make a recipe look quicker than it is.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +60,8 @@ def kaplan_meier(durations: "pd.Series[Any]", reached: "pd.Series[Any]") -> Reac
     there = reached.to_numpy(dtype=bool)
     times = durations.to_numpy(dtype=float)
     curve = ecdf(CensoredData(uncensored=times[there], right=times[~there]))
-    with np.errstate(all="ignore"):  # where all or none have reached it, there is no interval
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # where all or none have reached it, there is no interval
         bounds = curve.cdf.confidence_interval(LEVEL, method="log-log") if there.any() else None
     at, share = np.asarray(curve.cdf.quantiles, float), np.asarray(curve.cdf.probabilities, float)
     empty = np.full(len(at), np.nan)

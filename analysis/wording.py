@@ -2,14 +2,19 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from analysis.repeats import unit
+from analysis.stats import ALPHA
 from finetune.record import write_atomic
+
+if TYPE_CHECKING:
+    from analysis.claims import Claim
+    from analysis.tables import Comparison
 
 NONE = "–"
 LONG_NAME = 24  # signs of a class's name that are shown in a table
@@ -98,38 +103,126 @@ def _lowest_recall(row: "pd.Series[Any]") -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """One column as people read it: heading, cells, whether they are numbers, how soon a narrow terminal drops it."""
+    """One column as people read it.
+
+    Attributes:
+        heading: what stands above it.
+        cell: row of the table -> text.
+        number: whether the texts are numbers.
+        rank: how soon a narrow terminal drops it.
+        sort: the column of the table by which a reader sorts it, where the text will not do.
+    """
 
     heading: str
     cell: "Callable[[pd.Series[Any]], str]"
     number: bool = True
     rank: int = 9
+    sort: str = ""
 
 
 def columns(target: float) -> list[Column]:
     """Return the columns that people read."""
+    to_target = f"Epochs to {target:.0%} val" if target * 100 % 1 == 0 else f"Epochs to {target:.1%} val"
     return [
         Column("Strategy", lambda row: str(row["strategy"]), number=False, rank=0),
         Column("Recipe", lambda row: str(row["recipe"]), number=False, rank=1),
-        Column("Test", lambda row: percent(row["test_accuracy_mean"]), rank=0),
-        Column("Spread", _spread, rank=4),
-        Column("95% interval", lambda row: interval(row["test_accuracy_low"], row["test_accuracy_high"]), rank=1),
-        Column("Seeds", _repeats, rank=3),
-        Column("Val", lambda row: percent(row["val_accuracy_mean"]), rank=3),
-        Column("Macro-F1", lambda row: percent(row["macro_f1_mean"]), rank=6),
-        Column("Lowest recall", _lowest_recall, rank=8),
-        Column("Runs", lambda row: f"{row['runs']}"),
-        Column("Train time", spent, rank=2),
-        Column("Time saved", lambda row: percent(row["time_saved"], 0), rank=7),
-        Column("Compute saved", lambda row: percent(row["compute_saved"], 0), rank=2),
+        Column("Test", lambda row: percent(row["test_accuracy_mean"]), rank=0, sort="test_accuracy_mean"),
+        Column("Spread", _spread, rank=4, sort="test_accuracy_sd"),
         Column(
-            f"Epochs to {target:.0%} val" if target * 100 % 1 == 0 else f"Epochs to {target:.1%} val",
-            _to_target,
-            rank=5,
+            "95% interval",
+            lambda row: interval(row["test_accuracy_low"], row["test_accuracy_high"]),
+            rank=1,
+            sort="test_accuracy_low",
         ),
-        Column("Trainable parameters", lambda row: quantity(row["trainable_parameters"])),
-        Column("Frozen: blocks / parameters / FLOPs", _frozen),
+        Column("Seeds", _repeats, rank=3, sort="n"),
+        Column("Val", lambda row: percent(row["val_accuracy_mean"]), rank=3, sort="val_accuracy_mean"),
+        Column("Macro-F1", lambda row: percent(row["macro_f1_mean"]), rank=6, sort="macro_f1_mean"),
+        Column("Lowest recall", _lowest_recall, rank=8, sort="lowest_recall"),
+        Column("Runs", lambda row: f"{row['runs']}", sort="runs"),
+        Column("Train time", spent, rank=2, sort="train_seconds_mean"),
+        Column("Time saved", lambda row: percent(row["time_saved"], 0), rank=7, sort="time_saved"),
+        Column("Compute saved", lambda row: percent(row["compute_saved"], 0), rank=2, sort="compute_saved"),
+        Column(to_target, _to_target, rank=5, sort="epochs_to_target_median"),
+        Column("Trainable parameters", lambda row: quantity(row["trainable_parameters"]), sort="trainable_parameters"),
     ]
+
+
+def cost_columns() -> list[Column]:
+    """Return the columns of the table of costs."""
+    return [
+        Column("Strategy", lambda row: str(row["strategy"]), number=False),
+        Column("Whole run", lambda row: duration(row["wall_seconds_mean"]), sort="wall_seconds_mean"),
+        Column("Training", spent, sort="train_seconds_mean"),
+        Column("Saved, measured", _time_saved, sort="time_saved"),
+        Column("Pictures/s", lambda row: quantity(row["images_per_second_mean"]), sort="images_per_second_mean"),
+        Column("Peak memory", lambda row: memory(row["peak_memory_mb"]), sort="peak_memory_mb"),
+        Column("Energy", lambda row: energy(row["energy_joules_mean"]), sort="energy_joules_mean"),
+        Column("Forward, a picture", lambda row: gflops(row["forward_gflops"]), sort="forward_gflops"),
+        Column("Backward, a picture", lambda row: gflops(row["backward_gflops"]), sort="backward_gflops"),
+        Column("A run, FLOPs", lambda row: gflops(row["train_gflops_mean"]), sort="train_gflops_mean"),
+        Column("Saved, FLOPs", lambda row: percent(row["compute_saved"], 0), sort="compute_saved"),
+        Column(
+            "Saved, FLOPs with cache",
+            lambda row: percent(row["compute_saved_with_cache"], 0),
+            sort="compute_saved_with_cache",
+        ),
+        Column("Frozen: blocks / parameters / FLOPs", _frozen, sort="frozen_flop_share"),
+        Column("Trainable parameters", lambda row: quantity(row["trainable_parameters"]), sort="trainable_parameters"),
+    ]
+
+
+def pair_columns() -> list[Column]:
+    """Return the columns of the table of pairs."""
+    return [
+        Column("Strategies", lambda row: f"{row['strategy']} – {row['other']}", number=False),
+        Column("Difference", lambda row: f"{row['difference'] * 100:+.1f} points", sort="difference"),
+        Column(
+            "95% interval", lambda row: points(row["difference_low"], row["difference_high"]), sort="difference_low"
+        ),
+        Column("p (Holm)", lambda row: p_text(row["p_holm"]).removeprefix("= "), sort="p_holm"),
+        Column("Distinguishable", lambda row: "yes" if row["p_holm"] < ALPHA else "no", number=False),
+        Column(
+            "Probability of improvement",
+            lambda row: percent(row["probability_of_improvement"], 0),
+            sort="probability_of_improvement",
+        ),
+        Column(
+            "Only one right",
+            lambda row: NONE if pd.isna(row["only_one"]) else f"{row['only_one']:.0f} : {row['only_other']:.0f}",
+        ),
+        Column("McNemar p (Holm)", lambda row: p_text(row["mcnemar_p_holm"]).removeprefix("= "), sort="mcnemar_p_holm"),
+    ]
+
+
+def memory(megabytes: float) -> str:
+    """Return 1810 MB as "1.8 GB"."""
+    return NONE if pd.isna(megabytes) else f"{megabytes / 1000:.1f} GB"
+
+
+def energy(joules: float) -> str:
+    """Return joules as watt-hours, which people pay for."""
+    if pd.isna(joules):
+        return "not measured"
+    return f"{joules / 3600:.3g} Wh" if joules < 3.6e6 else f"{joules / 3.6e6:.3g} kWh"
+
+
+def gflops(count: float) -> str:
+    """Return 16840 as "16.8 TFLOPs"."""
+    if pd.isna(count):
+        return NONE
+    for size, sign in ((1e6, "P"), (1e3, "T"), (1, "G"), (1e-3, "M")):
+        if count >= size:
+            return f"{count / size:.3g} {sign}FLOPs"
+    return f"{count * 1e6:.3g} kFLOPs"
+
+
+def _time_saved(row: "pd.Series[Any]") -> str:
+    """Return the share of time saved, and the range of single runs."""
+    if pd.isna(row["time_saved"]):
+        return NONE
+    low, high = row["time_saved_min"], row["time_saved_max"]
+    among = f" ({low * 100:.0f} to {high * 100:.0f}%)" if high - low > 0.005 else ""
+    return percent(row["time_saved"], 0) + among
 
 
 def fitting(table: pd.DataFrame, target: float, width: int) -> list[Column]:
@@ -152,21 +245,29 @@ def cells(table: pd.DataFrame, shown: list[Column]) -> list[list[str]]:
     return [[column.cell(row) for column in shown] for _, row in table.iterrows()]
 
 
-def write_markdown(path: Path, table: pd.DataFrame, target: float, notes: list[str]) -> None:
-    """Write the table as people read it, with per cent, and the notes below."""
-    write_atomic(
-        path, markdown(table, columns(target)) + "".join(f"\n- {_markdown_text(note)}" for note in notes) + "\n"
-    )
+def write_markdown(path: Path, comparison: "Comparison", claims: "list[Claim]", notes: list[str]) -> None:
+    """Write the tables as people read them, with per cent, and the notes below the first."""
+    parts = [
+        markdown(comparison.strategies, columns(comparison.target)),
+        "".join(f"- {markdown_text(note)}\n" for note in notes),
+        "## Costs\n\n" + markdown(comparison.strategies, cost_columns()),
+    ]
+    if len(comparison.pairs):
+        parts.append("## Two by two, on the same test pictures\n\n" + markdown(comparison.pairs, pair_columns()))
+    lines = [["Claim", "Claimed", "Found here", "95% interval", ""], [":--", "--:", "--:", "--:", ":--"]]
+    lines += [[markdown_text(text) for text in astuple(claim)] for claim in claims]
+    parts.append("## Claims\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
+    write_atomic(path, "\n".join(parts))
 
 
 def markdown(table: pd.DataFrame, shown: list[Column]) -> str:
     """Return a Markdown table."""
     lines = [[column.heading for column in shown], ["--:" if column.number else ":--" for column in shown]]
-    lines += [[_markdown_text(cell) for cell in row] for row in cells(table, shown)]
+    lines += [[markdown_text(cell) for cell in row] for row in cells(table, shown)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _markdown_text(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Keep a name from ending its cell, or from being read as markup."""
     for sign in "\\|`*_<>[]":
         text = text.replace(sign, f"\\{sign}")

@@ -14,6 +14,7 @@ from analysis.figures.style import colour
 from analysis.recipes import in_order
 from analysis.repeats import unit
 
+WHITE: Any = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85}
 MOST_RATES = 9  # columns that a heat map can show
 
 

@@ -1,0 +1,133 @@
+"""model_card.md: what somebody who gets the winning network must know of it.
+
+After Mitchell et al., "Model Cards for Model Reporting", arXiv 1810.03993; the head of the file is what Hugging Face's
+hub reads (huggingface.co/docs/hub/model-cards).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from analysis.frames import Sweep
+from analysis.tables import Comparison
+from analysis.wording import duration, interval, markdown_text, percent, quantity
+from finetune.record import write_atomic
+
+
+def write(path: Path, sweep: Sweep, comparison: Comparison, content: dict[str, Any], best: "pd.Series[Any]") -> None:
+    """Write the card of the best run."""
+    write_atomic(path, model_card(sweep, comparison, content, best))
+
+
+def model_card(sweep: Sweep, comparison: Comparison, content: dict[str, Any], best: "pd.Series[Any]") -> str:
+    """Return the card as Markdown: what it is, how it was made, how well and for whom it works, what it cost.
+
+    Args:
+        content: of report.json.
+        best: the run whose network this is.
+    """
+    data = content["data"]
+    head = {
+        "library_name": "torchvision",
+        "pipeline_tag": "image-classification",
+        "base_model": f"torchvision/{best.get('backbone')}",
+        "metrics": ["accuracy"],
+        "model-index": [{"name": str(best["run"]), "results": [_result(best, data)]}],
+    }
+    parts = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n",
+        f"# {markdown_text(str(best['run']))}\n",
+        _what(best, data),
+        _how_well(sweep, comparison, best, data),
+        _made(best, data),
+        _use(best),
+        _limits(data, content),
+    ]
+    return "\n".join(parts)
+
+
+def _result(best: "pd.Series[Any]", data: dict[str, Any]) -> dict[str, Any]:
+    numbers = [("accuracy", best["test/accuracy"]), ("f1", best["test/macro_f1"])]
+    return {
+        "task": {"type": "image-classification"},
+        "dataset": {"name": data["name"], "type": "folder", "split": "test"},
+        "metrics": [{"type": name, "value": round(float(value), 4)} for name, value in numbers if pd.notna(value)],
+    }
+
+
+def _what(best: "pd.Series[Any]", data: dict[str, Any]) -> str:
+    named = ", ".join(markdown_text(name) for name in data["classes"]) or "not recorded"
+    synthetic = " The pictures are synthetic, drawn by a program." if data["synthetic"] else ""
+    return (
+        f"{best.get('backbone')} that names {len(data['classes']) or 'some'} classes of pictures: {named}.{synthetic} "
+        f"Weights before fine-tuning: {Path(str(best.get('weights'))).name}; strategy {best['strategy']}.\n"
+    )
+
+
+def _how_well(sweep: Sweep, comparison: Comparison, best: "pd.Series[Any]", data: dict[str, Any]) -> str:
+    row = comparison.strategies.set_index("strategy", drop=False).loc[best["strategy"]]
+    lines = [
+        "## How well it works\n",
+        f"- This network: {percent(best['test/accuracy'])} of {data['splits']['test']} test pictures right; macro-F1 "
+        f"{percent(best['test/macro_f1'])}. It was chosen by val ({percent(best['best/val_accuracy'])}), not by test.",
+        f"- Its recipe, over {row['over']}: {percent(row['test_accuracy_mean'])} "
+        f"({interval(row['test_accuracy_low'], row['test_accuracy_high'])}, 95%).",
+    ]
+    recall = best.get("test/recall")
+    if isinstance(recall, dict) and recall:
+        weakest = sorted(recall.items(), key=lambda item: item[1])[:3]
+        told = ", ".join(f"{markdown_text(str(name))} {percent(share)}" for name, share in weakest)
+        lines.append(f"- Classes that it recognises least often: {told}.")
+    if pd.notna(best.get("temperature")):
+        lines.append(
+            f"- Confidences are off by {best['test/ece'] * 100:.1f} points on average (expected calibration error), "
+            f"{best['test/ece_scaled'] * 100:.1f} at temperature {best['temperature']:.2f}, which "
+            "`finetune.predict` applies."
+        )
+    return "\n".join(
+        [*lines, f"- Compared with {len(sweep.finished) - 1} other runs in the report beside this file.\n"]
+    )
+
+
+def _made(best: "pd.Series[Any]", data: dict[str, Any]) -> str:
+    splits = data["splits"]
+    energy = best.get("energy_joules")
+    told = "not measured" if pd.isna(energy) else f"{energy / 3.6e6:.3g} kWh (the whole device's)"
+    lines = [
+        "## How it was made\n",
+        f"- Data: {markdown_text(data['name'])}, {splits['train']} training, {splits['val']} val and "
+        f"{splits['test']} test "
+        f"pictures, fingerprint `{data['fingerprint']}`.",
+        f"- Training: {duration(best['train_seconds'])} on {best.get('provenance/device')}, "
+        f"{best['train_gflops'] / 1e3:.3g} TFLOPs, energy {told}.",
+        f"- Parameters: {quantity(best['trainable_parameters'])} of {quantity(best['total_parameters'])} trained "
+        "at the end.",
+        f"- Commit `{best.get('provenance/git_commit')}`, torch {best.get('provenance/versions/torch')}.",
+        f"- Command: `{best.get('provenance/command')}`\n",
+    ]
+    return "\n".join(lines)
+
+
+def _use(best: "pd.Series[Any]") -> str:
+    run = best["path"]
+    return (
+        "## How to use it\n\n"
+        f"    python -m finetune.predict {run} PICTURES --csv predictions.csv\n"
+        f"    python -m finetune.export {run} --onnx model.onnx\n"
+    )
+
+
+def _limits(data: dict[str, Any], content: dict[str, Any]) -> str:
+    lines = [
+        "## What it is not for\n",
+        "- Pictures of other kinds: it names one of its classes for every picture, also for one that shows none "
+        "of them.",
+        f"- Finer claims than its {data['splits']['test']} test pictures allow; they were drawn like the training "
+        "pictures, "
+        "and other cameras, places or times may be harder.",
+        "- Decisions about people, or where an error does harm, without a test for that purpose.",
+    ]
+    lines += [f"- {markdown_text(note)}" for note in content["notes"]]
+    return "\n".join([*lines, ""])
