@@ -1,5 +1,6 @@
 """Which figures a report has, what each is called, and what is said of it to those who do not see it."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,8 +160,8 @@ def _of_settings(sweep: Sweep, comparison: Comparison, rng: np.random.Generator)
         told = finished[["run", "strategy", "best/val_accuracy"]].assign(
             **{name: values(finished, name) for name in fields}
         )
-        best = finished.loc[finished["best/val_accuracy"].idxmax()]
-        through = ", ".join(f"{name} {told.loc[best.name, name]}" for name in fields)
+        best = told.sort_values("best/val_accuracy").iloc[-1]
+        through = ", ".join(f"{name} {best[name]}" for name in fields)
         found.append(
             Plan(
                 "parallel_coordinates",
@@ -207,10 +208,10 @@ def _of_classes(
         )
     if predictions is not None:
         table = calibration.confusion(predictions, data["classes"])
-        wrong = (
-            predictions[~predictions["correct"]].groupby(["label", "prediction"]).size().sort_values(ascending=False)
+        wrong = Counter(
+            predictions[~predictions["correct"]][["label", "prediction"]].itertuples(index=False, name=None)
         )
-        most = ", ".join(f"{label} as {other} ({count})" for (label, other), count in wrong.head(3).items())
+        most = ", ".join(f"{label} as {other} ({count})" for (label, other), count in wrong.most_common(3))
         found.append(
             Plan(
                 "confusion_matrix",

@@ -201,14 +201,14 @@ def memory(megabytes: float) -> str:
 
 def energy(joules: float) -> str:
     """Return joules as watt-hours, which people pay for."""
-    if pd.isna(joules):
+    if math.isnan(joules):
         return "not measured"
     return f"{joules / 3600:.3g} Wh" if joules < 3.6e6 else f"{joules / 3.6e6:.3g} kWh"
 
 
 def gflops(count: float) -> str:
     """Return 16840 as "16.8 TFLOPs"."""
-    if pd.isna(count):
+    if math.isnan(count):
         return NONE
     for size, sign in ((1e6, "P"), (1e3, "T"), (1, "G"), (1e-3, "M")):
         if count >= size:

@@ -35,6 +35,8 @@ SWEEP = "sweep.yaml"  # beside the run directories: the sweep file as it was run
 PLAN = "plan.json"  # beside the run directories: the runs that the sweep asks for, and whether they race
 REMOTE = "wandb.json"  # beside the run directories: entity, project and sweep (the id) on the W&B server
 STOP = "stop"  # a file of this name in a run directory asks the run to end after its epoch, and test
+# libyaml's parser, where PyYAML was built with it, reads a thousand configs in a second instead of ten; equally safe.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 PROBABILITY = "probability/"  # prefix of the probability columns of PREDICTIONS
 
 # Accuracies and shares are fractions in [0, 1]; `epoch` counts finished epochs, so the first row has epoch 1.
@@ -146,7 +148,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: the run has not started yet.
     """
-    return dict(yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8")))
+    return dict(yaml.load((run_dir / CONFIG).read_text(encoding="utf-8"), Loader=LOADER))
 
 
 def write_history(run_dir: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -68,13 +68,14 @@ def confusion_matrix(table: pd.DataFrame, ax: Axes) -> Axes:
         names = [name for name in names if name in lowest]
     shown = shares.reindex(index=names, columns=names)
     counts = table.reindex(index=names, columns=names).fillna(0).astype(int)
-    ax.imshow(shown.to_numpy(dtype=float), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    shares_shown = shown.to_numpy(dtype=float)
+    ax.imshow(shares_shown, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     size = 11 if len(names) <= 10 else 7
-    for row, name in enumerate(names):
-        for column, other in enumerate(names):
-            count = counts.at[name, other]
+    for row in range(len(names)):
+        for column in range(len(names)):
+            count = int(counts.iloc[row, column])  # type: ignore[arg-type]
             if count:
-                dark = shown.at[name, other] > 0.55
+                dark = shares_shown[row, column] > 0.55
                 weight = "bold" if row == column else "normal"
                 ax.text(
                     column, row, str(count), ha="center", va="center", fontsize=size, fontweight=weight,

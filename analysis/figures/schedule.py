@@ -26,16 +26,16 @@ def schedule_diagram(runs: pd.DataFrame, epochs: pd.DataFrame, ax: Axes) -> Axes
     for band, strategy in enumerate(names):
         shares = rows[rows["strategy"] == strategy].groupby("epoch")["trainable_share"].mean()
         shade = colour(strategy)
-        for epoch, share in shares.items():
-            left = float(epoch) - 1
+        for epoch, share in zip(map(float, shares.index), shares, strict=True):
+            left = epoch - 1
             ax.add_patch(Rectangle((left, band), 1, tall, facecolor=FROZEN, edgecolor="white", linewidth=0.8))
             ax.add_patch(Rectangle((left, band), 1, tall * share, facecolor=shade, edgecolor="white", linewidth=0.8))
         ax.plot([0, float(shares.index.max())], [band, band], color=shade, linewidth=4, solid_capstyle="butt")
         changes = shares[shares.diff().fillna(1.0).abs() > 1e-9]
-        for epoch, share in changes.items():
+        for epoch, share in zip(map(float, changes.index), changes, strict=True):
             inside = share > 0.25
             ax.text(
-                float(epoch) - 0.95,
+                epoch - 0.95,
                 band + (tall * share / 2 if inside else tall * (share + 1) / 2),
                 f"{share:.0%}",
                 va="center",

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
@@ -78,15 +79,15 @@ def parallel_coordinates(runs: pd.DataFrame, swept: list[str], ax: Axes) -> Axes
     scores = runs["best/val_accuracy"].astype(float)
     low, high = float(scores.min()), float(scores.max())
     heights = (scores - low) / (high - low) if high > low else scores * 0 + 0.5
-    for row in order:
-        line = [places[name][0].iloc[row] for name in swept] + [heights.iloc[row]]
-        ax.plot(range(len(line)), line, color=colour(str(runs["strategy"].iloc[row])), alpha=0.55, linewidth=1.2)
+    ys = np.column_stack([*(places[name][0] for name in swept), heights])[order]
+    lines = [np.column_stack([np.arange(ys.shape[1]), row]) for row in ys]
+    shades = [colour(str(runs["strategy"].iloc[row])) for row in order]
+    ax.add_collection(LineCollection(lines, colors=shades, alpha=0.55, linewidths=1.2))
     for axis, name in enumerate(swept):
         ax.axvline(axis, color="#444444", linewidth=1)
         for label, height in places[name][1]:
-            ax.annotate(
-                label, (axis, height), (-5, 0), textcoords="offset points", ha="right", va="center", fontsize=9.5
-            )
+            style: Any = {"ha": "right", "va": "center", "fontsize": 9.5, "bbox": WHITE}
+            ax.annotate(label, (axis, height), (-5, 0), textcoords="offset points", **style)
     ax.axvline(len(swept), color="#444444", linewidth=1)
     for share in (0, 0.5, 1):
         text = f"{low + share * (high - low):.1%}"
@@ -122,7 +123,7 @@ def importance(data: pd.DataFrame, ax: Axes) -> Axes:
         data: field, points (mean over repetitions), low and high; as `importance.importance` has it.
     """
     shown = data.iloc[::-1].reset_index(drop=True)
-    for height, row in shown.iterrows():
+    for height, (_, row) in enumerate(shown.iterrows()):
         noise = row["field"] in ("seed", "fold")
         ax.barh(height, row["points"] * 100, color="#b9b9b9" if noise else "#0072B2", height=0.6)
         ax.plot([row["low"] * 100, row["high"] * 100], [height, height], color="#333333", linewidth=1.5)

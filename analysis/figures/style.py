@@ -95,6 +95,7 @@ def new_figure(draw: Callable[[Axes], Axes], height: float = HEIGHT) -> Figure:
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         draw(figure.add_subplot())
         figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once; each saving would do it again
     return figure
 
 
