@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from analysis import figures, tables, wording
 from analysis.build import build
 from analysis.by_class import RECALL, lowest, mean_recalls, recall_frame
-from analysis.class_figure import MOST_CLASSES, height_for, recall_by_class
+from analysis.figures.classes import MOST_CLASSES, height_for, recall_by_class
 from analysis.frames import read_sweep
 from tests.fabricate import fabricate_run
 

@@ -217,11 +217,12 @@ def test_no_runs_at_all_is_a_message(tmp_path: Path) -> None:
 
 
 def test_analysis_never_loads_torch() -> None:
-    """Reading results needs neither torch nor anything of the training package but its record and showcase."""
+    """Reading results needs neither torch nor anything of the training package but its record, showcase and "
+    "calibration."""
     code = (
         "import sys, analysis.build, analysis.fetch, analysis.tables, analysis.__main__;"
         "loaded = {name for name in sys.modules if name.startswith('finetune')};"
         "assert 'torch' not in sys.modules and 'wandb' not in sys.modules;"
-        "assert loaded == {'finetune', 'finetune.record', 'finetune.showcase'}, loaded"
+        "assert loaded == {'finetune', 'finetune.calibration', 'finetune.record', 'finetune.showcase'}, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)

@@ -93,7 +93,7 @@ def test_the_answer_speaks_of_folds(tmp_path: Path) -> None:
     """Five folds are enough for a verdict; two are not, and the sentence says what to add."""
     clear = answer(cross_validated(tmp_path / "a", {"head": [0.5] * 5, "full": [0.9] * 5}))
     assert clear.headline == "Use full: 90.0% on test, 40.0 points above head, with 5 folds each."
-    assert "every fold of it did better than every fold of the next" in " ".join(clear.sentences)
+    assert "(95% interval over pictures and folds; p < 0.001 after Holm's correction)" in " ".join(clear.sentences)
     few = answer(cross_validated(tmp_path / "b", {"head": [0.5] * 2, "full": [0.9] * 2}))
     assert few.verdict == "too few seeds"
     assert "but 2 folds can't show that it is better" in few.headline

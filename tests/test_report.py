@@ -1,5 +1,7 @@
 """The command end to end: files, exit codes, an HTML page that needs nothing else, JSON that is JSON."""
 
+import base64
+import hashlib
 import html.parser
 import json
 import re
@@ -13,17 +15,16 @@ from analysis.frames import read_sweep
 from tests.fabricate import fabricate_pictures, fabricate_run
 
 FILES = {
-    "comparison.csv",
-    "comparison.md",
-    "recipes.csv",
-    "prediction_grid.png",
+    *("comparison.csv", "comparison.md", "comparison.tex", "recipes.csv", "pairs.csv", "runs.csv", "epochs.csv"),
+    *("prediction_grid.png", "prediction_grid_confident_errors.png", "prediction_grid_least_confident.png"),
+    "model_card.md",
     "report.html",
     "report.json",
     *(
         f"figures/{name}.{ending}"
         for name in (
-            *("accuracy_by_strategy", "accuracy_against_time", "learning_curves", "rate_by_strategy"),
-            "recall_by_class",
+            *("accuracy_by_strategy", "accuracy_against_time", "accuracy_against_parameters", "learning_curves"),
+            *("time_to_target", "schedule", "rate_by_strategy", "recall_by_class", "confusion_matrix", "reliability"),
         )
         for ending in ("png", "pdf")
     ),
@@ -86,20 +87,25 @@ def test_every_file_of_the_report_is_written(place: Path) -> None:
 
 
 def test_the_page_needs_nothing_but_itself(place: Path) -> None:
-    """No script, no request; every picture is inside and has words; tags are closed in order."""
-    page = Page((place / "report.html").read_text())
+    """One script, its own, known by its hash; every picture is inside and has words; tags are closed in order."""
+    text = (place / "report.html").read_text()
+    page = Page(text)
     assert not page.open
-    assert "script" not in page.tags
-    assert page.tags.count("img") == 6
+    assert page.tags.count("script") == 1
+    script = text[text.index("<script>") + len("<script>") : text.index("</script>")]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in text
+    assert page.tags.count("img") == 13
     assert page.without_alt == 0
-    assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
+    links = [address for address in page.addresses if not address.startswith(("data:image/", "#"))]
+    assert sorted(links) == sorted(f"../../runs/tiny/{name}-{seed}/" for name in ("head", "full") for seed in range(3))
     assert page.tags.count("h1") == 1
 
 
 def test_what_runs_said_is_escaped(place: Path) -> None:
     """A reason is shown as text and never runs."""
     text = (place / "report.html").read_text()
-    assert "<script" not in text
+    assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert "does it work &amp; &lt;how&gt;?" in text
 
@@ -137,13 +143,14 @@ def test_json_says_the_same_as_the_page(place: Path) -> None:
     assert content["strategies"][1]["trainable_parameters"] == 20_001_000
 
 
-def test_a_second_report_is_the_same(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_second_report_is_the_same(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing depends on the time, or on chance that is not seeded."""
     monkeypatch.chdir(place.parents[1])
     sweep = read_sweep(Path("runs/tiny"))
-    build(sweep, tmp_path / "again", 0.8)
+    again = place.parent / "again"  # as deep, so that links to runs are the same
+    build(sweep, again, 0.8)
     for name in ("comparison.csv", "comparison.md", "report.json", "report.html", "prediction_grid.png"):
-        assert (tmp_path / "again" / name).read_bytes() == (place / name).read_bytes(), name
+        assert (again / name).read_bytes() == (place / name).read_bytes(), name
 
 
 def test_the_table_and_the_files_are_printed(
@@ -151,7 +158,7 @@ def test_the_table_and_the_files_are_printed(
 ) -> None:
     """A pipe gets plain text: no colours, no progress."""
     monkeypatch.chdir(place.parents[1])
-    monkeypatch.setattr("analysis.build._figures", lambda *_: [])  # drawn often enough
+    monkeypatch.setattr("analysis.build.plans", lambda *_: [])  # drawn often enough
     assert main(["runs/tiny", "--out", str(tmp_path / "out"), "--target", "0.5"]) == 0
     out, err = capsys.readouterr()
     assert "| full" in out
@@ -164,7 +171,7 @@ def test_the_table_and_the_files_are_printed(
 def test_pictures_that_are_gone_cost_the_pictures_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest of the report is written, and a note says what is missing; so without predictions."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("analysis.build._figures", lambda *_: [])
+    monkeypatch.setattr("analysis.build.plans", lambda *_: [])
     gone = [("test/disc/1.png", "disc", "disc", 0.9)]
     fabricate_run(Path("runs/a"), "r", predictions=gone, provenance={"data_root": str(tmp_path / "nowhere")})
     fabricate_run(Path("runs/b"), "r")

@@ -355,9 +355,9 @@ def test_the_report_is_that_of_the_machine_that_ran_it(logged_in: Server, tmp_pa
         f"runs/{sweep}: W&B sweep {ENTITY}/{PROJECT}/{sweep} on {logged_in.url}, 5 of its 5 runs fetched now."
     ]
     assert {path.name for path in Path.cwd().iterdir()} == {"there", "here", "away", "runs"}
-    for name in ("comparison.csv", "comparison.md", "recipes.csv", "prediction_grid.png"):
+    for name in ("comparison.csv", "comparison.md", "pairs.csv", "recipes.csv", "prediction_grid.png"):
         assert Path("away", name).read_bytes() == Path("here", name).read_bytes(), name
-    assert "pictures" not in Path("away/comparison.md").read_text()  # none is missing
+    assert "The prediction grid shows" not in Path("away/comparison.md").read_text()  # none is missing
     for kind in ("accuracy_by_strategy", "learning_curves"):
         assert Path(f"away/figures/{kind}.png").read_bytes() == Path(f"here/figures/{kind}.png").read_bytes()
 
