@@ -76,8 +76,7 @@ MOST_ROWS, ROW = 4, 8  # of a grid that is not by class
 
 
 def choose_confident_errors(predictions: pd.DataFrame) -> Grid | None:
-    """Return the wrong answers that the run was surest of, by the class they were taken for; None where there "
-    "are none."""
+    """Return the wrong answers that the run was surest of; None where there are none."""
     wrong = predictions[~predictions["correct"]].dropna(subset=["confidence"])
     caption = "The wrong answers that it was surest of, the surest first: labels that are wrong are often among them."
     return _in_rows(wrong.sort_values(["confidence", "path"], ascending=[False, True]), "surest errors", caption)

@@ -217,8 +217,7 @@ def test_no_runs_at_all_is_a_message(tmp_path: Path) -> None:
 
 
 def test_analysis_never_loads_torch() -> None:
-    """Reading results needs neither torch nor anything of the training package but its record, showcase and "
-    "calibration."""
+    """Reading results needs neither torch nor more of the training package than record, showcase and calibration."""
     code = (
         "import sys, analysis.build, analysis.fetch, analysis.tables, analysis.__main__;"
         "loaded = {name for name in sys.modules if name.startswith('finetune')};"

@@ -16,8 +16,7 @@ from tests.fabricate import fabricate_run
 
 
 def test_known_answers() -> None:
-    """McNemar's test of 1 against 5 is 14 of 64; Holm multiplies by 3, 2, 1 and never falls; the middle half of "
-    "1 to 8."""
+    """McNemar of 1 against 5 is 14 of 64; Holm multiplies by 3, 2, 1 and never falls; the middle half of 1 to 8."""
     assert stats.mcnemar(1, 5) == pytest.approx(2 * (1 + 6) / 64)
     assert stats.mcnemar(0, 0) == 1.0
     assert stats.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
