@@ -72,7 +72,7 @@ def bootstrap(
     can be subtracted: that is what makes a comparison paired. And of each group's n runs it takes n - 1 with
     replacement, since n of so few would show too small a spread (Rao and Wu, JASA 1988, section 2). Drawing rows and
     columns of such a table independently errs to the wide side, if at all (Owen, "The pigeonhole bootstrap", Annals
-    of Applied Statistics 2007). How often the intervals hold what they promise: `python -m benchmarks.coverage`.
+    of Applied Statistics 2007).
 
     Args:
         groups: of each, the positions of its runs, at least one.
