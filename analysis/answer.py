@@ -63,7 +63,7 @@ def answer(comparison: Comparison) -> Answer:
         return Answer("too few seeds", name, str(second["strategy"]), lead, (), headline, (_recipe(best), mend))
     level = [row for row in rows if row is best or not distinguishable(best, row, comparison.pairs)]
     names = tuple(str(row["strategy"]) for row in level)
-    if second["strategy"] not in names:
+    if len(level) == 1:
         headline = f"Use {name}: {ahead}, with {_seeds(best, second)} each."
         one = _unit(best, second)
         sure = _difference(best, second, comparison.pairs) or (
@@ -76,10 +76,10 @@ def answer(comparison: Comparison) -> Answer:
             lead,
             names,
             headline,
-            (_recipe(best), sure, *_also(level)),
+            (_recipe(best), sure),
         )
     headline = f"{_joined(names)} are not distinguishable with {_seeds(*level)}: {name} is ahead with {ahead}."
-    why = _difference(best, second, comparison.pairs) or _why_not(best, second)
+    why = _difference(best, level[1], comparison.pairs) or _why_not(best, level[1])
     return Answer(
         "not distinguishable",
         name,
@@ -153,12 +153,6 @@ def _cheapest(level: "list[pd.Series[Any]]") -> tuple[str, ...]:
     took = f"{spent(cheap)} a run against {spent(best)}"
     score = percent(cheap["test_accuracy_mean"])
     return (f"Of these, {cheap['strategy']} trained fastest: {took}, with {score} on test.",)
-
-
-def _also(level: "list[pd.Series[Any]]") -> tuple[str, ...]:
-    """Return the strategies further down that can't be told from the best (with a wide spread there may be some)."""
-    others = tuple(str(row["strategy"]) for row in level[1:])
-    return (f"Not distinguishable from it, with a lower mean: {_joined(others)}.",) if others else ()
 
 
 def _recipe(row: "pd.Series[Any]") -> str:

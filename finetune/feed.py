@@ -19,6 +19,7 @@ from finetune.fed import Fed
 from finetune.mixing import mix
 from finetune.rows import Rows
 from finetune.sharing import Need
+from finetune.signals import held_back
 from finetune.views import draw, side_at, view_at
 
 Batch = tuple[Tensor, Tensor]  # inputs and labels, see fed.py
@@ -122,7 +123,8 @@ class Feed:
 
     def _pictures(self, loader: Loader) -> Iterator[Batch]:
         """Return what a loader gives, on the device. It starts now, and not later: that draws from torch's stream."""
-        started = iter(loader)
+        with held_back():
+            started = iter(loader)
 
         def batches() -> Iterator[Batch]:
             for images, labels in started:

@@ -79,6 +79,19 @@ def kill_descendants(pid: int) -> None:
                 process.kill()
 
 
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Keep signals from the processes that are started in here until each has called `finish_first`.
+
+    Before that, a signal to the whole group would end a process that is just starting, and the run with it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def finish_first(worker: int) -> None:  # noqa: ARG001  (the signature of a DataLoader's worker_init_fn)
     """Let a loader process live on for a while after a signal, so that the run can finish its step.
 
@@ -87,3 +100,4 @@ def finish_first(worker: int) -> None:  # noqa: ARG001  (the signature of a Data
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(20))  # SIGALRM ends a process
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

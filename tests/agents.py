@@ -64,7 +64,7 @@ class Agent:
             self.code = os.waitstatus_to_exitcode(status) if pid else None
         return self.code is not None
 
-    def wait(self, seconds: float = 60) -> tuple[int | None, str]:
+    def wait(self, seconds: float = 240) -> tuple[int | None, str]:
         """Return exit code and output when it has ended."""
         wait_until(self.has_ended, seconds)
         return self.code, self.output.read_text()
@@ -142,7 +142,7 @@ class Place:
         wait_until(lambda: not self.processes(), seconds=10)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
     """Return as soon as the condition holds."""
     end = time.monotonic() + seconds
     while not condition():

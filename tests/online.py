@@ -51,7 +51,7 @@ class Machine:
         self.started.append(process)
         return process
 
-    def run(self, *command: str, seconds: float = 120, **more: object) -> tuple[int, str]:
+    def run(self, *command: str, seconds: float = 400, **more: object) -> tuple[int, str]:
         """Run a command to its end; return exit code and output."""
         with self.start(*command, **more) as process:
             try:
@@ -89,7 +89,7 @@ class Machine:
         """Return the live processes that were started here, W&B's own ones included."""
         return marked(self.mark)
 
-    def wait_empty(self, seconds: float = 20) -> None:
+    def wait_empty(self, seconds: float = 120) -> None:
         """Fail if a process is still there after some seconds."""
         wait_until(lambda: not self.processes(), seconds)
 
@@ -118,7 +118,7 @@ def _parameter(value: Any) -> dict[str, Any]:
     return {"values": value} if isinstance(value, list) else {"value": value}
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 240) -> None:
     """Return as soon as the condition holds."""
     end = time.monotonic() + seconds
     while not condition():

@@ -20,7 +20,7 @@ AGENT = Path(__file__).parents[1] / "agent.py"
 def agent(folder: Path, *arguments: str) -> tuple[int, str]:
     """Run agent.py in `folder`; return exit code and what it wrote to stderr."""
     done = subprocess.run(
-        [sys.executable, str(AGENT), *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(AGENT), *arguments], cwd=folder, capture_output=True, text=True, timeout=240, check=False
     )
     return done.returncode, done.stderr
 

@@ -104,7 +104,7 @@ def test_two_can_draw_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     def together(folder: Path) -> None:
         draw(folder)
-        barrier.wait(timeout=20)  # both are done drawing before either renames
+        barrier.wait(timeout=60)  # both are done drawing before either renames
 
     monkeypatch.setattr(demo, "draw_target", together)
     threads = [threading.Thread(target=lambda: folders.append(demo.demo_folder())) for _ in range(2)]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from finetune import __main__ as command
-from finetune import record
+from finetune import record, signals
 from finetune.checkpoint import load_checkpoint
 from finetune.errors import Interrupted
 from finetune.run import run
@@ -122,6 +122,21 @@ def test_loader_processes_outlive_signals_and_their_number_may_change(pictures: 
     assert len(told) == 2
     run(small(pictures, strategy="scratch", epochs=1), tmp_path / "cut", log=quiet)
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def _signalled_at_its_start(worker: int) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
+    signals.finish_first(worker)
+
+
+def test_a_loader_process_that_is_just_starting_outlives_signals_too(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal to all processes may come before a loader has said what it does with one."""
+    monkeypatch.setattr("finetune.data.loading.finish_first", _signalled_at_its_start)
+    run(small(pictures, strategy="scratch", epochs=1, loader_workers=2), tmp_path / "run", log=quiet)
+    assert record.status(tmp_path / "run")[0] == "finished"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -65,7 +65,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
 @pytest.fixture
 def outcome(outcomes: dict[str, Future], request: pytest.FixtureRequest) -> Any:
     """Return what the scenario of this test came to."""
-    return outcomes[request.node.get_closest_marker("scenario").args[0]].result(180)
+    return outcomes[request.node.get_closest_marker("scenario").args[0]].result(600)
 
 
 @scenario
@@ -302,7 +302,7 @@ def signals(server: Server, folder: Path) -> Any:
     first = machine.start("python", AGENT, "--agents", "2")
     wait_until(has_rows)
     first.send_signal(signal.SIGINT)
-    output, _ = first.communicate(timeout=60)
+    output, _ = first.communicate(timeout=240)
     machine.wait_empty()
     stopped = [(run.id, run.state) for run in server.runs(sweep=sweep)]
     epochs = [len(record.read_history(run)[0]) for run in machine.runs(sweep)]
@@ -317,7 +317,7 @@ def signals(server: Server, folder: Path) -> Any:
     for process in machine.processes():
         with suppress(psutil.NoSuchProcess):
             process.terminate()
-    by_batch_system.communicate(timeout=60)
+    by_batch_system.communicate(timeout=240)
     machine.wait_empty()
     drained = by_batch_system.returncode, [(run.id, run.state) for run in server.runs(sweep=sweep)]
 
@@ -325,7 +325,7 @@ def signals(server: Server, folder: Path) -> Any:
     wait_until(both_run)
     killed.kill()
     killed.communicate()
-    machine.wait_empty(30)
+    machine.wait_empty()
     died = [(run.id, run.state) for run in server.runs(sweep=sweep)]
     last = machine.agent("--agents", "2", FAKE_SECONDS="0.02")
     return server, machine, sweep, (first.returncode, output), stopped, epochs, drained, died, last

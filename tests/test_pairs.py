@@ -94,3 +94,13 @@ def test_seeds_that_differ_widen_the_interval(tmp_path: Path) -> None:
     comparison = sweep_of(tmp_path, {"head": [range(20)] * 3, "full": apart})
     widths = comparison.strategies["test_accuracy_high"] - comparison.strategies["test_accuracy_low"]
     assert widths[1] > 1.5 * widths[0]
+
+
+def test_a_third_that_can_not_be_told_from_the_first_keeps_the_verdict_open(tmp_path: Path) -> None:
+    """gradual is 10 points behind on the same pictures, full as far behind on others: only the one can be told."""
+    wrong = {"partial": [range(10)] * 3, "gradual": [range(20)] * 3, "full": [range(12, 32)] * 3}
+    told = answer(sweep_of(tmp_path, wrong))
+    assert told.verdict == "not distinguishable"
+    assert told.level == ("partial", "full")
+    assert told.headline.startswith("partial and full are not distinguishable with 3 seeds: partial is ahead")
+    assert "partial minus full" in " ".join(told.sentences)

@@ -245,7 +245,7 @@ def test_without_the_server_what_is_here_serves(
         for argument in (sweep, None):
             began = time.monotonic()
             assert find_folder(argument) == Path("runs") / sweep
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 15
             warning, *rest = capfd.readouterr().err.splitlines()
             assert warning.startswith(f"W&B ({logged_in.url}) does not answer. Taking")
             assert rest == ([] if argument else [f"The newest sweep is runs/{sweep}."])

@@ -107,7 +107,7 @@ def test_a_tree_of_processes_is_ended_at_once() -> None:
     assert process.stdout.readline() == "up\n"
     child = psutil.Process(process.pid).children()[0]
     workers.kill_tree(process.pid)
-    assert process.wait(10) == -9
+    assert process.wait(60) == -9
     process.stdout.close()
     wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
     workers.kill_tree(process.pid)  # nothing is left, and that is no error
