@@ -17,6 +17,7 @@ from analysis.frames import Sweep
 from analysis.latex import write_latex
 from analysis.pairs import PAIRS
 from analysis.predictions import read_predictions
+from analysis.sizes import by_size, largest, size_record
 from finetune.record import write_table
 
 
@@ -38,6 +39,8 @@ def build(
         the comparison, and the sentences that belong to it, the answer first.
     """
     rng = np.random.default_rng(seed)
+    everything = sweep
+    sweep, parts = largest(sweep)
     comparison = tables.compare(sweep, target, rng)
     result = answer(comparison)
     best = tables.best_run(sweep, comparison)
@@ -50,9 +53,11 @@ def build(
     data = report.data_facts(sweep, predictions)
     claims, setting = check_claims(comparison, tables.chosen_runs(sweep, comparison), sweep.epochs)
 
+    sizes = by_size(parts, sweep, comparison, rng)
+
     (out / "figures").mkdir(parents=True, exist_ok=True)
     planned: list[Plan | grids.Plan] = [
-        *plans(sweep, comparison, data, best, predictions, rng),
+        *plans(sweep, comparison, data, best, predictions, rng, sizes),
         *grids.plans(sweep, comparison, best, predictions, data),
     ]
     _forget(out, {plan.name for plan in planned})
@@ -67,9 +72,14 @@ def build(
 
     content = report.document(sweep, comparison, result, data, best, notes)
     content["claims"] = report.claim_records(claims, setting)
-    facts = report.Facts(card(comparison, result, data), by_budget(comparison), claims, setting)
-    content["card"] = {"facts": facts.card, "by_budget": [report.step_record(step) for step in facts.steps]}
-    _write_tables(out, sweep, comparison)
+    told_sizes = [size_record(size) for size in sizes]
+    facts = report.Facts(card(comparison, result, data), by_budget(comparison), told_sizes, claims, setting)
+    content["card"] = {
+        "facts": facts.card,
+        "by_budget": [report.step_record(step) for step in facts.steps],
+        "by_size": facts.sizes,
+    }
+    _write_tables(out, everything, comparison)
     write_latex(out / "comparison.tex", comparison, result.headline)
     wording.write_markdown(out / "comparison.md", comparison, claims, [result.headline, *notes])
     model_card.write(out / "model_card.md", sweep, comparison, content, best)

@@ -51,7 +51,7 @@ def card(comparison: Comparison, result: Answer, data: dict[str, Any]) -> dict[s
             else ""
         )
         + (f"; {row['peak_memory_mb'] / 1000:.1f} GB of memory" if pd.notna(row["peak_memory_mb"]) else ""),
-        "How sure": _sure(result, use),
+        "How sure": sure(result, use),
     }
     size = data["splits"]["train"]
     if size:
@@ -70,7 +70,8 @@ def recommended(comparison: Comparison, result: Answer) -> str:
     return min(known, key=lambda name: (own[name], result.level.index(name))) if known else result.best
 
 
-def _sure(result: Answer, use: str) -> str:
+def sure(result: Answer, use: str) -> str:
+    """Return how sure the recommendation is, in a few words."""
     if result.verdict == "distinguishable":
         return f"better than {result.second}, on other pictures and other seeds too"
     if result.verdict == "not distinguishable":

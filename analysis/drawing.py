@@ -17,6 +17,7 @@ from analysis.figures.accuracy import pareto_front
 from analysis.frames import Sweep
 from analysis.importance import importance, swept, values
 from analysis.repeats import unit
+from analysis.sizes import Size, size_frame
 from analysis.survival import times_to_target
 from analysis.tables import Comparison, chosen_runs
 
@@ -47,6 +48,7 @@ def plans(
     best: "pd.Series[Any]",
     predictions: pd.DataFrame | None,
     rng: np.random.Generator,
+    sizes: list[Size],
 ) -> list[Plan]:
     """Return the figures that this sweep has something to show in, in their order.
 
@@ -55,10 +57,12 @@ def plans(
         best: the best run.
         predictions: its, or None.
         rng: of the importance of settings.
+        sizes: numbers of training pictures, where the sweep has several.
     """
     runs = chosen_runs(sweep, comparison)
     asked = [
         *_of_accuracy(sweep, comparison, runs, data),
+        *_of_sizes(sizes),
         *_of_training(sweep, comparison, runs),
         *_of_settings(sweep, comparison, rng),
         *_of_classes(sweep, comparison, runs, predictions, data),
@@ -106,6 +110,28 @@ def _of_accuracy(sweep: Sweep, comparison: Comparison, runs: pd.DataFrame, data:
             f"Means with 95% intervals; pale points are single {one}s. {dashed}",
         ),
     ]
+
+
+def _of_sizes(sizes: list[Size]) -> list[Plan]:
+    table = size_frame(sizes)
+    if table["pictures"].nunique() < 2:
+        return []
+    told = "; ".join(
+        f"{size.pictures:,} pictures: {_each(size.comparison.strategies, _of_test)}" for size in sizes if size.pictures
+    )
+    return [
+        Plan(
+            "accuracy_by_size",
+            lambda ax: figures.accuracy_by_size(table, ax),
+            f"Lines with intervals, test accuracy by number of training pictures: {told}.",
+            "Test accuracy of each chosen recipe, mean with 95% interval, by the number of training pictures; a "
+            "smaller number is part of a larger one, and test is the same for all.",
+        )
+    ]
+
+
+def _of_test(row: "pd.Series[Any]") -> str:
+    return wording.percent(row["test_accuracy_mean"])
 
 
 def _of_training(sweep: Sweep, comparison: Comparison, runs: pd.DataFrame) -> list[Plan | None]:

@@ -31,7 +31,7 @@ from finetune.record import (
 )
 
 NEEDED = ("best/val_accuracy", "test/accuracy")  # without these a run has no place in a comparison
-FIELDS = ("lr", "backbone_lr", "seed", "split_seed", "folds", "fold")
+FIELDS = ("lr", "backbone_lr", "seed", "split_seed", "folds", "fold", "train_share")
 NUMBERS = (*FIELDS, *(key for key in SUMMARY_KEYS if key not in ("state", RECALL)))
 
 

@@ -160,11 +160,13 @@ class Facts:
     Attributes:
         card: heading -> fact.
         steps: what to use for how much time.
+        sizes: what to use for how many training pictures, where the sweep has several (see `sizes.size_record`).
         setting: what sets this sweep apart from the one that the claims were made on.
     """
 
     card: dict[str, str]
     steps: list[Step]
+    sizes: list[dict[str, Any]]
     claims: list[Claim]
     setting: str
 

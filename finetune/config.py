@@ -31,7 +31,7 @@ MOST_FOLDS = 100
 LEAST_ALPHA = 0.01  # of MixUp and CutMix; with less, hardly a picture would be mixed
 
 # Fields that were added later: at their defaults they do not enter the hash, so that earlier runs keep their names.
-LATER = ("erasing", "mixup", "cutmix", "balance", "folds", "fold")
+LATER = ("erasing", "mixup", "cutmix", "balance", "folds", "fold", "train_share")
 
 # Fields that say where things lie or how they are run, but do not change the result (beyond rounding).
 PLACES = ("data", "weights", "device", "loader_workers", "cache", "upload_best")
@@ -142,6 +142,13 @@ class Config(BaseModel):
     )
     seed: Int = Field(0, ge=0, lt=2**31, description="seed of initialisation, order and augmentation")
     split_seed: Int = Field(0, ge=0, lt=2**31, description="seed of the split where the data does not come split")
+    train_share: Float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the training pictures that train, to see what fewer would do; a smaller share is part of "
+        "a larger one, and every class keeps a picture",
+    )
     folds: Int | None = Field(
         None, ge=2, le=MOST_FOLDS, description="cross-validation: the pictures are split into so many parts"
     )

@@ -11,6 +11,7 @@ from finetune.data import catalog, inaturalist
 from finetune.data.layout import read_layout
 from finetune.data.splits import Splits, find_splits
 from finetune.data.survey import survey
+from finetune.data.thinning import thinned
 from finetune.data.transforms import preprocessing
 from finetune.errors import MissingError
 from finetune.model import check_image_px
@@ -61,7 +62,12 @@ def split(config: Config) -> Splits:
     Raises:
         MissingError, DataError: see `identify`.
     """
-    return _split(config.data, config.split_seed, config.folds, config.fold)
+    return _part(config.train_share, config.data, config.split_seed, config.folds, config.fold)
+
+
+@cache
+def _part(share: float, data: str, split_seed: int, folds: int | None, fold: int | None) -> Splits:
+    return thinned(_split(data, split_seed, folds, fold), share, split_seed)
 
 
 @cache

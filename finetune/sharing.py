@@ -60,10 +60,15 @@ def shared_needs(config: Config, peers: Sequence[Config] | None, blocks: int) ->
         if config.weights == "none" and peer.seed != config.seed:
             continue
         views = needs(peer, blocks)
-        if augmentation_of(peer) != augmentation_of(config):
+        if training_views(peer) != training_views(config):
             views = Counter({need: count for need, count in views.items() if need.view is None})
         total += views
     return total
+
+
+def training_views(config: Config) -> tuple[str, float]:
+    """Return what runs must agree in to share the activations of training pictures, beside SAME_FIELDS."""
+    return augmentation_of(config), config.train_share
 
 
 def _with(config: Config, peers: Iterable[Config]) -> list[Config]:

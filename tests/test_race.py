@@ -154,3 +154,16 @@ def test_the_plan_of_a_race_reckons_with_what_it_will_run(place: Place) -> None:
     code, output = place.run("seeds.yaml", "--race")
     assert code == 2
     assert "Bayesian" in output
+
+
+def test_parts_of_the_pictures_have_contests_of_their_own(tmp_path: Path) -> None:
+    """The best rate for all pictures says nothing of a tenth: the further seed of a winner is run for each part."""
+    shares = {"values": [0.1, 1.0]}
+    write_sweep(tmp_path, seeds=2, strategy={"value": "head"}, lr={"values": RATES}, train_share=shares)
+    place = Place(tmp_path)
+    code, output = place.run("seeds.yaml", "--race")
+    assert code == 0, output
+    configs = [record.read_config(run) for run in record.find_runs(tmp_path / "runs" / "seeds")]
+    further = [(config["train_share"], config["lr"]) for config in configs if config["seed"] == 1]
+    assert sorted(further) == [(0.1, 0.003), (1.0, 0.003)]
+    assert "race: head on 10% of the pictures: " in output

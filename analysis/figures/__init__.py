@@ -6,6 +6,7 @@ from analysis.figures.classes import confusion_matrix, height_for, recall_by_cla
 from analysis.figures.curves import learning_curves, time_to_target
 from analysis.figures.schedule import schedule_diagram
 from analysis.figures.settings import importance, parallel_coordinates, rate_by_strategy
+from analysis.figures.sizes import accuracy_by_size
 from analysis.figures.style import COLOURS, DASHES, HEIGHT, MARKERS, colour, new_figure, save, spread_out
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "MARKERS",
     "accuracy_against_parameters",
     "accuracy_against_time",
+    "accuracy_by_size",
     "accuracy_by_strategy",
     "colour",
     "confusion_matrix",

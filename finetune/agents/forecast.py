@@ -16,9 +16,9 @@ from finetune.agents.outlook import Outlook, Share
 from finetune.config import Config
 from finetune.data.transforms import Preprocessing
 from finetune.probe import Speed
-from finetune.sharing import Need
+from finetune.sharing import Need, training_views
 from finetune.strategies import share_at, trainable_blocks
-from finetune.views import augmentation_of, side_at, view_at
+from finetune.views import side_at, view_at
 
 # A run's process: its start, the network and its weights, config and splits written, thumbnails and tables at the end.
 START_SECONDS = 1.5
@@ -166,7 +166,7 @@ def _uses(runs: Sequence[Ahead]) -> dict[tuple[Hashable, ...], Counter[Need]]:
     uses: dict[tuple[Hashable, ...], Counter[Need]] = {}
     configs = [run.config for run in runs]
     for run in runs:
-        key = (*_circle(run.config), augmentation_of(run.config))
+        key = (*_circle(run.config), training_views(run.config))
         if key not in uses:
             uses[key] = sharing.shared_needs(run.config, configs, run.speed.blocks)
     return uses
@@ -223,7 +223,9 @@ class _Caches:
             compute: seconds a picture that the network takes.
         """
         config, speed, count = run.config, run.speed, run.sizes[split]
-        key = (config.data, config.split_seed, config.folds, config.fold, run.to.resize_px, run.to.interpolation, split)
+        share = config.train_share if split == "train" else None
+        of_split = (config.data, config.split_seed, config.folds, config.fold, split, share)
+        key = (of_split, run.to.resize_px, run.to.interpolation)
         seconds = 0.0
         if key not in self._decoded:
             size = round(count * speed.picture_bytes)
@@ -249,7 +251,7 @@ class _Caches:
         return mode == "on" or (mode == "auto" and self._of(run)[need] > 1)
 
     def _of(self, run: Ahead) -> Counter[Need]:
-        return self.uses[*_circle(run.config), augmentation_of(run.config)]
+        return self.uses[*_circle(run.config), training_views(run.config)]
 
     def _key(self, run: Ahead, need: Need) -> Hashable:
-        return (*_circle(run.config), augmentation_of(run.config) if need.view is not None else None, need)
+        return (*_circle(run.config), training_views(run.config) if need.view is not None else None, need)

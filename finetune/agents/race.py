@@ -4,6 +4,7 @@ Which rate suits a strategy shows with one seed, mostly; how sure the result is 
 recipe that is chosen. So a sweep of 5 strategies, 2 rates and 3 seeds is done after 20 runs instead of 30. The analysis
 compares recipes with the most runs alone, so it chooses the same ones. The folds of a cross-validation are raced like
 seeds: the recipes are compared on the first fold, by its val pictures, and the test pictures of no fold are looked at.
+Where runs train on parts of the pictures (train_share), each part has a contest of its own.
 """
 
 from collections.abc import Callable
@@ -26,15 +27,17 @@ def narrow(todo: Plan, wants: Wants) -> list[str]:
         wants: whether a run is to do.
     """
     told = []
-    for strategy, firsts in _contests(todo).items():
+    for kind, firsts in _contests(todo).items():
         if any(_is_open(run, wants) for run in firsts):
             continue
         winner = _best(firsts)
-        needless = [run for run in todo.runs if run.config.strategy == strategy and _is_needless(run, firsts, winner)]
+        needless = [run for run in todo.runs if _kind(run) == kind and _is_needless(run, firsts, winner)]
         if needless:
             todo.runs = [run for run in todo.runs if run not in needless]
             how = f"{winner.id} is ahead on val" if winner is not None else "no first run has finished"
-            told.append(f"race: {strategy}: {how}; {len(needless)} runs of other recipes are left out")
+            strategy, share = kind
+            where = strategy if share == 1 else f"{strategy} on {share:.0%} of the pictures"
+            told.append(f"race: {where}: {how}; {len(needless)} runs of other recipes are left out")
     return told
 
 
@@ -43,7 +46,7 @@ def waits(todo: Plan, run: PlannedRun, wants: Wants) -> bool:
 
     Lost counts too: another process may decide a contest that `narrow` has just found open.
     """
-    firsts = _contests(todo)[run.config.strategy]
+    firsts = _contests(todo)[_kind(run)]
     if run in firsts:
         return False
     return any(_is_open(first, wants) for first in firsts) or _is_needless(run, firsts, _best(firsts))
@@ -52,21 +55,26 @@ def waits(todo: Plan, run: PlannedRun, wants: Wants) -> bool:
 def likely(todo: Plan, wants: Wants) -> list[PlannedRun]:
     """Return the runs to reckon with: where a contest is not decided, one recipe stands for the one that will win."""
     kept: set[str] = set()
-    for strategy, firsts in _contests(todo).items():
+    for kind, firsts in _contests(todo).items():
         ahead = firsts[0] if any(_is_open(first, wants) for first in firsts) else _best(firsts)
-        runs = [run for run in todo.runs if run.config.strategy == strategy]
+        runs = [run for run in todo.runs if _kind(run) == kind]
         kept |= {run.id for run in runs if not _is_needless(run, firsts, ahead)}
     return [run for run in todo.runs if run.id in kept]
 
 
-def _contests(todo: Plan) -> dict[str, list[PlannedRun]]:
-    """Return strategy -> the first run of each of its recipes, in the plan's order."""
+def _kind(run: PlannedRun) -> tuple[str, float]:
+    """Return what the recipes of a contest have in common: the strategy, and the share of the pictures that train."""
+    return run.config.strategy, run.config.train_share
+
+
+def _contests(todo: Plan) -> dict[tuple[str, float], list[PlannedRun]]:
+    """Return kind -> the first run of each of its recipes, in the plan's order."""
     firsts: dict[str, PlannedRun] = {}
     for run in todo.runs:
         firsts.setdefault(recipe(run.config), run)
-    contests: dict[str, list[PlannedRun]] = {}
+    contests: dict[tuple[str, float], list[PlannedRun]] = {}
     for run in firsts.values():
-        contests.setdefault(run.config.strategy, []).append(run)
+        contests.setdefault(_kind(run), []).append(run)
     return contests
 
 
