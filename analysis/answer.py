@@ -46,7 +46,7 @@ def answer(comparison: Comparison) -> Answer:
     name, score = str(best["strategy"]), percent(best["test_accuracy_mean"])
     if len(rows) == 1:
         headline = f"{name} reached {score} on test with {_seeds(best)}; there is no other strategy to compare it with."
-        return Answer("nothing to compare", name, None, None, (), headline, (_recipe(best),))
+        return Answer("nothing to compare", name, None, None, (), headline, (f"The recipe: {_recipe(best)}",))
     second = rows[1]
     lead = float(best["test_accuracy_mean"] - second["test_accuracy_mean"])
     ahead = f"{score} on test, {lead * 100:.1f} points above {second['strategy']}"
@@ -60,7 +60,9 @@ def answer(comparison: Comparison) -> Answer:
             f"At least {SEEDS_NEEDED} {one}s a recipe are needed. Add values to {'fold' if one == 'fold' else 'seed'} "
             "in the sweep file and run it again: only what is missing is run."
         )
-        return Answer("too few seeds", name, str(second["strategy"]), lead, (), headline, (_recipe(best), mend))
+        return Answer(
+            "too few seeds", name, str(second["strategy"]), lead, (), headline, (f"Ahead so far: {_recipe(best)}", mend)
+        )
     level = [row for row in rows if row is best or not distinguishable(best, row, comparison.pairs)]
     names = tuple(str(row["strategy"]) for row in level)
     if len(level) == 1:
@@ -76,7 +78,7 @@ def answer(comparison: Comparison) -> Answer:
             lead,
             names,
             headline,
-            (_recipe(best), sure),
+            (f"The recipe: {_recipe(best)}", sure),
         )
     headline = f"{_joined(names)} are not distinguishable with {_seeds(*level)}: {name} is ahead with {ahead}."
     why = _difference(best, level[1], comparison.pairs) or _why_not(best, level[1])
@@ -87,7 +89,7 @@ def answer(comparison: Comparison) -> Answer:
         lead,
         names,
         headline,
-        (_recipe(best), why, *_cheapest(level)),
+        (f"Ahead: {_recipe(best)}", why, *_cheapest(level)),
     )
 
 
@@ -157,7 +159,7 @@ def _cheapest(level: "list[pd.Series[Any]]") -> tuple[str, ...]:
 
 def _recipe(row: "pd.Series[Any]") -> str:
     tried = f"; val chose it among {row['recipes']} recipes" if row["recipes"] > 1 else ""
-    return f"The recipe: {row['strategy']}, {row['recipe']}{tried}. A run took {spent(row)} of training."
+    return f"{row['strategy']}, {row['recipe']}{tried}. A run took {spent(row)} of training."
 
 
 def _seeds(*rows: "pd.Series[Any]") -> str:

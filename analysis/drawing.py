@@ -176,7 +176,8 @@ def _of_settings(sweep: Sweep, comparison: Comparison, rng: np.random.Generator)
             "rate_by_strategy",
             lambda ax: figures.rate_by_strategy(comparison.recipes, ax),
             f"Heat map, val accuracy by strategy and learning rate. Chosen rates: {rates}.",
-            f"Mean val accuracy over {one}s of the best recipe at each rate; the box is the recipe that val chose. "
+            f"Mean val accuracy over {one}s of the best recipe at each rate, over fewer where it says so; "
+            "the box is the recipe that val chose among those with the most. "
             "A choice at the edge says that rates beyond it may be better still.",
         )
     ]

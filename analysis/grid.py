@@ -22,6 +22,7 @@ CELL_INCHES, DPI = 1.3, 130
 RIGHT, WRONG = "#00507D", "#B33C00"  # told apart by brightness too; the mark and the border differ as well
 DASHED: Any = (0, (3, 1.2))
 SIDE, HEIGHT = 0.88, 1.26  # of a picture and of a row, in cells; the rest of a row is for words
+LINE = 0.13  # of words, in cells
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Grid:
         recall: class -> (named rightly, pictures) over the whole test set.
         caption: how the pictures were chosen.
         beside: row -> what stands below its name.
+        by_class: whether a row is a class; else each picture says what it is.
     """
 
     classes: tuple[str, ...]
@@ -41,6 +43,7 @@ class Grid:
     recall: dict[str, tuple[int, int]]
     caption: str
     beside: Mapping[str, str] = field(default_factory=dict)
+    by_class: bool = True
 
     @property
     def size(self) -> int:
@@ -97,7 +100,7 @@ def _in_rows(answers: pd.DataFrame, name: str, caption: str) -> Grid | None:
         return None
     parts = [answers.iloc[first : first + ROW] for first in range(0, min(len(answers), MOST_ROWS * ROW), ROW)]
     places = [f"{name} {index * ROW + 1}–{index * ROW + len(part)}" for index, part in enumerate(parts)]
-    return Grid(tuple(places), dict(zip(places, parts, strict=True)), {}, caption)
+    return Grid(tuple(places), dict(zip(places, parts, strict=True)), {}, caption, by_class=False)
 
 
 def choose_differing(ours: pd.DataFrame, theirs: pd.DataFrame, names: tuple[str, str]) -> Grid | None:
@@ -126,7 +129,7 @@ def choose_differing(ours: pd.DataFrame, theirs: pd.DataFrame, names: tuple[str,
         cells[first], cells[second] = leading, rows[second].loc[leading.index]
         beside[first] = f"{len(rows[first])} of {len(both)}"
     caption = f"Of {len(both)} test pictures on which they differ, those where one is right, the surest first."
-    return Grid(tuple(cells), cells, {}, caption, beside) if cells else None
+    return Grid(tuple(cells), cells, {}, caption, beside, by_class=False) if cells else None
 
 
 def find_pictures(grid: Grid, run_dir: Path, root: Path | None) -> dict[str, Array]:
@@ -151,7 +154,8 @@ def find_pictures(grid: Grid, run_dir: Path, root: Path | None) -> dict[str, Arr
 def draw_grid(grid: Grid, pictures: Mapping[str, Array], title: str) -> Figure:
     """Return the figure; a cell whose picture is not in `pictures` says so."""
     columns = max(5, *(len(rows) for rows in grid.cells.values()))  # 5: else the caption is wider than the pictures
-    width, height = columns + 1.5, len(grid.classes) * HEIGHT
+    row_height = HEIGHT + (0 if grid.by_class else LINE)
+    width, height = columns + 1.5, len(grid.classes) * row_height
     with rc_context(STYLE):
         figure = Figure(figsize=(width * CELL_INCHES, height * CELL_INCHES + 1.15))
         top = 1 - 0.75 / figure.get_figheight()
@@ -159,21 +163,24 @@ def draw_grid(grid: Grid, pictures: Mapping[str, Array], title: str) -> Figure:
         ax.set(xlim=(-1.5, columns), ylim=(height, -0.03), aspect="equal")
         ax.axis("off")
         for row, name in enumerate(grid.classes):
-            middle = row * HEIGHT + SIDE / 2
+            middle = row * row_height + SIDE / 2
             words = "\n".join(wrap(shortened(name, 30), 15)[:2])
             ax.text(-0.1, middle - 0.09, words, ha="right", va="center", fontsize=12, fontweight="bold")
             told = grid.beside.get(name, "")
             ax.text(-0.1, middle + 0.13 + 0.1 * words.count("\n"), told, ha="right", va="center", fontsize=9.5)
             for column, (_, answer) in enumerate(grid.cells[name].iterrows()):
-                _draw_cell(ax, column + 0.07, row * HEIGHT, pictures.get(answer["path"]), answer)
+                place = (column + 0.07, row * row_height)
+                _draw_cell(ax, *place, pictures.get(answer["path"]), answer, not grid.by_class)
         edge = 0.15 / figure.get_figwidth()
         figure.text(edge, 1 - 0.1 / figure.get_figheight(), drawable(title), va="top", fontsize=14, fontweight="bold")
         figure.text(edge, 1 - 0.43 / figure.get_figheight(), grid.caption, va="top", fontsize=10)
-        figure.legend(handles=_key(), loc="lower left", ncols=2, frameon=False, fontsize=11)
+        figure.legend(handles=_key(grid.by_class), loc="lower left", ncols=2, frameon=False, fontsize=11)
     return figure
 
 
-def _draw_cell(ax: Axes, left: float, top: float, picture: Array | None, answer: "pd.Series[Any]") -> None:
+def _draw_cell(
+    ax: Axes, left: float, top: float, picture: Array | None, answer: "pd.Series[Any]", with_truth: bool
+) -> None:
     """Draw one picture in a square, letterboxed, with its border and words."""
     # What a picture leaves free of the square; below the pictures, which matplotlib draws before patches.
     ax.add_patch(Rectangle((left, top), SIDE, SIDE, facecolor="#f1f1f1", zorder=-1))
@@ -192,6 +199,11 @@ def _draw_cell(ax: Axes, left: float, top: float, picture: Array | None, answer:
     ax.add_patch(border)
     sure = "" if pd.isna(answer["confidence"]) else f" {answer['confidence']:.0%}"
     words = f"✓{sure}" if right else f"✗{sure}\n{shortened(answer['prediction'], 14)}"
+    if with_truth:
+        truth = shortened(answer["label"], 14)
+        lines = words.count("\n") + 1
+        told = truth if right else f"is {truth}"
+        ax.text(left + SIDE / 2, top + SIDE + 0.04 + lines * LINE, told, ha="center", va="top", fontsize=10)
     ax.text(
         left + SIDE / 2,
         top + SIDE + 0.04,
@@ -205,17 +217,18 @@ def _draw_cell(ax: Axes, left: float, top: float, picture: Array | None, answer:
     )
 
 
-def _key() -> list[Line2D]:
+def _key(by_class: bool) -> list[Line2D]:
     """Return what the borders and marks mean."""
+    truth = "" if by_class else ", and what it is"
     return [
-        Line2D([], [], color=RIGHT, linewidth=1.5, label="✓ right, with its confidence"),
+        Line2D([], [], color=RIGHT, linewidth=1.5, label=f"✓ right, with its confidence{truth}"),
         Line2D(
             [],
             [],
             color=WRONG,
             linewidth=3,
             linestyle=DASHED,
-            label="✗ wrong: confidence and what it was taken for",
+            label=f"✗ wrong: confidence, what it was taken for{truth}",
         ),
     ]
 

@@ -97,6 +97,14 @@ def test_the_heat_map_shows_val_and_boxes_the_choice(comparison: Comparison, ax:
     assert sorted((int(box.get_x()), int(box.get_y())) for box in boxes) == [(0, 1), (1, 0)]
 
 
+def test_a_mean_over_fewer_seeds_says_so(comparison: Comparison, ax: Axes) -> None:
+    """It did not compete: without a word, the box would seem to be around the wrong cell."""
+    fewer = comparison.recipes.copy()
+    fewer.loc[[0], ["n", "over"]] = [1, "1 seed"]
+    figures.rate_by_strategy(fewer, ax)
+    assert ax.texts[0].get_text() == "60.0%\n1 seed"
+
+
 def test_a_rate_that_was_not_run_is_said(comparison: Comparison, ax: Axes) -> None:
     """A hole in the map is not a zero."""
     figures.rate_by_strategy(comparison.recipes.iloc[1:], ax)

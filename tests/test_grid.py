@@ -83,6 +83,16 @@ def test_right_and_wrong_differ_in_mark_border_and_colour(tmp_path: Path) -> Non
     assert (right - left) / (bottom - top) == pytest.approx(2)  # 40 wide, 20 high
 
 
+def test_where_rows_are_no_classes_each_picture_says_what_it_is() -> None:
+    """An error without its truth can't be judged; so can't a right answer."""
+    given = answers({"a": (1, 1)})
+    for chosen in (grid.choose_confident_errors(given), grid.choose_least_confident(given)):
+        assert chosen is not None
+        words = [text.get_text() for text in grid.draw_grid(chosen, {}, "title").axes[0].texts]
+        assert words.count("is a") == 1  # the wrong one
+        assert words.count("a") == len(chosen.cells[chosen.classes[0]]) - 1
+
+
 def test_without_pictures_the_cells_say_so(tmp_path: Path) -> None:
     """The words are worth having even when the pictures are gone."""
     chosen = grid.choose_pictures(answers({"a": (1, 1)}), ["a"])

@@ -58,5 +58,5 @@ def test_copies_across_given_splits_and_classes_are_told(tmp_path: Path) -> None
     shutil.copy(root / "train" / "red" / "001.png", root / "test" / "blue" / "leak.png")
     how = " ".join(find_splits(root, 0).how)
     assert "2 of the pictures in test are in train, too, or look the same" in how
-    assert "1 pictures lie, with copies or lookalikes, in more than one class" in how
+    assert "1 group of copies or lookalikes in more than one class" in how
     assert "in val are" not in how

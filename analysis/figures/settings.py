@@ -29,14 +29,20 @@ def rate_by_strategy(recipes: pd.DataFrame, ax: Axes) -> Axes:
     table = recipes.dropna(subset=["lr"]).copy()
     binned = table["lr"].nunique() > MOST_RATES
     table["rate"] = _half_decade(table["lr"]) if binned else table["lr"]
-    grid = table.pivot_table(index="strategy", columns="rate", values="val_accuracy_mean", aggfunc="max")
-    grid = grid.reindex(in_order(grid.index)).sort_index(axis=1)
+    # A mean over fewer runs does not compete, and says how many it is over.
+    fewer = table["n"] < table.groupby("strategy")["n"].transform("max")
+    table["told"] = table["val_accuracy_mean"].map("{:.1%}".format) + ("\n" + table["over"]).where(fewer, "")
+    best = table.sort_values("val_accuracy_mean").drop_duplicates(["strategy", "rate"], keep="last")
+    grid, told = (
+        best.pivot(index="strategy", columns="rate", values=name).reindex(in_order(table["strategy"]))
+        for name in ("val_accuracy_mean", "told")
+    )
     sns.heatmap(
         grid,
         ax=ax,
         cmap="cividis",
-        annot=True,
-        fmt=".1%",
+        annot=told,
+        fmt="",
         linewidths=1,
         cbar_kws={
             "format": PercentFormatter(1, decimals=0),

@@ -235,7 +235,7 @@ def _copy_notes(groups: Sequence[Sequence[Path]], found: Parts) -> list[str]:
             notes.append(f"warning: {leaks} of the pictures in {name} are in train, too, or look the same; {ask}")
     torn = sum(len({label_of.get(path) for path in group}) > 1 for group in groups)
     return (
-        [*notes, f"warning: {torn} pictures lie, with copies or lookalikes, in more than one class; {ask}"]
+        [*notes, f"warning: {torn} group{'s'[: torn > 1]} of copies or lookalikes in more than one class; {ask}"]
         if torn
         else notes
     )
