@@ -13,6 +13,7 @@ from typing import Any
 
 import nbformat
 import yaml
+import zmq
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
@@ -79,7 +80,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, on_cell: OnCell = lam
         notebook, timeout=None, kernel_manager_class=Kernels, on_cell_start=tell, record_timing=False,
         resources={"metadata": {"path": str(folder)}},
     )  # fmt: skip
-    client.execute()
+    client.execute(transport_encryption="auto" if zmq.has("curve") else "disabled")
 
 
 def _headings(notebook: nbformat.NotebookNode) -> list[str]:
