@@ -162,7 +162,7 @@ def streams(notebook: NotebookNode) -> dict[str, str]:
 
 
 def test_it_runs_from_start_to_end(notebook: NotebookNode, pictures: Path, repo: Path) -> None:
-    """From its own folder: tables, figures and the answer come out, nothing is written but runs and reports; no bars."""
+    """From its own folder: tables, figures, the answer; nothing is written but runs and reports, no bars are shown."""
     one = pictures / "train" / "blue" / "000.png"
     for number in range(200):  # so many that a terminal would get a bar
         shutil.copy(one, one.with_name(f"copy-{number}.png"))
@@ -178,7 +178,7 @@ def test_it_runs_from_start_to_end(notebook: NotebookNode, pictures: Path, repo:
     assert len(said["pairs"].splitlines()) == 2 + 3
     assert "last third tuned (partial)" in said["claims"]
     assert re.match(r"\*\*No verdict yet: (head|partial|full) is ahead with [\d.]+% on test", said["answer-said"])
-    assert re.match(r"\*\*[\d.]+%\*\* of 10 new pictures right", said["promise"])
+    assert re.match(r"\*\*[\d.]+%\*\* of 10 new pictures right \([\d.]+–[\d.]+%\)", said["promise"])
     looked_at = {"pictures", "augmented", "schedule", "history-plot", "grid", "unsure"}
     compared = {"accuracy", "curves", "rates", "time"}
     assert {name for name, image in images.items() if len(image) > 3000} == looked_at | compared
