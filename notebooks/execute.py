@@ -17,7 +17,7 @@ import zmq
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -117,7 +117,7 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         return fail(error, EXIT_BAD_INPUT)
     out = ROOT / "reports" / str(settings.get("NAME", "trials")) / NOTEBOOK.name
-    failed = None
+    failed = ""
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task("starting", total=None)
         try:
@@ -126,11 +126,13 @@ def main(arguments: list[str]) -> int:
                 lambda at, total, heading: bars.update(task, completed=at, total=total, description=heading),
             )  # fmt: skip
         except CellExecutionError as error:
-            failed = error
+            failed = f"a cell failed, {error.ename}: {error.evalue}"
+        except (AssertionError, DeadKernelError):  # the first is what nbclient trips over after a signal
+            failed = "interrupted, or the kernel died; runs that are finished are kept, and the same command goes on"
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, nbformat.writes(notebook))
-    if failed is not None:
-        print(f"a cell failed, {failed.ename}: {failed.evalue}\nsee {out.relative_to(ROOT)}", file=sys.stderr)
+    if failed:
+        print(f"{failed}\nsee {out.relative_to(ROOT)}", file=sys.stderr)
         return EXIT_FAILED
     print(f"see {out.relative_to(ROOT)}")
     return 0
