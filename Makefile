@@ -18,7 +18,7 @@ endif
 # Importing torch takes several times longer when nothing may be kept of it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check lint types format sweep data agents analysis publish report bench lock lock-bench clean
+.PHONY: help setup demo test check lint types format sweep data agents analysis notebook publish report bench lock lock-bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ agents: $(READY)  ## run a sweep: SWEEP=file.yaml, runs/name or a W&B id (defaul
 
 analysis: $(READY)  ## compare the runs of a sweep: SWEEP=runs/name or a W&B id (default: the newest); writes reports/name/
 	@$(PYTHON) -m analysis $(SWEEP) $(ARGS)
+
+notebook: $(READY)  ## run notebooks/trials.ipynb on drawn pictures; writes reports/trials/trials.ipynb (ARGS="NAME=VALUE ...")
+	@$(PYTHON) -m notebooks.execute $(ARGS)
 
 publish: $(READY)  ## send to W&B what it has not got: SWEEP=runs/name
 	@$(PYTHON) -m finetune.publish $(SWEEP) $(ARGS)

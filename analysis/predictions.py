@@ -1,5 +1,6 @@
 """The tidy frame of predictions: one row a test picture, of one run or of several."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,18 @@ def read_predictions(run_dir: Path) -> pd.DataFrame:
         raise InputError(f"{path} {fault}; copy the run directory again, or run the run again.")
     answers = table[["path", "label", "prediction"]].copy()
     answers["confidence"] = _confidence(table)
+    answers["correct"] = answers["label"] == answers["prediction"]
+    return answers
+
+
+def labelled(rows: Iterable[tuple[str, str, float]]) -> pd.DataFrame:
+    """Return what `finetune.predict` says of pictures that lie in a folder of their class, as `read_predictions` would.
+
+    Args:
+        rows: path, prediction, confidence.
+    """
+    answers = pd.DataFrame(list(rows), columns=["path", "prediction", "confidence"])
+    answers.insert(1, "label", [Path(path).parent.name for path in answers["path"]])
     answers["correct"] = answers["label"] == answers["prediction"]
     return answers
 

@@ -254,16 +254,25 @@ def write_markdown(path: Path, comparison: "Comparison", claims: "list[Claim]", 
     ]
     if len(comparison.pairs):
         parts.append("## Two by two, on the same test pictures\n\n" + markdown(comparison.pairs, pair_columns()))
+    parts.append("## Claims\n\n" + claims_markdown(claims))
+    write_atomic(path, "\n".join(parts))
+
+
+def claims_markdown(claims: "list[Claim]") -> str:
+    """Return the claims beside what was found, as a Markdown table."""
     lines = [["Claim", "Claimed", "Found here", "95% interval", ""], [":--", "--:", "--:", "--:", ":--"]]
     lines += [[markdown_text(text) for text in astuple(claim)] for claim in claims]
-    parts.append("## Claims\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines))
-    write_atomic(path, "\n".join(parts))
+    return _rows(lines)
 
 
 def markdown(table: pd.DataFrame, shown: list[Column]) -> str:
     """Return a Markdown table."""
     lines = [[column.heading for column in shown], ["--:" if column.number else ":--" for column in shown]]
     lines += [[markdown_text(cell) for cell in row] for row in cells(table, shown)]
+    return _rows(lines)
+
+
+def _rows(lines: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

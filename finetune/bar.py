@@ -31,10 +31,11 @@ def bar(title: str, hidden: bool = False, *, in_bytes: bool = False) -> Iterator
         hidden: to show none, for what takes a moment.
         in_bytes: whether it counts bytes, whose rate is shown, or things.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, force_jupyter=False)
     counts = [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
     columns = [TextColumn("{task.description}", markup=False), BarColumn(), *counts, TimeRemainingColumn()]
-    with Progress(*columns, console=console, transient=True, disable=hidden or not console.is_terminal) as bars:
+    # Rich takes a notebook, or a log with FORCE_COLOR, for a terminal.
+    with Progress(*columns, console=console, transient=True, disable=hidden or not sys.stderr.isatty()) as bars:
         task = bars.add_task(title, total=None)
 
         def advance(done: int, total: int | None) -> None:

@@ -42,7 +42,7 @@ def demo_weights_path(progress: bool = True) -> Path:
     """
     path = cache_folder() / f"{DEMO_WEIGHTS_VERSION}.pt"
     if not path.is_file():
-        console = Console(stderr=True, quiet=not progress, soft_wrap=True)
+        console = Console(stderr=True, quiet=not progress, soft_wrap=True, force_jupyter=False)
         began = time.perf_counter()
         what = f"{DEMO_BACKBONE} on {len(SOURCE_CLASSES)} classes of synthetic pictures"
         console.print(f"Pretraining the demo's {what}, once (about a minute)", highlight=False)

@@ -64,6 +64,22 @@ def test_no_two_pictures_are_alike() -> None:
     assert len(set(drawn)) == len(drawn)
 
 
+def test_new_pictures_are_in_no_split_and_are_drawn_once(cache: Path, tmp_path: Path) -> None:
+    """So many of each class, in a folder of its name, always the same, unlike all others; more leave these alone."""
+    paths = demo.draw_new(tmp_path / "new", 2)
+    assert [path.parent.name for path in paths] == [name for name in demo.TARGET_CLASSES for _ in range(2)]
+    drawn = contents(tmp_path / "new")
+    assert len(set(drawn.values())) == len(paths)
+    assert not set(drawn.values()) & set(contents(demo.demo_folder()).values())
+    before = paths[0].stat().st_mtime_ns
+    more = demo.draw_new(tmp_path / "new", 3)
+    assert set(paths) < set(more)
+    assert paths[0].stat().st_mtime_ns == before
+    demo.draw_new(tmp_path / "again", 2)
+    assert contents(tmp_path / "again") == drawn
+    assert cache.is_dir()
+
+
 def test_target_and_source_share_no_class() -> None:
     assert len(demo.TARGET_CLASSES) == 10
     assert not set(demo.TARGET_CLASSES) & set(demo.SOURCE_CLASSES)

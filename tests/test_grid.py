@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from analysis import grid
-from analysis.predictions import read_predictions
+from analysis.predictions import labelled, read_predictions
 from finetune import record, showcase
 from tests.fabricate import CLASSES, fabricate_pictures, write_predictions
 
@@ -139,3 +139,18 @@ def test_the_grid_is_the_same_with_the_data_and_without(tmp_path: Path) -> None:
     here, away = (grid.find_pictures(chosen, tmp_path, root) for root in (tmp_path / "data", None))
     assert set(here) - set(away) == {pictures[0][0]}
     assert all((here[path] == away[path]).all() for path in away)
+
+
+def test_answers_on_new_pictures_are_shown_like_those_on_test(tmp_path: Path) -> None:
+    """The folder names the class; the frame has the columns of a run's own predictions, so that a grid takes it."""
+    rows = [("new/disc/1.png", "disc", 0.9), ("new/square/1.png", "disc", 0.4)]
+    found = labelled(iter(rows))
+    assert found["label"].tolist() == ["disc", "square"]
+    assert found["correct"].tolist() == [True, False]
+    write_predictions(tmp_path, [("disc/1.png", "disc", "disc", 0.9)])
+    own = read_predictions(tmp_path)
+    assert found.columns.tolist() == own.columns.tolist()
+    assert found.dtypes.astype(str).tolist() == own.dtypes.astype(str).tolist()
+    least = grid.choose_least_confident(found)
+    assert least is not None
+    assert [path for cells in least.cells.values() for path in cells["path"]] == ["new/square/1.png", "new/disc/1.png"]

@@ -11,7 +11,19 @@ from finetune.config import parse_config
 from finetune.data.__main__ import main
 from finetune.data.augmenting import train_transform
 from finetune.data.loading import Pictures
-from finetune.data.showing import GAP_PX, GROUP_GAP_PX, LABEL_PX, TEXT_PX, TILE_PX, VIEWS, choose, views
+from finetune.data.showing import (
+    GAP_PX,
+    GROUP_GAP_PX,
+    LABEL_PX,
+    TEXT_PX,
+    TILE_PX,
+    VIEWS,
+    by_split,
+    choose,
+    evaluated,
+    sheet,
+    views,
+)
 from finetune.data.splits import find_splits
 from finetune.data.transforms import preprocessing
 
@@ -54,6 +66,27 @@ def test_one_level_alone_is_what_a_run_of_these_settings_sees(pictures: Path) ->
     _, mixed = views(config.model_copy(update={"mixup": 1.0}), splits, chosen, only=True)
     assert mixed.title == "strong + erasing 0.5 + mixup 1"
     assert any((one != other).any() for one, other in zip(group.columns, mixed.columns, strict=True))
+
+
+def test_each_split_is_shown_by_class(pictures: Path) -> None:
+    """The first pictures of every class as evaluation sees them; a class that has fewer leaves white squares."""
+    (pictures / "test" / "red" / "001.png").unlink()
+    for number in (2, 3):
+        (pictures / "test" / "red" / f"00{number}.png").unlink()
+    splits = find_splits(pictures, 0)
+    to = preprocessing("resnet18", "none", 32)
+    groups = by_split(splits, to, each=2)
+    assert [group.title for group in groups] == [
+        f"train: {len(splits.train)}", f"val: {len(splits.val)}", f"test: {len(splits.test)}",
+    ]  # fmt: skip
+    for group, part in zip(groups, (splits.train, splits.val, splits.test), strict=True):
+        for label in range(3):
+            first = [picture for picture in part if picture.label == label][:2]
+            for column, tile in zip(group.columns, evaluated(splits.root, first, to), strict=False):
+                assert torch.equal(column[label], tile)
+    red = [column[splits.classes.index("red")] for column in groups[2].columns]
+    assert [bool((tile == 255).all()) for tile in red] == [False, True]
+    assert sheet(groups, splits.classes).size == (width(2, 2, 2), 2 * TEXT_PX + 3 * STEP + GAP_PX)
 
 
 @pytest.mark.parametrize(

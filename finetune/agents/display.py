@@ -12,7 +12,8 @@ from finetune.agents import plan, race
 from finetune.agents.plan import Plan, PlannedRun
 from finetune.causes import CAUSES
 
-console = Console(highlight=False, markup=False, soft_wrap=True)  # markup would take `[...]` in paths for colours
+# Markup would take `[...]` in paths for colours; a notebook gets the lines of a log.
+console = Console(highlight=False, markup=False, soft_wrap=True, force_jupyter=False)
 
 
 class Failure(NamedTuple):

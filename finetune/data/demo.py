@@ -17,6 +17,7 @@ from finetune.data.demo_paint import paint
 from finetune.data.demo_shapes import TARGET_SHAPES
 from finetune.data.demo_source_shapes import SOURCE_SHAPES
 from finetune.folders import cache_folder
+from finetune.record import replacing
 
 DEMO_VERSION = "1"  # to be raised whenever the pictures change
 DEMO_SEED = 20
@@ -63,10 +64,31 @@ def draw_target(folder: Path) -> None:
             place = folder / split / name
             place.mkdir(parents=True)
             for number in range(count):
-                # A stream for each picture: one can change the number of pictures and the others stay as they are.
-                rng = np.random.default_rng([DEMO_SEED, 0, split_index, label, number])
-                picture = paint(TARGET_SHAPES[name](rng), PICTURE_PX, rng, TARGET_MESS)
-                Image.fromarray(picture).save(place / f"{number:03d}.png")
+                _draw_one(place / f"{number:03d}.png", split_index, label, number)
+
+
+def draw_new(folder: Path, per_class: int) -> list[Path]:
+    """Draw further pictures of the target task, none of which is in a split, and return their paths, class by class.
+
+    They go to `folder`/<class>/<number>.png, always the same ones; what is there is left as it is.
+    """
+    paths = []
+    for label, name in enumerate(TARGET_CLASSES):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(per_class):
+            path = folder / name / f"{number:03d}.png"
+            if not path.is_file():
+                with replacing(path) as temporary:
+                    _draw_one(temporary, len(SPLITS), label, number)
+            paths.append(path)
+    return paths
+
+
+def _draw_one(path: Path, split: int, label: int, number: int) -> None:
+    # A stream for each picture: one can change the number of pictures and the others stay as they are.
+    rng = np.random.default_rng([DEMO_SEED, 0, split, label, number])
+    picture = paint(TARGET_SHAPES[TARGET_CLASSES[label]](rng), PICTURE_PX, rng, TARGET_MESS)
+    Image.fromarray(picture).save(path, format="PNG")
 
 
 def draw_source(

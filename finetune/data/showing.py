@@ -93,6 +93,29 @@ def choose(splits: Splits, count: int) -> list[Picture]:
     return [picture for *_, picture in sorted(ranked, key=lambda item: item[:2])[:count]]
 
 
+def by_split(splits: Splits, to: Preprocessing, each: int = VIEWS) -> list[Group]:
+    """Return a group for each split, as evaluation sees it: a row for each class, its first `each` pictures.
+
+    Where a class has fewer, the squares stay white.
+    """
+    white = torch.full((3, to.crop_px, to.crop_px), 255, dtype=torch.uint8)
+    groups = []
+    for name, part in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+        rows = []
+        for label in range(len(splits.classes)):
+            first = [picture for picture in part if picture.label == label][:each]
+            tiles = [*evaluated(splits.root, first, to)] if first else []
+            rows.append(tiles + [white] * (each - len(first)))
+        columns = [stack(list(column)) for column in zip(*rows, strict=True)]
+        groups.append(Group(f"{name}: {len(part)}", columns))
+    return groups
+
+
+def evaluated(root: Path, pictures: Sequence[Picture], to: Preprocessing) -> Tensor:
+    """Return pictures as evaluation sees them, (B, 3, side, side) uint8."""
+    return _batch(Pictures(root, pictures, to, eval_transform(to)), "")
+
+
 def views(config: Config, splits: Splits, chosen: Sequence[Picture], only: bool) -> Iterator[Group]:
     """Yield the groups of columns.
 
@@ -100,7 +123,7 @@ def views(config: Config, splits: Splits, chosen: Sequence[Picture], only: bool)
         only: one group, of the config as it is; else one for each level, and then one for each extra that is on.
     """
     to = preprocessing(config.backbone, config.weights, config.image_px)
-    yield Group("evaluation", [_batch(Pictures(splits.root, chosen, to, eval_transform(to)), "")])
+    yield Group("evaluation", [evaluated(splits.root, chosen, to)])
     if only:
         extras = [f"{name} {value:g}" for name in ("erasing", "mixup", "cutmix") if (value := getattr(config, name))]
         yield _group(" + ".join([config.augment, *extras]), config, splits, chosen, to)

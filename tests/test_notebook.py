@@ -1,0 +1,194 @@
+"""The notebook: it runs from start to end and says what it promises; what is committed of it is clean."""
+
+import ast
+import importlib
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import torch
+from nbformat import NotebookNode
+
+from finetune.errors import UserError
+from finetune.model import build_network
+from notebooks import execute as command
+from notebooks.execute import NOTEBOOK, ROOT, execute, with_settings
+
+STRATEGIES = ["head", "partial", "full"]
+
+
+@pytest.fixture(scope="module")
+def notebook() -> NotebookNode:
+    """Return the notebook as it is committed."""
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def sources(notebook: NotebookNode) -> dict[str, str]:
+    """Return cell id -> source of each code cell, without IPython's magic."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return {cell.id: re.sub(r"^%.*$", "", cell.source, flags=re.MULTILINE) for cell in code}
+
+
+def texts(notebook: NotebookNode, kind: str = "text/markdown") -> dict[str, str]:
+    """Return cell id -> what it shows of a MIME type."""
+    return {
+        cell.id: "\n".join(output.data[kind] for output in cell.outputs if kind in output.get("data", {}))
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    }
+
+
+def test_nothing_but_the_source_is_committed(notebook: NotebookNode) -> None:
+    """No outputs, no counts, no metadata of an editor, no path of a machine; a valid notebook with an id a cell."""
+    nbformat.validate(notebook)
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[a-z][a-z-]+", name) for name in ids), "an editor gave new ids"
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert notebook.metadata.kernelspec == {"display_name": "Python 3", "language": "python", "name": "python3"}
+    assert notebook.metadata.language_info == {"name": "python"}
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags"}
+        if cell.cell_type == "code":
+            assert (cell.outputs, cell.execution_count) == ([], None)
+    assert not re.search(r"/(home|Users|root|work|tmp)/", NOTEBOOK.read_text())
+    assert NOTEBOOK.read_text() == nbformat.writes(notebook) + "\n"
+
+
+def test_a_reader_is_told_what_it_does_before_any_code(notebook: NotebookNode) -> None:
+    """The first cell asks the question, says what it needs, takes and writes; headings follow in the story's order."""
+    first, second = notebook.cells[:2]
+    assert (first.cell_type, second.cell_type) == ("markdown", "code")
+    assert first.source.startswith("# Which fine-tuning recipe")
+    for said in ("no account", "minutes", "`runs/trials/`", "`reports/trials/`", "`make notebook`", "VS Code"):
+        assert said in first.source
+    headings = re.findall(r"^## (.+)$", "\n".join(cell.source for cell in notebook.cells), flags=re.MULTILINE)
+    assert headings == [
+        "Settings", "The data", "What a strategy freezes", "One run by hand", "The sweep", "The tables", "The figures",
+        "The answer", "The winner on new pictures", "Take it with you", "Where to go next",
+    ]  # fmt: skip
+
+
+def test_cells_are_short_call_the_packages_and_find_what_they_import(notebook: NotebookNode) -> None:
+    """At most 15 lines, no functions, classes or loops of their own, and every import resolves."""
+    for name, source in sources(notebook).items():
+        assert len(source.strip().splitlines()) <= 15, name
+        tree = ast.parse(source)
+        own = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.For | ast.While
+        assert not any(isinstance(node, own) for node in ast.walk(tree)), name
+        for node in ast.walk(tree):
+            for module, names in _imports(node):
+                found = importlib.import_module(module)
+                for wanted in names:
+                    assert hasattr(found, wanted) or importlib.import_module(f"{module}.{wanted}"), name
+
+
+def _imports(node: ast.AST) -> list[tuple[str, list[str]]]:
+    """Return (module, names) of an import."""
+    if isinstance(node, ast.Import):
+        return [(alias.name, []) for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [(str(node.module), [alias.name for alias in node.names])]
+    return []
+
+
+def test_commands_in_the_text_exist(notebook: NotebookNode) -> None:
+    """The sweep files, modules and make targets that the text names are there."""
+    text = "\n".join(cell.source for cell in notebook.cells)
+    for path in re.findall(r"sweeps/\w+\.yaml", text):
+        assert (ROOT / path).is_file(), path
+    for module in re.findall(r"python -m ([\w.]+)", text):
+        assert importlib.util.find_spec(module) is not None, module
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert set(re.findall(r"`make (\w+)", text)) <= set(targets)
+
+
+def test_a_setting_replaces_one_of_the_cell_and_no_other(notebook: NotebookNode) -> None:
+    """Right after it, in the copy alone; a name that is no setting is told with the nearest."""
+    changed = with_settings(notebook, {"AGENTS": 1, "NAME": "mine"})
+    at = next(index for index, cell in enumerate(changed.cells) if cell.id == "settings")
+    assert changed.cells[at + 1].source == "AGENTS = 1\nNAME = 'mine'"
+    assert len(changed.cells) == len(notebook.cells) + 1
+    with pytest.raises(UserError, match=r"AGENT: no such setting. Did you mean 'AGENTS'\? Known: NAME, SWEEP, FIXED"):
+        with_settings(notebook, {"AGENT": 1})
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("AGENTS", "'AGENTS' has no '='"), ("TRIED=[1", "not YAML"), ("EPOCHS=3", "EPOCHS: no such setting")],
+)
+def test_a_bad_setting_is_told_at_once(word: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With exit code 2, before a kernel is started."""
+    assert command.main([word]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder that looks like the repository, so that what is written can be seen; nothing is on the path."""
+    copy = tmp_path / "repo"
+    (copy / "notebooks").mkdir(parents=True)
+    for name in ("agent.py", "finetune", "analysis", "sweeps"):
+        (copy / name).symlink_to(ROOT / name)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    return copy
+
+
+def small(folder: Path, pictures: Path) -> dict[str, Any]:
+    """Return settings with which it takes seconds: three colours, tiny pictures, weights that know nothing."""
+    torch.manual_seed(0)
+    torch.save(build_network("squeezenet1_1", 32).state_dict(), folder / "weights.pth")
+    fixed = {"data": str(pictures), "backbone": "squeezenet1_1", "weights": str(folder / "weights.pth"), "image_px": 32}
+    return {
+        "NAME": "small",
+        "FIXED": {**fixed, "epochs": 2, "batch_size": 8},
+        "TRIED": {"strategy": STRATEGIES, "lr": [0.003], "seed": [0, 1]},
+        "NEW_PICTURES": 1,
+    }
+
+
+def streams(notebook: NotebookNode) -> dict[str, str]:
+    """Return name (stdout, stderr) -> all that was printed there, without colours."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    printed = {"stdout": "", "stderr": ""}
+    for output in outputs:
+        if output.output_type == "stream":
+            printed[output.name] += re.sub(r"\x1b\[[\d;]*m", "", output.text)
+    return printed
+
+
+def test_it_runs_from_start_to_end(notebook: NotebookNode, pictures: Path, repo: Path) -> None:
+    """From its own folder: tables, figures, the answer; nothing is written but runs and reports, no bars are shown."""
+    one = pictures / "train" / "blue" / "000.png"
+    for number in range(200):  # so many that a terminal would get a bar
+        shutil.copy(one, one.with_name(f"copy-{number}.png"))
+    before = {path.name for path in repo.iterdir()}
+    done = with_settings(notebook, small(repo.parent, pictures))
+    told: list[str] = []
+    execute(done, repo / "notebooks", lambda at, total, heading: told.append(f"{at}/{total} {heading}"))
+
+    assert told[-1] == f"{len(done.cells) - 1}/{len(done.cells)} Where to go next"
+    said, images = texts(done), texts(done, "image/png")
+    for name in ("compare", "costs"):
+        assert [line.split("|")[1].strip() for line in said[name].splitlines()[2:]] == STRATEGIES
+    assert len(said["pairs"].splitlines()) == 2 + 3
+    assert "last third tuned (partial)" in said["claims"]
+    assert re.match(r"\*\*No verdict yet: (head|partial|full) is ahead with [\d.]+% on test", said["answer-said"])
+    assert re.match(r"\*\*[\d.]+%\*\* of 10 new pictures right \([\d.]+–[\d.]+%\)", said["promise"])
+    looked_at = {"pictures", "augmented", "schedule", "history-plot", "grid", "unsure"}
+    compared = {"accuracy", "curves", "rates", "time"}
+    assert {name for name, image in images.items() if len(image) > 3000} == looked_at | compared
+    assert "100%" in texts(done, "text/html")["share"]
+    printed = streams(done)
+    assert printed["stderr"] == ""
+    assert "\x1b" not in printed["stdout"]
+    assert "done: 6 finished, 0 failed, 0 left" in printed["stdout"]
+    assert {path.name for path in repo.iterdir()} == before | {"runs", "reports"}
+    assert len(list((repo / "runs" / "small-by-hand").glob("gradual-*/summary.json"))) == 1
+    assert {path.name for path in (repo / "runs").iterdir()} == {"small", "small-by-hand"}
+    assert len(list((repo / "runs" / "small").glob("*/summary.json"))) == len(STRATEGIES) * 2
+    assert (repo / "reports" / "small" / "report.html").is_file()
