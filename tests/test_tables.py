@@ -330,3 +330,9 @@ def test_a_narrow_terminal_gets_the_columns_it_has_room_for(tmp_path: Path) -> N
         widths = [max(map(len, texts)) for texts in zip(*wording.cells(table, shown), strict=True)]
         assert sum(widths) + 3 * len(widths) + 1 <= width
     assert len(fewer) == len(wording.columns(0.8))
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.871, "87%"), (-0.004, "0%"), (-0.06, "-6%"), (float("nan"), "–")])
+def test_nothing_is_not_less_than_nothing(share: float, text: str) -> None:
+    """A share that rounds to nothing has no sign."""
+    assert wording.percent(share, 0) == text
