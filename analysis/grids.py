@@ -94,7 +94,7 @@ def _attention(by_class: Plan, run: str) -> list[Plan]:
     if not (by_class.runs[0] / ATTENTION).is_file():
         return []
     caption = (
-        "The pictures above, their middle as the network sees it: coloured is what speaks for its answer (Grad-CAM)."
+        "The same pictures, their middle as the network sees it: coloured is what speaks for its answer (Grad-CAM)."
     )
     grid, title = replace(by_class.grid, caption=caption), f"Where {run} looked"
     name = "prediction_grid_attention"

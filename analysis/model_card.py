@@ -72,8 +72,8 @@ def _for_what(data: dict[str, Any]) -> str:
     return (
         "## What it is for\n\n"
         f"Telling which of its {len(data['classes']) or 'some'} classes a picture shows, where pictures come from the "
-        "same source as those that it was trained on. A person should look at the answers that it is least sure of, which "
-        "`finetune.predict --html` puts first.\n"
+        "same source as those that it was trained on. A person should look at the answers that it is least sure of, "
+        "which `finetune.predict --html` puts first.\n"
     )
 
 
@@ -131,8 +131,8 @@ def _use(best: "pd.Series[Any]") -> str:
         f"    python -m finetune.export {run} --onnx model.onnx\n\n"
         "`predict` takes files and folders, respects EXIF, and reports and passes over what it can't read; "
         f"{sure}. Instead of the directory, `{WORD}` is the best run of the newest sweep. `export` writes one file "
-        "that takes pictures in [0, 1] and returns probabilities: normalisation, temperature and softmax are inside; class "
-        "names and preprocessing are in its metadata. It is compared with torch before it is kept.\n"
+        "that takes pictures in [0, 1] and returns probabilities: normalisation, temperature and softmax are inside; "
+        "class names and preprocessing are in its metadata. It is compared with torch before it is kept.\n"
     )
 
 
