@@ -3,7 +3,8 @@
     python -m benchmarks.predict RUN DIR [--threads 1] [--rounds 3] [--pictures 1000]
 
 In each round first one and then the other reads the pictures below DIR from their files and names them; the order
-changes from round to round. The files are read once before, so that no side waits for the disk.
+changes from round to round. The files are read once before, so that no side waits for the disk. Processor time tells
+what work there is where others use the machine, too.
 """
 
 import argparse
@@ -46,18 +47,23 @@ def main() -> int:
         "predict": lambda: _predict(trained, paths),
     }
     speeds: dict[str, list[float]] = {name: [] for name in sides}
+    processor: dict[str, list[float]] = {name: [] for name in sides}
     said: dict[str, list[int]] = {}
     with bar("rounds") as show:
         for number in range(known.rounds):
             for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
-                started = time.perf_counter()
+                started, busy = time.perf_counter(), time.process_time()
                 said[name] = sides[name]()
                 speeds[name].append(len(paths) / (time.perf_counter() - started))
+                processor[name].append((time.process_time() - busy) / len(paths) * 1000)
             show(number + 1, known.rounds)
     same = sum(ours == theirs for ours, theirs in zip(*said.values(), strict=True))
     for name, values in speeds.items():
         rounds = ", ".join(f"{value:.1f}" for value in values)
-        print(f"{name:10}  {statistics.median(values):7.1f} pictures/s ({rounds})")
+        busy = statistics.median(processor[name])
+        print(
+            f"{name:10}  {statistics.median(values):7.1f} pictures/s ({rounds}), {busy:.1f} ms of processor time each"
+        )
     ratio = statistics.median(speeds["predict"]) / statistics.median(speeds["evaluation"])
     print(f"predict is {ratio:.2f} times as fast, {known.threads} threads; {same} of {len(paths)} answers are the same")
     return 0
