@@ -6,6 +6,7 @@
     python -m analysis me/trials/1a2b3c4d a W&B sweep, fetched to runs/1a2b3c4d; its id or its page's address will do
     python -m analysis                    the newest sweep, below runs/ or on W&B
     python -m analysis demo --mix-data    even where its runs were tested on different pictures
+    python -m analysis demo --attention   and a grid of where the best run looked
 
 In the order they act: source (which folder; pull brings what is on a W&B server), frames (what its runs left), and
 build, which names the rest.
@@ -24,7 +25,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from analysis import tables, wording
+from analysis import attention, tables, wording
 from analysis.build import build
 from analysis.errors import InputError
 from analysis.frames import Sweep, read_sweep
@@ -48,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
         _check_out(out)
         sweep = read_sweep(folder, lambda paths: watch(paths, description="reading runs"), options.mix_data)
         drawn = lambda steps: watch(steps, description="drawing")  # noqa: E731
-        comparison, said = build(sweep, out, options.target, drawn, options.seed)
+        look = attention.draw if options.attention else (lambda run_dir: None)  # noqa: ARG005
+        comparison, said = build(sweep, out, options.target, drawn, options.seed, look)
     except InputError as error:
         print(f"python -m analysis: {error}", file=sys.stderr)
         return 2
@@ -75,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seed", type=int, default=tables.SEED, help="of the bootstrap behind intervals and tests (default: 0)"
+    )
+    parser.add_argument(
+        "--attention", action="store_true", help="have the best run draw where it looked, which needs its pictures"
     )
     parser.add_argument("--mix-data", action="store_true", help=MIX_DATA)
     return parser

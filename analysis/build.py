@@ -27,6 +27,7 @@ def build(
     target: float,
     watch: Callable[[list[Any]], Iterable[Any]] = lambda steps: steps,
     seed: int = tables.SEED,
+    look: Callable[[Path], str | None] = lambda run_dir: None,  # noqa: ARG005
 ) -> tuple[tables.Comparison, list[str]]:
     """Write everything there is to say of a sweep into `out`.
 
@@ -34,6 +35,7 @@ def build(
         target: val accuracy to time the way to.
         watch: wraps the list of what is to be drawn, to show progress.
         seed: of all that is drawn at random.
+        look: has the best run draw where it looked, and returns why it can't (see attention.py).
 
     Returns:
         the comparison, and the sentences that belong to it, the answer first.
@@ -50,6 +52,8 @@ def build(
     except InputError as error:
         predictions = None
         notes.append(str(error))
+    if (why := look(Path(best["path"]))) is not None:
+        notes.append(why)
     data = report.data_facts(sweep, predictions)
     claims, setting = check_claims(comparison, tables.chosen_runs(sweep, comparison), sweep.epochs)
 

@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 from analysis.figures.style import STYLE
 from analysis.lettering import drawable, shortened
 from finetune import showcase
+from finetune.record import THUMBNAILS
 from finetune.showcase import Array
 
 CELL_INCHES, DPI = 1.3, 130
@@ -132,16 +133,17 @@ def choose_differing(ours: pd.DataFrame, theirs: pd.DataFrame, names: tuple[str,
     return Grid(tuple(cells), cells, {}, caption, beside, by_class=False) if cells else None
 
 
-def find_pictures(grid: Grid, run_dir: Path, root: Path | None) -> dict[str, Array]:
+def find_pictures(grid: Grid, run_dir: Path, root: Path | None, archive: str = THUMBNAILS) -> dict[str, Array]:
     """Return path -> uint8 (height, width, 3) of the grid's pictures, as far as there are any.
 
     The run's own thumbnails come first, so that the grid is the same with the data at hand and without.
 
     Args:
         root: the data folder, or None where it is not known.
+        archive: the file that the run's thumbnails are in.
     """
     paths = [str(path) for rows in grid.cells.values() for path in rows["path"]]
-    packed = showcase.read_thumbnails(run_dir)
+    packed = showcase.read_thumbnails(run_dir, archive)
     found = {path: packed[path] for path in paths if path in packed}
     if root is not None:
         for path in (path for path in paths if path not in found):

@@ -1,6 +1,6 @@
 """The prediction grids of a report: which pictures each shows, of which run, and what is said of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from analysis.grid import (
 )
 from analysis.predictions import read_predictions
 from analysis.tables import Comparison, chosen_runs
-from finetune.record import THUMBNAILS
+from finetune.record import ATTENTION, THUMBNAILS
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Plan:
         runs: directories whose thumbnails it may use.
         root: the data folder, or None.
         alt: what it shows, for those who do not see it.
+        archive: the file in a run's directory that its pictures are in.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Plan:
     root: Path | None
     title: str
     alt: str
+    archive: str = THUMBNAILS
 
 
 def plans(
@@ -51,7 +53,9 @@ def plans(
     predictions: pd.DataFrame | None,
     data: dict[str, Any],
 ) -> list[Plan]:
-    """Return the grids that there is something to show in: by class, confident errors, least confident, two strategies.
+    """Return the grids that there is something to show in.
+
+    By class, where the network looked in these, confident errors, least confident, two strategies.
 
     Args:
         predictions: of the best run, or None where it has none.
@@ -73,6 +77,7 @@ def plans(
             **place,
         )
     ]
+    found += _attention(found[0], run)
     errors, unsure = choose_confident_errors(predictions), choose_least_confident(predictions)
     for name, chosen, title in (
         ("prediction_grid_confident_errors", errors, "Most confident errors"),
@@ -82,6 +87,18 @@ def plans(
             told = f"{title} of {run} on test"
             found.append(Plan(name, chosen, title=told, alt=f"{told}: {chosen.caption}", **place))
     return [*found, *_of_two(sweep, comparison, best, predictions)]
+
+
+def _attention(by_class: Plan, run: str) -> list[Plan]:
+    """Return the grid by class with what the network looked at, if that has been drawn (see finetune/attention.py)."""
+    if not (by_class.runs[0] / ATTENTION).is_file():
+        return []
+    caption = (
+        "The same pictures, their middle as the network sees it: coloured is what speaks for its answer (Grad-CAM)."
+    )
+    grid, title = replace(by_class.grid, caption=caption), f"Where {run} looked"
+    name = "prediction_grid_attention"
+    return [Plan(name, grid, by_class.runs, None, title, f"{title}: {caption}", ATTENTION)]
 
 
 def _of_two(sweep: Sweep, comparison: Comparison, best: "pd.Series[Any]", predictions: pd.DataFrame) -> list[Plan]:
@@ -112,8 +129,8 @@ def write(plan: Plan, path: Path) -> tuple[dict[str, str], list[str]]:
     """Write a grid; return what the report needs, and what is amiss with the pictures."""
     pictures: dict[str, Any] = {}
     for run in plan.runs:
-        pictures = find_pictures(plan.grid, run, None) | pictures
-    if len(pictures) < plan.grid.size:
+        pictures = find_pictures(plan.grid, run, None, plan.archive) | pictures
+    if len(pictures) < plan.grid.size and plan.root is not None:
         pictures = find_pictures(plan.grid, plan.runs[0], plan.root) | pictures
     save_grid(draw_grid(plan.grid, pictures, plan.title), path)
     shown = report.picture(path, plan.alt, plan.title, plan.grid.caption, True)

@@ -14,6 +14,7 @@ from analysis.frames import Sweep
 from analysis.tables import Comparison
 from analysis.wording import duration, interval, markdown_text, percent, quantity
 from finetune.record import write_atomic
+from finetune.winner import WORD
 
 
 def write(path: Path, sweep: Sweep, comparison: Comparison, content: dict[str, Any], best: "pd.Series[Any]") -> None:
@@ -40,6 +41,7 @@ def model_card(sweep: Sweep, comparison: Comparison, content: dict[str, Any], be
         f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n",
         f"# {markdown_text(str(best['run']))}\n",
         _what(best, data),
+        _for_what(data),
         _how_well(sweep, comparison, best, data),
         _made(best, data),
         _use(best),
@@ -66,6 +68,15 @@ def _what(best: "pd.Series[Any]", data: dict[str, Any]) -> str:
     )
 
 
+def _for_what(data: dict[str, Any]) -> str:
+    return (
+        "## What it is for\n\n"
+        f"Telling which of its {len(data['classes']) or 'some'} classes a picture shows, where pictures come from the "
+        "same source as those that it was trained on. A person should look at the answers that it is least sure of, "
+        "which `finetune.predict --html` puts first.\n"
+    )
+
+
 def _how_well(sweep: Sweep, comparison: Comparison, best: "pd.Series[Any]", data: dict[str, Any]) -> str:
     row = comparison.strategies.set_index("strategy", drop=False).loc[best["strategy"]]
     lines = [
@@ -83,8 +94,8 @@ def _how_well(sweep: Sweep, comparison: Comparison, best: "pd.Series[Any]", data
     if pd.notna(best.get("temperature")):
         lines.append(
             f"- Confidences are off by {best['test/ece'] * 100:.1f} points on average (expected calibration error), "
-            f"{best['test/ece_scaled'] * 100:.1f} at temperature {best['temperature']:.2f}, which "
-            "`finetune.predict` applies."
+            f"{best['test/ece_scaled'] * 100:.1f} at temperature {best['temperature']:.2f}, which was fitted on val "
+            "and which `finetune.predict` and `finetune.export` apply."
         )
     return "\n".join(
         [*lines, f"- Compared with {len(sweep.finished) - 1} other runs in the report beside this file.\n"]
@@ -112,10 +123,16 @@ def _made(best: "pd.Series[Any]", data: dict[str, Any]) -> str:
 
 def _use(best: "pd.Series[Any]") -> str:
     run = best["path"]
+    calibrated = pd.notna(best.get("temperature"))
+    sure = "confidences are calibrated" if calibrated else "confidences are not calibrated, and often too high"
     return (
         "## How to use it\n\n"
-        f"    python -m finetune.predict {run} PICTURES --csv predictions.csv\n"
-        f"    python -m finetune.export {run} --onnx model.onnx\n"
+        f"    python -m finetune.predict {run} PICTURES --csv predictions.csv --html predictions.html\n"
+        f"    python -m finetune.export {run} --onnx model.onnx\n\n"
+        "`predict` takes files and folders, respects EXIF, and reports and passes over what it can't read; "
+        f"{sure}. Instead of the directory, `{WORD}` is the best run of the newest sweep. `export` writes one file "
+        "that takes pictures in [0, 1] and returns probabilities: normalisation, temperature and softmax are inside; "
+        "class names and preprocessing are in its metadata. It is compared with torch before it is kept.\n"
     )
 
 

@@ -23,9 +23,7 @@ MENTIONED = 0.05  # filling caches is told apart where it takes such a share of 
 
 def percent(share: float, digits: int = 1) -> str:
     """Return 0.871 as "87.1%"."""
-    if pd.isna(share):
-        return NONE
-    text = f"{share:.{digits}%}"
+    text = NONE if pd.isna(share) else f"{share:.{digits}%}"
     return text.removeprefix("-") if not text.strip("-0.%") else text  # nobody reads -0% as what it is
 
 

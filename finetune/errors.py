@@ -52,6 +52,10 @@ class DivergedError(TrainingError):
     """The loss is not finite: a result of these rates rather than a fault."""
 
 
+class ExportError(Exception):
+    """A network can't be exported, or what was exported does not say what torch does. Exit code 1."""
+
+
 class Interrupted(Exception):
     """The run was asked to stop, and did; the message says where. Exit code 128 + the signal's number."""
 

@@ -107,7 +107,7 @@ class _TransformerStem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         patches = self.conv_proj(images).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token.expand(len(images), -1, -1), patches], dim=1)
+        tokens = torch.cat([self.class_token.expand(images.shape[0], -1, -1), patches], dim=1)
         hidden: Tensor = self.dropout(tokens + self.pos_embedding)
         return hidden
 

@@ -1,23 +1,34 @@
-"""A finished run on new pictures: `python -m finetune.predict RUN IMAGES_OR_FOLDERS... [--csv FILE]`.
+"""A trained network on new pictures: `python -m finetune.predict RUN|best IMAGES_OR_FOLDERS... [--csv FILE]`.
 
-The run's own preprocessing and class names are used. RUN is a run directory or a checkpoint file.
+The run's own preprocessing and class names are used, and its temperature, so that of answers given with a confidence of
+80% about 80% are right on pictures like those it was trained on. Rows are written as they are made: the number of
+pictures has no bearing on the memory it takes.
 """
 
 import argparse
 import csv
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.progress import track
 
-from finetune import record
+from finetune import record, winner
+from finetune.bar import say_aside
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, DataError, UserError
 from finetune.flags import fail
 
-BATCH_SIZE = 64
+if TYPE_CHECKING:
+    from finetune.answers import Answer
+    from finetune.predict_page import Gathered
+
 COLUMNS = ["path", "prediction", "confidence"]
-Row = tuple[str, str, float]  # path as given, class name, its probability
+HTML_LIMIT = 500
+EXIT_INTERRUPTED = 130
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:
@@ -38,82 +49,114 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     return found
 
 
-def predict_images(checkpoint: Path, paths: Sequence[Path], unreadable: list[str]) -> Iterator[Row]:
-    """Yield a row for each picture that can be read, in order; add a line for each other one to `unreadable`.
-
-    Raises:
-        UserError: the checkpoint can't be used.
-    """
-    import torch
-
-    from finetune.checkpoint import load_checkpoint, rebuild
-    from finetune.data.reading import read_picture
-    from finetune.data.transforms import eval_transform, normalise, stack, to_base
-
-    model, to, classes = rebuild(load_checkpoint(checkpoint))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = model.eval().to(device).to(memory_format=torch.channels_last)
-    transform = eval_transform(to)
-    for start in range(0, len(paths), BATCH_SIZE):
-        names, images = [], []
-        for path in paths[start : start + BATCH_SIZE]:
-            try:
-                images.append(transform(to_base(read_picture(path), to)))
-                names.append(str(path))
-            except DataError as error:
-                unreadable.append(str(error))
-        if not images:
-            continue
-        with torch.inference_mode():
-            batch = normalise(stack(images).to(device), to)
-            confidence, label = model(batch).float().softmax(dim=1).max(dim=1)
-        yield from zip(names, [classes[index] for index in label.tolist()], confidence.tolist(), strict=True)
+def columns(top: int) -> list[str]:
+    """Return the names of the columns where `top` classes are told of each picture."""
+    return [*COLUMNS, *(f"{name}_{place}" for place in range(2, top + 1) for name in COLUMNS[1:])]
 
 
-def find_checkpoint(run: Path) -> Path:
-    """Return the checkpoint that val chose, given a run directory or a checkpoint file.
-
-    Raises:
-        UserError: there is none.
-    """
-    if run.is_dir():
-        if not (run / record.BEST).is_file():
-            raise UserError(f"{run}: holds no {record.BEST}; is it a run directory, and has an epoch been finished?")
-        return run / record.BEST
-    return run
+def readable(path: Path) -> str:
+    """Return a path as text; bytes in it that are no UTF-8 are shown as \\xff."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def main(arguments: list[str]) -> int:
     """Predict, print or write the rows; return the exit code: 1 when a picture was unreadable, 2 on bad input."""
-    parser = argparse.ArgumentParser("python -m finetune.predict", description="Name what is on pictures.")
-    parser.add_argument("run", type=Path, help="a run directory, or a checkpoint file such as best.pt")
-    parser.add_argument("images", nargs="+", help="picture files and folders, in any mix")
-    parser.add_argument("--csv", type=Path, help=f"write {', '.join(COLUMNS)} to this file instead of the terminal")
-    given = parser.parse_args(arguments)
-    unreadable: list[str] = []
+    given = _parser().parse_args(arguments)
     try:
-        checkpoint, paths = find_checkpoint(given.run), find_images(given.images)
-        if given.csv is not None and not given.csv.parent.is_dir():
-            raise UserError(f"--csv: the folder {given.csv.parent} does not exist")
-        rows = track(
-            predict_images(checkpoint, paths, unreadable),
-            total=len(paths),
-            description="predicting",
-            disable=not sys.stderr.isatty() or given.csv is None,
-        )
-        lines = ([path, prediction, f"{confidence:.4f}"] for path, prediction, confidence in rows)
-        if given.csv is None:
-            csv.writer(sys.stdout).writerow(COLUMNS)
-            csv.writer(sys.stdout).writerows(lines)
-        else:
-            record.write_table(given.csv, COLUMNS, lines)
+        return _predict(given)
     except UserError as error:
         return fail(error, EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        print("interrupted; no file was written", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader, `head` say, has seen enough; what is still to be flushed has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _predict(given: argparse.Namespace) -> int:
+    checkpoint, paths = winner.find_checkpoint(given.run), find_images(given.images)
+    _check_files(given)
+
+    from finetune.answers import answers
+    from finetune.predict_page import SHOWN_TOP, Gathered, write_page
+    from finetune.trained import load
+
+    trained = load(checkpoint)
+    top = min(given.top, len(trained.classes))
+    if top < given.top:
+        say_aside(f"--top {given.top}: there are {top} classes, and all of them are told")
+    page = Gathered(given.html_limit) if given.html is not None else None
+    told = top if page is None else min(max(top, SHOWN_TOP), len(trained.classes))
+    unreadable: list[str] = []
+    watched = track(
+        answers(trained, paths, told, unreadable),
+        total=len(paths),
+        description="predicting",
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty() or not (given.csv or given.html),
+    )
+    rows = _rows(watched, top, page)
+    if given.csv is not None:
+        record.write_table(given.csv, columns(top), rows)
+    elif page is None:
+        csv.writer(sys.stdout).writerow(columns(top))
+        csv.writer(sys.stdout).writerows(rows)
+    else:
+        deque(rows, maxlen=0)
     for line in unreadable:
         print(f"skipped: {line}", file=sys.stderr)
-    if given.csv is not None:
-        print(f"{len(paths) - len(unreadable)} pictures, see {given.csv}")
+    if page is not None:
+        write_page(given.html, page, trained.run_id, trained.temperature if trained.calibrated else None, unreadable)
+    written = [str(file) for file in (given.csv, given.html) if file is not None]
+    if written:
+        print(f"{len(paths) - len(unreadable)} pictures, see {' and '.join(written)}")
     return EXIT_FAILED if unreadable else 0
+
+
+def _rows(found: "Iterable[Answer]", top: int, page: "Gathered | None") -> Iterator[list[str]]:
+    """Yield a row for each answer, which is shown to the page, too."""
+    for answer in found:
+        if page is not None:
+            page.add(answer)
+        ranked = (cell for name, confidence in answer.ranked[:top] for cell in (name, f"{confidence:.4f}"))
+        yield [readable(answer.path), *ranked]
+
+
+def _check_files(given: argparse.Namespace) -> None:
+    """Refuse places that can't be written to, before any work is done."""
+    for flag, file in (("--csv", given.csv), ("--html", given.html)):
+        if file is not None and not file.parent.is_dir():
+            raise UserError(f"{flag}: the folder {file.parent} does not exist")
+        if file is not None and file.is_dir():
+            raise UserError(f"{flag}: {file} is a folder; name a file")
+    if given.csv is not None and given.csv == given.html:
+        raise UserError(f"--csv and --html: both name {given.csv}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m finetune.predict", description="Name what is on pictures.")
+    parser.add_argument("run", metavar="RUN", help=winner.HELP)
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="picture files and folders, in any mix")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help=f"write {', '.join(COLUMNS)} to this file")
+    parser.add_argument("--top", type=_count, default=1, metavar="K", help="tell the K likeliest classes (default: 1)")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page to look at, least confident first")
+    parser.add_argument(
+        "--html-limit",
+        type=_count,
+        default=HTML_LIMIT,
+        metavar="N",
+        help="pictures on the page, the least confident ones; each takes some 8 kB (default: %(default)s)",
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    """Read a number of things; argparse turns the error into a message and exit code 2."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ person with `cat`. This file imports neither torch nor anything else of the pack
     summary.json     written once, at the end, SUMMARY_KEYS; its presence means that the run is finished
     predictions.csv  one row a test picture: path (inside the data folder), label, prediction, probability/<class>
     thumbnails.zip   small pictures of the test set, the ones that the prediction grid shows (see showcase.py)
+    attention.zip    the same pictures with what the network looked at, if asked for (see attention.py)
     splits.csv       path, label, split of every picture
     best.pt last.pt  the checkpoint that val chose; the last one, with all that a resume needs
     log.txt          what the run printed
@@ -30,7 +31,7 @@ import yaml
 
 CONFIG, HISTORY, SUMMARY, PREDICTIONS = "config.yaml", "history.jsonl", "summary.json", "predictions.csv"
 SPLITS, BEST, LAST, LOG, STATE = "splits.csv", "best.pt", "last.pt", "log.txt", "state.json"
-THUMBNAILS = "thumbnails.zip"
+THUMBNAILS, ATTENTION = "thumbnails.zip", "attention.zip"
 SWEEP = "sweep.yaml"  # beside the run directories: the sweep file as it was run
 PLAN = "plan.json"  # beside the run directories: the runs that the sweep asks for, and whether they race
 REMOTE = "wandb.json"  # beside the run directories: entity, project and sweep (the id) on the W&B server

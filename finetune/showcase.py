@@ -8,7 +8,7 @@ import csv
 import io
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -106,11 +106,15 @@ def write_thumbnails(run_dir: Path, root: Path, classes: Sequence[str]) -> None:
     paths, labels, predictions = ([answer[name] for answer in answers] for name in ("path", "label", "prediction"))
     confidences = [float(answer[PROBABILITY + answer["prediction"]]) for answer in answers]
     chosen = choose(paths, labels, predictions, confidences, classes)
-    with replacing(run_dir / THUMBNAILS) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for path in (paths[row] for name in chosen.classes for row in chosen.rows[name]):
-            picture = open_picture(root, path)
-            if picture is None:
-                continue
+    shown = [paths[row] for name in chosen.classes for row in chosen.rows[name]]
+    opened = ((path, open_picture(root, path)) for path in shown)
+    pack(run_dir / THUMBNAILS, ((path, picture) for path, picture in opened if picture is not None))
+
+
+def pack(file: Path, pictures: Iterable[tuple[str, Array]]) -> None:
+    """Write pictures (path, uint8 (height, width, 3)) as `read_thumbnails` reads them, wholly or not at all."""
+    with replacing(file) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for path, picture in pictures:
             packed = io.BytesIO()
             Image.fromarray(picture).save(packed, "JPEG", quality=QUALITY)
             # An entry without the time of day: equal runs write equal files.
@@ -122,7 +126,7 @@ def open_picture(root: Path, path: str) -> Array | None:
 
     None stands for a picture that is not there, can't be read, or lies outside the data folder.
     """
-    if not _is_inside(path):
+    if not is_inside(path):
         return None
     try:
         with Image.open(root / path) as image:
@@ -134,12 +138,12 @@ def open_picture(root: Path, path: str) -> Array | None:
     return np.asarray(upright)
 
 
-def read_thumbnails(run_dir: Path) -> dict[str, Array]:
-    """Return path -> uint8 (height, width, 3) of the pictures that `thumbnails.zip` holds.
+def read_thumbnails(run_dir: Path, name: str = THUMBNAILS) -> dict[str, Array]:
+    """Return path -> uint8 (height, width, 3) of the pictures that `thumbnails.zip` holds, or another file of its kind.
 
     The file may come from anywhere: nothing is unpacked to the disk, and what is larger than a thumbnail is not read.
     """
-    file = run_dir / THUMBNAILS
+    file = run_dir / name
     found: dict[str, Array] = {}
     try:
         if file.stat().st_size > MOST_ARCHIVE_BYTES:
@@ -170,7 +174,7 @@ def _decode(archive: zipfile.ZipFile, entry: str) -> Array | None:
         return None
 
 
-def _is_inside(path: str) -> bool:
+def is_inside(path: str) -> bool:
     """Whether a path leads nowhere but into the folder it starts from."""
     relative = PurePosixPath(path)
     return not relative.is_absolute() and ".." not in relative.parts

@@ -3,16 +3,18 @@
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from analysis import grid
+from analysis import grid, grids, tables
+from analysis.frames import read_sweep
 from analysis.predictions import labelled, read_predictions
 from finetune import record, showcase
-from tests.fabricate import CLASSES, fabricate_pictures, write_predictions
+from tests.fabricate import CLASSES, fabricate_pictures, fabricate_run, write_predictions
 
 
 def answers(counts: dict[str, tuple[int, int]]) -> pd.DataFrame:
@@ -154,3 +156,33 @@ def test_answers_on_new_pictures_are_shown_like_those_on_test(tmp_path: Path) ->
     least = grid.choose_least_confident(found)
     assert least is not None
     assert [path for cells in least.cells.values() for path in cells["path"]] == ["new/square/1.png", "new/disc/1.png"]
+
+
+def test_where_the_network_looked_is_a_grid_once_it_is_drawn(tmp_path: Path) -> None:
+    """It shows the pictures of attention.zip in the cells of the grid by class, and no others; without it, no grid."""
+    pictures = fabricate_pictures(tmp_path / "data", each=2)
+    said = [(path, name, "disc", 0.9) for path, name in pictures]
+    folder = tmp_path / "sweep"
+    run_dir = fabricate_run(folder, "only", predictions=said, provenance={"data_root": str(tmp_path / "data")})
+
+    def planned() -> dict[str, grids.Plan]:
+        sweep = read_sweep(folder)
+        comparison = tables.compare(sweep, 0.8, np.random.default_rng(0))
+        best = tables.best_run(sweep, comparison)
+        found = grids.plans(sweep, comparison, best, read_predictions(run_dir), {"classes": list(CLASSES), "name": "x"})
+        return {plan.name: plan for plan in found}
+
+    assert "prediction_grid_attention" not in planned()
+    blue = np.full((40, 40, 3), (0, 0, 255), dtype=np.uint8)
+    showcase.pack(run_dir / record.ATTENTION, [(path, blue) for path, _ in pictures[1:]])
+    plans = planned()
+    plan = plans["prediction_grid_attention"]
+    assert list(plans)[:2] == ["prediction_grid", "prediction_grid_attention"]
+    assert plan.grid.cells == plans["prediction_grid"].grid.cells
+    shown, faults = grids.write(plan, tmp_path / "grid.png")
+    assert (shown["title"], faults) == ("Where only looked", [])
+    grids.write(plans["prediction_grid"], tmp_path / "by_class.png")
+    seen, unseen = (np.asarray(Image.open(tmp_path / name).convert("RGB")) for name in ("grid.png", "by_class.png"))
+    blues = [float(((image[..., 2] > 240) & (image[..., :2] < 15).all(axis=2)).mean()) for image in (seen, unseen)]
+    assert 0.05 < blues[0] < 0.5
+    assert blues[1] == 0

@@ -1,0 +1,139 @@
+"""Which network is meant by RUN: a checkpoint, a run directory, the best run of a sweep, or `best` of the newest one.
+
+This file does not load torch.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from finetune import record
+from finetune.bar import say_aside
+from finetune.errors import UserError
+
+WORD = "best"
+HELP = f"a run directory, a checkpoint file, a sweep's folder (its best run), or `{WORD}`: the newest sweep's best run"
+RUNS, REPORTS = Path("runs"), Path("reports")
+MOST_NAMED = 8
+
+Say = Callable[[str], None]
+
+
+def find_checkpoint(given: str, runs: Path = RUNS, reports: Path = REPORTS, say: Say = say_aside) -> Path:
+    """Return the checkpoint that val chose of the run that is meant.
+
+    Args:
+        given: as the command line has it. `best` is always the word; a file of that name is ./best.
+        runs: holds sweeps, for `best`.
+        reports: holds what `analysis` wrote, a folder a sweep.
+        say: is told which run was taken, and why, where the user did not name it.
+
+    Raises:
+        UserError: there is none.
+    """
+    if given == WORD:
+        return _best_of(_newest_sweep(runs), reports, say)
+    place = Path(given)
+    if not place.is_dir():
+        return place
+    if (place / record.BEST).is_file():
+        return place / record.BEST
+    if record.is_run_dir(place):
+        raise UserError(f"{place}: holds no {record.BEST}; {_why_without(place)}")
+    if record.find_runs(place):
+        return _best_of(place, reports, say)
+    sweeps = _sweeps(place)
+    if sweeps:
+        raise UserError(f"{place}: holds sweeps, not runs. Name one of them: {_listed(sweeps)}")
+    raise UserError(f"{place}: holds no {record.BEST} and no runs; is it a run directory, and has an epoch finished?")
+
+
+def _best_of(sweep: Path, reports: Path, say: Say) -> Path:
+    """Return the checkpoint of a sweep's best run: the one that its report chose, else the best by val."""
+    finished = {run: summary for run in record.find_runs(sweep) if (summary := _summary(run)) is not None}
+    if not finished:
+        raise UserError(f"{sweep}: no run is finished yet. Name one of its runs to use what it has so far")
+    chosen, why = _reported(sweep, finished, reports), f"as {reports / sweep.resolve().name / 'report.json'} has it"
+    if chosen is None:
+        _check_one_data(sweep, finished)
+        chosen = min(finished, key=lambda run: (*_rank(finished[run]), run.name))
+        val = finished[chosen]["best/val_accuracy"]
+        why = f"of {len(finished)} finished runs it has the highest val accuracy, {val:.1%}"
+    say(f"the best run of {sweep} is {chosen.name}: {why}")
+    if not (chosen / record.BEST).is_file():
+        raise UserError(f"{chosen}: holds no {record.BEST}; {_why_without(chosen)}")
+    return chosen / record.BEST
+
+
+def _summary(run: Path) -> dict[str, Any] | None:
+    """Return a finished run's summary, or None where it can't be ranked."""
+    try:
+        summary = record.read_json(run / record.SUMMARY) or {}
+    except (OSError, ValueError, TypeError):
+        return None
+    accuracy = summary.get("best/val_accuracy")
+    return summary if isinstance(accuracy, int | float) and math.isfinite(accuracy) else None
+
+
+def _rank(summary: dict[str, Any]) -> tuple[float, float]:
+    """Return what finished runs are sorted by, the best first: val accuracy, then val loss (as `analysis` does)."""
+    loss = summary.get("best/val_loss")
+    return -summary["best/val_accuracy"], float(loss) if isinstance(loss, int | float) else math.inf
+
+
+def _reported(sweep: Path, finished: dict[Path, dict[str, Any]], reports: Path) -> Path | None:
+    """Return the run that the sweep's report chose, or None where there is none that knows all of the runs."""
+    file = reports / sweep.resolve().name / "report.json"
+    try:
+        name = (record.read_json(file) or {}).get("best_run")
+        newest = max((run / record.SUMMARY).stat().st_mtime for run in finished)
+        known = file.stat().st_mtime >= newest
+    except (OSError, ValueError, TypeError):
+        return None
+    return next((run for run in finished if known and run.name == name), None)
+
+
+def _check_one_data(sweep: Path, finished: dict[Path, dict[str, Any]]) -> None:
+    """Refuse to rank runs by val accuracies that were read on different pictures."""
+    prints = {record.read_config(run).get("provenance", {}).get("data_fingerprint") for run in finished}
+    if len(prints) > 1:
+        raise UserError(
+            f"{sweep}: its runs were made on {len(prints)} different sets of pictures, so that their val accuracies "
+            "do not compare. Name one of its runs"
+        )
+
+
+def _why_without(run: Path) -> str:
+    if any(run.glob("wandb-*.json")) and not any(run.glob("claim-*.json")):
+        return "it was fetched from W&B, which has no checkpoints. Copy that file from the machine that ran it"
+    if (run / record.SUMMARY).is_file():
+        return "it was taken away. Copy it back, or run the run anew"
+    return "has it finished an epoch yet?"
+
+
+def _sweeps(folder: Path) -> list[Path]:
+    """Return the folders in `folder` that hold runs."""
+    if not folder.is_dir():
+        return []
+    inner = sorted(path for path in folder.iterdir() if path.is_dir())
+    return [path for path in inner if not record.is_run_dir(path) and record.find_runs(path)]
+
+
+def _newest_sweep(runs: Path) -> Path:
+    """Return the sweep in which a run last started, made progress or ended."""
+    sweeps = _sweeps(runs)
+    if not sweeps:
+        raise UserError(f"{WORD}: {runs}/ holds no sweep yet. Run one first (make demo), or name a run directory")
+    return max(sweeps, key=_last_change)
+
+
+def _last_change(sweep: Path) -> float:
+    names = (record.CONFIG, record.HISTORY, record.SUMMARY)
+    files = [run / name for run in record.find_runs(sweep) for name in names]
+    return max(file.stat().st_mtime for file in files if file.exists())
+
+
+def _listed(paths: list[Path]) -> str:
+    more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""
+    return ", ".join(map(str, paths[:MOST_NAMED])) + more
