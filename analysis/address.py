@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
+from finetune import plain_yaml
 from finetune.record import REMOTE, read_json
 
 ID = re.compile(r"[a-z0-9]{8}")
@@ -71,7 +72,7 @@ def of_folder(folder: Path) -> Address | None:
 def default_project() -> str:
     """Return the project of a sweep that is named by its id alone."""
     try:
-        told = yaml.safe_load(SWEEP_FILE.read_text(encoding="utf-8")).get("project")
+        told = plain_yaml.load(SWEEP_FILE.read_text(encoding="utf-8")).get("project")
     except (OSError, AttributeError, yaml.YAMLError):
         told = None
     return os.environ.get("WANDB_PROJECT") or str(told or "finetune-sweeps")

@@ -7,6 +7,7 @@ import yaml
 
 from analysis.repeats import REPEATS, together
 from analysis.wording import percent
+from finetune import plain_yaml
 
 GENERAL = "Which fine-tuning recipe suits these pictures, what does it cost, and how sure are we?"
 OPENING = "Question:"  # begins the comment at the top of a sweep file
@@ -44,7 +45,7 @@ def _opening_comment(text: str) -> str:
 def _spec(text: str | None) -> dict[str, Any]:
     """Return what a sweep file holds; nothing where it is no sweep file."""
     try:
-        spec = yaml.safe_load(text or "")
+        spec = plain_yaml.load(text or "")
     except yaml.YAMLError:
         return {}
     return spec if isinstance(spec, dict) else {}

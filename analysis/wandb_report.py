@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rich.console import Console
 from rich.progress import track
 
 from analysis import address, fetch, report_run, report_words, tables, wording
@@ -30,6 +29,8 @@ from analysis.report_blocks import Told, blocks, ending, kept, library
 from analysis.server_errors import FetchError, fetch_errors
 from analysis.source import find_folder
 from analysis.tested import MIX_DATA
+from finetune.errors import EXIT_BAD_INPUT, UserError
+from finetune.printed import Screen, command
 from finetune.record import REMOTE, read_json
 
 TARGET = 0.8  # val accuracy to time the way to, as `python -m analysis` has it
@@ -37,18 +38,16 @@ MOST_TITLE = 128  # characters, as W&B has it
 DRAFT, REPORT = "draft", "report"  # keys of the analysis run's config: the addresses of what it has been shown in
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Write the report of one sweep; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
         with report_run.apart():
             print(write_report(options.sweep, options.title, options.draft, options.mix_data))
-    except InputError as error:
+    except UserError as error:
         print(f"python -m analysis.wandb_report: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return EXIT_BAD_INPUT
     return 0
 
 
@@ -84,7 +83,7 @@ def write_report(argument: str | None, title: str | None = None, draft: bool = F
         InputError: there is no such sweep, W&B does not have it, W&B can't be reached, or, not `mix_data`, its runs
             were tested on different pictures.
     """
-    screen = Console(stderr=True)
+    screen = Screen(stderr=True)
     watch: Any = partial(track, console=screen, transient=True, disable=not screen.is_terminal)
     folder = find_folder(argument, watch=lambda runs, number: watch(runs, description="fetching runs", total=number))
     place = address.of_folder(folder)

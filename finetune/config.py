@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from finetune import plain_yaml
 from finetune.backbones import BACKBONES
 from finetune.errors import ConfigError, nearest
 
@@ -49,7 +50,7 @@ def _parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return yaml.safe_load(value)
+        return plain_yaml.load(value)
     except yaml.YAMLError:
         raise ValueError("can't be read as a list") from None
 

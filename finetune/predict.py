@@ -14,6 +14,7 @@ from rich.progress import track
 from finetune import record
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, DataError, UserError
 from finetune.flags import fail
+from finetune.printed import result_command
 
 BATCH_SIZE = 64
 COLUMNS = ["path", "prediction", "confidence"]
@@ -83,6 +84,7 @@ def find_checkpoint(run: Path) -> Path:
     return run
 
 
+@result_command
 def main(arguments: list[str]) -> int:
     """Predict, print or write the rows; return the exit code: 1 when a picture was unreadable, 2 on bad input."""
     parser = argparse.ArgumentParser("python -m finetune.predict", description="Name what is on pictures.")

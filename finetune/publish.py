@@ -13,22 +13,22 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
-from rich.console import Console
 from rich.progress import track
 
-from finetune import claim, record
+from finetune import claim, plain_yaml, record
 from finetune.agents import server
 from finetune.agents.server import Remote, ServerError, UnreachableError
 from finetune.agents.sweepfile import RUNS, is_unfinished
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
+from finetune.printed import Screen, command
 from finetune.tracking import Mirror, Target, is_off
 
 AT_ONCE = 2  # runs sent side by side; more would meet the free tier's 50 requests a minute
 WAIT_SECONDS = 600.0
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Publish a sweep; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m finetune.publish", description="Send a sweep's runs to W&B.")
@@ -36,7 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--project", help="W&B project (default: the sweep file's)")
     parser.add_argument("--entity", help="W&B user or team (default: the account's)")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         if options.sweep is None:
             raise UserError(f"name the sweep: make publish SWEEP=runs/NAME.{_known()}")
@@ -80,7 +79,7 @@ def _publish(folder: Path, entity: str | None, project: str | None) -> int:
     mirrors: list[Mirror] = []
     pool = ThreadPoolExecutor(AT_ONCE)
     sending = {pool.submit(_send, run, target, mirrors): run for run, target in todo}
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     try:
         done = track(as_completed(sending), "sending", len(todo), console=console, transient=True,
                      disable=not console.is_terminal)  # fmt: skip
@@ -120,7 +119,7 @@ def _remote(folder: Path, entity: str | None, project: str | None) -> Remote:
                 f"{error}\nIf it was deleted there, delete {folder / record.REMOTE} and {folder}/*/wandb-*.json: "
                 "then the runs are sent as a new sweep"
             ) from None
-    spec = yaml.safe_load((folder / record.SWEEP).read_text(encoding="utf-8"))
+    spec = plain_yaml.load((folder / record.SWEEP).read_text(encoding="utf-8"))
     spec = {"name": folder.resolve().name, **spec}
     remote = server.create(spec, entity, project or spec.get("project") or "finetune-sweeps")
     names = {"entity": remote.entity, "project": remote.project, "sweep": remote.id, "url": remote.url}

@@ -1,7 +1,6 @@
 """What a W&B run holds of a run directory: config, one row an epoch, summary, tables, files. The importer of wandb."""
 
 import contextlib
-import csv
 import hashlib
 import json
 import os
@@ -214,8 +213,7 @@ def finish_failed(run: wandb.Run, code: int, state: str, reason: str, cause: str
 
 def _tables(run_dir: Path, classes: list[str]) -> dict[str, Any]:
     """Return the confusion matrix, and the pictures of the prediction grid with what was said of them."""
-    with (run_dir / record.PREDICTIONS).open(newline="", encoding="utf-8") as file:
-        answers = list(csv.DictReader(file))
+    answers = record.read_table(run_dir / record.PREDICTIONS)
     classes = list(dict.fromkeys([*classes, *(answer[key] for answer in answers for key in ("label", "prediction"))]))
     number = {name: index for index, name in enumerate(classes)}
     matrix = wandb.plot.confusion_matrix(

@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 
 from finetune import record
 from finetune.agents import plan, race
 from finetune.agents.plan import Plan, PlannedRun
 from finetune.causes import CAUSES
+from finetune.printed import Screen
 
-console = Console(highlight=False, markup=False, soft_wrap=True)  # markup would take `[...]` in paths for colours
+console = Screen(highlight=False, markup=False, soft_wrap=True)  # markup would take `[...]` in paths for colours
 
 
 class Failure(NamedTuple):

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlparse
 
-import yaml
-
-from finetune import tracking
+from finetune import plain_yaml, tracking
 from finetune.errors import UserError
 
 OPEN = ("PENDING", "RUNNING", "PAUSED")  # states of a sweep that still has runs to do
@@ -255,13 +253,13 @@ def stop(remote: Remote) -> bool:
 
 
 def _remote(entity: str, project: str, sweep: str, attributes: dict[str, Any], url: str) -> Remote:
-    spec = yaml.safe_load(attributes.get("config") or "{}") or {}
+    spec = plain_yaml.load(attributes.get("config") or "{}")
     return Remote(
         entity,
         project,
         sweep,
         state=str(attributes["state"]).upper(),
-        spec=spec,
+        spec=spec if isinstance(spec, dict) else {},
         expected=attributes.get("runCountExpected"),
         url=url,
         created=str(attributes.get("createdAt") or "1970-01-01"),

@@ -20,13 +20,14 @@ from typing import Any
 
 import yaml
 
-from finetune import claim, record, tracking
+from finetune import claim, plain_yaml, record, tracking
 from finetune.agents.code import Code
 from finetune.agents.sweepfile import RUNS
 from finetune.causes import cause_of
 from finetune.claim import TakenError
 from finetune.config import Config, parse_config, resolve, run_id, with_absolute_paths
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, ConfigError, Interrupted, UserError, nearest
+from finetune.printed import log_line
 from finetune.signals import Noted, noted, polled
 from finetune.tracking import Mirror
 
@@ -114,7 +115,7 @@ def _values(arguments: list[str]) -> dict[str, Any]:
     Raises:
         ConfigError: an argument is no flag.
     """
-    content = yaml.safe_load(Path(os.environ["WANDB_SWEEP_PARAM_PATH"]).read_text()) or {}
+    content = plain_yaml.load(Path(os.environ["WANDB_SWEEP_PARAM_PATH"]).read_text()) or {}
     values = {name: given["value"] for name, given in content.items() if isinstance(given, dict) and "value" in given}
     faults = []
     for argument in arguments:
@@ -135,7 +136,7 @@ def _peers(folder: Path, code: Code) -> list[Config] | None:
     They are known where `agent.py` has stored the sweep (W&B's own agent is not told of it), and it is a plain grid.
     """
     try:
-        spec = yaml.safe_load((folder / record.SWEEP).read_text())
+        spec = plain_yaml.load((folder / record.SWEEP).read_text())
         if spec["method"] != "grid":
             return None
         parameters = spec["parameters"].values()
@@ -168,7 +169,7 @@ class Log:
     def __call__(self, line: str) -> None:
         print(line, flush=True)
         with contextlib.suppress(OSError), self._file.open("a", encoding="utf-8") as file:  # a full disk, say
-            file.write(line + "\n")
+            file.write(log_line(line))
 
 
 class Interruption:

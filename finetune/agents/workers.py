@@ -28,6 +28,7 @@ from finetune.agents import machine
 from finetune.claim import TakenError
 from finetune.config import Config
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, Interrupted, UserError
+from finetune.printed import tame
 
 EXIT_TAKEN = 75  # EX_TEMPFAIL of sysexits.h: another process runs this run
 SIGNALS = signals.SIGNALS
@@ -291,3 +292,4 @@ def _write_to(log: Path) -> None:
         os.dup2(file.fileno(), 2)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    tame()
