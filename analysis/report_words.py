@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from analysis.commands import command
 from analysis.repeats import REPEATS, together
 from analysis.wording import percent
 from finetune import plain_yaml
@@ -138,8 +139,8 @@ def commands(sweep: str, has_file: bool, best: str | None) -> str:
     """
     steps = [
         ("the runs, from the sweep file below", "make agents SWEEP=sweeps/again.yaml") if has_file else None,
-        ("the comparison, from the runs on W&B", f"make analysis SWEEP={sweep}"),
-        ("this report, renewed", f"make report SWEEP={sweep}"),
+        ("the comparison, from the runs on W&B", command("make", "analysis", f"SWEEP={sweep}")),
+        ("this report, renewed", command("make", "report", f"SWEEP={sweep}")),
         ("the run whose predictions are shown", best) if best else None,
     ]
     return "\n".join(f"# {what}\n{command}" for what, command in filter(None, steps))

@@ -22,6 +22,8 @@ from rich.progress import track
 from analysis import address, fetch, report_run, report_words, tables, wording
 from analysis.address import Address
 from analysis.build import build
+from analysis.commands import command as shown
+from analysis.commands import recorded
 from analysis.errors import InputError
 from analysis.fetch import Server
 from analysis.frames import Sweep, read_sweep
@@ -88,7 +90,7 @@ def write_report(argument: str | None, title: str | None = None, draft: bool = F
     folder = find_folder(argument, watch=lambda runs, number: watch(runs, description="fetching runs", total=number))
     place = address.of_folder(folder)
     if place is None:
-        raise InputError(f"{folder} is not on W&B yet: make publish SWEEP={folder}")
+        raise InputError(f"{folder} is not on W&B yet: {shown('make', 'publish', f'SWEEP={folder}')}")
     server = _connect()
     sweep = read_sweep(folder, lambda paths: watch(paths, description="reading runs"), mix_data)
     out = Path("reports") / sweep.name
@@ -117,13 +119,12 @@ def _told(sweep: Sweep, comparison: tables.Comparison, out: Path, place: Address
     """Return what the report is made from."""
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     best = tables.best_run(sweep, comparison)
-    made = best.get("provenance/command")
     chosen = [Path(path) for path in tables.chosen_runs(sweep, comparison)["path"]]
     finished = [Path(path) for path in sweep.finished["path"]]
     missing = [run.name for run in finished if not _is_there(run, place)]
     sentence = (
         f"{len(missing)} of {len(finished)} finished runs are not on W&B yet, so its panels lack them "
-        f"(make publish SWEEP={sweep.folder} sends them): {', '.join(missing)}."
+        f"({shown('make', 'publish', f'SWEEP={sweep.folder}')} sends them): {', '.join(missing)}."
     )
     return Told(
         report=report,
@@ -136,7 +137,7 @@ def _told(sweep: Sweep, comparison: tables.Comparison, out: Path, place: Address
         media=tuple(report_run.media_of(out)),
         chosen=_ids(chosen, place),
         best=_ids([Path(best["path"])], place),
-        commands=report_words.commands(str(place), sweep.text is not None, str(made) if made else None),
+        commands=report_words.commands(str(place), sweep.text is not None, recorded(best.get("provenance/command"))),
         file=sweep.text,
         missing=sentence if missing else "",
     )

@@ -6,6 +6,7 @@ The sweep is created once, each run is sent under its own id, once; doing it aga
 """
 
 import argparse
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -92,7 +93,8 @@ def _publish(folder: Path, entity: str | None, project: str | None) -> int:
             mirror.kill()  # nothing to those that have ended
     for line in lost:
         print(f"not sent: {line}", file=sys.stderr)
-    print(f"{len(todo) - len(lost)} sent. To write a W&B Report of the sweep: make report SWEEP={folder}")
+    report = f"make report SWEEP={shlex.quote(str(folder))}"
+    print(f"{len(todo) - len(lost)} sent. To write a W&B Report of the sweep: {report}")
     is_over = not lost and (folder / record.PLAN).exists() and not is_unfinished(folder)
     if is_over and not server.stop(remote):  # there is nothing left that an agent could do
         print(f"W&B still takes the sweep for unfinished; to end it: wandb sweep --stop {remote.path}")

@@ -5,6 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tests import offline
+
+# For the whole session, before anything is imported: no test reaches another machine, nor does what it starts.
+offline.install()
+os.environ.update(offline.environment())
+
 # One thread: the networks are tiny, and two tests at once would only take cores from each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -1,5 +1,6 @@
 """What an agent shows before and after its runs: the plan as a table, the state of the sweep, the summary."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -99,13 +100,14 @@ def show_end(todo: Plan, broken: Mapping[str, str], stopped: bool = False, gave_
     if gave_up:
         console.print(f"the first in a row: {_failure(gave_up[0].run, gave_up[0].reason)}")
         console.print("the runs that are left were not started: mend the cause first")
-    again = f"python agent.py {todo.sweep.folder}"
+    folder = shlex.quote(str(todo.sweep.folder))
+    again = f"python agent.py {folder}"
     if states["failed"]:
         console.print(f"failed runs are started again by: {again} --retry-failed")
     if left:
         console.print(f"go on with: {again}")
     if states["finished"]:
-        console.print(f"compare the runs with: make analysis SWEEP={todo.sweep.folder}")
+        console.print(f"compare the runs with: make analysis SWEEP={folder}")
     return bool(failed)
 
 

@@ -287,6 +287,8 @@ def _end_with_agent() -> None:
 def _write_to(log: Path) -> None:
     """Send what this process and its libraries print to the end of `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    if log.is_symlink():  # of a run directory from elsewhere: what it names is not to be written to
+        log.unlink()
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

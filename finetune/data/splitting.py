@@ -1,6 +1,7 @@
 """`python -m finetune.data split`: the splits as a file, to look at, to edit, and to use as data."""
 
 import argparse
+import shlex
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +50,7 @@ def main(known: argparse.Namespace) -> int:
     print(f"{out}: {', '.join(f'{count:,} {split}' for split, count in counts.items())}")
     for line in splits.how:
         print(f"  {line}")
-    print(f"use it as data: --data {out} (for a sweep, --set data=...)")
+    print(f"use it as data: --data {shlex.quote(str(out))} (for a sweep, --set data=...)")
     return 0
 
 
