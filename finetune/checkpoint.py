@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from finetune.backbones import BACKBONES
 from finetune.data.transforms import Preprocessing
 from finetune.errors import UserError
 from finetune.model import Classifier, build_classifier, build_network
@@ -68,9 +69,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def rebuild(content: dict[str, Any]) -> tuple[Classifier, Preprocessing, list[str]]:
-    """Return the network with its weights, its preprocessing and its class names."""
-    to = Preprocessing(**content["preprocessing"])
-    config, classes = content["config"], content["classes"]
-    model = build_classifier(build_network(config["backbone"], to.crop_px), len(classes), config["dropout"])
-    model.load_state_dict(content["model"])
+    """Return the network with its weights, its preprocessing and its class names.
+
+    Raises:
+        UserError: the content is not what a run has saved.
+    """
+    try:
+        to = Preprocessing(**content["preprocessing"])
+        config, classes = content["config"], [str(name) for name in content["classes"]]
+        if config["backbone"] not in BACKBONES or not 16 <= to.crop_px <= 2048:
+            raise ValueError("of no network that is known here")
+        model = build_classifier(build_network(config["backbone"], to.crop_px), len(classes), config["dropout"])
+        model.load_state_dict(content["model"])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise UserError(f"checkpoint: it holds something else than it should ({str(error).splitlines()[0]})") from error
     return model, to, classes

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from finetune import plain_yaml
 from finetune.backbones import BACKBONES
 from finetune.errors import ConfigError, nearest
+from finetune.printed import one_line
 
 Strategy = Literal["scratch", "head", "partial", "gradual", "lpft", "full"]
 Schedule = list[tuple[int, float]]  # [(epochs finished, share of the backbone's blocks that trains from then on)]
@@ -203,7 +204,11 @@ def _describe(error: ValidationError) -> list[str]:
 
 def _joint_faults(config: Config) -> list[str]:
     """Return the faults that pydantic's checks of single fields do not see."""
-    faults = []
+    faults = [
+        f"{name}: {one_line(getattr(config, name))!r} has control characters"
+        for name in ("data", "weights")
+        if one_line(getattr(config, name)) != getattr(config, name)
+    ]
     if config.backbone not in BACKBONES:
         known = "" if nearest(config.backbone, BACKBONES) else f" Known: {', '.join(BACKBONES)}"
         faults.append(f"backbone: {config.backbone!r} is unknown.{nearest(config.backbone, BACKBONES)}{known}")

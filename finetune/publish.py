@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 from rich.progress import track
 
@@ -111,6 +112,10 @@ def _remote(folder: Path, entity: str | None, project: str | None) -> Remote:
     """Return the sweep on the server that `folder` belongs to; it is created if there is none yet."""
     known = record.read_json(folder / record.REMOTE)
     if known is not None:
+        if not all(isinstance(known.get(name), str) for name in ("project", "sweep")):
+            raise UserError(
+                f"{folder / record.REMOTE} names no sweep on W&B: delete it, and the runs are sent as a new one"
+            )
         path = "/".join(filter(None, [known.get("entity"), known.get("entity") and known["project"], known["sweep"]]))
         try:
             return server.find(path, known["project"])
@@ -121,7 +126,13 @@ def _remote(folder: Path, entity: str | None, project: str | None) -> Remote:
                 f"{error}\nIf it was deleted there, delete {folder / record.REMOTE} and {folder}/*/wandb-*.json: "
                 "then the runs are sent as a new sweep"
             ) from None
-    spec = plain_yaml.load((folder / record.SWEEP).read_text(encoding="utf-8"))
+    file = folder / record.SWEEP
+    try:
+        spec = plain_yaml.load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file} can't be read as a sweep file ({error})") from error
+    if not isinstance(spec, dict):
+        raise UserError(f"{file} holds no sweep")
     spec = {"name": folder.resolve().name, **spec}
     remote = server.create(spec, entity, project or spec.get("project") or "finetune-sweeps")
     names = {"entity": remote.entity, "project": remote.project, "sweep": remote.id, "url": remote.url}

@@ -148,13 +148,21 @@ def read_json(path: Path) -> dict[str, Any] | None:
         DamagedError: it holds something else, or is too large or too deep to be one of these.
     """
     try:
-        return dict(json.loads(_text(path, MOST_JSON)))
+        return _object(_text(path, MOST_JSON))
     except FileNotFoundError:
         return None
     except DamagedError:
         raise
     except (ValueError, TypeError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged: it holds no JSON object ({error}). Take it out of the way") from error
+
+
+def _object(text: str) -> dict[str, Any]:
+    """Return the JSON object in `text`; ValueError, TypeError or RecursionError where it is none."""
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise TypeError(f"a {type(content).__name__}")
+    return content
 
 
 def _text(path: Path, most: int) -> str:
@@ -219,7 +227,7 @@ def read_history(run_dir: Path) -> tuple[list[dict[str, Any]], int]:
             if not line.endswith(b"\n") and len(line) == MOST_LINE:
                 line = _rest_of_line(file)
             try:
-                rows.append(dict(json.loads(line.decode("utf-8", errors="replace"))))
+                rows.append(_object(line.decode("utf-8", errors="replace")))
             except (ValueError, TypeError, RecursionError):
                 torn += 1
     return rows, torn

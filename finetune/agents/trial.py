@@ -10,6 +10,7 @@ import importlib
 import itertools
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -82,6 +83,9 @@ Ending = tuple[int, str, str, str]  # exit code, state, reason, cause
 
 def _run(arguments: list[str], code: Code, mirror: Mirror, signals: Noted) -> Ending:
     """Run the config, or wait for another process on this machine that runs it already."""
+    for variable in ("WANDB_SWEEP_ID", "WANDB_RUN_ID"):  # which become names of folders and files
+        if not re.fullmatch(r"[\w-]{1,128}", os.environ.get(variable, "")):
+            raise UserError(f"{variable}: {os.environ.get(variable)!r} is no id of W&B's")
     config = with_absolute_paths(resolve(parse_config(_values(arguments), "the sweep")))
     code.bring([config], True)
     folder = RUNS / os.environ["WANDB_SWEEP_ID"]
@@ -115,7 +119,7 @@ def _values(arguments: list[str]) -> dict[str, Any]:
     Raises:
         ConfigError: an argument is no flag.
     """
-    content = plain_yaml.load(Path(os.environ["WANDB_SWEEP_PARAM_PATH"]).read_text()) or {}
+    content = _parameters()
     values = {name: given["value"] for name, given in content.items() if isinstance(given, dict) and "value" in given}
     faults = []
     for argument in arguments:
@@ -128,6 +132,16 @@ def _values(arguments: list[str]) -> dict[str, Any]:
     if faults:
         raise ConfigError(faults, "the command line")
     return values
+
+
+def _parameters() -> dict[str, Any]:
+    """Return what W&B's agent has written for this run."""
+    path = Path(os.environ["WANDB_SWEEP_PARAM_PATH"])
+    try:
+        content = plain_yaml.load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} can't be read as a run's parameters ({error})") from error
+    return content if isinstance(content, dict) else {}
 
 
 def _peers(folder: Path, code: Code) -> list[Config] | None:
