@@ -62,7 +62,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        raise UserError(f"{path}: can't be read as a checkpoint ({str(error).splitlines()[0]})") from error
+        why = (str(error) or type(error).__name__).splitlines()[0]  # of an empty file the error has no words
+        raise UserError(f"{path}: can't be read as a checkpoint ({why})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: is no checkpoint of this project (format {FORMAT})")
     return content
@@ -82,5 +83,6 @@ def rebuild(content: dict[str, Any]) -> tuple[Classifier, Preprocessing, list[st
         model = build_classifier(build_network(config["backbone"], to.crop_px), len(classes), config["dropout"])
         model.load_state_dict(content["model"])
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise UserError(f"checkpoint: it holds something else than it should ({str(error).splitlines()[0]})") from error
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"the checkpoint holds something else than it should ({why})") from error
     return model, to, classes

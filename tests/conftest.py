@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests import offline
 
 # For the whole session, before anything is imported: no test reaches another machine, nor does what it starts.
+hypothesis.settings.register_profile("thorough", max_examples=2_000, deadline=None)  # --hypothesis-profile=thorough
 offline.install()
 os.environ.update(offline.environment())
 

@@ -50,6 +50,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         run = fabricate_run(folder, "head-1", strategy="head")
         (folder / record.SWEEP).write_text(SWEEP)
         if name == "config":
+            (run / record.SUMMARY).unlink()
             (run / record.CONFIG).write_text("[" * 100_000)
         elif name == "state":
             (run / record.SUMMARY).unlink()
@@ -71,7 +72,8 @@ BAD_INPUT: list[tuple[Main, list[str]]] = [
         ["--set", "data=names"], ["--set", "lr=.inf"], ["--set", "epochs=" + "9" * 5000], ["--set", "data=latin.csv"],
     )),
     *((finetune.main, more) for more in (
-        ["--data", "nowhere"], ["--data", "latin.csv"], ["--data", "open.csv"], ["--data", "null.csv"], ["--data", "names"],
+        ["--data", "nowhere"], ["--data", "latin.csv"], ["--data", "open.csv"], ["--data", "null.csv"],
+        ["--data", "names"],
         ["--data", "short.csv"], ["--data", "folder"], ["--data", "pictures", "--weights", "bad.pt"], ["--x", "1"],
         ["--data", "pictures", "--weights", "folder.pt"], ["--data", "file.txt"], ["--lr", "x"], ["--unfreeze", "[["],
         ["--data", "pictures", "--weights", "none", "--run-dir", "file.txt/x"],
@@ -92,7 +94,8 @@ BAD_INPUT: list[tuple[Main, list[str]]] = [
         ["show", "pictures", "--seed", "x"], ["split", "pictures", "--folds", "3"],
     )),
     *((analysis.main, more) for more in (
-        ["nowhere"], ["folder"], ["file.txt"], ["sweep.yaml"], ["runs/config"], ["runs/state"], ["runs/plan"], ["x" * 300],
+        ["nowhere"], ["folder"], ["file.txt"], ["sweep.yaml"], ["runs/config"], ["runs/state"], ["runs/plan"],
+        ["x" * 300],
         ["runs/remote", "--out", "file.txt"], ["runs/remote", "--out", "file.txt/x"], ["a\x1b[2J"],
     )),
     *((wandb_report.main, more) for more in (["nowhere"], ["folder"], ["runs/config"], ["runs/remote"], ["a\x1b[2J"])),
