@@ -41,7 +41,10 @@ def parse(text: str) -> Address | None:
     """
     if "://" in text:
         # There may be parts before the entity (a server below a path) and behind the id (a tab of the page).
-        parts = [unquote(part) for part in urlsplit(text).path.split("/") if part]
+        try:
+            parts = [unquote(part) for part in urlsplit(text).path.split("/") if part]
+        except ValueError:  # a bracket that begins no address of version 6
+            return None
         for index in range(2, len(parts) - 1):
             if parts[index] == "sweeps" and ID.fullmatch(parts[index + 1]):
                 return _checked(parts[index - 2], parts[index - 1], parts[index + 1])

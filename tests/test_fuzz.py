@@ -122,6 +122,7 @@ def test_addresses(text: str) -> None:
     if found is not None:
         assert address.ID.fullmatch(found.sweep)
         assert not {"/", "\\", "\0"} & set(f"{found.entity}{found.project}")
+        assert "://" not in str(found)
     named = server.parse(text)
     assert named is None or "/" not in named[2]
 

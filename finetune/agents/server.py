@@ -63,7 +63,10 @@ def reason_offline() -> str | None:
         return f"WANDB_MODE is {os.environ['WANDB_MODE']}"
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return None
-    host = urlparse(_base_url()).hostname or ""
+    try:
+        host = urlparse(_base_url()).hostname or ""
+    except ValueError:
+        return f"WANDB_BASE_URL is no address: {_base_url()!r}"
     files = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
     for file in (Path(name).expanduser() for name in files):
         try:
