@@ -18,7 +18,8 @@ endif
 # Importing torch takes several times longer when nothing may be kept of it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check lint types format sweep data agents analysis notebook publish report bench lock lock-bench clean
+.PHONY: help setup demo test check lint types format sweep data agents analysis notebook publish report bench audit fuzz \
+  lock lock-bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +110,12 @@ lock-bench: $(READY)
 	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra export --extra notebook --extra bench --universal --python-version 3.11 --upgrade \
 	  --constraint requirements.lock --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
 	  --output-file requirements-bench.lock >/dev/null
+
+audit: $(READY)  ## known holes in the locked packages (skipped where their list can't be reached)
+	@$(PYTHON) scripts/audit.py
+
+fuzz: $(READY)  ## many more examples for the parsers than in the tests (about 20 minutes)
+	@$(PYTHON) -m pytest --hypothesis-profile=thorough tests/test_fuzz.py tests/test_hostile_output.py $(ARGS)
 
 clean:  ## delete the environment and tools' caches; runs/ and reports/ stay
 	rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis

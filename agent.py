@@ -10,6 +10,7 @@ from finetune.agents.code import REAL, Code
 from finetune.agents.plan import make_plan
 from finetune.config import MOST_FOLDS
 from finetune.errors import EXIT_BAD_INPUT, UserError
+from finetune.printed import command
 from finetune.signals import SIGNALS
 
 
@@ -50,6 +51,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
     """Run the command line and return its exit code."""
     words = sys.argv[1:] if argv is None else argv

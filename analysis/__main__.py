@@ -13,14 +13,12 @@ build, which names the rest.
 """
 
 import argparse
-import io
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
@@ -31,15 +29,15 @@ from analysis.errors import InputError
 from analysis.frames import Sweep, read_sweep
 from analysis.source import find_folder
 from analysis.tested import MIX_DATA
+from finetune.errors import EXIT_BAD_INPUT, UserError
+from finetune.printed import Screen, command
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Analyse one sweep; return the exit code."""
     options = _parser().parse_args(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without Unicode gets question marks, no traceback
-    progress = Console(stderr=True)
+    progress = Screen(stderr=True)
     try:
         watch: Any = partial(track, console=progress, transient=True, disable=not progress.is_terminal)
         folder = find_folder(
@@ -51,12 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
         drawn = lambda steps: watch(steps, description="drawing")  # noqa: E731
         look = attention.draw if options.attention else (lambda run_dir: None)  # noqa: ARG005
         comparison, said = build(sweep, out, options.target, drawn, options.seed, look)
-    except InputError as error:
+    except UserError as error:
         print(f"python -m analysis: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return EXIT_BAD_INPUT
     _print(sweep, comparison, said, out)
     return 0
 
@@ -105,11 +100,11 @@ def _check_out(out: Path) -> None:
 
 def _print(sweep: Sweep, comparison: tables.Comparison, said: list[str], out: Path) -> None:
     """Print the comparison, what to know of it, and the files to open."""
-    console = Console()
+    console = Screen()
     if console.is_terminal:
         shown = wording.fitting(comparison.strategies, comparison.target, console.width)
     else:  # a log or a pipe: no box, no width to keep to
-        console, shown = Console(width=240), wording.columns(comparison.target)
+        console, shown = Screen(width=240), wording.columns(comparison.target)
     table = Table(
         box=box.ROUNDED if console.is_terminal else box.MARKDOWN, title=Text(_title(sweep)), title_justify="left"
     )

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
+from finetune import plain_yaml
 from finetune.record import REMOTE, read_json
 
 ID = re.compile(r"[a-z0-9]{8}")
@@ -40,7 +41,10 @@ def parse(text: str) -> Address | None:
     """
     if "://" in text:
         # There may be parts before the entity (a server below a path) and behind the id (a tab of the page).
-        parts = [unquote(part) for part in urlsplit(text).path.split("/") if part]
+        try:
+            parts = [unquote(part) for part in urlsplit(text).path.split("/") if part]
+        except ValueError:  # a bracket that begins no address of version 6
+            return None
         for index in range(2, len(parts) - 1):
             if parts[index] == "sweeps" and ID.fullmatch(parts[index + 1]):
                 return _checked(parts[index - 2], parts[index - 1], parts[index + 1])
@@ -71,7 +75,7 @@ def of_folder(folder: Path) -> Address | None:
 def default_project() -> str:
     """Return the project of a sweep that is named by its id alone."""
     try:
-        told = yaml.safe_load(SWEEP_FILE.read_text(encoding="utf-8")).get("project")
+        told = plain_yaml.load(SWEEP_FILE.read_text(encoding="utf-8")).get("project")
     except (OSError, AttributeError, yaml.YAMLError):
         told = None
     return os.environ.get("WANDB_PROJECT") or str(told or "finetune-sweeps")

@@ -11,6 +11,7 @@ from analysis import figures, grids, model_card, report, tables, wording
 from analysis.answer import answer
 from analysis.card import by_budget, card
 from analysis.claims import check_claims
+from analysis.commands import command, recorded
 from analysis.drawing import Plan, plans
 from analysis.errors import InputError
 from analysis.frames import Sweep
@@ -135,9 +136,10 @@ def _best_said(comparison: tables.Comparison, best: "pd.Series[Any]") -> str:
 
 def _commands(sweep: Sweep, best: "pd.Series[Any]", target: float, seed: int) -> list[str]:
     """Return the commands that make the report again, the best run, and predictions with it."""
-    flags = ("" if target == 0.8 else f" --target {target:g}") + (" --mix-data" if sweep.mixed else "")
-    flags += "" if seed == tables.SEED else f" --seed {seed}"
-    of_report = f"python -m analysis {sweep.folder}{flags}"
-    made = best.get("provenance/command")
-    use = f"python -m finetune.predict {best['path']} PICTURES --csv predictions.csv"
-    return [of_report, *([str(made)] if isinstance(made, str) and made else []), use]
+    flags = [] if target == 0.8 else ["--target", f"{target:g}"]
+    flags += ["--mix-data"] if sweep.mixed else []
+    flags += [] if seed == tables.SEED else ["--seed", str(seed)]
+    of_report = command("python", "-m", "analysis", sweep.folder, *flags)
+    made = recorded(best.get("provenance/command"))
+    use = command("python", "-m", "finetune.predict", best["path"], "PICTURES", "--csv", "predictions.csv")
+    return [of_report, *([made] if made else []), use]

@@ -1,5 +1,7 @@
 """The error this package raises on purpose."""
 
+from finetune.errors import UserError
 
-class InputError(Exception):
+
+class InputError(UserError):
     """What the user gave can't be analysed; the message says what, where, and how to mend it. Exit code 2."""

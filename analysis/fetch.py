@@ -3,7 +3,6 @@
 The only importer of wandb here, and only once it is needed: loading it takes a second.
 """
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -187,10 +186,10 @@ def _is_readable(file: Path) -> bool:
     """Whether a downloaded file is there, and is an object if it should be one."""
     try:
         if file.name == record.SUMMARY:
-            return isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
+            record.read_json(file)
         if file.name == record.CONFIG:
-            return isinstance(yaml.safe_load(file.read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError, yaml.YAMLError):
+            record.read_config(file.parent)
+    except (OSError, ValueError):
         return False
     return file.is_file()
 

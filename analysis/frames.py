@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from analysis.by_class import RECALL
 from analysis.errors import InputError
 from analysis.recipes import recipe_key
 from analysis.repeats import REPEATS
 from analysis.tested import Pictures, check_one_test_set, listed, tested
+from finetune.printed import one_line, printable
 from finetune.record import (
     CONFIG,
     HISTORY,
@@ -29,7 +29,9 @@ from finetune.record import (
     read_json,
     status,
 )
+from finetune.secrets import redact
 
+MOST_TEXT = 2**20  # bytes of a sweep file
 NEEDED = ("best/val_accuracy", "test/accuracy")  # without these a run has no place in a comparison
 FIELDS = ("lr", "backbone_lr", "seed", "split_seed", "folds", "fold", "train_share")
 NUMBERS = (*FIELDS, *(key for key in SUMMARY_KEYS if key not in ("state", RECALL)))
@@ -107,11 +109,22 @@ def read_sweep(
         runs=runs,
         epochs=typed_epochs,
         notes=(*mixed, *notes, *repeats, *_gaps(runs, typed_epochs), *_unlike_origins(finished)),
-        text=sweep_file.read_text(encoding="utf-8", errors="replace") if sweep_file.is_file() else None,
+        text=_sweep_text(sweep_file),
         race=bool((read_json(folder / PLAN) or {}).get("race")),
         tested=known,
         mixed=mix_data and bool(mixed),
     )
+
+
+def _sweep_text(file: Path) -> str | None:
+    """Return a sweep file as a report may show it: without secrets, and no more than a file of this kind has.
+
+    None where there is none, or a link, which in a folder from elsewhere could show any file of this machine.
+    """
+    if not file.is_file() or file.is_symlink():
+        return None
+    with file.open("rb") as content:
+        return redact(printable(content.read(MOST_TEXT).decode("utf-8", errors="replace")))
 
 
 def _run_row(path: Path) -> dict[str, Any]:
@@ -119,7 +132,7 @@ def _run_row(path: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"run": path.name, "path": str(path)}
     try:
         config = read_config(path)
-    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         return {**row, "state": "damaged", "reason": f"{CONFIG} can't be read: {_one_line(error)}"}
     provenance = config.pop("provenance", None)
     origin = dict(provenance) if isinstance(provenance, dict) else {}
@@ -157,7 +170,7 @@ def _is_number(value: Any) -> bool:
 
 def _one_line(what: object) -> str:
     """Return a reason on one line, cut where it becomes a novel."""
-    text = " ".join(str(what).split())
+    text = redact(one_line(" ".join(str(what).split())))
     return text if len(text) <= 300 else f"{text[:299]}…"
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from analysis.tables import Comparison
 from analysis.wording import Column, cells, columns
+from finetune.printed import one_line
 from finetune.record import write_atomic
 
 SHOWN = (
@@ -21,6 +22,7 @@ SHOWN = (
 SPECIAL = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{sign: f"{{{sign}}}" for sign in "[]*"},  # behind the end of a row they would belong to it
     **{"±": r"$\pm$", "–": "--", "×": r"$\times$", "…": r"\dots{}"},
 }
 
@@ -54,8 +56,8 @@ def latex(comparison: Comparison, headline: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return a text that LaTeX sets as it is."""
-    return "".join(SPECIAL.get(sign, sign) for sign in text)
+    """Return a text that LaTeX sets as it is, on one line."""
+    return "".join(SPECIAL.get(sign, sign) for sign in one_line(" ".join(text.split())))
 
 
 def _row(texts: list[str]) -> str:

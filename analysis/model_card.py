@@ -10,9 +10,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from analysis.commands import command, recorded
 from analysis.frames import Sweep
 from analysis.tables import Comparison
-from analysis.wording import duration, interval, markdown_text, percent, quantity
+from analysis.wording import code, duration, interval, markdown_text, percent, quantity
+from finetune.printed import one_line
 from finetune.record import write_atomic
 from finetune.winner import WORD
 
@@ -62,9 +64,11 @@ def _result(best: "pd.Series[Any]", data: dict[str, Any]) -> dict[str, Any]:
 def _what(best: "pd.Series[Any]", data: dict[str, Any]) -> str:
     named = ", ".join(markdown_text(name) for name in data["classes"]) or "not recorded"
     synthetic = " The pictures are synthetic, drawn by a program." if data["synthetic"] else ""
+    backbone, weights = (str(best.get(name)) for name in ("backbone", "weights"))
     return (
-        f"{best.get('backbone')} that names {len(data['classes']) or 'some'} classes of pictures: {named}.{synthetic} "
-        f"Weights before fine-tuning: {Path(str(best.get('weights'))).name}; strategy {best['strategy']}.\n"
+        f"{markdown_text(backbone)} that names {len(data['classes']) or 'some'} classes of pictures: {named}."
+        f"{synthetic} Weights before fine-tuning: {markdown_text(Path(weights).name)}; strategy "
+        f"{markdown_text(best['strategy'])}.\n"
     )
 
 
@@ -110,25 +114,29 @@ def _made(best: "pd.Series[Any]", data: dict[str, Any]) -> str:
         "## How it was made\n",
         f"- Data: {markdown_text(data['name'])}, {splits['train']} training, {splits['val']} val and "
         f"{splits['test']} test "
-        f"pictures, fingerprint `{data['fingerprint']}`.",
-        f"- Training: {duration(best['train_seconds'])} on {best.get('provenance/device')}, "
+        f"pictures, fingerprint {code(data['fingerprint'])}.",
+        f"- Training: {duration(best['train_seconds'])} on "
+        f"{markdown_text(str(best.get('provenance/device')))}, "
         f"{best['train_gflops'] / 1e3:.3g} TFLOPs, energy {told}.",
         f"- Parameters: {quantity(best['trainable_parameters'])} of {quantity(best['total_parameters'])} trained "
         "at the end.",
-        f"- Commit `{best.get('provenance/git_commit')}`, torch {best.get('provenance/versions/torch')}.",
-        f"- Command: `{best.get('provenance/command')}`\n",
+        f"- Commit {code(best.get('provenance/git_commit'))}, torch "
+        f"{markdown_text(str(best.get('provenance/versions/torch')))}.",
+        f"- Command: {code(recorded(best.get('provenance/command')) or 'not recorded')}\n",
     ]
     return "\n".join(lines)
 
 
 def _use(best: "pd.Series[Any]") -> str:
     run = best["path"]
+    predict = command(
+        "python", "-m", "finetune.predict", run, "PICTURES", "--csv", "predictions.csv", "--html", "predictions.html"
+    )
+    export = command("python", "-m", "finetune.export", run, "--onnx", "model.onnx")
     calibrated = pd.notna(best.get("temperature"))
     sure = "confidences are calibrated" if calibrated else "confidences are not calibrated, and often too high"
     return (
-        "## How to use it\n\n"
-        f"    python -m finetune.predict {run} PICTURES --csv predictions.csv --html predictions.html\n"
-        f"    python -m finetune.export {run} --onnx model.onnx\n\n"
+        f"## How to use it\n\n    {one_line(predict)}\n    {one_line(export)}\n\n"
         "`predict` takes files and folders, respects EXIF, and reports and passes over what it can't read; "
         f"{sure}. Instead of the directory, `{WORD}` is the best run of the newest sweep. `export` writes one file "
         "that takes pictures in [0, 1] and returns probabilities: normalisation, temperature and softmax are inside; "

@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
-from finetune.record import PREDICTIONS, PROBABILITY
+from finetune.record import MOST_TABLE, PREDICTIONS, PROBABILITY, text_of
+
+TEXTS = ("path", "label", "prediction")
+MOST_COLUMNS, MOST_HEADER = 50_000, 8 * 2**20  # of the largest sets of classes there are 21,000; bytes of their names
 
 
 def read_predictions(run_dir: Path) -> pd.DataFrame:
@@ -23,17 +26,16 @@ def read_predictions(run_dir: Path) -> pd.DataFrame:
     """
     path = run_dir / PREDICTIONS
     try:
-        # A class may be called NA or 007: text stays text.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        table = _read(path)
     except FileNotFoundError:
         raise InputError(f"{path} is missing, so there are no predictions of this run to show.") from None
-    except (ValueError, UnicodeError) as error:  # pandas' parser errors are ValueErrors
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise InputError(f"{path} is not a table of predictions: {error}") from error
-    lacking = [name for name in ("path", "label", "prediction") if name not in table]
+    lacking = [name for name in TEXTS if name not in table]
     if lacking or table.empty:
         fault = f"has no column {', '.join(lacking)}" if lacking else "is empty"
         raise InputError(f"{path} {fault}; copy the run directory again, or run the run again.")
-    answers = table[["path", "label", "prediction"]].copy()
+    answers = table[list(TEXTS)].copy()
     answers["confidence"] = _confidence(table)
     answers["correct"] = answers["label"] == answers["prediction"]
     return answers
@@ -49,6 +51,30 @@ def labelled(rows: Iterable[tuple[str, str, float]]) -> pd.DataFrame:
     answers.insert(1, "label", [Path(path).parent.name for path in answers["path"]])
     answers["correct"] = answers["label"] == answers["prediction"]
     return answers
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Return the table as text: a class may be called NA or 007, and is.
+
+    Raises:
+        OSError, ValueError: it can't be read, or is none.
+    """
+    check_size(path)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    for name in TEXTS:
+        if name in table:
+            table[name] = table[name].map(text_of)
+    return table
+
+
+def check_size(path: Path) -> None:
+    """Raise ValueError if a table has more bytes or columns than any run writes: reading it would take all memory."""
+    if path.stat().st_size > MOST_TABLE:
+        raise ValueError(f"it is larger than the {MOST_TABLE / 2**20:,.0f} MB that are read of it")
+    with path.open("rb") as file:
+        columns = file.readline(MOST_HEADER + 1)
+    if len(columns) > MOST_HEADER or columns.count(b",") > MOST_COLUMNS:
+        raise ValueError(f"its first line names more than {MOST_COLUMNS:,} columns")
 
 
 def _confidence(table: pd.DataFrame) -> "np.ndarray[Any, np.dtype[np.float64]]":
@@ -70,7 +96,7 @@ def read_probabilities(run_dir: Path) -> "tuple[np.ndarray[Any, np.dtype[np.floa
         InputError: as `read_predictions`, or a probability is missing.
     """
     read_predictions(run_dir)  # says what is wrong with the file, if anything is
-    table = pd.read_csv(run_dir / PREDICTIONS, dtype=str, keep_default_na=False, encoding="utf-8")
+    table = _read(run_dir / PREDICTIONS)
     columns = [str(name) for name in table if str(name).startswith(PROBABILITY)]
     values = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
     if not columns or np.isnan(values).any():

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from finetune.record import HISTORY_KEYS, REMOTE, SUMMARY_KEYS, SWEEP
+from finetune.record import HISTORY_KEYS, PLAN, REMOTE, SUMMARY_KEYS, SWEEP
 
 ALIVE = ("running", "pending", "preempting")
-DIRECTORY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")  # not hidden, and nothing that leads out of the folder
+DIRECTORY = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9_-])?")  # not hidden, nothing that leads outside
+TAKEN = (REMOTE, SWEEP, PLAN, "trials", "wandb")  # what else lies beside run directories
+# What Windows opens as a device, whatever follows after a dot (learn.microsoft.com, "Naming Files, Paths").
+DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 REASONS = {
     "failed": ("failed", "it ended with an error and told W&B no reason"),
     "killed": ("killed", "it was stopped before it could tell a reason"),
@@ -59,12 +62,14 @@ class RemoteRun:
         """The name of its run directory, the same as on the machine that ran it; None if it has none that is safe."""
         provenance = self.config.get("provenance")
         own = provenance.get("run_id") if isinstance(provenance, Mapping) else None
-        return next((name for name in (own, self.id) if is_safe(name)), None)
+        return next((name for name in (own, self.id) if is_safe(name)), None) if is_safe(self.id) else None
 
 
 def is_safe(name: object) -> bool:
     """Whether the server's word for something may become the name of a directory."""
-    return isinstance(name, str) and bool(DIRECTORY.fullmatch(name)) and name not in (REMOTE, SWEEP)
+    if not isinstance(name, str) or name in TAKEN:
+        return False
+    return DIRECTORY.fullmatch(name) is not None and DEVICE.fullmatch(name) is None
 
 
 def by_directory(runs: Iterable[RemoteRun]) -> dict[str, RemoteRun]:

@@ -27,6 +27,7 @@ from analysis.pairs import PAIRS
 from analysis.repeats import unit
 from analysis.tables import COLUMNS, Comparison, pair_records, plain, records
 from analysis.wording import NONE, Column, columns, cost_columns, duration, pair_columns, percent
+from finetune.printed import printable
 from finetune.record import read_json, write_atomic
 
 SCHEMA = 1  # of report.json; rises when a key changes its meaning or goes
@@ -203,6 +204,7 @@ def write_html(
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

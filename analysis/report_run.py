@@ -62,6 +62,7 @@ def opened(sweep: Address, name: str) -> "Iterator[wandb.Run]":
         console="off",
         disable_code=True,
         disable_job_creation=True,
+        disable_git=True,  # the address of a remote may hold a token
         x_disable_stats=True,
         init_timeout=INIT_SECONDS,
         finish_timeout=FINISH_SECONDS,

@@ -5,8 +5,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from analysis.commands import command
 from analysis.repeats import REPEATS, together
 from analysis.wording import percent
+from finetune import plain_yaml
 
 GENERAL = "Which fine-tuning recipe suits these pictures, what does it cost, and how sure are we?"
 OPENING = "Question:"  # begins the comment at the top of a sweep file
@@ -44,7 +46,7 @@ def _opening_comment(text: str) -> str:
 def _spec(text: str | None) -> dict[str, Any]:
     """Return what a sweep file holds; nothing where it is no sweep file."""
     try:
-        spec = yaml.safe_load(text or "")
+        spec = plain_yaml.load(text or "")
     except yaml.YAMLError:
         return {}
     return spec if isinstance(spec, dict) else {}
@@ -137,8 +139,8 @@ def commands(sweep: str, has_file: bool, best: str | None) -> str:
     """
     steps = [
         ("the runs, from the sweep file below", "make agents SWEEP=sweeps/again.yaml") if has_file else None,
-        ("the comparison, from the runs on W&B", f"make analysis SWEEP={sweep}"),
-        ("this report, renewed", f"make report SWEEP={sweep}"),
+        ("the comparison, from the runs on W&B", command("make", "analysis", f"SWEEP={sweep}")),
+        ("this report, renewed", command("make", "report", f"SWEEP={sweep}")),
         ("the run whose predictions are shown", best) if best else None,
     ]
     return "\n".join(f"# {what}\n{command}" for what, command in filter(None, steps))

@@ -16,7 +16,7 @@ from analysis.pairs import tested_pairs
 from analysis.recipes import choose, in_order, unlike
 from analysis.stats import interquartile_mean, mean, sd, wilson_over_seeds
 from analysis.tested import Pictures
-from finetune.record import replacing, write_table
+from finetune.record import cell, replacing, write_table
 
 SEED = 0  # of the bootstrap: the same runs always give the same intervals
 
@@ -313,14 +313,15 @@ def pair_records(pairs: pd.DataFrame) -> list[dict[str, Any]]:
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write COLUMNS with raw fractions and seconds; an empty cell where there is nothing to tell."""
-    write_table(path, list(COLUMNS), [[safe_cell(value) for value in row.values()] for row in records(table)])
+    write_table(path, list(COLUMNS), [list(row.values()) for row in records(table)])
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
     """Write a tidy frame as CSV: every column as it is, empty where there is nothing to tell, no formulas."""
     table = frame.drop(columns="recipe", errors="ignore")
     for name in table.select_dtypes(exclude="number"):
-        table[name] = table[name].map(safe_cell)
+        table[name] = table[name].map(cell)
+    table.columns = pd.Index([cell(name) for name in table.columns])
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
@@ -330,8 +331,3 @@ def plain(value: Any) -> Any:
     if value is None or (isinstance(value, float | np.floating) and not np.isfinite(value)) or value is pd.NA:
         return None
     return value.item() if isinstance(value, np.generic) else value
-
-
-def safe_cell(value: Any) -> Any:
-    """Keep a spreadsheet from reading a text as a formula (OWASP, "CSV Injection"): a quotation mark goes before it."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.errors import InputError
+from analysis.predictions import check_size
 from analysis.repeats import DATA
-from finetune.record import PREDICTIONS
+from finetune.record import PREDICTIONS, text_of
 
 MIX_DATA = "put runs into one table that were tested on different pictures, and say so"  # help of --mix-data
 SPLIT = (DATA, "split_seed", "folds", "fold")  # columns of the runs that decide what is tested
@@ -35,13 +36,14 @@ def tested(finished: pd.DataFrame) -> dict[str, Pictures]:
 
 def _pictures(run_dir: str, fingerprint: object) -> Pictures | None:
     """Return what one run was tested on, or None where its predictions can't be read."""
+    path = Path(run_dir) / PREDICTIONS
     try:
-        table = pd.read_csv(
-            Path(run_dir) / PREDICTIONS, dtype=str, keep_default_na=False, usecols=["path", "label"], encoding="utf-8"
-        )
+        check_size(path)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=["path", "label"], encoding="utf-8")
     except (OSError, ValueError):  # pandas' parser errors and wrong encodings are ValueErrors
         return None
-    return {f"{fingerprint}:{path}": label for path, label in zip(table["path"], table["label"], strict=True)}
+    paths, labels = (table[name].map(text_of) for name in ("path", "label"))
+    return {f"{fingerprint}:{path}": label for path, label in zip(paths, labels, strict=True)}
 
 
 def check_one_test_set(finished: pd.DataFrame, known: Mapping[str, Pictures], folder: Path, mix: bool) -> list[str]:

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rich.console import Console
 from rich.progress import track
 
 from analysis import address, fetch, report_run, report_words, tables, wording
 from analysis.address import Address
 from analysis.build import build
+from analysis.commands import command as shown
+from analysis.commands import recorded
 from analysis.errors import InputError
 from analysis.fetch import Server
 from analysis.frames import Sweep, read_sweep
@@ -30,6 +31,8 @@ from analysis.report_blocks import Told, blocks, ending, kept, library
 from analysis.server_errors import FetchError, fetch_errors
 from analysis.source import find_folder
 from analysis.tested import MIX_DATA
+from finetune.errors import EXIT_BAD_INPUT, UserError
+from finetune.printed import Screen, command
 from finetune.record import REMOTE, read_json
 
 TARGET = 0.8  # val accuracy to time the way to, as `python -m analysis` has it
@@ -37,18 +40,16 @@ MOST_TITLE = 128  # characters, as W&B has it
 DRAFT, REPORT = "draft", "report"  # keys of the analysis run's config: the addresses of what it has been shown in
 
 
+@command
 def main(arguments: list[str] | None = None) -> int:
     """Write the report of one sweep; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
         with report_run.apart():
             print(write_report(options.sweep, options.title, options.draft, options.mix_data))
-    except InputError as error:
+    except UserError as error:
         print(f"python -m analysis.wandb_report: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return EXIT_BAD_INPUT
     return 0
 
 
@@ -84,12 +85,12 @@ def write_report(argument: str | None, title: str | None = None, draft: bool = F
         InputError: there is no such sweep, W&B does not have it, W&B can't be reached, or, not `mix_data`, its runs
             were tested on different pictures.
     """
-    screen = Console(stderr=True)
+    screen = Screen(stderr=True)
     watch: Any = partial(track, console=screen, transient=True, disable=not screen.is_terminal)
     folder = find_folder(argument, watch=lambda runs, number: watch(runs, description="fetching runs", total=number))
     place = address.of_folder(folder)
     if place is None:
-        raise InputError(f"{folder} is not on W&B yet: make publish SWEEP={folder}")
+        raise InputError(f"{folder} is not on W&B yet: {shown('make', 'publish', f'SWEEP={folder}')}")
     server = _connect()
     sweep = read_sweep(folder, lambda paths: watch(paths, description="reading runs"), mix_data)
     out = Path("reports") / sweep.name
@@ -118,13 +119,12 @@ def _told(sweep: Sweep, comparison: tables.Comparison, out: Path, place: Address
     """Return what the report is made from."""
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     best = tables.best_run(sweep, comparison)
-    made = best.get("provenance/command")
     chosen = [Path(path) for path in tables.chosen_runs(sweep, comparison)["path"]]
     finished = [Path(path) for path in sweep.finished["path"]]
     missing = [run.name for run in finished if not _is_there(run, place)]
     sentence = (
         f"{len(missing)} of {len(finished)} finished runs are not on W&B yet, so its panels lack them "
-        f"(make publish SWEEP={sweep.folder} sends them): {', '.join(missing)}."
+        f"({shown('make', 'publish', f'SWEEP={sweep.folder}')} sends them): {', '.join(missing)}."
     )
     return Told(
         report=report,
@@ -137,7 +137,7 @@ def _told(sweep: Sweep, comparison: tables.Comparison, out: Path, place: Address
         media=tuple(report_run.media_of(out)),
         chosen=_ids(chosen, place),
         best=_ids([Path(best["path"])], place),
-        commands=report_words.commands(str(place), sweep.text is not None, str(made) if made else None),
+        commands=report_words.commands(str(place), sweep.text is not None, recorded(best.get("provenance/command"))),
         file=sweep.text,
         missing=sentence if missing else "",
     )

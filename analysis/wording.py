@@ -1,6 +1,7 @@
 """Numbers and tables as people read them: per cent, minutes, millions, and a dash where there is nothing to tell."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 
 from analysis.repeats import unit
 from analysis.stats import ALPHA
+from finetune.printed import one_line
 from finetune.record import write_atomic
 
 if TYPE_CHECKING:
@@ -278,7 +280,16 @@ def _rows(lines: list[list[str]]) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Keep a name from ending its cell, or from being read as markup."""
-    for sign in "\\|`*_<>[]":
+    """Keep a name on its line and in its cell, and from being read as markup."""
+    text = one_line(" ".join(text.split()))
+    for sign in "\\|`*_<>[]~#":
         text = text.replace(sign, f"\\{sign}")
     return text
+
+
+def code(value: object) -> str:
+    """Return a text as code in Markdown: between more backticks than it has in a row."""
+    text = one_line(" ".join(str(value).split()))
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"

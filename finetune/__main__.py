@@ -11,11 +11,13 @@ from finetune.claim import TakenError
 from finetune.config import resolve, run_id
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, Interrupted, MissingError, TrainingError, UserError
 from finetune.flags import add_fields, fail, parse_flags
+from finetune.printed import Screen, command, log_line
 from finetune.signals import noted
 
 RUNS = Path("runs/single")  # beside the folders of sweeps
 
 
+@command
 def main(arguments: list[str]) -> int:
     """Run one config to its end and return the exit code (see errors.py)."""
     parser = argparse.ArgumentParser(
@@ -66,11 +68,10 @@ class _Bar:
     """A progress bar on a terminal, nothing elsewhere; log lines go above it and into the run's log file."""
 
     def __init__(self, visible: bool) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True), disable=not visible)
+        self._progress = Progress(*columns, console=Screen(stderr=True), disable=not visible)
         self._task = self._progress.add_task("start", total=None)
 
     def __enter__(self) -> "_Bar":
@@ -89,8 +90,8 @@ class _Bar:
 
     def log(self, run_dir: Path, line: str) -> None:
         print(line, flush=True)
-        with (run_dir / record.LOG).open("a") as file:
-            file.write(line + "\n")
+        with (run_dir / record.LOG).open("a", encoding="utf-8") as file:
+            file.write(log_line(line))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from finetune import record, showcase, winner
 from finetune.bar import bar
 from finetune.errors import EXIT_BAD_INPUT, UserError
 from finetune.flags import fail
+from finetune.printed import command
 from finetune.showcase import Array
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ STRONGEST = 0.75
 BATCH_SIZE = 16
 
 
+@command
 def main(arguments: list[str]) -> int:
     """Write the maps, say where; return the exit code: 2 where the network or its pictures do not allow it."""
     parser = argparse.ArgumentParser(

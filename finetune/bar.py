@@ -4,7 +4,6 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -14,6 +13,8 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+
+from finetune.printed import Screen
 
 Advance = Callable[[int, int | None], None]  # done, and all there is, None where that is not known
 
@@ -31,7 +32,7 @@ def bar(title: str, hidden: bool = False, *, in_bytes: bool = False) -> Iterator
         hidden: to show none, for what takes a moment.
         in_bytes: whether it counts bytes, whose rate is shown, or things.
     """
-    console = Console(stderr=True, force_jupyter=False)
+    console = Screen(stderr=True, force_jupyter=False)
     counts = [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
     columns = [TextColumn("{task.description}", markup=False), BarColumn(), *counts, TimeRemainingColumn()]
     # Rich takes a notebook, or a log with FORCE_COLOR, for a terminal.

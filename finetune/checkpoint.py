@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from finetune.backbones import BACKBONES
 from finetune.data.transforms import Preprocessing
 from finetune.errors import UserError
 from finetune.model import Classifier, build_classifier, build_network
@@ -61,16 +62,27 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        raise UserError(f"{path}: can't be read as a checkpoint ({str(error).splitlines()[0]})") from error
+        why = (str(error) or type(error).__name__).splitlines()[0]  # of an empty file the error has no words
+        raise UserError(f"{path}: can't be read as a checkpoint ({why})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: is no checkpoint of this project (format {FORMAT})")
     return content
 
 
 def rebuild(content: dict[str, Any]) -> tuple[Classifier, Preprocessing, list[str]]:
-    """Return the network with its weights, its preprocessing and its class names."""
-    to = Preprocessing(**content["preprocessing"])
-    config, classes = content["config"], content["classes"]
-    model = build_classifier(build_network(config["backbone"], to.crop_px), len(classes), config["dropout"])
-    model.load_state_dict(content["model"])
+    """Return the network with its weights, its preprocessing and its class names.
+
+    Raises:
+        UserError: the content is not what a run has saved.
+    """
+    try:
+        to = Preprocessing(**content["preprocessing"])
+        config, classes = content["config"], [str(name) for name in content["classes"]]
+        if config["backbone"] not in BACKBONES or not 16 <= to.crop_px <= 2048:
+            raise ValueError("of no network that is known here")
+        model = build_classifier(build_network(config["backbone"], to.crop_px), len(classes), config["dropout"])
+        model.load_state_dict(content["model"])
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"the checkpoint holds something else than it should ({why})") from error
     return model, to, classes

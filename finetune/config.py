@@ -14,8 +14,10 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from finetune import plain_yaml
 from finetune.backbones import BACKBONES
 from finetune.errors import ConfigError, nearest
+from finetune.printed import one_line
 
 Strategy = Literal["scratch", "head", "partial", "gradual", "lpft", "full"]
 Schedule = list[tuple[int, float]]  # [(epochs finished, share of the backbone's blocks that trains from then on)]
@@ -49,7 +51,7 @@ def _parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return yaml.safe_load(value)
+        return plain_yaml.load(value)
     except yaml.YAMLError:
         raise ValueError("can't be read as a list") from None
 
@@ -209,7 +211,11 @@ def _describe(error: ValidationError) -> list[str]:
 
 def _joint_faults(config: Config) -> list[str]:
     """Return the faults that pydantic's checks of single fields do not see."""
-    faults = []
+    faults = [
+        f"{name}: {one_line(getattr(config, name))!r} has control characters"
+        for name in ("data", "weights")
+        if one_line(getattr(config, name)) != getattr(config, name)
+    ]
     if config.backbone not in BACKBONES:
         known = "" if nearest(config.backbone, BACKBONES) else f" Known: {', '.join(BACKBONES)}"
         faults.append(f"backbone: {config.backbone!r} is unknown.{nearest(config.backbone, BACKBONES)}{known}")

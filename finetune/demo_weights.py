@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 import torchvision
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.data.demo import DEMO_VERSION, SOURCE_CLASSES, draw_source
 from finetune.folders import cache_folder
+from finetune.printed import Screen
 from finetune.record import replacing
 
 DEMO_BACKBONE = "resnet18"  # learned in a minute what three smaller ones did not
@@ -42,7 +42,7 @@ def demo_weights_path(progress: bool = True) -> Path:
     """
     path = cache_folder() / f"{DEMO_WEIGHTS_VERSION}.pt"
     if not path.is_file():
-        console = Console(stderr=True, quiet=not progress, soft_wrap=True, force_jupyter=False)
+        console = Screen(stderr=True, quiet=not progress, soft_wrap=True, force_jupyter=False)
         began = time.perf_counter()
         what = f"{DEMO_BACKBONE} on {len(SOURCE_CLASSES)} classes of synthetic pictures"
         console.print(f"Pretraining the demo's {what}, once (about a minute)", highlight=False)

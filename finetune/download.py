@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from finetune.errors import DownloadError, NoRoomError
 from finetune.record import read_json, write_json
+from finetune.secrets import redact
 
 PART, NOTE, LOCK = ".part", ".part.json", ".lock"
 CHUNK_BYTES = 2**16  # a cut costs at most so many
@@ -192,7 +193,7 @@ def _try(url: str, part: Path, note: Path, on_progress: Progress) -> bool:
             return False
         start = have if response.status_code == 206 else 0
         _check_room(part, source.total, start)
-        write_json(note, {"url": url, **source._asdict()})
+        _note_source(note, url, source)
         with part.open("r+b" if part.exists() else "wb") as file:
             file.truncate(start)
             file.seek(start)
@@ -221,11 +222,20 @@ def _goes_on(response: requests.Response, have: int, known: Source | None, sourc
     return response.headers.get("Content-Range", "").startswith(f"bytes {have}-") and source == known
 
 
+def _name_of(url: str) -> str:
+    """Return what tells an address from others without telling it: it may be signed."""
+    return hashlib.sha256(url.encode()).hexdigest()
+
+
+def _note_source(note: Path, url: str, source: Source) -> None:
+    write_json(note, {"of": _name_of(url), "url": redact(url), **source._asdict()})
+
+
 def _noted(note: Path, url: str) -> Source | None:
     """Return what the note says of the part, or None if it is not this address's, or damaged."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         noted: dict[str, Any] | None = read_json(note)
-        if noted is not None and noted["url"] == url:
+        if noted is not None and noted["of"] == _name_of(url):
             return Source(noted["total"], noted["validator"])
     return None
 

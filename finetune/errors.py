@@ -11,6 +11,10 @@ class UserError(Exception):
     """Something the user gave is wrong; the message says what, where, and how to mend it. Exit code 2."""
 
 
+class DamagedError(UserError, ValueError):
+    """A file that a run or an agent wrote holds something else than it should."""
+
+
 class ConfigError(UserError):
     """All faults of one config at once.
 

@@ -16,11 +16,13 @@ from pathlib import Path
 from finetune import winner
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, ExportError, UserError
 from finetune.flags import fail
+from finetune.printed import command
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INSTALL = "python -m pip install '.[export]'"
 
 
+@command
 def main(arguments: list[str]) -> int:
     """Export, compare, say where; return the exit code: 1 when the two differ or it can't be done, 2 on bad input."""
     parser = argparse.ArgumentParser("python -m finetune.export", description="Write a trained network as ONNX.")

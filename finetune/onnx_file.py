@@ -1,6 +1,5 @@
 """Writing a trained network as ONNX, and comparing the file with torch (see export.py for what it holds)."""
 
-import csv
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -155,8 +154,7 @@ def _val_paths(run_dir: Path) -> Iterator[Path]:
     """Yield the paths of a few val pictures of a run, spread over val; none where they are not known."""
     try:
         root = record.read_config(run_dir).get("provenance", {}).get("data_root")
-        with (run_dir / record.SPLITS).open(newline="", encoding="utf-8") as file:
-            paths = [row["path"] for row in csv.DictReader(file) if row["split"] == "val"]
+        paths = [row["path"] for row in record.read_table(run_dir / record.SPLITS) if row["split"] == "val"]
     except (OSError, ValueError, KeyError):
         return
     if root is not None:

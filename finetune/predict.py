@@ -14,13 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import track
 
 from finetune import record, winner
 from finetune.bar import say_aside
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, DataError, UserError
 from finetune.flags import fail
+from finetune.printed import Screen, result_command
 
 if TYPE_CHECKING:
     from finetune.answers import Answer
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ["path", "prediction", "confidence"]
 HTML_LIMIT = 500
-EXIT_INTERRUPTED = 130
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:
@@ -59,6 +58,7 @@ def readable(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+@result_command
 def main(arguments: list[str]) -> int:
     """Predict, print or write the rows; return the exit code: 1 when a picture was unreadable, 2 on bad input."""
     given = _parser().parse_args(arguments)
@@ -66,12 +66,6 @@ def main(arguments: list[str]) -> int:
         return _predict(given)
     except UserError as error:
         return fail(error, EXIT_BAD_INPUT)
-    except KeyboardInterrupt:
-        print("interrupted; no file was written", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader, `head` say, has seen enough; what is still to be flushed has nowhere to go
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _predict(given: argparse.Namespace) -> int:
@@ -93,7 +87,7 @@ def _predict(given: argparse.Namespace) -> int:
         answers(trained, paths, told, unreadable),
         total=len(paths),
         description="predicting",
-        console=Console(stderr=True),
+        console=Screen(stderr=True),
         transient=True,
         disable=not sys.stderr.isatty() or not (given.csv or given.html),
     )
@@ -101,8 +95,9 @@ def _predict(given: argparse.Namespace) -> int:
     if given.csv is not None:
         record.write_table(given.csv, columns(top), rows)
     elif page is None:
-        csv.writer(sys.stdout).writerow(columns(top))
-        csv.writer(sys.stdout).writerows(rows)
+        lines = csv.writer(sys.stdout, lineterminator="\n")
+        lines.writerow(columns(top))
+        lines.writerows(map(record.cell, row) for row in rows)
     else:
         deque(rows, maxlen=0)
     for line in unreadable:

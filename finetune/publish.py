@@ -6,6 +6,7 @@ The sweep is created once, each run is sent under its own id, once; doing it aga
 """
 
 import argparse
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,20 +16,21 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
-from rich.console import Console
 from rich.progress import track
 
-from finetune import claim, record
+from finetune import claim, plain_yaml, record
 from finetune.agents import server
 from finetune.agents.server import Remote, ServerError, UnreachableError
 from finetune.agents.sweepfile import RUNS, is_unfinished
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
+from finetune.printed import Screen, command
 from finetune.tracking import Mirror, Target, is_off
 
 AT_ONCE = 2  # runs sent side by side; more would meet the free tier's 50 requests a minute
 WAIT_SECONDS = 600.0
 
 
+@command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Publish a sweep; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m finetune.publish", description="Send a sweep's runs to W&B.")
@@ -36,7 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--project", help="W&B project (default: the sweep file's)")
     parser.add_argument("--entity", help="W&B user or team (default: the account's)")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         if options.sweep is None:
             raise UserError(f"name the sweep: make publish SWEEP=runs/NAME.{_known()}")
@@ -80,7 +81,7 @@ def _publish(folder: Path, entity: str | None, project: str | None) -> int:
     mirrors: list[Mirror] = []
     pool = ThreadPoolExecutor(AT_ONCE)
     sending = {pool.submit(_send, run, target, mirrors): run for run, target in todo}
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     try:
         done = track(as_completed(sending), "sending", len(todo), console=console, transient=True,
                      disable=not console.is_terminal)  # fmt: skip
@@ -93,7 +94,8 @@ def _publish(folder: Path, entity: str | None, project: str | None) -> int:
             mirror.kill()  # nothing to those that have ended
     for line in lost:
         print(f"not sent: {line}", file=sys.stderr)
-    print(f"{len(todo) - len(lost)} sent. To write a W&B Report of the sweep: make report SWEEP={folder}")
+    report = f"make report SWEEP={shlex.quote(str(folder))}"
+    print(f"{len(todo) - len(lost)} sent. To write a W&B Report of the sweep: {report}")
     is_over = not lost and (folder / record.PLAN).exists() and not is_unfinished(folder)
     if is_over and not server.stop(remote):  # there is nothing left that an agent could do
         print(f"W&B still takes the sweep for unfinished; to end it: wandb sweep --stop {remote.path}")
@@ -110,6 +112,10 @@ def _remote(folder: Path, entity: str | None, project: str | None) -> Remote:
     """Return the sweep on the server that `folder` belongs to; it is created if there is none yet."""
     known = record.read_json(folder / record.REMOTE)
     if known is not None:
+        if not all(isinstance(known.get(name), str) for name in ("project", "sweep")):
+            raise UserError(
+                f"{folder / record.REMOTE} names no sweep on W&B: delete it, and the runs are sent as a new one"
+            )
         path = "/".join(filter(None, [known.get("entity"), known.get("entity") and known["project"], known["sweep"]]))
         try:
             return server.find(path, known["project"])
@@ -120,7 +126,13 @@ def _remote(folder: Path, entity: str | None, project: str | None) -> Remote:
                 f"{error}\nIf it was deleted there, delete {folder / record.REMOTE} and {folder}/*/wandb-*.json: "
                 "then the runs are sent as a new sweep"
             ) from None
-    spec = yaml.safe_load((folder / record.SWEEP).read_text(encoding="utf-8"))
+    file = folder / record.SWEEP
+    try:
+        spec = plain_yaml.load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file} can't be read as a sweep file ({error})") from error
+    if not isinstance(spec, dict):
+        raise UserError(f"{file} holds no sweep")
     spec = {"name": folder.resolve().name, **spec}
     remote = server.create(spec, entity, project or spec.get("project") or "finetune-sweeps")
     names = {"entity": remote.entity, "project": remote.project, "sweep": remote.id, "url": remote.url}

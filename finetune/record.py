@@ -1,7 +1,9 @@
 """What a run leaves behind: the run directory, its files, their keys, and how they are written and read.
 
 A run directory is the only channel between a run and everything that looks at it: agents, `analysis`, `predict`, a
-person with `cat`. This file imports neither torch nor anything else of the package.
+person with `cat`. This file imports neither torch nor anything else of the package that does.
+
+All of it may come from elsewhere: reading is bounded, runs nothing, and raises few kinds of errors.
 
     config.yaml      every resolved field, and `provenance`: commit, versions, data fingerprint, weights hash, classes
     history.jsonl    one line an epoch, HISTORY_KEYS
@@ -22,12 +24,17 @@ import contextlib
 import csv
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
+
+from finetune import plain_yaml
+from finetune.errors import DamagedError
+from finetune.secrets import redact, redact_values
 
 CONFIG, HISTORY, SUMMARY, PREDICTIONS = "config.yaml", "history.jsonl", "summary.json", "predictions.csv"
 SPLITS, BEST, LAST, LOG, STATE = "splits.csv", "best.pt", "last.pt", "log.txt", "state.json"
@@ -36,9 +43,15 @@ SWEEP = "sweep.yaml"  # beside the run directories: the sweep file as it was run
 PLAN = "plan.json"  # beside the run directories: the runs that the sweep asks for, and whether they race
 REMOTE = "wandb.json"  # beside the run directories: entity, project and sweep (the id) on the W&B server
 STOP = "stop"  # a file of this name in a run directory asks the run to end after its epoch, and test
-# libyaml's parser, where PyYAML was built with it, reads a thousand configs in a second instead of ten; equally safe.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 PROBABILITY = "probability/"  # prefix of the probability columns of PREDICTIONS
+
+# What is read of one file, far more than any run writes.
+MOST_JSON, MOST_HISTORY, MOST_TABLE = 64 * 2**20, 64 * 2**20, 2**30  # bytes
+MOST_LINE = 2**20  # of a history
+
+# What a spreadsheet takes for a formula, if a cell begins with it (OWASP, "CSV Injection"), and what is a number.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 # Accuracies and shares are fractions in [0, 1]; `epoch` counts finished epochs, so the first row has epoch 1.
 HISTORY_KEYS = {
@@ -130,16 +143,42 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in `path`, or None where there is no such file."""
+    """Return the object in `path`, or None where there is no such file.
+
+    Raises:
+        DamagedError: it holds something else, or is too large or too deep to be one of these.
+    """
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return _object(_text(path, MOST_JSON))
     except FileNotFoundError:
         return None
+    except DamagedError:
+        raise
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamagedError(f"{path} is damaged: it holds no JSON object ({error}). Take it out of the way") from error
+
+
+def _object(text: str) -> dict[str, Any]:
+    """Return the JSON object in `text`; ValueError, TypeError or RecursionError where it is none."""
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise TypeError(f"a {type(content).__name__}")
+    return content
+
+
+def _text(path: Path, most: int) -> str:
+    """Return a file's text; DamagedError where it is larger than `most` bytes."""
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise DamagedError(f"{path} is larger than the {most / 2**20:,.0f} MB that are read of it")
+    return content.decode("utf-8")
 
 
 def write_config(run_dir: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
     """Write the resolved fields and, under `provenance`, where they were run, on what, with which versions."""
-    content = yaml.safe_dump({**config, "provenance": dict(provenance)}, sort_keys=False, allow_unicode=True)
+    made = redact_values({**config, "provenance": dict(provenance)})
+    content = yaml.safe_dump(made, sort_keys=False, allow_unicode=True)
     write_atomic(run_dir / CONFIG, content)
 
 
@@ -148,8 +187,16 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the run has not started yet.
+        DamagedError: it holds something else.
     """
-    return dict(yaml.load((run_dir / CONFIG).read_text(encoding="utf-8"), Loader=LOADER))
+    path = run_dir / CONFIG
+    try:
+        content = plain_yaml.load(_text(path, MOST_JSON))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DamagedError(f"{path} is damaged: it is no YAML ({error})") from error
+    if not isinstance(content, dict):
+        raise DamagedError(f"{path} is damaged: it holds no fields")
+    return {str(name): value for name, value in content.items()}
 
 
 def write_history(run_dir: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -164,33 +211,86 @@ def append_history(run_dir: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_history(run_dir: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the rows of the history, and how many torn lines were dropped (more than 1 means a damaged file)."""
+    """Return the rows of the history, and how many torn lines were dropped (more than 1 means a damaged file).
+
+    What lies beyond MOST_HISTORY is not read, and counts as one such line.
+    """
     path = run_dir / HISTORY
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    rows, torn = [], 0
-    for line in lines:
-        try:
-            rows.append(dict(json.loads(line)))
-        except (ValueError, TypeError):
-            torn += 1
+    rows: list[dict[str, Any]] = []
+    torn = size = 0
+    if not path.exists():
+        return [], 0
+    with path.open("rb") as file:
+        while line := file.readline(MOST_LINE):
+            size += len(line)
+            if size > MOST_HISTORY:
+                return rows, torn + 1
+            if not line.endswith(b"\n") and len(line) == MOST_LINE:
+                line = _rest_of_line(file)
+            try:
+                rows.append(_object(line.decode("utf-8", errors="replace")))
+            except (ValueError, TypeError, RecursionError):
+                torn += 1
     return rows, torn
 
 
+def _rest_of_line(file: IO[bytes]) -> bytes:
+    """Pass over the rest of a line that is too long to be one; what stands for it is no JSON."""
+    while (part := file.readline(MOST_LINE)) and not part.endswith(b"\n"):
+        if file.tell() > MOST_HISTORY:
+            break
+    return b"too long"
+
+
+def cell(value: Any) -> Any:
+    """Return what is written into a cell of a CSV file for people: a text that a spreadsheet would run begins with '.
+
+    `text_of` takes that away again. Numbers, also as text, stay as they are.
+    """
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
+def text_of(written: str) -> str:
+    """Return the text that `cell` was given; what others wrote is mostly the same in both."""
+    return written[1:] if written.startswith("'") and _FORMULA.match(written) else written
+
+
 def write_table(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a CSV file, wholly or not at all."""
+    """Write a CSV file, wholly or not at all; no cell of it is a formula (see `cell`)."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerow(map(cell, columns))
+        writer.writerows(map(cell, row) for row in rows)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file that `write_table` wrote, each column -> text as it was before it was made a cell.
+
+    Raises:
+        OSError: it can't be read.
+        DamagedError: it is no such file: of another encoding, with cells that end nowhere, or rows of another length.
+    """
+    if path.stat().st_size > MOST_TABLE:
+        raise DamagedError(f"{path} is larger than the {MOST_TABLE / 2**20:,.0f} MB that are read of it")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            lines = csv.reader(file, strict=True)
+            columns = [text_of(name) for name in next(lines, [])]
+            return [dict(zip(columns, map(text_of, row), strict=True)) for row in lines if row]
+        except (csv.Error, ValueError) as error:  # a cell of more than 131,072 characters, say
+            raise DamagedError(f"{path} is damaged: it is no table ({error})") from error
 
 
 def write_state(run_dir: Path, state: str, reason: str = "", cause: str = "") -> None:
     """Note the state the run is in: running, finished, failed (an error in the run) or killed (by a signal).
 
     Args:
+        reason: secrets are taken out of it.
         cause: of a failure, one of `causes.CAUSES`.
     """
-    write_json(run_dir / STATE, {"state": state, "reason": reason, "cause": cause})
+    write_json(run_dir / STATE, {"state": state, "reason": redact(reason), "cause": cause})
 
 
 def is_run_dir(path: Path) -> bool:

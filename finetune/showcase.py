@@ -4,7 +4,6 @@ A run chooses at its end exactly the pictures that the prediction grid of `analy
 on a machine that has no data. This file loads neither torch nor pandas.
 """
 
-import csv
 import io
 import math
 import zipfile
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from finetune.record import PREDICTIONS, PROBABILITY, THUMBNAILS, replacing
+from finetune.data.reading import UNREADABLE, open_image
+from finetune.record import PREDICTIONS, PROBABILITY, THUMBNAILS, read_table, replacing
 
 SEED = 0  # of the choice: the same answers always give the same pictures
 MOST_CLASSES, MOST_PICTURES = 10, 8  # rows and columns that can be looked at in one picture
@@ -26,7 +26,6 @@ ENDING = ".jpg"  # added to every path, so that no two pictures share an entry
 MOST_ARCHIVE_BYTES, MOST_ENTRY_BYTES = 8 * 2**20, 2**18  # a thumbnail takes some 8 kB, and there are at most 80
 
 Array = np.ndarray[Any, np.dtype[Any]]
-BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises for broken pictures
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,7 @@ def write_thumbnails(run_dir: Path, root: Path, classes: Sequence[str]) -> None:
         root: of the data, which the paths in predictions.csv start from.
         classes: in the data's order.
     """
-    with (run_dir / PREDICTIONS).open(newline="", encoding="utf-8") as file:
-        answers = list(csv.DictReader(file))
+    answers = read_table(run_dir / PREDICTIONS)
     paths, labels, predictions = ([answer[name] for answer in answers] for name in ("path", "label", "prediction"))
     confidences = [float(answer[PROBABILITY + answer["prediction"]]) for answer in answers]
     chosen = choose(paths, labels, predictions, confidences, classes)
@@ -129,10 +127,10 @@ def open_picture(root: Path, path: str) -> Array | None:
     if not is_inside(path):
         return None
     try:
-        with Image.open(root / path) as image:
+        with open_image(root / path) as image:
             image.draft("RGB", (2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))  # lets JPEG decode small, many times faster
             upright = ImageOps.exif_transpose(image).convert("RGB")
-    except BROKEN:
+    except UNREADABLE:
         return None
     upright.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     return np.asarray(upright)
@@ -170,7 +168,12 @@ def _decode(archive: zipfile.ZipFile, entry: str) -> Array | None:
             if max(image.size) > THUMBNAIL_PX:  # known before anything is decoded
                 return None
             return np.asarray(image.convert("RGB"))
-    except (*BROKEN, RuntimeError, NotImplementedError, zipfile.BadZipFile):  # the last three: encrypted, unknown, torn
+    except (
+        *UNREADABLE,
+        RuntimeError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+    ):  # the last three: encrypted, unknown, torn
         return None
 
 

@@ -1,7 +1,6 @@
 """What a W&B run holds of a run directory: config, one row an epoch, summary, tables, files. The importer of wandb."""
 
 import contextlib
-import csv
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ from wandb.errors import Error as WandbError
 from finetune import record, showcase
 from finetune.best import Row, with_best
 from finetune.config import LATER, PLACES, Config
+from finetune.secrets import redact
 from finetune.tracking import Target
 
 __all__ = ["WandbError", "finish_failed", "finish_finished", "forget", "is_stopped", "open_run", "send_rows"]
@@ -64,6 +64,7 @@ def open_run(
         console="wrap",
         disable_code=True,
         disable_job_creation=True,
+        disable_git=True,  # the address of a remote may hold a token; the commit is in the config
         x_stats_pid=pid,
         x_stats_sampling_interval=STATS_SECONDS,
     )
@@ -207,6 +208,7 @@ def finish_failed(run: wandb.Run, code: int, state: str, reason: str, cause: str
     Raises:
         TimeoutError: not all of it arrived in time.
     """
+    reason = redact(reason)
     run.summary.update({"state": state, "reason": reason, "cause": cause})
     print(reason)
     run.finish(exit_code=code)
@@ -214,8 +216,7 @@ def finish_failed(run: wandb.Run, code: int, state: str, reason: str, cause: str
 
 def _tables(run_dir: Path, classes: list[str]) -> dict[str, Any]:
     """Return the confusion matrix, and the pictures of the prediction grid with what was said of them."""
-    with (run_dir / record.PREDICTIONS).open(newline="", encoding="utf-8") as file:
-        answers = list(csv.DictReader(file))
+    answers = record.read_table(run_dir / record.PREDICTIONS)
     classes = list(dict.fromkeys([*classes, *(answer[key] for answer in answers for key in ("label", "prediction"))]))
     number = {name: index for index, name in enumerate(classes)}
     matrix = wandb.plot.confusion_matrix(
@@ -241,6 +242,7 @@ def _send_files(run: wandb.Run, run_dir: Path) -> None:
     folder = Path(run.dir) / FOLDER
     folder.mkdir(exist_ok=True)
     for name in FILES:
-        if (run_dir / name).is_file():
+        # A link in a run directory that came from elsewhere could name any file of this machine.
+        if (run_dir / name).is_file() and not (run_dir / name).is_symlink():
             (folder / name).symlink_to((run_dir / name).resolve())
             run.save(folder / name, base_path=run.dir, policy="end", glob=False)

@@ -18,11 +18,12 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from finetune import plain_yaml
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError, nearest
 from finetune.flags import fail
+from finetune.printed import Screen, command
 from finetune.record import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,16 +101,17 @@ def _parse(words: list[str]) -> dict[str, Any]:
     if lacking:
         raise UserError(f"{lacking[0]!r} has no '=': write NAME=VALUE, such as AGENTS=1")
     try:
-        return {name: yaml.safe_load(text) for name, _, text in pairs}
+        return {name: plain_yaml.load(text) for name, _, text in pairs}
     except yaml.YAMLError as error:
         raise UserError(f"a value is not YAML: {error}") from None
 
 
+@command
 def main(arguments: list[str]) -> int:
     """Run the notebook and return the exit code: 0 done, 1 a cell failed, 2 bad input."""
     parser = argparse.ArgumentParser("python -m notebooks.execute", description="Run notebooks/trials.ipynb.")
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="replaces a setting of the notebook")
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         settings = _parse(parser.parse_args(arguments).settings)

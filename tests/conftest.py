@@ -3,7 +3,15 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+from tests import offline
+
+# For the whole session, before anything is imported: no test reaches another machine, nor does what it starts.
+hypothesis.settings.register_profile("thorough", max_examples=2_000, deadline=None)  # --hypothesis-profile=thorough
+offline.install()
+os.environ.update(offline.environment())
 
 # One thread: the networks are tiny, and two tests at once would only take cores from each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -200,7 +200,7 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], object]]] = {
     "truncated": ("truncated", lambda path: path.write_bytes((path.parent / "000.jpg").read_bytes()[:-900])),
     "empty": ("empty", lambda path: path.write_bytes(b"")),
     "foreign": ("no picture", lambda path: path.write_text("<html>404</html>")),
-    "bomb": ("decompression bomb", bomb),
+    "bomb": ("more than 179 million pixels", bomb),
     "real numbers": ("real numbers", lambda path: Image.fromarray(np.ones((50, 50), np.float32)).save(path, "TIFF")),
 }
 

@@ -94,7 +94,8 @@ def test_the_page_needs_nothing_but_itself(place: Path) -> None:
     assert page.tags.count("script") == 1
     script = text[text.index("<script>") + len("<script>") : text.index("</script>")]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in text
+    policy = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert f"{policy}; script-src 'sha256-{digest}'" in text
     assert page.tags.count("img") == 13
     assert page.without_alt == 0
     links = [address for address in page.addresses if not address.startswith(("data:image/", "#"))]

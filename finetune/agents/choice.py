@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import yaml
-
-from finetune import record
+from finetune import plain_yaml, record
 from finetune.agents import server, sweepfile
 from finetune.agents.display import console
 from finetune.agents.server import Remote, ServerError, UnreachableError
@@ -83,7 +81,7 @@ def _project() -> str:
     """Return the project where a sweep is looked for: WANDB_PROJECT, else that of the default sweep file."""
     if os.environ.get("WANDB_PROJECT"):
         return os.environ["WANDB_PROJECT"]
-    spec = yaml.safe_load((Path(__file__).parents[2] / sweepfile.DEFAULT).read_text())
+    spec = plain_yaml.load((Path(__file__).parents[2] / sweepfile.DEFAULT).read_text())
     return str(spec["project"])
 
 

@@ -1,19 +1,20 @@
 """What an agent shows before and after its runs: the plan as a table, the state of the sweep, the summary."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 
 from finetune import record
 from finetune.agents import plan, race
 from finetune.agents.plan import Plan, PlannedRun
 from finetune.causes import CAUSES
+from finetune.printed import Screen
 
 # Markup would take `[...]` in paths for colours; a notebook gets the lines of a log.
-console = Console(highlight=False, markup=False, soft_wrap=True, force_jupyter=False)
+console = Screen(highlight=False, markup=False, soft_wrap=True, force_jupyter=False)
 
 
 class Failure(NamedTuple):
@@ -100,13 +101,14 @@ def show_end(todo: Plan, broken: Mapping[str, str], stopped: bool = False, gave_
     if gave_up:
         console.print(f"the first in a row: {_failure(gave_up[0].run, gave_up[0].reason)}")
         console.print("the runs that are left were not started: mend the cause first")
-    again = f"python agent.py {todo.sweep.folder}"
+    folder = shlex.quote(str(todo.sweep.folder))
+    again = f"python agent.py {folder}"
     if states["failed"]:
         console.print(f"failed runs are started again by: {again} --retry-failed")
     if left:
         console.print(f"go on with: {again}")
     if states["finished"]:
-        console.print(f"compare the runs with: make analysis SWEEP={todo.sweep.folder}")
+        console.print(f"compare the runs with: make analysis SWEEP={folder}")
     return bool(failed)
 
 

@@ -222,6 +222,8 @@ def _start(command: list[str], slot: int, slots: int, folder: Path, **more: str)
 
 def _start_again(remote: Remote, run: Failed, slot: int, slots: int, folder: Path) -> subprocess.Popen[bytes]:
     """Start a run as W&B's agent would."""
+    if not re.fullmatch(r"[\w-]{1,128}", run.id):
+        raise UserError(f"{remote.path}: a run is called {run.id!r}, which can't be the name of a file")
     parameters = folder / "wandb" / f"retry-{run.id}.yaml"
     parameters.parent.mkdir(exist_ok=True)
     content = {"wandb_version": 1, **{name: {"value": value} for name, value in run.values.items()}}

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlparse
 
-import yaml
-
-from finetune import tracking
+from finetune import plain_yaml, tracking
 from finetune.errors import UserError
 
 OPEN = ("PENDING", "RUNNING", "PAUSED")  # states of a sweep that still has runs to do
@@ -65,7 +63,10 @@ def reason_offline() -> str | None:
         return f"WANDB_MODE is {os.environ['WANDB_MODE']}"
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return None
-    host = urlparse(_base_url()).hostname or ""
+    try:
+        host = urlparse(_base_url()).hostname or ""
+    except ValueError:
+        return f"WANDB_BASE_URL is no address: {_base_url()!r}"
     files = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
     for file in (Path(name).expanduser() for name in files):
         try:
@@ -255,13 +256,13 @@ def stop(remote: Remote) -> bool:
 
 
 def _remote(entity: str, project: str, sweep: str, attributes: dict[str, Any], url: str) -> Remote:
-    spec = yaml.safe_load(attributes.get("config") or "{}") or {}
+    spec = plain_yaml.load(attributes.get("config") or "{}")
     return Remote(
         entity,
         project,
         sweep,
         state=str(attributes["state"]).upper(),
-        spec=spec,
+        spec=spec if isinstance(spec, dict) else {},
         expected=attributes.get("runCountExpected"),
         url=url,
         created=str(attributes.get("createdAt") or "1970-01-01"),

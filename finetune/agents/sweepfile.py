@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from finetune import record
+from finetune import plain_yaml, record
 from finetune.agents import search
 from finetune.errors import ConfigError, UserError, nearest
 
@@ -97,7 +97,7 @@ def _read_text(source: Path) -> str:
 def _read_yaml(text: str, source: Path) -> dict[str, Any]:
     """Return the mapping in `text`, whose `parameters` is a mapping of mappings."""
     try:
-        spec = yaml.safe_load(text)
+        spec = plain_yaml.load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{source} is not YAML: {error}") from error
     if spec is None:
@@ -130,7 +130,7 @@ def _parse_settings(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
             faults.append(f"{setting!r} has no '=': write --set key=value, such as --set epochs=3")
         else:  # a name that is no field is told with all other faults of the sweep
             try:
-                fixed[name] = _as_parameter(name, yaml.safe_load(text))
+                fixed[name] = _as_parameter(name, plain_yaml.load(text))
             except yaml.YAMLError:
                 faults.append(f"{name}: {text!r} is not a YAML value")
     if faults:

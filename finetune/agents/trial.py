@@ -10,6 +10,7 @@ import importlib
 import itertools
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,13 +21,14 @@ from typing import Any
 
 import yaml
 
-from finetune import claim, record, tracking
+from finetune import claim, plain_yaml, record, tracking
 from finetune.agents.code import Code
 from finetune.agents.sweepfile import RUNS
 from finetune.causes import cause_of
 from finetune.claim import TakenError
 from finetune.config import Config, parse_config, resolve, run_id, with_absolute_paths
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, ConfigError, Interrupted, UserError, nearest
+from finetune.printed import log_line
 from finetune.signals import Noted, noted, polled
 from finetune.tracking import Mirror
 
@@ -81,6 +83,9 @@ Ending = tuple[int, str, str, str]  # exit code, state, reason, cause
 
 def _run(arguments: list[str], code: Code, mirror: Mirror, signals: Noted) -> Ending:
     """Run the config, or wait for another process on this machine that runs it already."""
+    for variable in ("WANDB_SWEEP_ID", "WANDB_RUN_ID"):  # which become names of folders and files
+        if not re.fullmatch(r"[\w-]{1,128}", os.environ.get(variable, "")):
+            raise UserError(f"{variable}: {os.environ.get(variable)!r} is no id of W&B's")
     config = with_absolute_paths(resolve(parse_config(_values(arguments), "the sweep")))
     code.bring([config], True)
     folder = RUNS / os.environ["WANDB_SWEEP_ID"]
@@ -114,7 +119,7 @@ def _values(arguments: list[str]) -> dict[str, Any]:
     Raises:
         ConfigError: an argument is no flag.
     """
-    content = yaml.safe_load(Path(os.environ["WANDB_SWEEP_PARAM_PATH"]).read_text()) or {}
+    content = _parameters()
     values = {name: given["value"] for name, given in content.items() if isinstance(given, dict) and "value" in given}
     faults = []
     for argument in arguments:
@@ -129,13 +134,23 @@ def _values(arguments: list[str]) -> dict[str, Any]:
     return values
 
 
+def _parameters() -> dict[str, Any]:
+    """Return what W&B's agent has written for this run."""
+    path = Path(os.environ["WANDB_SWEEP_PARAM_PATH"])
+    try:
+        content = plain_yaml.load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} can't be read as a run's parameters ({error})") from error
+    return content if isinstance(content, dict) else {}
+
+
 def _peers(folder: Path, code: Code) -> list[Config] | None:
     """Return the configs of the sweep's runs that this machine has not finished, or None where they are not known.
 
     They are known where `agent.py` has stored the sweep (W&B's own agent is not told of it), and it is a plain grid.
     """
     try:
-        spec = yaml.safe_load((folder / record.SWEEP).read_text())
+        spec = plain_yaml.load((folder / record.SWEEP).read_text())
         if spec["method"] != "grid":
             return None
         parameters = spec["parameters"].values()
@@ -168,7 +183,7 @@ class Log:
     def __call__(self, line: str) -> None:
         print(line, flush=True)
         with contextlib.suppress(OSError), self._file.open("a", encoding="utf-8") as file:  # a full disk, say
-            file.write(line + "\n")
+            file.write(log_line(line))
 
 
 class Interruption:

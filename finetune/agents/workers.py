@@ -28,6 +28,7 @@ from finetune.agents import machine
 from finetune.claim import TakenError
 from finetune.config import Config
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, Interrupted, UserError
+from finetune.printed import tame
 
 EXIT_TAKEN = 75  # EX_TEMPFAIL of sysexits.h: another process runs this run
 SIGNALS = signals.SIGNALS
@@ -286,8 +287,11 @@ def _end_with_agent() -> None:
 def _write_to(log: Path) -> None:
     """Send what this process and its libraries print to the end of `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    if log.is_symlink():  # of a run directory from elsewhere: what it names is not to be written to
+        log.unlink()
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    tame()

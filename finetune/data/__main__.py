@@ -6,6 +6,7 @@ import sys
 
 from finetune.errors import EXIT_BAD_INPUT, UserError
 from finetune.flags import fail
+from finetune.printed import command
 
 # command -> (what it does, the module that adds its arguments and does it); imported when asked for, as some load torch
 COMMANDS = {
@@ -16,6 +17,7 @@ COMMANDS = {
 }  # fmt: skip
 
 
+@command
 def main(arguments: list[str]) -> int:
     """Do what the command line asks for, and return the exit code."""
     parser = argparse.ArgumentParser("python -m finetune.data", description="The data, by hand.", allow_abbrev=False)

@@ -14,6 +14,9 @@ SPARE_BYTES = 500e6  # stay free on the disk
 CHUNK_BYTES = 2**20
 UNPACKING = ".unpacking"  # ends the names of folders under way
 
+MOST_MEMBERS = 2_000_000
+MOST_RATIO, FREE_BYTES = 100, 2**20  # of pictures hardly anything can be packed; so much is let pass in any case
+
 File = tuple[PurePosixPath, zipfile.ZipInfo]
 
 
@@ -71,6 +74,8 @@ def _checked(content: zipfile.ZipFile, inside: str) -> list[File]:
         zipfile.BadZipFile: one of them has no business in a data set.
     """
     files: list[File] = []
+    if len(content.infolist()) > MOST_MEMBERS:
+        raise zipfile.BadZipFile(f"it has more than {MOST_MEMBERS:,} members; nothing of it was unpacked")
     for info in content.infolist():
         name = PurePosixPath(info.filename)
         if fault := _fault(info, name):
@@ -79,6 +84,9 @@ def _checked(content: zipfile.ZipFile, inside: str) -> list[File]:
             files.append((name.relative_to(inside), info))
     if not files:
         raise zipfile.BadZipFile(f"there is no folder {inside}/ with files in it")
+    unpacked, packed = sum(info.file_size for _, info in files), sum(info.compress_size for _, info in files)
+    if unpacked > MOST_RATIO * packed + FREE_BYTES:
+        raise zipfile.BadZipFile(f"it would unpack to more than {MOST_RATIO} times its size, which no pictures do")
     return files
 
 

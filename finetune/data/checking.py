@@ -24,6 +24,7 @@ from finetune.data.splits import Splits, find_splits
 from finetune.data.survey import keep, surveyed
 from finetune.data.twins import twins
 from finetune.errors import DataError
+from finetune.printed import Screen
 
 SHOWN = 5  # pictures of a finding; --json and --fix-list have all
 FIX_COLUMNS = ["path", "do", "to", "why"]
@@ -72,7 +73,7 @@ def main(known: argparse.Namespace) -> int:
     if known.json:
         print(json.dumps(asdict(report), indent=1))
     else:
-        show(report, Console(highlight=False, soft_wrap=True))
+        show(report, Screen(highlight=False, soft_wrap=True))
         if known.fix_list is not None:
             print(f"what would mend it: {known.fix_list}")
     return int(any(finding.level == "error" for finding in report.findings))

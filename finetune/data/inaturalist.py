@@ -20,6 +20,7 @@ from finetune.download import POLL_SECONDS, Wanted, download, in_words, sha256
 from finetune.errors import DataError, MissingError
 from finetune.folders import cache_folder
 from finetune.record import write_json
+from finetune.secrets import redact
 
 NAME = "inaturalist12k"
 URL = "https://storage.googleapis.com/wandb_datasets/nature_12K.zip"
@@ -149,7 +150,7 @@ def _bring(place: Path, say: Say) -> Path:
             raise DataError(f"data: {error}. Take it out of the way, and the same command fetches another") from error
         archive.unlink()
         raise DataError(f"data: {error}. It was deleted; the same command fetches it again") from error
-    write_json(folder / MARK, {"url": url(), "bytes": archive.stat().st_size, "sha256": sha256(archive)})
+    write_json(folder / MARK, {"url": redact(url()), "bytes": archive.stat().st_size, "sha256": sha256(archive)})
     if fetched:
         archive.unlink()
     return folder

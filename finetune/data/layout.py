@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.errors import DataError
+from finetune.printed import one_line
+from finetune.record import MOST_TABLE, text_of
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 VAL_NAMES = ("val", "validation", "valid")
@@ -67,14 +69,30 @@ def read_layout(place: Path) -> Layout:
 
 
 def find_pictures(folder: Path) -> Iterator[Path]:
-    """Yield the pictures below `folder`, by suffix, in a fixed order; not what is hidden, and no dead links."""
+    """Yield the pictures below `folder`, by suffix, in a fixed order; not what is hidden, and no dead links.
+
+    Raises:
+        DataError: a name can't be told (see `check_name`).
+    """
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
+        check_name(entry)
         if entry.is_dir():
             yield from find_pictures(entry)
         elif entry.suffix.lower() in PICTURE_SUFFIXES and entry.is_file():
             yield entry
+
+
+def check_name(path: Path) -> None:
+    """Raise DataError if the last part of a path can't be written into a table and read back.
+
+    That is: it has control characters, such as newlines and what terminals obey, or bytes that are no UTF-8.
+    """
+    if one_line(path.name) != path.name:
+        raise DataError(
+            f"data: {one_line(str(path))} has control characters, or bytes that are no UTF-8, in its name: rename it"
+        )
 
 
 def inside(path: Path, root: Path) -> str:
@@ -91,6 +109,8 @@ def names(labels: list[str]) -> str:
 def _by_class(folder: Path) -> ByClass:
     """Return the pictures in the visible folders of `folder`."""
     classes = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
+    for entry in classes:
+        check_name(entry)
     return {entry.name: list(find_pictures(entry)) for entry in classes}
 
 
@@ -110,6 +130,8 @@ def _read_csv(file: Path) -> Layout:
             faults.append(f"line {number}: split {split!r} is none of train, val, test")
         elif not label or not row["path"]:
             faults.append(f"line {number}: {'label' if row['path'] else 'path'} is empty")
+        elif one_line(f"{row['path']}{label}") != row["path"] + label:
+            faults.append(f"line {number}: {one_line(row['path'])!r}, {one_line(label)!r}: has control characters")
         elif path.is_absolute() or ".." in path.parts:
             faults.append(f"line {number}: {path} must be a path inside of {root}")
         elif not (root / path).is_file():
@@ -138,13 +160,18 @@ def _read_csv(file: Path) -> Layout:
 def _rows(file: Path) -> list[dict[str, str]]:
     """Return the file's rows under the names of COLUMNS."""
     try:
+        if file.stat().st_size > MOST_TABLE:
+            raise DataError(f"data: {file} is larger than the {MOST_TABLE / 2**20:,.0f} MB that are read of it")
         text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"data: {file} can't be read as a CSV file ({error}); it must be UTF-8") from error
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)  # what spreadsheets write depends on the language
     reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
-    given = [name.strip().lower() for name in reader.fieldnames or []]
+    try:
+        given = [name.strip().lower() for name in reader.fieldnames or []]
+    except csv.Error as error:
+        raise DataError(f"data: {file} can't be read as a CSV file ({error})") from error
     reader.fieldnames = given
     found = {column: next((name for name in known if name in given), None) for column, known in COLUMNS.items()}
     absent = [column for column in ("path", "label") if found[column] is None]
@@ -157,4 +184,7 @@ def _rows(file: Path) -> list[dict[str, str]]:
     if doubled:
         raise DataError(f"data: {file} has two columns {names(doubled)}")
     columns = {column: name for column, name in found.items() if name is not None}
-    return [{column: (row[name] or "").strip() for column, name in columns.items()} for row in reader]
+    try:
+        return [{column: text_of((row[name] or "").strip()) for column, name in columns.items()} for row in reader]
+    except csv.Error as error:  # a cell that ends nowhere, say
+        raise DataError(f"data: {file} can't be read as a CSV file (line {reader.line_num}: {error})") from error

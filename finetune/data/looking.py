@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from finetune.bar import bar
 from finetune.data.alike import SIDE, Trace, trace_of
-from finetune.data.reading import DEEP_MODES, UNREADABLE, has_alpha, reason_of, to_rgb
+from finetune.data.reading import DEEP_MODES, UNREADABLE, has_alpha, open_image, reason_of, to_rgb
 
 LEAST = 200  # pictures; fewer need no bar
 LARGE = 30_000_000  # pixels; so large ones are decoded one after the other, for the memory they take
@@ -77,7 +77,7 @@ def look(path: Path) -> Look:
     try:
         if not path.stat().st_size:
             return Look("the file is empty")
-        with Image.open(path) as image:
+        with open_image(path) as image:
             known = Look(
                 None,
                 kind=str(image.format),

@@ -18,11 +18,10 @@ import numpy as np
 import PIL
 import torch
 import torchvision
-from PIL import Image
 from torch import Tensor
 
 from finetune import store
-from finetune.data.reading import read_picture
+from finetune.data.reading import open_image, read_picture
 from finetune.data.splits import Picture
 from finetune.data.transforms import MAX_ASPECT, Preprocessing, to_base
 from finetune.errors import Interrupted
@@ -130,7 +129,7 @@ def expected_bytes(root: Path, pictures: Sequence[Picture], to: Preprocessing) -
     """Return about how much disk the base pictures will take, as the headers of some of the pictures tell."""
     ratios = []
     for picture in pictures[:: max(1, len(pictures) // SAMPLE)]:
-        with contextlib.suppress(Exception), Image.open(root / picture.path) as image:  # reading it will name it
+        with contextlib.suppress(Exception), open_image(root / picture.path) as image:  # reading it will name it
             ratios.append(min(max(image.size) / min(image.size), MAX_ASPECT))
     mean = sum(ratios) / len(ratios) if ratios else 1.0
     return round(len(pictures) * mean * to.resize_px**2 * CHANNELS)

@@ -1,12 +1,13 @@
 """One picture from its file: decoded, upright, RGB."""
 
+import os
 import struct
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from finetune.errors import DataError
+from finetune.errors import DataError, UserError
 
 # What Pillow raises for files that are damaged, foreign, or far too large.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -14,6 +15,12 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.De
 # More than 8 bits a channel: Pillow's convert() would make everything above 255 white.
 DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 DEEPEST = 2**16 - 1
+
+# What is read, by content. Of the others that Pillow knows some start programs (EPS runs Ghostscript).
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO")
+
+LIMIT_VARIABLE = "FINETUNE_MOST_MEGAPIXELS"  # of one picture; what says that it has more is refused unread
+MOST_MEGAPIXELS = 179.0  # as Pillow has it
 
 BACKGROUND = (255, 255, 255)  # what shows through where a picture is transparent
 
@@ -25,10 +32,37 @@ def read_picture(path: Path) -> Image.Image:
         DataError: the file can't be read as a picture.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return to_rgb(ImageOps.exif_transpose(image))
     except UNREADABLE as error:
         raise DataError(f"{path}: can't be read as a picture ({reason_of(error)}). Repair it or take it out") from error
+
+
+def open_image(path: Path) -> Image.Image:
+    """Return a picture of which the header has been read, not the pixels.
+
+    Raises:
+        one of UNREADABLE: it is none of FORMATS, or has more pixels than are allowed.
+        UserError: the variable that says how many is no number.
+    """
+    Image.MAX_IMAGE_PIXELS = most_pixels() // 2  # Pillow refuses what has more than twice as many
+    return Image.open(path, formats=FORMATS)
+
+
+def most_pixels() -> int:
+    """Return how many pixels a picture may have.
+
+    Raises:
+        UserError: the variable that says so is no number.
+    """
+    given = os.environ.get(LIMIT_VARIABLE, "")
+    try:
+        most = float(given) if given else MOST_MEGAPIXELS
+    except ValueError:
+        most = -1.0
+    if not 0 < most < 1e6:
+        raise UserError(f"{LIMIT_VARIABLE}: {given!r} is no number of megapixels; give one such as 400")
+    return int(most * 1e6)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -60,7 +94,9 @@ def has_alpha(image: Image.Image) -> bool:
 def reason_of(error: BaseException) -> str:
     """Return why a picture can't be read, without its path, which differs from machine to machine."""
     if isinstance(error, UnidentifiedImageError):
-        return "no picture that Pillow knows"
+        return f"no picture of a kind that is read here: {', '.join(FORMATS)}"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {most_pixels() / 1e6:g} million pixels; {LIMIT_VARIABLE} sets how many may be read"
     return str(getattr(error, "strerror", None) or error)
 
 

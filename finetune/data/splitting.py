@@ -1,7 +1,7 @@
 """`python -m finetune.data split`: the splits as a file, to look at, to edit, and to use as data."""
 
 import argparse
-import csv
+import shlex
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +50,7 @@ def main(known: argparse.Namespace) -> int:
     print(f"{out}: {', '.join(f'{count:,} {split}' for split, count in counts.items())}")
     for line in splits.how:
         print(f"  {line}")
-    print(f"use it as data: --data {out} (for a sweep, --set data=...)")
+    print(f"use it as data: --data {shlex.quote(str(out))} (for a sweep, --set data=...)")
     return 0
 
 
@@ -61,9 +61,8 @@ def _removed(file: Path, root: Path) -> dict[str, str]:
         UserError: it is no fix list, or not of this data.
     """
     try:
-        with file.open(encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError) as error:
+        rows = record.read_table(file)
+    except (OSError, ValueError) as error:
         raise UserError(f"--without: {file} can't be read ({error})") from error
     removed = {row["path"]: row["why"] for row in rows if row.keys() >= {"path", "do", "why"} and row["do"] == "remove"}
     foreign = [path for path in removed if not (root / path).exists() and not (root / path).is_symlink()]

@@ -14,10 +14,11 @@ import PIL
 from finetune.bar import bar
 from finetune.data.alike import near_copies
 from finetune.data.looking import LEAST, Look, look_over
+from finetune.data.reading import most_pixels
 from finetune.folders import cache_folder
 from finetune.record import read_json, write_json
 
-VERSION = 2  # to be raised when other pictures count as readable, or as alike
+VERSION = 3  # to be raised when other pictures count as readable, or as alike
 
 
 @dataclass(frozen=True)
@@ -88,4 +89,4 @@ def together(groups: Iterable[Sequence[str]]) -> list[list[str]]:
 
 
 def _kept(fingerprint: str) -> Path:
-    return cache_folder() / "surveys" / f"{fingerprint}-{VERSION}-{PIL.__version__}.json"
+    return cache_folder() / "surveys" / f"{fingerprint}-{VERSION}-{PIL.__version__}-{most_pixels()}.json"

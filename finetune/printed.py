@@ -1,0 +1,202 @@
+r"""What is printed or logged: no secrets, nothing that a terminal obeys, and no end of a run because nobody reads on.
+
+Names of files and classes, reasons and servers' answers come from elsewhere. An escape sequence in one of them could
+retitle a window, hide a line, or fill the clipboard; it is shown as `\x1b[2J` instead.
+"""
+
+import contextlib
+import errno
+import functools
+import io
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any, ParamSpec
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED
+from finetune.secrets import look_again, redact
+
+P = ParamSpec("P")
+
+# Control characters but tab and newline; what ends a line without looking so; what turns the direction of writing
+# (Unicode Technical Report 36, section 2.4); bytes of a file name that are no UTF-8.
+_BEYOND = "\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+OBEYED = re.compile(f"[\x00-\x08\x0b-\x1f{_BEYOND}]")
+OBEYED_OR_LINE = re.compile(f"[\x00-\x1f{_BEYOND}]")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+GONE = (errno.EPIPE, errno.EIO, errno.ESHUTDOWN)  # a reader that has ended, a terminal that was closed
+
+
+def printable(text: str) -> str:
+    """Return a text, of one line or several, in which control characters are spelled out."""
+    return OBEYED.sub(_spelled, text)
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line: newlines are spelled out, too, so that it can't pass for several lines of a log."""
+    return OBEYED_OR_LINE.sub(_spelled, text)
+
+
+def log_line(text: str) -> str:
+    """Return what is added to a log file for one thing that is told, a traceback perhaps."""
+    return redact(printable(text)) + "\n"
+
+
+def _spelled(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
+
+
+class Screen(Console):
+    """A console that obeys its own colours and bars, and nothing in what it is given to show."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=redact(printable(segment.text)))
+
+    @property
+    def file(self) -> IO[str]:
+        """The stream itself, past `Tame`: what a console writes has been made harmless, and has colours."""
+        stream = super().file
+        return stream.stream if isinstance(stream, Tame) else stream
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
+
+    def on_broken_pipe(self) -> None:
+        """Show no more; rich would end the process, and with it the runs that it looks after."""
+        self.quiet = True
+        _let_go(self.file)
+
+
+class ReaderGone(BaseException):
+    """Whoever reads the output of a command has seen enough."""
+
+
+class Tame(io.TextIOBase):
+    """A standard stream whose texts are made harmless, and whose reader may go."""
+
+    def __init__(self, stream: IO[str], is_result: bool) -> None:
+        self.stream = stream
+        self._is_result = is_result
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self.stream.write(redact(printable(text))))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, work: Callable[[], Any]) -> None:
+        try:
+            work()
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            _let_go(self.stream)
+            if self._is_result:
+                raise ReaderGone from None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+
+def _let_go(stream: IO[str]) -> None:
+    """Have what is still written go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def tame(is_result: bool = False) -> None:
+    """Make the standard streams of this process harmless, from now on.
+
+    Args:
+        is_result: what goes to the output is what the command is for: raise ReaderGone once nobody reads it.
+    """
+    look_again()
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None or isinstance(stream, Tame):
+            continue
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal without Unicode can't show is spelled out
+        setattr(sys, name, Tame(stream, is_result and name == "stdout"))
+
+
+@contextlib.contextmanager
+def tamed(is_result: bool = False) -> Iterator[None]:
+    """Make the standard streams harmless within the block; see `tame`."""
+    before = sys.stdout, sys.stderr
+    tame(is_result)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                with contextlib.suppress(ValueError):  # closed
+                    stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def command(main: Callable[P, int]) -> Callable[P, int]:
+    """Return the `main` of a command, with harmless output and with an exit code for all that ends it.
+
+    A file or folder that can't be read or written is bad input (2), a disk that is full a failure (1); Ctrl-C and
+    SIGTERM leave through all `finally`s, so that nothing is left half-written.
+    """
+    return _command(main, is_result=False)
+
+
+def result_command(main: Callable[P, int]) -> Callable[P, int]:
+    """Return the same for a command that ends, with exit code 0, once nobody reads its output."""
+    return _command(main, is_result=True)
+
+
+def _command(main: Callable[P, int], is_result: bool) -> Callable[P, int]:
+
+    @functools.wraps(main)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
+        with _terminable(), tamed(is_result):
+            try:
+                return main(*args, **kwargs)
+            except ReaderGone:
+                return 0
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                return 128 + signal.SIGINT
+            except OSError as error:
+                if error.filename is None and error.errno not in FULL:
+                    raise
+                what = f"{error.filename}: " if error.filename is not None else ""
+                print(f"{type(error).__name__}: {what}{error.strerror or error}", file=sys.stderr)
+                return EXIT_FAILED if error.errno in FULL else EXIT_BAD_INPUT
+
+    return wrapped
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Have SIGTERM leave through all `finally`s within the block, where it would end the process on the spot."""
+    is_main = threading.current_thread() is threading.main_thread()
+    is_mine = is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if is_mine:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        if is_mine:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,48 @@
+"""The guard that keeps tests from other machines bites, here and in processes that tests start."""
+
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from tests.offline import BlockedError
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: socket.create_connection(("192.0.2.1", 80), timeout=1),
+        lambda: socket.getaddrinfo("example.org", 443),
+        lambda: socket.gethostbyname("example.org"),
+        lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("192.0.2.1", 53)),
+    ],
+    ids=["connect", "getaddrinfo", "gethostbyname", "sendto"],
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_another_machine_is_out_of_reach(ask: object) -> None:
+    """Whichever way it is asked for, by name or by number, the guard says so; no packet leaves."""
+    with pytest.raises(BlockedError, match="this machine alone"):
+        ask()  # type: ignore[operator]
+
+
+def test_this_machine_is_in_reach() -> None:
+    """A server on loopback can be asked, by number and by name."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for host in ("127.0.0.1", "localhost"):
+            socket.create_connection((host, server.getsockname()[1]), timeout=5).close()
+
+
+def test_processes_that_are_started_are_kept_in_as_well() -> None:
+    """A child, and its child, have the guard; programs that are not Python are sent to a proxy that is not there."""
+    code = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
+    nested = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {code!r}]).returncode)"
+    for script in (code, nested):
+        ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert ended.returncode == 1
+        assert "this machine alone" in ended.stderr
+    assert urllib.request.getproxies()["https"] == "http://127.0.0.1:9"
+    assert os.environ["NO_PROXY"].startswith("127.0.0.1")

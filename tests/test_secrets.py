@@ -1,0 +1,134 @@
+"""Keys, tokens and passwords are nowhere in what a run, a report or a command leaves behind or says."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.__main__ import main as analyse
+from finetune import record
+from finetune.__main__ import main as finetune
+from finetune.errors import UserError
+from finetune.printed import log_line, tamed
+from finetune.secrets import look_again, redact, redact_values
+from tests.fabricate import fabricate_run
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+WANDB_KEY = "wandb_v1_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789"
+HF_TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz01"
+PASSWORD = "pr0xy-passw0rd"
+TOKEN = "ghp_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789"
+SECRETS = (KEY, WANDB_KEY, HF_TOKEN, PASSWORD, TOKEN, "s1gnatur3")
+SIGNED = "https://host/f.zip?X-Amz-Credential=AKIAABCDEFGHIJKLMNOP&X-Amz-Signature=s1gnatur3&part=2"
+
+
+@pytest.fixture(autouse=True)
+def planted(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Secrets where users have them: in the environment, and in the address of a proxy."""
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("HF_TOKEN", HF_TOKEN)
+    monkeypatch.setenv("ALL_PROXY", f"http://me:{PASSWORD}@127.0.0.1:9")
+    look_again()
+    yield
+    look_again()
+
+
+def leaks(text: str) -> list[str]:
+    """Return the secrets that a text holds."""
+    return [secret for secret in SECRETS if secret in text]
+
+
+@pytest.mark.parametrize("text", [
+    f"the server answers: {KEY} is no key", f"WANDB_API_KEY={KEY}", f"api_key: '{KEY}'", f"password {KEY}",
+    f"key={WANDB_KEY}", WANDB_KEY, f"Authorization: Bearer {HF_TOKEN}", f"https://{TOKEN}@github.com/a/b",
+    f"https://me:{TOKEN}@github.com/a/b", f"http://me:{PASSWORD}@proxy:3128", f"407 for {PASSWORD}", SIGNED,
+    f"https://host/x?a=1&token={TOKEN}#x", json.dumps({"url": f"https://host/?access_token={TOKEN}"}),
+])  # fmt: skip
+def test_secrets_are_taken_out(text: str) -> None:
+    """Of the environment, of addresses, of known forms, and what a word calls a key."""
+    assert leaks(redact(text)) == []
+    assert leaks(str(redact_values({"a": [text, {"b": text}]}))) == []
+    assert "***" in redact(text)
+
+
+@pytest.mark.parametrize("text", [
+    "commit c3f1a9b2c3f1a9b2c3f1a9b2c3f1a9b2c3f1a9b2", "its SHA-256 is " + "ab" * 32, "me@example.com",
+    "git@github.com:a/b.git", "https://host/f.zip?part=2", "runs/demo/head-0123abcd", "lr 0.001 seed 3", "",
+])  # fmt: skip
+def test_what_is_no_secret_stays(text: str) -> None:
+    """Commits, digests, addresses of mail and pages are needed."""
+    assert redact(text) == text
+
+
+def test_a_run_directory_has_none(tmp_path: Path) -> None:
+    """Config, provenance, state and log of a run whose fields and errors are full of them."""
+    run = tmp_path / "runs" / "s" / "head-1"
+    run.mkdir(parents=True)
+    record.write_config(run, {"data": f"https://me:{TOKEN}@host/x"}, {"command": f"--data {SIGNED}", "x": [HF_TOKEN]})
+    record.write_state(run, "failed", f"ProxyError: http://me:{PASSWORD}@proxy refused {KEY}")
+    (run / record.LOG).write_text(log_line(f"fetching {SIGNED} with {WANDB_KEY}"))
+    for file in run.iterdir():
+        assert leaks(file.read_text()) == [], file
+
+
+def test_a_report_has_none(tmp_path: Path) -> None:
+    """Of run directories and a sweep file that another program, or an earlier version, wrote with secrets in them."""
+    folder = tmp_path / "runs" / "s"
+    answers = [("a.jpg", "disc", "disc", 0.9), ("b.jpg", "square", "disc", 0.6)]
+    for name in ("head", "full"):
+        fabricate_run(folder, f"{name}-1", strategy=name, predictions=answers)
+    failed = fabricate_run(folder, "bad-1", state="failed")
+    (failed / record.STATE).write_text(json.dumps({"state": "failed", "reason": f"{SIGNED} {KEY} {WANDB_KEY}"}))
+    (folder / record.SWEEP).write_text(f"command: [env, WANDB_API_KEY={KEY}, HF={HF_TOKEN}]\n")
+    assert analyse([str(folder), "--out", str(tmp_path / "out")]) == 0
+    files = [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".html", ".json", ".csv", ".md", ".tex")]
+    assert len(files) > 8
+    for file in files:
+        assert leaks(file.read_text(encoding="utf-8")) == [], file
+
+
+def test_messages_have_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong address with a token on the command line is told without the token; so is what a library says."""
+    monkeypatch.chdir(tmp_path)
+    assert finetune(["--data", f"https://me:{TOKEN}@host/{PASSWORD}?token={HF_TOKEN}", "--weights", "none"]) == 2
+    with tamed():
+        print(UserError(f"W&B does not answer: {SIGNED} {WANDB_KEY}"))
+    said = capsys.readouterr()
+    assert "https://***@host/" in said.err
+    assert leaks(said.out + said.err) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_note_on_a_download_has_none(tmp_path: Path) -> None:
+    """What lies beside a half-fetched file tells its address without the signature, and still knows it again."""
+    from finetune.download import Source, _note_source, _noted
+
+    note = tmp_path / "f.zip.part.json"
+    _note_source(note, SIGNED, Source(3, "x"))
+    assert leaks(note.read_text()) == []
+    assert _noted(note, SIGNED) == Source(3, "x")
+    assert _noted(note, SIGNED.replace("part=2", "part=3")) is None
+
+
+def test_wandb_is_not_told_the_address_of_a_remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B's client would send the remote of the checkout, token and all; it is told not to look, and gets no reason."""
+    from finetune import wandb_run
+    from finetune.tracking import Target
+
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", f"https://{TOKEN}@h/x"], check=True)
+    given: dict[str, Any] = {}
+
+    class Run:
+        summary: dict[str, Any] = {}  # noqa: RUF012
+        define_metric = finish = staticmethod(lambda *_, **__: None)
+
+    monkeypatch.setattr(wandb_run.wandb, "init", lambda **keywords: given.update(keywords) or Run())
+    run: Any = wandb_run.open_run(Target("e", "p", "r"), None, tmp_path, 1, 5.0, lambda: None)
+    assert given["settings"].disable_git
+    wandb_run.finish_failed(run, 1, "failed", f"{SIGNED} {KEY}", "code")
+    assert leaks(str(run.summary)) == []
