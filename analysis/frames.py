@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from analysis.by_class import RECALL
 from analysis.errors import InputError
@@ -26,9 +25,10 @@ from finetune.record import (
     find_runs,
     read_config,
     read_history,
-    read_json,
+    read_if_whole,
     status,
 )
+from finetune.sums import damaged
 
 NEEDED = ("best/val_accuracy", "test/accuracy")  # without these a run has no place in a comparison
 FIELDS = ("lr", "backbone_lr", "seed", "split_seed", "folds", "fold")
@@ -108,7 +108,7 @@ def read_sweep(
         epochs=typed_epochs,
         notes=(*mixed, *notes, *repeats, *_gaps(runs, typed_epochs), *_unlike_origins(finished)),
         text=sweep_file.read_text(encoding="utf-8", errors="replace") if sweep_file.is_file() else None,
-        race=bool((read_json(folder / PLAN) or {}).get("race")),
+        race=bool(read_if_whole(folder / PLAN).get("race")),
         tested=known,
         mixed=mix_data and bool(mixed),
     )
@@ -119,7 +119,7 @@ def _run_row(path: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"run": path.name, "path": str(path)}
     try:
         config = read_config(path)
-    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         return {**row, "state": "damaged", "reason": f"{CONFIG} can't be read: {_one_line(error)}"}
     provenance = config.pop("provenance", None)
     origin = dict(provenance) if isinstance(provenance, dict) else {}
@@ -127,9 +127,13 @@ def _run_row(path: Path) -> dict[str, Any]:
     row["recipe"] = recipe_key(config, origin.get("weights_hash"))
     try:
         state, reason = status(path)
-        summary = (read_json(path / SUMMARY) or {}) if state == "finished" else {}
-    except (OSError, TypeError, ValueError) as error:
+        bad = damaged(path)
+        summary = read_if_whole(path / SUMMARY)
+    except OSError as error:
         return {**row, "state": "damaged", "reason": f"its files can't be read: {_one_line(error)}"}
+    if bad:
+        reason = f"can't be read as the run wrote it: {', '.join(bad)}. Run the sweep again, which mends it"
+        return {**row, "state": "damaged", "reason": reason}
     lacking = [key for key in NEEDED if not _is_number(summary.get(key))]
     if "strategy" not in config:
         state, reason = "damaged", f"{CONFIG} names no strategy"

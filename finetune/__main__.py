@@ -12,6 +12,7 @@ from finetune.config import resolve, run_id
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, Interrupted, MissingError, TrainingError, UserError
 from finetune.flags import add_fields, fail, parse_flags
 from finetune.signals import noted
+from finetune.sums import faults
 
 RUNS = Path("runs/single")  # beside the folders of sweeps
 
@@ -35,7 +36,7 @@ def main(arguments: list[str]) -> int:
                 identify(resolve(config))  # a typo is not to wait for a download
             bring([config])
             run_dir = known.run_dir or RUNS / run_id(config, *identify(resolve(config)))
-            if (run_dir / record.SUMMARY).exists():
+            if (run_dir / record.SUMMARY).exists() and not faults(run_dir):
                 print(f"{run_dir} is finished; nothing to do")
                 return 0
             with _Bar(sys.stderr.isatty()) as bar:

@@ -40,6 +40,10 @@ class DownloadError(UserError):
     """A file can't be fetched; the message says from where, and why."""
 
 
+class DamagedError(UserError):
+    """A file is not as it was written; the message says which."""
+
+
 class NoRoomError(UserError):
     """The disk has no room for what is to be written."""
 

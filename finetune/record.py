@@ -10,6 +10,9 @@ person with `cat`. This file imports neither torch nor anything else of the pack
     thumbnails.zip   small pictures of the test set, the ones that the prediction grid shows (see showcase.py)
     splits.csv       path, label, split of every picture
     best.pt last.pt  the checkpoint that val chose; the last one, with all that a resume needs
+    previous.pt      the one before last.pt, gone on from should that be damaged; deleted once the run is finished
+    SHA256SUMS       written before the summary: checksums of the files that results rest on (see sums.py)
+    NAME.damaged-N   a file that was found damaged, set aside; it can be deleted
     log.txt          what the run printed
     state.json       the state the run last reported, and why
     wandb-ID.json    what the W&B run of this id has been sent (see mirror.py); wandb.json beside the run directories
@@ -30,7 +33,7 @@ import yaml
 
 CONFIG, HISTORY, SUMMARY, PREDICTIONS = "config.yaml", "history.jsonl", "summary.json", "predictions.csv"
 SPLITS, BEST, LAST, LOG, STATE = "splits.csv", "best.pt", "last.pt", "log.txt", "state.json"
-THUMBNAILS = "thumbnails.zip"
+THUMBNAILS, PREVIOUS, SUMS = "thumbnails.zip", "previous.pt", "SHA256SUMS"
 SWEEP = "sweep.yaml"  # beside the run directories: the sweep file as it was run
 PLAN = "plan.json"  # beside the run directories: the runs that the sweep asks for, and whether they race
 REMOTE = "wandb.json"  # beside the run directories: entity, project and sweep (the id) on the W&B server
@@ -123,17 +126,39 @@ def write_atomic(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def json_text(value: Mapping[str, Any]) -> str:
+    """Return `value` as JSON. NaN and infinity are refused with ValueError: they are not JSON."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` as JSON, atomically. NaN and infinity are refused with ValueError: they are not JSON."""
-    write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    """Write `value` as JSON (see `json_text`), atomically."""
+    write_atomic(path, json_text(value))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in `path`, or None where there is no such file."""
+    """Return the object in `path`, or None where there is no such file.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except RecursionError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: is no JSON object")
+    return value
+
+
+def read_if_whole(path: Path) -> dict[str, Any]:
+    """Return the object in `path`; an empty one where there is no such file, or a damaged one."""
+    try:
+        return read_json(path) or {}
+    except ValueError:
+        return {}
 
 
 def write_config(run_dir: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
@@ -147,8 +172,15 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the run has not started yet.
+        ValueError: the file is damaged.
     """
-    return dict(yaml.load((run_dir / CONFIG).read_text(encoding="utf-8"), Loader=LOADER))
+    try:
+        content = yaml.load((run_dir / CONFIG).read_text(encoding="utf-8"), Loader=LOADER)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{run_dir / CONFIG}: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("provenance", {}), dict):
+        raise ValueError(f"{run_dir / CONFIG}: holds no fields of a run")
+    return content
 
 
 def write_history(run_dir: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -163,14 +195,21 @@ def append_history(run_dir: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_history(run_dir: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the rows of the history, and how many torn lines were dropped (more than 1 means a damaged file)."""
+    """Return the rows of the history, and how many torn lines were dropped (more than 1 means a damaged file).
+
+    A row has a number as its epoch; whatever else it should have is not looked at.
+    """
     path = run_dir / HISTORY
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     rows, torn = [], 0
     for line in lines:
         try:
-            rows.append(dict(json.loads(line)))
-        except (ValueError, TypeError):
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict) and isinstance(row.get("epoch"), int | float):
+            rows.append(row)
+        else:
             torn += 1
     return rows, torn
 
@@ -210,8 +249,9 @@ def status(run_dir: Path) -> tuple[str, str]:
     Whether an unfinished run is alive is for `claim.is_alive` to say.
     """
     if (run_dir / SUMMARY).is_file():
-        return "finished", ""
-    told = read_json(run_dir / STATE) or {}
+        whole = bool(read_if_whole(run_dir / SUMMARY))
+        return ("finished", "") if whole else ("unfinished", f"{SUMMARY} is damaged")
+    told = read_if_whole(run_dir / STATE)
     if told.get("state") in ("failed", "killed"):
         return str(told["state"]), str(told.get("reason", ""))
     return "unfinished", ""
