@@ -26,10 +26,11 @@ from finetune.record import (
     find_runs,
     read_config,
     read_history,
-    read_json,
+    read_if_whole,
     status,
 )
 from finetune.secrets import redact
+from finetune.sums import damaged
 
 MOST_TEXT = 2**20  # bytes of a sweep file
 NEEDED = ("best/val_accuracy", "test/accuracy")  # without these a run has no place in a comparison
@@ -110,7 +111,7 @@ def read_sweep(
         epochs=typed_epochs,
         notes=(*mixed, *notes, *repeats, *_gaps(runs, typed_epochs), *_unlike_origins(finished)),
         text=_sweep_text(sweep_file),
-        race=bool((read_json(folder / PLAN) or {}).get("race")),
+        race=bool(read_if_whole(folder / PLAN).get("race")),
         tested=known,
         mixed=mix_data and bool(mixed),
     )
@@ -140,9 +141,13 @@ def _run_row(path: Path) -> dict[str, Any]:
     row["recipe"] = recipe_key(config, origin.get("weights_hash"))
     try:
         state, reason = status(path)
-        summary = (read_json(path / SUMMARY) or {}) if state == "finished" else {}
-    except (OSError, TypeError, ValueError) as error:
+        bad = damaged(path)
+        summary = read_if_whole(path / SUMMARY)
+    except OSError as error:
         return {**row, "state": "damaged", "reason": f"its files can't be read: {_one_line(error)}"}
+    if bad:
+        reason = f"can't be read as the run wrote it: {', '.join(bad)}. Run the sweep again, which mends it"
+        return {**row, "state": "damaged", "reason": reason}
     lacking = [key for key in NEEDED if not _is_number(summary.get(key))]
     if "strategy" not in config:
         state, reason = "damaged", f"{CONFIG} names no strategy"

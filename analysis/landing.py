@@ -87,6 +87,7 @@ def land(run: RemoteRun, place: Path, run_dir: Path, missing: list[str]) -> bool
     """
     if _is_run_here(run_dir):
         return False
+    (run_dir / record.SUMS).unlink(missing_ok=True)  # of the files that were here
     for name in ORDER:
         if (place / name).exists():
             with record.replacing(run_dir / name) as temporary:

@@ -13,6 +13,7 @@ from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, Interrupted, MissingErr
 from finetune.flags import add_fields, fail, parse_flags
 from finetune.printed import Screen, command, log_line
 from finetune.signals import noted
+from finetune.sums import faults
 
 RUNS = Path("runs/single")  # beside the folders of sweeps
 
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
                 identify(resolve(config))  # a typo is not to wait for a download
             bring([config])
             run_dir = known.run_dir or RUNS / run_id(config, *identify(resolve(config)))
-            if (run_dir / record.SUMMARY).exists():
+            if (run_dir / record.SUMMARY).exists() and not faults(run_dir):
                 print(f"{run_dir} is finished; nothing to do")
                 return 0
             with _Bar(sys.stderr.isatty()) as bar:

@@ -8,6 +8,7 @@ preprocessing, and the view. One pass over the pictures fills all cuts that the 
 
 import contextlib
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,7 +22,7 @@ from finetune import store
 from finetune.causes import speaks_of_memory
 from finetune.data.splits import Picture
 from finetune.data.transforms import Preprocessing
-from finetune.errors import Interrupted
+from finetune.errors import Interrupted, TrainingError
 from finetune.frozen import FrozenPrefix
 from finetune.rows import FILE, Rows
 from finetune.sharing import Need
@@ -198,7 +199,13 @@ class Activations:
             draft = drafts[need]
             if draft.rows > done:  # an interrupted build had come further with this one
                 continue
-            if types[need] is np.float16 and float(hidden.abs().amax()) > FLOAT16_MAX:
+            largest = float(hidden.abs().amax())
+            if not math.isfinite(largest):
+                raise TrainingError(
+                    f"the frozen part gives numbers that are not finite before {self._place(need.cut)}, at pictures "
+                    f"{done + 1} to {done + len(hidden)} of {need.split}: see that the weights are of this backbone"
+                )
+            if types[need] is np.float16 and largest > FLOAT16_MAX:
                 raise _Overflow(need)
             rows = hidden.permute(0, 2, 3, 1) if self._layout(need.cut).channels_last else hidden
             draft.append({FILE: rows.cpu().numpy().astype(types[need], order="C")}, len(rows))
@@ -206,9 +213,9 @@ class Activations:
     def _find(self, need: Need) -> Rows | None:
         """Return an entry that is whole, of either type."""
         for kind in (STORED, np.float32):
-            folder = store.find(self._name(need, kind))
-            if folder is not None:
-                with contextlib.suppress(OSError, ValueError):  # evicted at this moment, or damaged
+            with contextlib.suppress(OSError, ValueError):  # evicted at this moment
+                folder = store.find_right(self._name(need, kind), self.log)
+                if folder is not None:
                     return Rows(folder)
         return None
 

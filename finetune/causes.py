@@ -30,6 +30,7 @@ _NAMES = {
     "UserError": "input",
     "ConfigError": "input",  # a log names the class alone
     "WeightsError": "input",
+    "DamagedError": "disk",
 }
 
 _DISK_ERRORS = "|".join(str(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))

@@ -8,9 +8,10 @@ import torch
 
 from finetune.backbones import BACKBONES
 from finetune.data.transforms import Preprocessing
-from finetune.errors import UserError
+from finetune.errors import DamagedError, UserError
 from finetune.model import Classifier, build_classifier, build_network
 from finetune.record import replacing
+from finetune.seals import archive_fault, seal_archive
 
 FORMAT = 1
 
@@ -21,15 +22,17 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None,
     history: list[dict[str, Any]],
     about: dict[str, Any],
+    previous: Path | None = None,
     **more: Any,
 ) -> None:
-    """Write a checkpoint, wholly or not at all.
+    """Write a checkpoint with a checksum of all its bytes, wholly or not at all.
 
     Args:
         optimizer: None where training will not go on from here.
         history: rows of the epochs trained so far. Random streams are functions of seed and epoch (see `train`), so
             between epochs the number of rows is also the state of the streams.
         about: what `describe` returns.
+        previous: what the checkpoint that was at `path` is called from now on; None where it is of no more use.
         more: what else a resume needs: plain values and tensors.
 
     Raises:
@@ -44,6 +47,9 @@ def save_checkpoint(
                 torch.save(content, file)
         except RuntimeError as error:  # torch's, at closing a file that could not be written
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+        seal_archive(temporary)
+        if previous is not None and path.exists():
+            path.replace(previous)
 
 
 def describe(run_id: str, config: dict[str, Any], classes: tuple[str, ...], to: Preprocessing) -> dict[str, Any]:
@@ -54,14 +60,24 @@ def describe(run_id: str, config: dict[str, Any], classes: tuple[str, ...], to: 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Return the content of a checkpoint file.
 
+    Its checksum is compared first: of most flipped bits torch.load() notices nothing. A file of an earlier version has
+    none of its own, and is checked by those of the parts of the archive that it is.
+
     Raises:
-        UserError: it is missing, damaged, or no checkpoint of this project.
+        DamagedError: not all of its bytes are as they were written.
+        UserError: it is missing, can't be read, or is no checkpoint of this project.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        fault = archive_fault(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
-    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror or error})") from error
+    if fault is not None:
+        raise DamagedError(f"{path}: can't be read as a checkpoint ({fault})")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a foreign file
         why = (str(error) or type(error).__name__).splitlines()[0]  # of an empty file the error has no words
         raise UserError(f"{path}: can't be read as a checkpoint ({why})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:

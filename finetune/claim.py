@@ -57,17 +57,20 @@ def _silent_seconds(claim: Path) -> float:
 
 
 def _owner_lives(claim: Path) -> bool:
-    owner = json.loads(claim.read_text())
-    if owner["released"]:
+    try:
+        owner = json.loads(claim.read_text())
+        released, host, pid, started = owner["released"], owner["host"], int(owner["pid"]), float(owner["started"])
+    except (ValueError, LookupError, TypeError, OverflowError):  # damaged: its heartbeat tells
+        return _silent_seconds(claim) < STALE_SECONDS
+    if released:
         return False
-    if owner["host"] != _host():
+    if host != _host():
         return _silent_seconds(claim) < STALE_SECONDS
     try:
         # A process id is used again; with its start time it is not.
-        process = psutil.Process(owner["pid"])
-        same = abs(process.create_time() - float(owner["started"])) < 1
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, ValueError, OverflowError):
         return False
 
 
@@ -86,7 +89,7 @@ def _take(run_dir: Path) -> Path:
     """Create the next claim and return it, or raise TakenError."""
     number, current = _newest(run_dir)
     if current is not None and _owner_lives(current):
-        raise TakenError(f"{run_dir} is being run by another process: {current.read_text().strip()}")
+        raise TakenError(f"{run_dir} is being run by another process: {current.read_text(errors='replace').strip()}")
     draft = run_dir / f".claim-{uuid.uuid4().hex[:8]}"
     draft.write_text(_owner(released=False))
     claim = run_dir / f"claim-{number + 1}.json"

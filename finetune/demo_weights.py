@@ -16,6 +16,7 @@ from finetune.data.demo import DEMO_VERSION, SOURCE_CLASSES, draw_source
 from finetune.folders import cache_folder
 from finetune.printed import Screen
 from finetune.record import replacing
+from finetune.seals import archive_fault, seal_archive, set_aside
 
 DEMO_BACKBONE = "resnet18"  # learned in a minute what three smaller ones did not
 DEMO_IMAGE_PX = 48
@@ -41,8 +42,10 @@ def demo_weights_path(progress: bool = True) -> Path:
         progress: say on stderr what is going on, with a bar where it is a terminal.
     """
     path = cache_folder() / f"{DEMO_WEIGHTS_VERSION}.pt"
+    console = Screen(stderr=True, quiet=not progress, soft_wrap=True, force_jupyter=False)
+    if path.is_file() and archive_fault(path):
+        console.print(f"{path} is damaged: set aside as {set_aside(path).name}; it is made anew", highlight=False)
     if not path.is_file():
-        console = Screen(stderr=True, quiet=not progress, soft_wrap=True, force_jupyter=False)
         began = time.perf_counter()
         what = f"{DEMO_BACKBONE} on {len(SOURCE_CLASSES)} classes of synthetic pictures"
         console.print(f"Pretraining the demo's {what}, once (about a minute)", highlight=False)
@@ -88,6 +91,7 @@ def pretrain(
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         torch.save(network.state_dict(), temporary)
+        seal_archive(temporary)
     return accuracy
 
 

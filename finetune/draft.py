@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 import uuid
+import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.record import read_json, write_json
+from finetune.seals import crc32_of, read_sealed, write_sealed
 
 ABOUT, PROGRESS = "about.json", "progress.json"
 GONE = ".gone"  # ends the names of what is being deleted
@@ -41,7 +42,7 @@ class Draft:
         self._torn = False  # whether an append has failed half-way
         self._noted_at = time.monotonic()
         part.mkdir(exist_ok=True)
-        self.rows, self._sizes = _noted(part)
+        self.rows, self._sizes, self._sums = _noted(part)
         for path in part.iterdir():
             if path.name not in {PROGRESS, *self._sizes}:
                 path.unlink()
@@ -64,11 +65,12 @@ class Draft:
         """
         self._check_not_torn()
         self._torn = True
-        sizes = dict(self._sizes)
+        sizes, sums = dict(self._sizes), dict(self._sums)
         for name, data in content.items():
             raw = data.data if isinstance(data, np.ndarray) else data
             sizes[name] = sizes.get(name, 0) + self._open(name).write(raw)
-        self.rows, self._sizes = self.rows + rows, sizes
+            sums[name] = zlib.crc32(raw, sums.get(name, 0))
+        self.rows, self._sizes, self._sums = self.rows + rows, sizes, sums
         self._torn = False
         if time.monotonic() - self._noted_at > NOTE_SECONDS:
             self._note()
@@ -77,14 +79,15 @@ class Draft:
         """Make this the entry, and return its folder. An entry that is there already, and whole, stays.
 
         Args:
-            about: plain values that say what it holds, for ABOUT; `files`, name -> bytes, is added.
+            about: plain values that say what it holds, for ABOUT; `files`, name -> bytes, and `sums`, name -> CRC-32,
+                are added.
 
         Raises:
             OSError: the disk is full, or somebody has deleted the draft.
         """
         self._check_not_torn()
         self._note()
-        write_json(self._part / ABOUT, {**about, "files": self._sizes})
+        write_sealed(self._part / ABOUT, {**about, "files": self._sizes, "sums": self._sums})
         _sync(self._part)
         if is_whole(self._entry):  # the lock was deleted by hand, and another process was faster
             self.discard()
@@ -125,7 +128,7 @@ class Draft:
             path = self._part / name
             if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 raise FileNotFoundError(errno.ENOENT, "deleted while it was being filled", str(path))
-        write_json(self._part / PROGRESS, {"rows": self.rows, "sizes": self._sizes})
+        write_sealed(self._part / PROGRESS, {"rows": self.rows, "sizes": self._sizes, "sums": self._sums})
         self._noted_at = time.monotonic()
 
     def _close_files(self) -> None:
@@ -134,25 +137,37 @@ class Draft:
                 self._files.popitem()[1].close()
 
 
-def _noted(part: Path) -> tuple[int, dict[str, int]]:
-    """Return the rows and file sizes that are safely on the disk; none where note or files are damaged."""
+def _noted(part: Path) -> tuple[int, dict[str, int], dict[str, int]]:
+    """Return the rows that are safely on the disk, file sizes and checksums; none where note or files are damaged."""
     try:
-        noted = read_json(part / PROGRESS) or {"rows": 0, "sizes": {}}
-        rows, sizes = int(noted["rows"]), {str(name): int(size) for name, size in noted["sizes"].items()}
-        if all((part / name).stat().st_size >= size for name, size in sizes.items()):
-            return rows, sizes
-    except (KeyError, TypeError, AttributeError, ValueError, FileNotFoundError):
+        noted = read_sealed(part / PROGRESS)
+        if noted is not None and _is_as(part, noted["sizes"], noted["sums"]):
+            return noted["rows"], noted["sizes"], noted["sums"]
+    except (KeyError, ValueError, FileNotFoundError):
         pass
-    return 0, {}
+    return 0, {}, {}
 
 
 def is_whole(entry: Path) -> bool:
-    """Whether all files of an entry are there, in full length."""
+    """Whether all files of an entry are there, in full length; `is_right` looks into them."""
     try:
-        about = read_json(entry / ABOUT)
+        about = read_sealed(entry / ABOUT)
         return about is not None and all((entry / name).stat().st_size == size for name, size in about["files"].items())
-    except (OSError, KeyError, TypeError, AttributeError, ValueError):
+    except (OSError, KeyError, ValueError):
         return False
+
+
+def is_right(entry: Path) -> bool:
+    """Whether the bytes of all files of an entry are those that were written; they are all read for this."""
+    try:
+        about = read_sealed(entry / ABOUT)
+        return about is not None and _is_as(entry, about["files"], about["sums"])
+    except (OSError, KeyError, ValueError):
+        return False
+
+
+def _is_as(folder: Path, sizes: Mapping[str, int], sums: Mapping[str, int]) -> bool:
+    return all(crc32_of(folder / name, size) == sums[name] for name, size in sizes.items())
 
 
 def out_of_the_way(path: Path) -> Path:

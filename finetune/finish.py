@@ -5,17 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from finetune import calibration, record, showcase
-from finetune.best import best_row
+from finetune.best import Row, best_row
 from finetune.checkpoint import load_checkpoint
 from finetune.clock import Clock
 from finetune.costs import costs
-from finetune.errors import Interrupted
+from finetune.errors import DivergedError, Interrupted, TrainingError, UserError
 from finetune.evaluate import Floats, Ints, accuracy, by_class, cross_entropy, predict
 from finetune.fed import Fed
 from finetune.feed import Feed
 from finetune.parts import Parts, cut_at
+from finetune.sums import write_sums
 from finetune.train import Standing
 
 
@@ -42,10 +44,11 @@ def finish(
         return predict(parts.model, fed, parts.loop.device, parts.loop.autocast, on_batch, log)
 
     best = best_row(standing.history)
-    parts.model.load_state_dict(load_checkpoint(run_dir / record.BEST)["model"])
+    parts.model.load_state_dict(_weights_of(run_dir / record.BEST, best))
     cut = cut_at(parts, best["epoch"] - 1)
     temperature = calibration.temperature(*scores_of(feed.val(cut, Clock())))
     scores, labels = scores_of(feed.test(cut, Clock()))
+    _check_scores(scores, parts)
     classes = parts.splits.classes
     columns = ["path", "label", "prediction", *(record.PROBABILITY + name for name in classes)]
     rows = (
@@ -74,6 +77,7 @@ def finish(
         "micro_batch": min(standing.micro_batch or parts.config.batch_size, parts.config.batch_size),
         **costs(parts, standing.history, wall_seconds()),
     }
+    write_sums(run_dir, {record.SUMMARY: record.json_text(summary)})
     record.write_json(run_dir / record.SUMMARY, summary)
     worst = min(recall, key=recall.__getitem__)
     log(
@@ -81,3 +85,29 @@ def finish(
         f"test {summary['test/accuracy']:.1%}, macro-F1 {summary['test/macro_f1']:.1%}, "
         f"lowest recall {recall[worst]:.1%} ({worst})"
     )
+
+
+def _weights_of(path: Path, best: Row) -> dict[str, Tensor]:
+    """Return the weights of the epoch that val chose.
+
+    Raises:
+        TrainingError: the file is damaged, or has those of another epoch.
+    """
+    try:
+        content = load_checkpoint(path)
+    except UserError as error:
+        raise TrainingError(f"{error}; the same command makes it anew") from error
+    if content["history"][-1] != best:
+        raise TrainingError(f"{path} is not of epoch {best['epoch']}, which val chose; the same command makes it anew")
+    weights: dict[str, Tensor] = content["model"]
+    return weights
+
+
+def _check_scores(scores: Floats, parts: Parts) -> None:
+    """Raise DivergedError where a picture got answers that are no numbers, though val was fine."""
+    bad = np.flatnonzero(np.isnan(scores).any(axis=1))
+    if len(bad):
+        raise DivergedError(
+            f"the network gives no numbers for {len(bad)} of {len(scores)} test pictures, such as "
+            f"{parts.splits.test[bad[0]].path}. Lower lr or backbone_lr, or set precision to fp32"
+        )

@@ -5,16 +5,19 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from finetune import store, weights
-from finetune.config import Config
+from finetune.config import Config, resolve
 from finetune.data import catalog, inaturalist
 from finetune.data.layout import read_layout
 from finetune.data.splits import Splits, find_splits
 from finetune.data.survey import survey
 from finetune.data.thinning import thinned
 from finetune.data.transforms import preprocessing
-from finetune.errors import MissingError
-from finetune.model import check_image_px
+from finetune.errors import ConfigError, MissingError
+from finetune.model import build_classifier, check_image_px, outline_network
+from finetune.strategies import set_trainable, trainable_blocks
 
 
 def identify(config: Config, checked: bool = False) -> tuple[str, str]:
@@ -32,18 +35,34 @@ def identify(config: Config, checked: bool = False) -> tuple[str, str]:
     """
     if config.cache != "off":
         store.budget_bytes()
-    lacking = None
+    lacking, pictures = None, config.batch_size
     try:
-        split(config)
+        pictures = len(split(config).train)
     except MissingError as error:  # can be fetched, which is not worth it where something else is wrong
         lacking = error
     if not checked:
         side = preprocessing(config.backbone, config.weights, config.image_px).crop_px
         check_image_px(config.backbone, side, config.start_px)
+        if min(config.batch_size, pictures) == 1:
+            _check_lone_pictures(config, side)
     weights_hash = weights.identify(config.backbone, config.weights, checked)
     if lacking is not None:
         raise lacking
     return fingerprint(catalog.locate(config.data)), weights_hash
+
+
+def _check_lone_pictures(config: Config, side: int) -> None:
+    """Raise ConfigError if a batch of one picture leaves batch-norm that trains a single number a channel."""
+    schedule = resolve(config).unfreeze
+    assert schedule is not None, "resolve() fills the schedule"
+    for px in {side, config.start_px or side}:
+        model = build_classifier(outline_network(config.backbone, side), 2, 0.0)
+        set_trainable(model, trainable_blocks(schedule[-1][1], len(model.blocks)))
+        try:
+            model.to("meta")(torch.zeros(1, 3, px, px, device="meta"))
+        except ValueError as error:
+            fault = f"batch-norm of {config.backbone} can't train on 1 picture of {px} pixels: give 2 or more"
+            raise ConfigError([f"batch_size: {fault}"], "the config") from error
 
 
 def prepare(configs: Iterable[Config]) -> None:

@@ -169,7 +169,7 @@ def _is_sent(note: dict[str, Any], state: str) -> bool:
 def _send(run: Path, target: Target, mirrors: list[Mirror]) -> str:
     """Send one run directory; return what went wrong, or nothing."""
     state, reason = record.status(run)
-    told = record.read_json(run / record.STATE) or {}
+    told = record.read_if_whole(run / record.STATE)
     mirror = Mirror(target, WAIT_SECONDS)
     mirrors.append(mirror)
     mirror.follow(run)

@@ -13,6 +13,9 @@ All of it may come from elsewhere: reading is bounded, runs nothing, and raises 
     attention.zip    the same pictures with what the network looked at, if asked for (see attention.py)
     splits.csv       path, label, split of every picture
     best.pt last.pt  the checkpoint that val chose; the last one, with all that a resume needs
+    previous.pt      the one before last.pt, gone on from should that be damaged; deleted once the run is finished
+    SHA256SUMS       written before the summary: checksums of the files that results rest on (see sums.py)
+    NAME.damaged-N   a file that was found damaged, set aside; it can be deleted
     log.txt          what the run printed
     state.json       the state the run last reported, and why
     wandb-ID.json    what the W&B run of this id has been sent (see mirror.py); wandb.json beside the run directories
@@ -39,6 +42,7 @@ from finetune.secrets import redact, redact_values
 CONFIG, HISTORY, SUMMARY, PREDICTIONS = "config.yaml", "history.jsonl", "summary.json", "predictions.csv"
 SPLITS, BEST, LAST, LOG, STATE = "splits.csv", "best.pt", "last.pt", "log.txt", "state.json"
 THUMBNAILS, ATTENTION = "thumbnails.zip", "attention.zip"
+PREVIOUS, SUMS = "previous.pt", "SHA256SUMS"
 SWEEP = "sweep.yaml"  # beside the run directories: the sweep file as it was run
 PLAN = "plan.json"  # beside the run directories: the runs that the sweep asks for, and whether they race
 REMOTE = "wandb.json"  # beside the run directories: entity, project and sweep (the id) on the W&B server
@@ -137,9 +141,14 @@ def write_atomic(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def json_text(value: Mapping[str, Any]) -> str:
+    """Return `value` as JSON. NaN and infinity are refused with ValueError: they are not JSON."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` as JSON, atomically. NaN and infinity are refused with ValueError: they are not JSON."""
-    write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    """Write `value` as JSON (see `json_text`), atomically."""
+    write_atomic(path, json_text(value))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -156,6 +165,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
         raise
     except (ValueError, TypeError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged: it holds no JSON object ({error}). Take it out of the way") from error
+
+
+def read_if_whole(path: Path) -> dict[str, Any]:
+    """Return the object in `path`; an empty one where there is no such file, or a damaged one."""
+    try:
+        return read_json(path) or {}
+    except ValueError:
+        return {}
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -194,7 +211,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
         content = plain_yaml.load(_text(path, MOST_JSON))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DamagedError(f"{path} is damaged: it is no YAML ({error})") from error
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not isinstance(content.get("provenance", {}), dict):
         raise DamagedError(f"{path} is damaged: it holds no fields")
     return {str(name): value for name, value in content.items()}
 
@@ -213,7 +230,8 @@ def append_history(run_dir: Path, row: Mapping[str, Any]) -> None:
 def read_history(run_dir: Path) -> tuple[list[dict[str, Any]], int]:
     """Return the rows of the history, and how many torn lines were dropped (more than 1 means a damaged file).
 
-    What lies beyond MOST_HISTORY is not read, and counts as one such line.
+    A row has a number as its epoch; whatever else it should have is not looked at. What lies beyond MOST_HISTORY is not
+    read, and counts as one such line.
     """
     path = run_dir / HISTORY
     rows: list[dict[str, Any]] = []
@@ -228,8 +246,12 @@ def read_history(run_dir: Path) -> tuple[list[dict[str, Any]], int]:
             if not line.endswith(b"\n") and len(line) == MOST_LINE:
                 line = _rest_of_line(file)
             try:
-                rows.append(_object(line.decode("utf-8", errors="replace")))
+                row = _object(line.decode("utf-8", errors="replace"))
             except (ValueError, TypeError, RecursionError):
+                row = {}
+            if isinstance(row.get("epoch"), int | float):
+                rows.append(row)
+            else:
                 torn += 1
     return rows, torn
 
@@ -311,8 +333,9 @@ def status(run_dir: Path) -> tuple[str, str]:
     Whether an unfinished run is alive is for `claim.is_alive` to say.
     """
     if (run_dir / SUMMARY).is_file():
-        return "finished", ""
-    told = read_json(run_dir / STATE) or {}
+        whole = bool(read_if_whole(run_dir / SUMMARY))
+        return ("finished", "") if whole else ("unfinished", f"{SUMMARY} is damaged")
+    told = read_if_whole(run_dir / STATE)
     if told.get("state") in ("failed", "killed"):
         return str(told["state"]), str(told.get("reason", ""))
     return "unfinished", ""

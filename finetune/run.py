@@ -22,18 +22,21 @@ import torch
 from finetune import epoch, record, signals
 from finetune.best import Row, best_row
 from finetune.causes import cause_of
-from finetune.checkpoint import load_checkpoint, save_checkpoint
+from finetune.checkpoint import save_checkpoint
 from finetune.claim import Claim, TakenError, claimed
 from finetune.config import Config, resolve, run_id, to_dict
 from finetune.data.splits import Splits
 from finetune.energy import meter
-from finetune.errors import Interrupted, UserError
+from finetune.errors import Interrupted
 from finetune.finish import finish
 from finetune.memory import keep_freed_memory
 from finetune.parts import Parts, build, make_feed
 from finetune.preflight import identify
 from finetune.provenance import provenance
-from finetune.train import Calls, Standing, fit
+from finetune.recovery import check_directory, resume
+from finetune.seals import set_aside
+from finetune.sums import mend
+from finetune.train import Calls, fit
 
 OnProgress = Callable[[dict[str, Any]], None]
 
@@ -58,6 +61,8 @@ def run(
 ) -> None:
     """Run `config` in `run_dir`, from its last checkpoint if there is one; a finished run is left as it is.
 
+    Files in there that are damaged are set aside and made anew (see recovery.py and sums.py).
+
     Args:
         on_progress: called often with phase (cache, train, val, test), epoch (finished, such as 2.35), epochs,
             val_accuracy, and in phase cache the share that is filled (None while another run fills it).
@@ -77,9 +82,11 @@ def run(
     config = resolve(config)
     data_fingerprint, weights_hash = identify(config, checked=config in (peers or ()))
     name = run_id(config, data_fingerprint, weights_hash)
-    _check_directory(run_dir, name)
+    damaged = check_directory(run_dir, name)
     with claimed(run_dir) as claim:
-        if (run_dir / record.SUMMARY).exists():
+        if damaged:
+            log(f"{record.CONFIG} is damaged: set aside as {set_aside(run_dir / record.CONFIG).name}; written anew")
+        if mend(run_dir, log, checkpoints=True):
             return
         try:
             record.write_state(run_dir, "running")
@@ -125,7 +132,7 @@ def _run(
     for line in _introduction(parts, name, claim.attempt):
         log(line)
 
-    standing = _resume(run_dir, parts)
+    standing = resume(run_dir, parts, log)
     history = standing.history
     before = sum(row["epoch_seconds"] for row in history) + sum(standing.epoch.clock.spent().values())
     if history or standing.epoch.steps:
@@ -140,13 +147,14 @@ def _run(
     def save_last(optimizer: torch.optim.Optimizer | None = parts.optimizer) -> None:
         under_way = epoch.keep(standing.epoch, parts.loop.device) if standing.epoch.steps else None
         more = {"micro_batch": standing.micro_batch, "under_way": under_way}
-        save_checkpoint(run_dir / record.LAST, parts.model, optimizer, history, parts.about, **more)
+        last, previous = run_dir / record.LAST, run_dir / record.PREVIOUS
+        save_checkpoint(last, parts.model, optimizer, history, parts.about, previous, **more)
 
     def save_epoch() -> bool:
         claim.beat()
-        if best_row(history) is history[-1]:
-            save_checkpoint(run_dir / record.BEST, parts.model, None, history, parts.about)
         save_last()
+        if best_row(history) is history[-1]:  # after the last one, from which it can be made should this not be reached
+            save_checkpoint(run_dir / record.BEST, parts.model, None, history, parts.about)
         record.append_history(run_dir, history[-1])
         latest["val_accuracy"] = history[-1]["val/accuracy"]
         log(_epoch_line(history[-1], config.epochs))
@@ -169,28 +177,7 @@ def _run(
         tell("test", len(history))
         wall_seconds = lambda: before + time.monotonic() - started  # noqa: E731
         finish(run_dir, parts, feed, standing, asked.interrupted, log, wall_seconds)
-
-
-def _resume(run_dir: Path, parts: Parts) -> Standing:
-    """Load the last checkpoint, if there is one, and return how far training had come."""
-    if not (run_dir / record.LAST).exists():
-        return Standing()
-    content = load_checkpoint(run_dir / record.LAST)
-    parts.model.load_state_dict(content["model"])
-    if "optimizer" in content:  # absent once training is over and only the test is missing
-        parts.optimizer.load_state_dict(content["optimizer"])
-    standing = Standing(list(content["history"]), micro_batch=content.get("micro_batch"))
-    if content.get("under_way") is not None:
-        standing.epoch = epoch.restore(content["under_way"], parts.loop.device)
-    return standing
-
-
-def _check_directory(run_dir: Path, name: str) -> None:
-    """Refuse a directory that holds another run, or something else."""
-    if record.is_run_dir(run_dir):
-        other = record.read_config(run_dir).get("provenance", {}).get("run_id")
-        if other != name:
-            raise UserError(f"{run_dir} holds the run {other}, and this one is {name}. Give another --run-dir")
+        (run_dir / record.PREVIOUS).unlink(missing_ok=True)
 
 
 def _introduction(parts: Parts, name: str, attempt: int) -> list[str]:

@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from finetune.draft import ABOUT as ABOUT
-from finetune.draft import GONE, PROGRESS, delete, is_whole, out_of_the_way
+from finetune.draft import GONE, PROGRESS, delete, is_right, is_whole, out_of_the_way
 from finetune.draft import Draft as Draft
 from finetune.errors import Interrupted, UserError
 from finetune.folders import cache_folder
@@ -35,6 +35,7 @@ RECENT_SECONDS = 1800.0  # an entry used since then is probably being read
 
 POLL_SECONDS = 0.2  # between two looks at whether another process is done
 LOCK_SECONDS = 60.0  # the store-wide lock is held for moments; if not, something is wrong with the file system
+_looked_at: set[tuple[Path, int]] = set()  # entries that this process has compared with their checksums
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -58,6 +59,30 @@ def find(name: str) -> Path | None:
     with contextlib.suppress(OSError), _store_lock():
         os.utime(entry / ABOUT)
     return entry if is_whole(entry) else None
+
+
+def find_right(name: str, log: Callable[[str], None]) -> Path | None:
+    """Return the folder of an entry whose bytes are those that were written, or None; a damaged one is removed.
+
+    All of it is read at the first call in a process, at the speed of the disk or 3 GB/s.
+
+    Args:
+        log: called with a line where one is damaged.
+
+    Raises:
+        OSError: it is evicted at this moment, or damaged where nothing can be written.
+    """
+    entry = folder() / name
+    if not entry.is_dir():
+        return None
+    this = entry, entry.stat().st_ino
+    if find(name) is not None and (this in _looked_at or is_right(entry)):
+        _looked_at.add(this)
+        return entry
+    if entry.is_dir():  # else evicted at this moment
+        log(f"cache: {entry} is damaged, or an earlier version's: removed; it is made anew where it is needed")
+        delete([out_of_the_way(entry)])
+    return None
 
 
 @contextlib.contextmanager
@@ -84,7 +109,7 @@ def drafting(
         if find(name) is not None:
             yield None
             return
-        delete([out_of_the_way(folder() / name)])  # not whole: damaged by hand, say
+        delete([out_of_the_way(folder() / name)])  # not whole: cut short, or an earlier version's, without checksums
         draft = Draft(folder() / f"{name}{PART}", folder() / name)
         try:
             yield draft

@@ -13,8 +13,9 @@ from finetune.best import Row, best_row
 from finetune.clock import Clock
 from finetune.config import Schedule
 from finetune.data.streams import stream_seed
+from finetune.divergence import check_losses, check_weights, diverged, rates_of
 from finetune.epoch import Epoch, random_state, set_random_state
-from finetune.errors import DivergedError, Interrupted
+from finetune.errors import Interrupted
 from finetune.evaluate import accuracy, by_class, cross_entropy, predict
 from finetune.fed import Fed
 from finetune.frozen import FrozenPrefix
@@ -59,11 +60,13 @@ class Standing:
         history: rows of the finished epochs.
         epoch: the epoch under way; between epochs, one without steps.
         micro_batch: pictures in one pass of the network at most, once memory ran out; None for whole batches.
+        over: whether training is over, and only the test is missing.
     """
 
     history: list[Row] = field(default_factory=list)
     epoch: Epoch = field(default_factory=Epoch)
     micro_batch: int | None = None
+    over: bool = False
 
 
 class Feed(Protocol):
@@ -116,18 +119,18 @@ def fit(
         Interrupted: as asked; `standing`, model and optimiser are as the last step left them.
     """
     history = standing.history
-    while len(history) < loop.epochs and not should_stop(history, loop.schedule, loop.patience):
+    while not (standing.over or len(history) >= loop.epochs or should_stop(history, loop.schedule, loop.patience)):
         begun, earlier = calls.joules(), standing.epoch.joules
         try:
             trained = _train_epoch(loop, model, prefix, optimizer, feed, standing, calls)
-            validated = _validate(loop, model, feed, standing, calls)
+            validated = _validate(loop, model, optimizer, feed, standing, calls)
         finally:  # an epoch that is interrupted keeps what it has used
             standing.epoch.joules = _sum(earlier, calls.joules(), begun)
         spent = standing.epoch.clock.spent()
         row = {
             **trained,
             **validated,
-            **_rates(optimizer),
+            **rates_of(optimizer),
             "trainable_share": _trainable(loop, model, len(history)) / len(model.blocks),
             "cached_share": standing.epoch.fed_from / len(model.blocks),
             "energy_joules": standing.epoch.joules,
@@ -188,11 +191,14 @@ def _train_epoch(
             optimizer.step()
         epoch.add(loss, right, len(labels))
         if epoch.steps % _CHECK_STEPS == 0 or epoch.steps == steps:
-            _check_losses(epoch.losses, number, optimizer)
+            check_losses(epoch.losses, _CHECK_STEPS, number, optimizer)
         calls.on_progress("train", number + epoch.steps / steps)
         calls.joules()
         if calls.interrupted():
+            check_losses(epoch.losses, _CHECK_STEPS, number, optimizer)
+            check_weights(model, number, optimizer)
             raise Interrupted(f"stopped after step {epoch.steps} of {steps} of epoch {number + 1}")
+    check_weights(model, number, optimizer)
     return {"epoch": number + 1, "train/loss": epoch.loss(), "train/accuracy": epoch.accuracy()}
 
 
@@ -252,7 +258,9 @@ def _gradients(
     return result
 
 
-def _validate(loop: Loop, model: Classifier, feed: Feed, standing: Standing, calls: Calls) -> Row:
+def _validate(
+    loop: Loop, model: Classifier, optimizer: torch.optim.Optimizer, feed: Feed, standing: Standing, calls: Calls
+) -> Row:
     """Return the val half of an epoch's row. Nothing is kept of a val that is interrupted, but its time."""
     number, clock = len(standing.history) + 1, standing.epoch.clock
     cut = len(model.blocks) - _trainable(loop, model, number - 1)
@@ -266,8 +274,11 @@ def _validate(loop: Loop, model: Classifier, feed: Feed, standing: Standing, cal
         fed = feed.val(cut, clock)
         scores, labels = predict(model, fed, loop.device, loop.autocast, on_batch, calls.log)
         classes = by_class(scores, labels)
+        loss = cross_entropy(scores, labels)
+        if not math.isfinite(loss):
+            raise diverged(f"the loss on val is {loss} after epoch {number}", optimizer)
         return {
-            "val/loss": cross_entropy(scores, labels),
+            "val/loss": loss,
             "val/accuracy": accuracy(scores, labels),
             "val/macro_f1": float(np.nanmean(classes.f1)),
             "val/min_recall": float(np.nanmin(classes.recall)),
@@ -277,26 +288,3 @@ def _validate(loop: Loop, model: Classifier, feed: Feed, standing: Standing, cal
 def _trainable(loop: Loop, model: Classifier, epoch: int) -> int:
     """Return how many blocks train once `epoch` epochs are finished."""
     return trainable_blocks(share_at(loop.schedule, epoch), len(model.blocks))
-
-
-def _check_losses(losses: list[Tensor], epoch: int, optimizer: torch.optim.Optimizer) -> None:
-    """Raise DivergedError at the first of the newest losses that is not finite."""
-    newest = torch.stack(losses[-_CHECK_STEPS:]).tolist()
-    bad = next((index for index, loss in enumerate(newest) if not math.isfinite(loss)), None)
-    if bad is None:
-        return
-    step = len(losses) - len(newest) + bad
-    good = next((f"{float(loss):.4g}" for loss in reversed(losses[:step])), "none in this epoch")
-    rate = _rates(optimizer)
-    raise DivergedError(
-        f"the loss is {newest[bad]} at step {step + 1} of epoch {epoch + 1} (rates: head {rate['lr/head']:.2g}, "
-        f"backbone {rate['lr/backbone']:.2g}; last finite loss: {good}). "
-        "Lower lr or backbone_lr first; then raise warmup_epochs, or set precision to fp32"
-    )
-
-
-def _rates(optimizer: torch.optim.Optimizer) -> Row:
-    """Return the rates of the head and of the fastest backbone block, as the last step used them."""
-    head = [group["lr"] for group in optimizer.param_groups if group["block"] is None]
-    backbone = [group["lr"] for group in optimizer.param_groups if group["block"] is not None]
-    return {"lr/head": max(head), "lr/backbone": max(backbone, default=0.0)}

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import zipfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from finetune.download import Wanted, download, sha256, size_in_words
 from finetune.errors import WeightsError, nearest
 from finetune.folders import cache_folder
 from finetune.model import outline_network
+from finetune.seals import archive_fault, set_aside
 
 MIRROR_VARIABLE = "FINETUNE_WEIGHTS_URL"  # of a folder that has torchvision's files, in place of its own server
 
@@ -88,8 +90,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Return the tensors in a file that torch.save() wrote; nothing in the file is run.
 
     Raises:
-        WeightsError: the file is no state dict.
+        WeightsError: the file is no state dict, or damaged as far as that can be told.
     """
+    if zipfile.is_zipfile(path) and (fault := archive_fault(path)):
+        raise WeightsError(f"weights: {path} is damaged ({fault}). Copy or export it again")
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
@@ -99,6 +103,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"weights: {path} holds no state dict (name -> tensor) of a network")
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise WeightsError(f"weights: {path} holds numbers that are not finite, in {name}")
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
@@ -114,16 +121,15 @@ def _state_dict(backbone: str, weights: str) -> dict[str, Tensor]:
         return read_state_dict(Path(weights).expanduser())
     asked = wanted(backbone, weights)
     path = _place(str(published[weights].url))
+    digest = _digest(path.name)
+    if digest is not None and path.is_file() and not sha256(path).startswith(digest):
+        say_aside(f"{path} is damaged: set aside as {set_aside(path).name}; it is fetched anew")
+        asked = wanted(backbone, weights)
     if asked is not None:
         say_aside(f"fetching {asked.url} to {path}: {size_in_words(asked.size)}, once")
         with bar(path.name, in_bytes=True) as advance:
-            download(asked.url, path, digest=_digest(path.name), on_progress=advance)
-    try:
-        return read_state_dict(path)
-    except WeightsError as error:
-        if not sha256(path).startswith(_digest(path.name) or ""):
-            raise WeightsError(f"weights: {path} is damaged. Delete it, and the same command fetches it") from error
-        raise
+            download(asked.url, path, digest=digest, on_progress=advance)
+    return read_state_dict(path)
 
 
 def wanted(backbone: str, weights: str) -> Wanted | None:

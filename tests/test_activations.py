@@ -1,5 +1,6 @@
 """The cache of activations: the same results, computed once, whatever happens meanwhile."""
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from torch import nn
 from finetune import activations, preflight, record, store
 from finetune.checkpoint import load_checkpoint
 from finetune.config import Config, parse_config, resolve
-from finetune.errors import Interrupted
+from finetune.errors import Interrupted, TrainingError
 from finetune.frozen import FrozenPrefix
 from finetune.run import run
 from finetune.weights import identify
+from tests.faults import flip
 
 SMALL: dict[str, Any] = {
     **{"backbone": "shufflenet_v2_x0_5", "weights": "none", "image_px": 32, "batch_size": 8, "epochs": 3, "lr": 3e-3},
@@ -272,6 +274,38 @@ def test_other_weights_pictures_sizes_and_networks_have_entries_of_their_own(pic
     preflight._split.cache_clear()
     Done(small(pictures, strategy="head", epochs=1, cache="on"), tmp_path / "fewer")
     assert len([path for path in store.folder().glob("activations-*") if path.is_dir()]) == len(seen) + 3
+
+
+@pytest.mark.parametrize("kind", ["activations", "pictures"])
+def test_a_flipped_bit_in_the_cache_is_found_and_said_and_changes_no_result(
+    kind: str, pictures: Path, tmp_path: Path
+) -> None:
+    """In each file of the first entry, rows and what is said of them."""
+    config = small(pictures, strategy="partial", cache="on", epochs=2)
+    whole = Done(config, tmp_path / "whole")
+    for number in range(3):
+        for path in sorted(next(iter(sorted(store.folder().glob(f"{kind}-*/")))).iterdir()):
+            flip(path, random.Random(number))
+            store._looked_at.clear()  # as in another process
+            again = Done(config, tmp_path / f"{path.name}-{number}")
+            said = [line for line in again if line.startswith("cache: ") and "is damaged" in line]
+            assert len(said) == (1 if kind == "activations" else 0) or kind == "pictures"
+            assert again.history[-1]["train/loss"] == whole.history[-1]["train/loss"]
+            assert all(torch.equal(again.weights[name], value) for name, value in whole.weights.items())
+
+
+def test_a_frozen_part_that_gives_no_numbers_is_told_as_such(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not as a rate that is too high."""
+    true_run = FrozenPrefix.run
+
+    def broken(self: FrozenPrefix, hidden: torch.Tensor, start: int, cut: int) -> torch.Tensor:
+        return true_run(self, hidden, start, cut) * float("nan")
+
+    monkeypatch.setattr(FrozenPrefix, "run", broken)
+    with pytest.raises(TrainingError, match=r"frozen part gives numbers that are not finite .* pictures 1 to 16 of "):
+        Done(small(pictures, strategy="head", cache="on"), tmp_path / "run")
 
 
 def test_a_damaged_entry_is_made_anew(pictures: Path, tmp_path: Path) -> None:

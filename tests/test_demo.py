@@ -154,8 +154,8 @@ def test_weights_are_pretrained_once(
 
     def quick(path: Path, **_: object) -> float:
         calls.append(path)
-        path.parent.mkdir(parents=True)
-        path.touch()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"a": torch.ones(9)}, path)
         return 0.75
 
     monkeypatch.setattr("finetune.demo_weights.pretrain", quick)
@@ -165,3 +165,7 @@ def test_weights_are_pretrained_once(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2  # one line before, one after, no bar: this is no terminal
     assert "75.0%" in said[1]
+    calls[0].write_bytes(calls[0].read_bytes()[:-30])
+    assert demo_weights_path() == calls[0]
+    assert len(calls) == 2
+    assert "is damaged: set aside as " in capsys.readouterr().err.splitlines()[0]

@@ -77,7 +77,6 @@ BAD_INPUT: list[tuple[Main, list[str]]] = [
         ["--data", "short.csv"], ["--data", "folder"], ["--data", "pictures", "--weights", "bad.pt"], ["--x", "1"],
         ["--data", "pictures", "--weights", "folder.pt"], ["--data", "file.txt"], ["--lr", "x"], ["--unfreeze", "[["],
         ["--data", "pictures", "--weights", "none", "--run-dir", "file.txt/x"],
-        ["--data", "pictures", "--weights", "none", "--run-dir", "runs/config/head-1"],
         ["--data", "x" * 5000],
     )),
     *((predict.main, more) for more in (
@@ -94,7 +93,7 @@ BAD_INPUT: list[tuple[Main, list[str]]] = [
         ["show", "pictures", "--seed", "x"], ["split", "pictures", "--folds", "3"],
     )),
     *((analysis.main, more) for more in (
-        ["nowhere"], ["folder"], ["file.txt"], ["sweep.yaml"], ["runs/config"], ["runs/state"], ["runs/plan"],
+        ["nowhere"], ["folder"], ["file.txt"], ["sweep.yaml"], ["runs/config"], ["runs/state"],
         ["x" * 300],
         ["runs/remote", "--out", "file.txt"], ["runs/remote", "--out", "file.txt/x"], ["a\x1b[2J"],
     )),

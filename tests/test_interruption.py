@@ -3,7 +3,7 @@
 import itertools
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ def after(asks: int) -> Callable[[], bool]:
     return lambda: next(counter) >= asks
 
 
-def assert_same_run(one: Path, other: Path) -> None:
+def assert_same_run(one: Path, other: Path, checkpoints: Iterable[str] = (record.BEST, record.LAST)) -> None:
     """Weights, history, predictions and summary are equal, bitwise, times left out."""
-    for name in (record.BEST, record.LAST):
+    for name in checkpoints:
         weights, others = (load_checkpoint(folder / name)["model"] for folder in (one, other))
         assert all(torch.equal(weights[key], others[key]) for key in weights)
     timeless = [

@@ -56,7 +56,7 @@ def test_a_finished_run_directory_holds_what_the_contract_says(pictures: Path, t
     names = {path.name for path in folder.iterdir()}
     assert names == {
         *("config.yaml", "history.jsonl", "summary.json", "predictions.csv", "splits.csv", "thumbnails.zip"),
-        *("best.pt", "last.pt", "state.json", "claim-1.json"),
+        *("best.pt", "last.pt", "state.json", "claim-1.json", "SHA256SUMS"),
     }
     history, torn = record.read_history(folder)
     summary = record.read_json(folder / record.SUMMARY)
@@ -274,6 +274,66 @@ def test_pictures_grow_while_everything_trains_and_val_sees_them_whole(
     assert [side for side, training in dict.fromkeys(seen) if training] == [40, 56, 64]
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"batch_size": 23, "backbone": "shufflenet_v2_x0_5", "strategy": "full"},  # of 24: the last one would be alone
+        {"batch_size": 1, "backbone": "resnet18", "strategy": "head"},
+        {"batch_size": 1, "strategy": "full"},  # without batch-norm
+        {"label_smoothing": 0.99, "strategy": "full"},
+        {"lr": 10.0, "strategy": "head", "warmup_epochs": 0},
+        {"balance": "weights", "mixup": 10.0, "cutmix": 0.01, "strategy": "full"},
+        {"weight_decay": 1.0, "dropout": 0.99, "strategy": "full"},
+    ],
+)
+def test_extreme_settings_give_finite_numbers(values: dict[str, Any], pictures: Path, tmp_path: Path) -> None:
+    """All of a summary's and a history's numbers, and all weights."""
+    run(small(pictures, epochs=2, **values), tmp_path / "run", log=quiet)
+    weights = load_checkpoint(tmp_path / "run" / record.LAST)["model"]
+    assert all(value.isfinite().all() for value in weights.values())
+    assert len(record.read_history(tmp_path / "run")[0]) == 2  # JSON has no other numbers
+
+
+def test_pictures_of_one_colour_and_classes_without_val_or_test_pictures_give_finite_numbers(tmp_path: Path) -> None:
+    """A class that is missing in val and test is left out of the means over classes; weights of classes are finite."""
+    from PIL import Image
+
+    lines = ["path,label,split"]
+    for label, value in (("dark", 0), ("light", 255), ("rare", 128)):
+        for number in range(8):
+            Image.new("RGB", (32, 32), (value, value, value - (number if value else 0))).save(
+                tmp_path / f"{label}{number}.png"
+            )
+            split = "train" if number < 4 or label == "rare" else ("val", "test")[number % 2]
+            lines.append(f"{label}{number}.png,{label},{split}")
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    config = small(tmp_path / "list.csv", strategy="full", backbone="resnet18", epochs=2, balance="weights")
+    run(config, tmp_path / "run", log=quiet)
+    summary = record.read_json(tmp_path / "run" / record.SUMMARY) or {}
+    assert set(summary["test/recall"]) == {"dark", "light"}
+    assert 0 <= summary["test/macro_f1"] <= 1
+
+
+def test_a_test_that_gives_no_numbers_is_told_with_the_picture(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Val was fine; nothing is written of such a test."""
+    from finetune import finish as module
+
+    true_predict = module.predict
+    calls = []
+
+    def broken(*given: Any) -> Any:
+        scores, labels = true_predict(*given)
+        calls.append(1)
+        return (scores, labels) if len(calls) == 1 else (scores * float("nan"), labels)
+
+    monkeypatch.setattr(module, "predict", broken)
+    with pytest.raises(DivergedError, match=r"no numbers for 12 of 12 test pictures, such as test/.*\.png"):
+        run(small(pictures, epochs=1), tmp_path / "run", log=quiet)
+    assert not (tmp_path / "run" / record.PREDICTIONS).exists()
+
+
 def flags(pictures: Path, **values: Any) -> list[str]:
     fields = {**SMALL, "data": str(pictures), "epochs": 1, **values}
     return [word for name, value in fields.items() for word in (f"--{name.replace('_', '-')}", str(value))]
@@ -303,6 +363,10 @@ def test_the_command_runs_names_its_directory_and_does_not_run_twice(
         ({"weights": "missing.pth"}, ["missing.pth"]),
         ({"data": "inaturalist12k"}, ["inaturalist12k"]),
         ({"image_px": 16, "backbone": "alexnet"}, ["image_px"]),
+        (
+            {"batch_size": 1, "image_px": 32, "backbone": "resnet18", "strategy": "full"},
+            ["batch_size", "can't train on 1 picture of 32 pixels: give 2 or more"],
+        ),
     ],
 )
 def test_bad_input_is_told_and_leaves_nothing(

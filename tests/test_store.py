@@ -2,19 +2,22 @@
 
 import errno
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from finetune import draft, record, store
+from finetune import draft, record, seals, store
 from finetune.errors import Interrupted, UserError
+from tests.faults import flip
 
 # Fills an entry with rows of 1,000 equal bytes, and says so in a file when it is the one that does.
 BUILDER = """
@@ -53,6 +56,10 @@ def make(name: str, size: int, age_seconds: float = 0.0) -> Path:
     return entry
 
 
+def contents(entry: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in entry.glob("*.bin")}
+
+
 def fail_in(name: str, size: int, error: Exception) -> None:
     """Append `size` bytes to a draft, and fail there."""
     with store.drafting(name) as made:
@@ -85,7 +92,8 @@ def test_an_entry_is_found_once_it_is_finished() -> None:
         entry = made.finish({"shape": [3, 3]})
     assert store.find("numbers-1") == entry
     assert np.fromfile(entry / "a.bin", np.float16).tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
-    assert record.read_json(entry / store.ABOUT) == {"shape": [3, 3], "files": {"a.bin": 18}}
+    about = seals.read_sealed(entry / store.ABOUT)
+    assert about == {"shape": [3, 3], "files": {"a.bin": 18}, "sums": {"a.bin": zlib.crc32(contents(entry)["a.bin"])}}
     assert sorted(path.name for path in entry.iterdir()) == ["a.bin", "about.json"]
     with store.drafting("numbers-1") as made:
         assert made is None
@@ -241,6 +249,36 @@ def test_a_damaged_entry_is_made_again() -> None:
     assert store.find("numbers-1") is None
     make("numbers-1", 100)
     assert store.find("numbers-1") == entry
+
+
+@pytest.mark.parametrize("place", ["data.bin", "about.json"])
+def test_a_flipped_bit_has_an_entry_removed_and_said(place: str) -> None:
+    """It is found at the first opening in a process; a draft that goes on from damaged rows begins anew."""
+    entry = make("numbers-1", 10_000)
+    lines: list[str] = []
+    flip(entry / place, random.Random(0))
+    store._looked_at.clear()
+    assert store.find_right("numbers-1", lines.append) is None
+    assert len(lines) == 1
+    assert lines[0].startswith(f"cache: {entry} is damaged")
+    assert not entry.exists()
+    make("numbers-1", 10_000)
+    assert store.find_right("numbers-1", lines.append) == entry
+    part = leave_draft("numbers-2", 10_000)
+    flip(part / ("data.bin" if place == "data.bin" else "progress.json"), random.Random(1))
+    with store.drafting("numbers-2") as made:
+        assert made is not None
+        assert made.rows == 0
+
+
+def test_an_entry_of_an_earlier_version_is_made_anew() -> None:
+    """Without checksums nothing can be said of it."""
+    entry = make("numbers-1", 10)
+    record.write_json(entry / store.ABOUT, {"files": {"data.bin": 10}})
+    lines: list[str] = []
+    assert store.find_right("numbers-1", lines.append) is None
+    assert "an earlier version's" in lines[0]
+    make("numbers-1", 10)
 
 
 def test_a_whole_entry_is_never_replaced() -> None:

@@ -86,8 +86,30 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_setting() -> None:
         fit(loop(), model, optimizer, feed, Standing(), calls())
 
 
+def test_weights_that_are_lost_in_the_last_step_reach_no_checkpoint() -> None:
+    """Its own loss was finite; neither an interruption right after it nor the end of the epoch saves them."""
+    for interrupted in (False, True):
+        model = build_classifier(build_network("squeezenet1_1", 32), 2, 0.0)
+        optimizer = torch.optim.SGD(param_groups(model, 1e-3, 1e-3, 1.0, 0.0))
+        feed, saved = _Feed(some_batches(4)[:1]), []  # type: ignore[var-annotated]
+        model.head[1].weight.register_hook(lambda gradient: gradient * float("inf"))
+        told = calls(on_epoch=lambda: saved.append(1), interrupted=lambda now=interrupted: now)  # type: ignore[misc]  # noqa: B023
+        with pytest.raises(DivergedError, match=r"head\.1\.weight holds .* not finite in epoch 1 .*Lower lr"):
+            fit(loop(1), model, optimizer, feed, Standing(), told)
+        assert saved == []
+
+
+def test_a_val_that_gives_no_numbers_ends_the_run() -> None:
+    """Where weights and training loss are finite, but batch-norm's statistics make val overflow, say."""
+    model = build_classifier(build_network("squeezenet1_1", 32), 2, 0.0)
+    optimizer = torch.optim.SGD(param_groups(model, 1e-3, 1e-3, 1.0, 0.0))
+    bad = [(torch.full((2, 3, 32, 32), float("inf")), torch.tensor([0, 1]))]
+    with pytest.raises(DivergedError, match=r"the loss on val is nan after epoch 1 \(rates: .*Lower lr"):
+        fit(loop(1), model, optimizer, _Feed(some_batches(4), bad), Standing(), calls())
+
+
 def trained(
-    most: int | None, backbone: str, size: int, weights: list[float] | None = None, **given: Any
+    most: int | None, backbone: str, size: int, weights: list[float] | None = None, lr: float = 0.1, **given: Any
 ) -> tuple[dict[str, Tensor], Standing, list[int]]:
     """Return weights, standing and the sizes of all training passes after an epoch where `most` pictures fit."""
     torch.manual_seed(0)
@@ -102,7 +124,7 @@ def trained(
 
     model.blocks[0].register_forward_pre_hook(hook)
     # Plain descent, so that weights differ by as much as gradients do.
-    optimizer = torch.optim.SGD(param_groups(model, 0.1, 0.1, 1.0, 0.0))
+    optimizer = torch.optim.SGD(param_groups(model, lr, lr, 1.0, 0.0))
     feed = _Feed(some_batches(size))
     standing = Standing()
     some = loop(1, class_weights=None if weights is None else torch.tensor(weights))
@@ -134,7 +156,7 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(weights: list[f
 def test_batch_norm_is_never_given_one_picture_and_the_log_says_what_it_sees() -> None:
     """Of five pictures, two and three."""
     lines: list[str] = []
-    _, standing, passes = trained(3, "shufflenet_v2_x0_5", 5, log=lines.append)
+    _, standing, passes = trained(3, "shufflenet_v2_x0_5", 5, lr=0.01, log=lines.append)
     assert passes == [5, *[3, 2] * 3]
     assert standing.micro_batch == 3
     assert lines[0].endswith("; batch-norm that trains sees one micro-batch at a time")

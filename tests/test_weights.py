@@ -1,6 +1,8 @@
 """Weights: loaded whole, refused when they are another network's, and never executed."""
 
+import hashlib
 import pickle
+import random
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import torchvision
 from finetune import weights
 from finetune.errors import WeightsError
 from finetune.model import build_network
+from tests.faults import flip
+from tests.file_server import Served, serving
 
 
 def save(path: Path, backbone: str, classes: int = 1000) -> dict[str, torch.Tensor]:
@@ -72,6 +76,29 @@ def test_files_that_are_no_weights_are_refused_and_not_executed(
     with pytest.raises(WeightsError, match=r"w\.pth"):
         weights.identify("resnet18", str(path))
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_damaged_published_file_is_set_aside_and_fetched_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A flipped bit in a tensor, which torch.load() would take; its SHA-256 is in the file's name."""
+    state = save(tmp_path / "w.pth", "squeezenet1_1")
+    content = (tmp_path / "w.pth").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    monkeypatch.setattr(weights, "_digest", lambda _: digest)
+    place = tmp_path / "torch" / "hub" / "checkpoints" / weights.identify("squeezenet1_1", "DEFAULT")
+    place.parent.mkdir(parents=True)
+    place.write_bytes(content)
+    flip(place, random.Random(0))
+    with serving(Served(content)) as served:
+        monkeypatch.setenv("FINETUNE_WEIGHTS_URL", served.url.rpartition("/")[0])
+        network = build_network("squeezenet1_1", 64)
+        weights.load_weights(network, "squeezenet1_1", "DEFAULT", 64)
+        assert len(served.asked) == 1
+        weights.load_weights(network, "squeezenet1_1", "DEFAULT", 64)
+        assert len(served.asked) == 1
+    assert torch.equal(network.features[0].weight, state["features.0.weight"])
+    assert f"{place} is damaged: set aside as {place.name}.damaged-1; it is fetched anew" in capsys.readouterr().err
 
 
 def test_unknown_names_are_told_with_the_known_ones() -> None:

@@ -122,7 +122,7 @@ def show_causes(failed: Sequence[tuple[str, str]]) -> None:
 
 def _cause(run: PlannedRun) -> str:
     """Return the cause that was noted when the run failed, or an empty string."""
-    return str((record.read_json(run.directory / record.STATE) or {}).get("cause", ""))
+    return str(record.read_if_whole(run.directory / record.STATE).get("cause", ""))
 
 
 def _count(number: int, noun: str) -> str:

@@ -26,7 +26,7 @@ def told(run: PlannedRun) -> Told:
     state = plan.state_of(run)[0]
     rows = with_best(record.read_history(run.directory)[0], run.config.unfreeze)
     engine_state = {"finished": "finished", "failed": "failed", "interrupted": "killed"}.get(state, "running")
-    return engine_state, record.read_json(run.directory / record.SUMMARY) or {}, rows
+    return engine_state, record.read_if_whole(run.directory / record.SUMMARY), rows
 
 
 def is_due(todo: Plan, run: PlannedRun, seen: dict[str, int]) -> bool:

@@ -106,6 +106,8 @@ def run_sweep(
         UserError: the sweep's folder holds runs on other data, or weights are not to be had; nothing was started.
     """
     plan.refuse_other_data(todo)
+    for line in plan.mend(todo):
+        print(line)
     display.show_start(todo, retry_failed)
     session = Session(todo, code, agents, count, retry_failed, max_failures)
     wanted = sum(session.wants(run) for run in _likely(todo, retry_failed))
@@ -231,7 +233,7 @@ def _ended(session: Session, stop: Stop, shown: progress.Progress, slot: int) ->
         session.finished[run.id] = time.monotonic() - worker.started
     elif not (ended.state == "killed" and stop.count):
         session.broken[run.id] = ended.cause
-    shown.ended(slot, run, ended.state, ended.reason, record.read_json(run.directory / record.SUMMARY) or {})
+    shown.ended(slot, run, ended.state, ended.reason, record.read_if_whole(run.directory / record.SUMMARY))
     if session.gave_up or stop.count:
         return
     if ended.state == "finished":

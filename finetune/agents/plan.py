@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune import claim, record
+from finetune import claim, record, sums
 from finetune.agents import search
 from finetune.agents.order import breadth_first
 from finetune.agents.search import Point
@@ -98,7 +98,7 @@ def make_plan(
         configs = _check([*points, *search.probes(spec, name)], sweep)
     plan = Plan(sweep, identify, cap=cap if method == "bayes" and cap else 0)
     plan.to_prepare = _check_places(configs, identify, bring)
-    plan.race = bool((record.read_json(sweep.folder / record.PLAN) or {}).get("race")) if race is None else race
+    plan.race = bool(record.read_if_whole(sweep.folder / record.PLAN).get("race")) if race is None else race
     if plan.race and plan.cap:
         raise UserError("--race is for sweeps whose runs are known from the start: a Bayesian search chooses by itself")
     for point in points:
@@ -226,12 +226,27 @@ def store_runs(plan: Plan) -> None:
     record.write_json(plan.sweep.folder / record.PLAN, {"runs": ids, "at_least": len(ids) + still, "race": plan.race})
 
 
+def mend(plan: Plan) -> list[str]:
+    """Have finished runs whose files are damaged count as unfinished, and return a line on each such file.
+
+    They test their checkpoint again and write the files anew; one without a whole checkpoint trains again.
+    """
+    lines: list[str] = []
+    for run in plan.runs:
+        if (run.directory / record.SUMMARY).is_file() and not claim.is_alive(run.directory):
+            sums.mend(run.directory, lambda line, run=run: lines.append(f"{run.id}: {line}"), checkpoints=False)  # type: ignore[misc]
+    return lines
+
+
 def refuse_other_data(plan: Plan) -> None:
     """Raise UserError if the folder holds runs on other data, which must not be compared with these."""
     folder = plan.sweep.folder
     ours = {plan.identify(config)[0] for config in plan.to_prepare}
     for run_dir in record.find_runs(folder) if folder.is_dir() else []:
-        config = record.read_config(run_dir)
+        try:
+            config = record.read_config(run_dir)
+        except ValueError:  # damaged; whoever runs it finds out which run it is
+            continue
         theirs = config.get("provenance", {}).get("data_fingerprint")
         if theirs not in ours:
             raise UserError(

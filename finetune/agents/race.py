@@ -91,6 +91,6 @@ def _is_open(run: PlannedRun, wants: Wants) -> bool:
 
 def _best(firsts: list[PlannedRun]) -> PlannedRun | None:
     """Return the finished run with the highest val accuracy, ties to the lower val loss, as the analysis has it."""
-    found = [(record.read_json(run.directory / record.SUMMARY), run) for run in firsts]
+    found = [(record.read_if_whole(run.directory / record.SUMMARY), run) for run in firsts]
     finished = [(summary["best/val_accuracy"], -summary["best/val_loss"], run) for summary, run in found if summary]
     return max(finished, key=lambda item: item[:2])[2] if finished else None

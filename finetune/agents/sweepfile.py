@@ -75,7 +75,7 @@ def newest_unfinished(runs: Path) -> Path | None:
 
 def is_unfinished(folder: Path) -> bool:
     """Whether a sweep that was started offline still has runs to do."""
-    plan = record.read_json(folder / record.PLAN) or {"runs": []}
+    plan = {"runs": [], **record.read_if_whole(folder / record.PLAN)}
     open_runs = [run for run in plan["runs"] if record.status(folder / run)[0] not in ("finished", "failed")]
     return bool(open_runs) or len(plan["runs"]) < plan.get("at_least", 0)
 

@@ -64,7 +64,7 @@ class Pace:
         """Note that a run is over; a finished one tells its pace itself."""
         self._live.pop(run.id, None)
         self._left.pop(run.id, None)
-        summary = record.read_json(run.directory / record.SUMMARY) or {}
+        summary = record.read_if_whole(run.directory / record.SUMMARY)
         if summary.get("train_seconds") and summary.get("epochs"):
             self._pace[run.config.strategy] = summary["train_seconds"] / summary["epochs"]
 

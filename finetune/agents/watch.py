@@ -67,7 +67,7 @@ class Watch:
         if state == "running":
             self.say(f"{run.name} ...")
         elif state == "finished":
-            summary = record.read_json(run / record.SUMMARY) or {}
+            summary = record.read_if_whole(run / record.SUMMARY)
             scores = [
                 f"{name} {100 * summary[key]:.1f}%"
                 for name, key in (("val", "best/val_accuracy"), ("test", "test/accuracy"))

@@ -204,7 +204,7 @@ def outcome(worker: Worker) -> Outcome:
         if cause == "code" and code == EXIT_BAD_INPUT:  # a message of several lines, say
             cause = "input"
         return _noted(run_dir, Outcome("failed", f"exit code {code}: {line}", cause))
-    return Outcome(state, reason, (record.read_json(run_dir / record.STATE) or {}).get("cause") or "code")
+    return Outcome(state, reason, record.read_if_whole(run_dir / record.STATE).get("cause") or "code")
 
 
 def _signal_of(code: int | None) -> int:

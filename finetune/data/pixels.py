@@ -61,15 +61,21 @@ class Pixels:
         return Pixels, (self.entry,)
 
 
-def open_pixels(pictures: Sequence[Picture], to: Preprocessing, fingerprint: str) -> Pixels | None:
+def open_pixels(
+    pictures: Sequence[Picture],
+    to: Preprocessing,
+    fingerprint: str,
+    log: Callable[[str], None] = lambda line: None,  # noqa: ARG005
+) -> Pixels | None:
     """Return the cached base pictures of a split, or None where they are not cached.
 
     Args:
         fingerprint: of the data (see `catalog.fingerprint`).
+        log: called with a line where they are damaged.
     """
-    entry = store.find(_name(pictures, to, fingerprint))
-    if entry is not None:
-        with contextlib.suppress(OSError, RuntimeError):  # deleted by hand at this moment
+    with contextlib.suppress(OSError, RuntimeError):  # deleted by hand at this moment
+        entry = store.find_right(_name(pictures, to, fingerprint), log)
+        if entry is not None:
             return Pixels(entry)
     return None
 
@@ -104,7 +110,7 @@ def build_pixels(
         UserError: see `store.budget_bytes`.
         Interrupted: as asked; what was decoded is kept, and the next call goes on from there.
     """
-    pixels = open_pixels(pictures, to, fingerprint)
+    pixels = open_pixels(pictures, to, fingerprint, log)
     if pixels is not None:
         return pixels
     name = _name(pictures, to, fingerprint)
@@ -119,7 +125,7 @@ def build_pixels(
         with store.drafting(name, interrupted, on_wait) as draft:
             if draft is not None:  # else another process has decoded them meanwhile
                 _fill(draft, root, pictures, to, threads, on_progress, interrupted)
-        return open_pixels(pictures, to, fingerprint)
+        return open_pixels(pictures, to, fingerprint, log)
     except OSError as error:
         log(f"cache: can't be written ({error}); decodes the pictures in each epoch")
         return None

@@ -16,7 +16,7 @@ from finetune.data.alike import near_copies
 from finetune.data.looking import LEAST, Look, look_over
 from finetune.data.reading import most_pixels
 from finetune.folders import cache_folder
-from finetune.record import read_json, write_json
+from finetune.seals import read_sealed, write_sealed
 
 VERSION = 3  # to be raised when other pictures count as readable, or as alike
 
@@ -42,7 +42,7 @@ def survey(root: Path, paths: Sequence[str], fingerprint: str) -> Survey:
         fingerprint: of the data (see `catalog.fingerprint`).
     """
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        known = read_json(_kept(fingerprint))
+        known = read_sealed(_kept(fingerprint))
         if known is not None and known["pictures"] == len(paths):
             return Survey(dict(known["unreadable"]), known["alike"])
     found = surveyed(look_over(root, paths, "looking for damaged pictures and copies"))
@@ -65,7 +65,7 @@ def keep(found: Survey, pictures: int, fingerprint: str) -> None:
     with contextlib.suppress(OSError):
         kept = _kept(fingerprint)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        write_json(kept, {"pictures": pictures, "unreadable": found.unreadable, "alike": found.alike})
+        write_sealed(kept, {"pictures": pictures, "unreadable": found.unreadable, "alike": found.alike})
 
 
 def together(groups: Iterable[Sequence[str]]) -> list[list[str]]:

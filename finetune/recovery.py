@@ -1,0 +1,137 @@
+"""What a run goes on from: its newest checkpoint that is whole. What is damaged is set aside, said, and made anew."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from finetune import epoch, record
+from finetune.best import Row, best_row
+from finetune.checkpoint import load_checkpoint, save_checkpoint
+from finetune.errors import UserError
+from finetune.parts import Parts
+from finetune.seals import set_aside
+from finetune.train import Standing
+
+Log = Callable[[str], None]
+Content = dict[str, Any]
+
+_INSTEAD = {record.LAST: f"goes on from {record.PREVIOUS}", record.PREVIOUS: "begins anew"}
+
+
+def resume(run_dir: Path, parts: Parts, log: Log) -> Standing:
+    """Load the newest checkpoint that can be gone on from, if there is one, and return how far training had come.
+
+    Raises:
+        UserError: the checkpoint is of another run.
+    """
+    for left_over in run_dir.glob(".*.tmp"):  # of a process that was killed while it wrote
+        left_over.unlink(missing_ok=True)
+    content = _newest(run_dir, parts, log)
+    if content is not None and not _has_best(run_dir, parts, content["history"], log):
+        log(f"no checkpoint has the weights of the epoch that val chose, as {record.BEST} should: begins anew")
+        for name in (record.LAST, record.PREVIOUS):
+            (run_dir / name).unlink(missing_ok=True)
+        content = None
+    history = [] if content is None else list(content["history"])
+    _compare_history(run_dir, history, log)
+    if content is None:
+        return Standing()
+    parts.model.load_state_dict(content["model"])
+    over = "optimizer" not in content  # it is left out once training is over, and only the test is missing
+    if not over:
+        parts.optimizer.load_state_dict(content["optimizer"])
+    standing = Standing(history, micro_batch=content.get("micro_batch"), over=over)
+    if content.get("under_way") is not None:
+        standing.epoch = epoch.restore(content["under_way"], parts.loop.device)
+    elif history and (run_dir / record.STOP).exists():  # asked for before the run was killed, or since
+        standing.over = True
+    return standing
+
+
+def check_directory(run_dir: Path, name: str) -> bool:
+    """Refuse a directory that holds another run, and return whether its config.yaml is damaged.
+
+    Where that file can't be read, or names another run, a checkpoint that is whole says which run this is.
+
+    Raises:
+        UserError: it holds another run, or nothing tells which.
+    """
+    if not record.is_run_dir(run_dir):
+        return False
+    try:
+        other = record.read_config(run_dir).get("provenance", {}).get("run_id")
+    except ValueError:
+        other = None
+    if other == name:
+        return False
+    witness = _run_of_checkpoints(run_dir)
+    if witness == name:
+        return True
+    if other is None and witness is None:
+        if not (run_dir / record.SUMMARY).exists():  # nothing that could be lost
+            return True
+        raise UserError(
+            f"{run_dir / record.CONFIG} is damaged, and no checkpoint tells which run this is. Give another --run-dir"
+        )
+    raise UserError(f"{run_dir} holds the run {witness or other}, and this one is {name}. Give another --run-dir")
+
+
+def _run_of_checkpoints(run_dir: Path) -> str | None:
+    for name in (record.LAST, record.PREVIOUS, record.BEST):
+        with contextlib.suppress(UserError):
+            return str(load_checkpoint(run_dir / name)["run_id"])
+    return None
+
+
+def _newest(run_dir: Path, parts: Parts, log: Log) -> Content | None:
+    """Return the last checkpoint or, should that be damaged, the one before it, or None where neither is there."""
+    for name, instead in _INSTEAD.items():
+        path = run_dir / name
+        if not path.exists():
+            continue
+        try:
+            content = load_checkpoint(path)
+        except UserError as error:
+            log(f"{error}: set aside as {set_aside(path).name}; {instead}")
+            continue
+        if content["run_id"] != parts.about["run_id"]:
+            raise UserError(f"{path} is of the run {content['run_id']}. Give another --run-dir")
+        return content
+    return None
+
+
+def _has_best(run_dir: Path, parts: Parts, history: list[Row], log: Log) -> bool:
+    """Whether best.pt has the weights of the epoch that val chose, or will have; made anew if a checkpoint has them.
+
+    It has those of a later epoch where a run goes on from the checkpoint before the last one: that epoch is going to
+    be trained again.
+    """
+    if not history:
+        return True
+    path, best = run_dir / record.BEST, best_row(history)
+    if path.exists():
+        try:
+            kept = load_checkpoint(path)["history"]
+            if kept[-1] == best or len(kept) > len(history):
+                return True
+        except UserError as error:
+            log(f"{error}: set aside as {set_aside(path).name}")
+    for name in (record.LAST, record.PREVIOUS):
+        with contextlib.suppress(UserError):
+            content = load_checkpoint(run_dir / name)
+            if content["history"][-1:] == [best] and content.get("under_way") is None:
+                parts.model.load_state_dict(content["model"])
+                save_checkpoint(path, parts.model, None, content["history"], parts.about)
+                log(f"{record.BEST} is written anew from {name}")
+                return True
+    return False
+
+
+def _compare_history(run_dir: Path, history: list[Row], log: Log) -> None:
+    """Set the history file aside where it contradicts the checkpoint, which is what the run goes on from."""
+    rows, torn = record.read_history(run_dir)
+    common = min(len(rows), len(history))
+    if torn > 1 or rows[:common] != history[:common]:
+        aside = set_aside(run_dir / record.HISTORY).name
+        log(f"{record.HISTORY} is damaged: set aside as {aside}; written anew from the checkpoint")
