@@ -78,6 +78,10 @@ def find_checkpoint(run: Path) -> Path:
     """
     if run.is_dir():
         if not (run / record.BEST).is_file():
+            if (run / record.SUMMARY).is_file():
+                raise UserError(
+                    f"{run}: its weights were not kept ({record.BEST} is gone: keep: none, or freed by finetune.gc)"
+                )
             raise UserError(f"{run}: holds no {record.BEST}; is it a run directory, and has an epoch been finished?")
         return run / record.BEST
     return run

@@ -9,7 +9,8 @@ person with `cat`. This file imports neither torch nor anything else of the pack
     predictions.csv  one row a test picture: path (inside the data folder), label, prediction, probability/<class>
     thumbnails.zip   small pictures of the test set, the ones that the prediction grid shows (see showcase.py)
     splits.csv       path, label, split of every picture
-    best.pt last.pt  the checkpoint that val chose; the last one, with all that a resume needs
+    best.pt last.pt  the checkpoint that val chose; the last one, with all that a resume needs (see keeping.py)
+    epoch-0001.pt    with `keep: every`, the checkpoint of each epoch
     log.txt          what the run printed
     state.json       the state the run last reported, and why
     wandb-ID.json    what the W&B run of this id has been sent (see mirror.py); wandb.json beside the run directories

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from finetune import epoch, record, signals
+from finetune import epoch, keeping, record, signals
 from finetune.best import Row, best_row
 from finetune.causes import cause_of
 from finetune.checkpoint import load_checkpoint, save_checkpoint
@@ -146,6 +146,8 @@ def _run(
         claim.beat()
         if best_row(history) is history[-1]:
             save_checkpoint(run_dir / record.BEST, parts.model, None, history, parts.about)
+        if config.keep == "every":
+            save_checkpoint(keeping.epoch_file(run_dir, len(history)), parts.model, None, history, parts.about)
         save_last()
         record.append_history(run_dir, history[-1])
         latest["val_accuracy"] = history[-1]["val/accuracy"]
@@ -169,6 +171,7 @@ def _run(
         tell("test", len(history))
         wall_seconds = lambda: before + time.monotonic() - started  # noqa: E731
         finish(run_dir, parts, feed, standing, asked.interrupted, log, wall_seconds)
+        keeping.settle(run_dir, config.keep)
 
 
 def _resume(run_dir: Path, parts: Parts) -> Standing:
