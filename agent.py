@@ -12,6 +12,7 @@ from finetune.agents.plan import make_plan
 from finetune.config import MOST_FOLDS, Keep
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
 from finetune.signals import SIGNALS
+from finetune.writing import WriteError
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -95,6 +96,9 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
     except UserError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except WriteError as error:  # of what is kept beside the runs
+        print(f"{type(error).__name__}: {error}; then give the same command again", file=sys.stderr)
+        return EXIT_FAILED
     except stopping.Interrupted as error:
         return 128 + error.signal
 

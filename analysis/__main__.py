@@ -30,6 +30,7 @@ from analysis.errors import InputError
 from analysis.frames import Sweep, read_sweep
 from analysis.source import find_folder
 from analysis.tested import MIX_DATA
+from finetune.writing import WriteError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"python -m analysis: {error}", file=sys.stderr)
         return 2
+    except WriteError as error:
+        print(f"python -m analysis: {error}; report.html is as it was", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

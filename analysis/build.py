@@ -18,6 +18,7 @@ from analysis.latex import write_latex
 from analysis.pairs import PAIRS
 from analysis.predictions import read_predictions
 from finetune.record import write_table
+from finetune.writing import explained
 
 
 def build(
@@ -50,12 +51,12 @@ def build(
     data = report.data_facts(sweep, predictions)
     claims, setting = check_claims(comparison, tables.chosen_runs(sweep, comparison), sweep.epochs)
 
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    with explained(out):
+        (out / "figures").mkdir(parents=True, exist_ok=True)
     planned: list[Plan | grids.Plan] = [
         *plans(sweep, comparison, data, best, predictions, rng),
         *grids.plans(sweep, comparison, best, predictions, data),
     ]
-    _forget(out, {plan.name for plan in planned})
     shown, shown_grids = [], []
     for plan in watch(planned):
         if isinstance(plan, Plan):
@@ -84,6 +85,7 @@ def build(
         report.Pictures(shown, shown_grids, _best_said(comparison, best)),
         commands,
     )
+    _forget(out, {plan.name for plan in planned})
     return comparison, [result.headline, *notes]
 
 

@@ -14,6 +14,7 @@ from rich.progress import track
 from finetune import record
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, DataError, UserError
 from finetune.flags import fail
+from finetune.writing import WriteError
 
 BATCH_SIZE = 64
 COLUMNS = ["path", "prediction", "confidence"]
@@ -113,6 +114,8 @@ def main(arguments: list[str]) -> int:
             record.write_table(given.csv, COLUMNS, lines)
     except UserError as error:
         return fail(error, EXIT_BAD_INPUT)
+    except WriteError as error:
+        return fail(error, EXIT_FAILED)
     for line in unreadable:
         print(f"skipped: {line}", file=sys.stderr)
     if given.csv is not None:

@@ -1,7 +1,7 @@
 """What a run leaves behind: the run directory, its files, their keys, and how they are written and read.
 
 A run directory is the only channel between a run and everything that looks at it: agents, `analysis`, `predict`, a
-person with `cat`. This file imports neither torch nor anything else of the package.
+person with `cat`. This file imports neither torch nor anything else of the package but writing.py.
 
     config.yaml      every resolved field, and `provenance`: commit, versions, data fingerprint, weights hash, classes
     history.jsonl    one line an epoch, HISTORY_KEYS
@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from finetune.writing import explained
 
 CONFIG, HISTORY, SUMMARY, PREDICTIONS = "config.yaml", "history.jsonl", "summary.json", "predictions.csv"
 SPLITS, BEST, LAST, LOG, STATE = "splits.csv", "best.pt", "last.pt", "log.txt", "state.json"
@@ -107,15 +109,20 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place if all goes well.
 
     A reader, or a crash at any moment, sees the old file or the new one, never a part.
+
+    Raises:
+        WriteError: the disk is full, say.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with explained(path):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a disk that can't be written to: what led to this is told
+            temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -159,7 +166,7 @@ def write_history(run_dir: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def append_history(run_dir: Path, row: Mapping[str, Any]) -> None:
     """Append one epoch's row. A crash can tear this line, which `read_history` drops."""
-    with (run_dir / HISTORY).open("a", encoding="utf-8") as file:
+    with explained(run_dir / HISTORY), (run_dir / HISTORY).open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, allow_nan=False) + "\n")
 
 

@@ -47,12 +47,18 @@ class Asked(NamedTuple):
     peers: Sequence[Config] | None
 
 
+def say(line: str) -> None:
+    """Print a line; where that can't be written, a full disk perhaps, the run goes on without."""
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
+
+
 def run(
     config: Config,
     run_dir: Path,
     *,
     on_progress: OnProgress | None = None,
-    log: Callable[[str], None] = print,
+    log: Callable[[str], None] = say,
     interrupted: Callable[[], bool] = lambda: False,
     peers: Sequence[Config] | None = (),
 ) -> None:
@@ -72,6 +78,7 @@ def run(
         UserError: data, weights or directory do not fit; nothing was written.
         TakenError: another process runs this run.
         TrainingError: the loss is not finite, or the memory too small.
+        WriteError: a file can't be written; what was written before is whole.
         Interrupted: as asked; all that was computed is saved.
     """
     config = resolve(config)
@@ -85,7 +92,7 @@ def run(
             record.write_state(run_dir, "running")
             asked = Asked(on_progress, log, interrupted, peers)
             _run(config, run_dir, name, (data_fingerprint, weights_hash), claim, asked)
-            record.write_state(run_dir, "finished")
+            _note(run_dir, "finished", "")  # which the summary says already
         except TakenError:
             raise  # the state is the new owner's to tell
         except Interrupted as error:

@@ -201,7 +201,9 @@ def test_a_full_disk_is_told_though_that_can_not_be_written_either(
         run(small(pictures, epochs=1), folder, log=fill)
     assert cause_of(ended.value) == "disk"
     if not state_too:
-        assert record.status(folder) == ("failed", "OSError: [Errno 28] No space left on device")
+        state, reason = record.status(folder)
+        assert state == "failed"
+        assert reason.startswith(f"WriteError: {folder / record.BEST} can't be written (No space left on device; 2.")
         assert cause(folder) == "disk"
 
 
