@@ -33,6 +33,7 @@ from finetune.memory import keep_freed_memory
 from finetune.parts import Parts, build, make_feed
 from finetune.preflight import identify
 from finetune.provenance import provenance
+from finetune.rehearsal import rehearse
 from finetune.train import Calls, Standing, fit
 
 OnProgress = Callable[[dict[str, Any]], None]
@@ -138,6 +139,7 @@ def _run(
     if history or standing.epoch.steps:
         log(f"resumes after epoch {len(history)}" + (f", step {standing.epoch.steps}" if standing.epoch.steps else ""))
     record.write_history(run_dir, history)
+    standing.rehearsed = rehearse(parts, len(history), log)
     latest = {"val_accuracy": history[-1]["val/accuracy"] if history else None}
 
     def tell(phase: str, done: float, **more: Any) -> None:

@@ -203,7 +203,9 @@ def test_a_full_disk_is_told_though_that_can_not_be_written_either(
     if not state_too:
         state, reason = record.status(folder)
         assert state == "failed"
-        assert reason.startswith(f"WriteError: {folder / record.BEST} can't be written (No space left on device; 2.")
+        assert reason.startswith(
+            f"WriteError: {folder / record.BEST} can't be written (No space left on device; 3 MB wanted, "
+        )
         assert cause(folder) == "disk"
 
 

@@ -240,6 +240,7 @@ def _main(job: Job, pipe: Connection) -> None:
     with signals.noted() as received:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         threading.Thread(target=_end_with_agent, name="agent watch", daemon=True).start()
+        machine.offer_to_the_kernel()
         _write_to(job.run_dir / record.LOG)
         os.environ["OMP_NUM_THREADS"] = str(job.threads)
         if job.gpu is not None:
