@@ -8,6 +8,7 @@ BENCH := .venv-bench
 BENCH_READY := $(BENCH)/.ready
 AGENTS ?=
 SWEEP ?=
+BUDGET ?=
 ARGS ?=
 
 # A venv whose Python no longer starts (the system's was replaced, say) is made anew.
@@ -18,7 +19,7 @@ endif
 # Importing torch takes several times longer when nothing may be kept of it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check lint types format sweep data agents analysis notebook publish report bench audit fuzz \
+.PHONY: help setup demo test check lint types format sweep data agents analysis notebook publish report gc bench audit fuzz \
   lock lock-bench clean
 
 help:  ## list the targets
@@ -88,6 +89,9 @@ publish: $(READY)  ## send to W&B what it has not got: SWEEP=runs/name
 
 report: $(READY)  ## write the comparison as a W&B Report: SWEEP=runs/name or a W&B id
 	@$(PYTHON) -m analysis.wandb_report $(SWEEP) $(ARGS)
+
+gc: $(READY)  ## make room: BUDGET=10GB for runs and caches (default: damaged files alone), ARGS=--dry-run to see what would go
+	@$(PYTHON) -m finetune.gc $(if $(BUDGET),--budget $(BUDGET)) $(ARGS)
 
 # What runs are measured against has a venv of its own, with the same torch.
 $(BENCH_READY): requirements-bench.lock | $(READY)

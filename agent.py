@@ -4,14 +4,16 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 from finetune.agents import choice, display, machine, offline, online, outlook, stopping, trial
 from finetune.agents.code import REAL, Code
 from finetune.agents.plan import make_plan
-from finetune.config import MOST_FOLDS
-from finetune.errors import EXIT_BAD_INPUT, UserError
+from finetune.config import MOST_FOLDS, Keep
+from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
 from finetune.printed import command
 from finetune.signals import SIGNALS
+from finetune.writing import WriteError
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -37,15 +39,18 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="N",
         help="give up after N failures in a row (default: 5; 0: never)",
     )
-    parser.add_argument(
-        "--plan", action="store_true", help="print the runs that would be started and what they will take, and stop"
+    plan_help = (
+        "print the runs that would be started and what they will take, and stop; exit code 1: no room on the disk"
     )
+    parser.add_argument("--plan", action="store_true", help=plan_help)
     parser.add_argument(
         "--fetch", action="store_true", help="bring the data and weights that it needs to this machine, and stop"
     )
     folds_help = "cross-validation: run each recipe on K folds (--set folds=K --set fold=[0,...,K-1])"
     parser.add_argument("--folds", type=folds, metavar="K", help=folds_help)
     race_help = "further seeds and folds only for the recipe of each strategy that val prefers at the first (offline)"
+    keep_help = "weights that stay of a finished run (default: best_last): --set keep=..., in short"
+    parser.add_argument("--keep", choices=get_args(Keep), help=keep_help)
     parser.add_argument("--race", action=argparse.BooleanOptionalAction, help=race_help)
     parser.add_argument("--name", metavar="NAME", help="write to runs/NAME (default: the file's name)")
     return parser.parse_args(argv)
@@ -61,7 +66,7 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
     for number in SIGNALS:
         signal.signal(number, stopping.interrupt)
     try:
-        sweep = choice.choose(args.sweep, [*of_folds(args.folds), *args.set], args.name)
+        sweep = choice.choose(args.sweep, settings(args), args.name)
         if sweep is None:
             return 0
         if isinstance(sweep, choice.Remote):
@@ -88,11 +93,14 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
             expected = offline.expect(plan, code, agents, args.count, args.retry_failed)
             if expected is not None:
                 outlook.show(expected)
-            return 0
+            return EXIT_FAILED if expected is not None and expected.lacking_bytes else 0
         return offline.run_sweep(plan, code, agents, args.count, args.retry_failed, args.max_failures)
     except UserError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except WriteError as error:  # of what is kept beside the runs
+        print(f"{type(error).__name__}: {error}; then give the same command again", file=sys.stderr)
+        return EXIT_FAILED
     except stopping.Interrupted as error:
         return 128 + error.signal
 
@@ -114,6 +122,12 @@ def folds(text: str) -> int:
 def of_folds(number: int | None) -> list[str]:
     """Return the settings that run each recipe on so many folds; --set after it may choose among them."""
     return [] if number is None else [f"folds={number}", f"fold={list(range(number))}"]
+
+
+def settings(args: argparse.Namespace) -> list[str]:
+    """Return all that is to be set; --set has the last word."""
+    kept = [] if args.keep is None else [f"keep={args.keep}"]
+    return [*of_folds(args.folds), *kept, *args.set]
 
 
 def limit(text: str) -> int:

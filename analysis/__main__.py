@@ -29,8 +29,9 @@ from analysis.errors import InputError
 from analysis.frames import Sweep, read_sweep
 from analysis.source import find_folder
 from analysis.tested import MIX_DATA
-from finetune.errors import EXIT_BAD_INPUT, UserError
+from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
 from finetune.printed import Screen, command
+from finetune.writing import WriteError
 
 
 @command
@@ -52,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"python -m analysis: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except WriteError as error:
+        print(f"python -m analysis: {error}; report.html is as it was", file=sys.stderr)
+        return EXIT_FAILED
     _print(sweep, comparison, said, out)
     return 0
 

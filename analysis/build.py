@@ -20,6 +20,7 @@ from analysis.pairs import PAIRS
 from analysis.predictions import read_predictions
 from analysis.sizes import by_size, largest, size_record
 from finetune.record import write_table
+from finetune.writing import explained
 
 
 def build(
@@ -60,12 +61,12 @@ def build(
 
     sizes = by_size(parts, sweep, comparison, rng)
 
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    with explained(out):
+        (out / "figures").mkdir(parents=True, exist_ok=True)
     planned: list[Plan | grids.Plan] = [
         *plans(sweep, comparison, data, best, predictions, rng, sizes),
         *grids.plans(sweep, comparison, best, predictions, data),
     ]
-    _forget(out, {plan.name for plan in planned})
     shown, shown_grids = [], []
     for plan in watch(planned):
         if isinstance(plan, Plan):
@@ -99,6 +100,7 @@ def build(
         report.Pictures(shown, shown_grids, _best_said(comparison, best)),
         commands,
     )
+    _forget(out, {plan.name for plan in planned})
     return comparison, [result.headline, *notes]
 
 

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from analysis.figures.style import STYLE
 from analysis.lettering import drawable, shortened
 from finetune import showcase
-from finetune.record import THUMBNAILS
+from finetune.record import THUMBNAILS, replacing
 from finetune.showcase import Array
 
 CELL_INCHES, DPI = 1.3, 130
@@ -237,5 +237,5 @@ def _key(by_class: bool) -> list[Line2D]:
 
 def save_grid(figure: Figure, path: Path) -> None:
     """Write the grid as PNG."""
-    with rc_context(STYLE):
-        figure.savefig(path, dpi=DPI, facecolor="white")
+    with rc_context(STYLE), replacing(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, facecolor="white", format="png")

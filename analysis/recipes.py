@@ -16,7 +16,7 @@ REPEATED = ("seed", "fold", "split_seed")
 # Fields that came later, as earlier runs had them: at these values they do not tell recipes apart.
 LATER = {"erasing": 0.0, "mixup": 0.0, "cutmix": 0.0, "balance": "none", "folds": None, "train_share": 1.0}
 # Where and how a run was made; data is checked by its fingerprint.
-PLACES = ("data", "device", "loader_workers", "cache", "upload_best")
+PLACES = ("data", "device", "loader_workers", "cache", "keep", "upload_best")
 FIRST_NAMED = ("lr", "unfreeze", "backbone_lr", "block_decay")  # what a reader looks for first in a recipe's name
 # Fields that belong to a strategy: recipes of different strategies may well differ in them.
 OF_STRATEGY = (

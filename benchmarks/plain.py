@@ -4,7 +4,7 @@ It trains the pictures that a run of `finetune` trains, with the same schedule, 
 shortcuts: pictures are decoded for every epoch, the frozen blocks are computed for every batch, memory is laid out as
 torch does by default. It freezes as most loops do, by requires_grad=False under model.train(): the frozen blocks'
 weights stand still, but their batch-norm statistics move and their stochastic depth stays on. Of the config's fields,
-`precision`, `patience`, `views`, `start_px`, `cache` and `upload_best` are not for it.
+`precision`, `patience`, `views`, `start_px`, `cache`, `keep` and `upload_best` are not for it.
 
     python -m benchmarks.plain --data path/to/pictures --strategy full --threads 1 --out result.json
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune import record
+from finetune.causes import cause_of
 from finetune.claim import TakenError
 from finetune.config import resolve, run_id
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, Interrupted, MissingError, TrainingError, UserError
@@ -53,6 +54,10 @@ def main(arguments: list[str]) -> int:
             return fail(error, EXIT_BAD_INPUT)
         except TrainingError as error:
             return fail(error, EXIT_FAILED)
+        except (OSError, RuntimeError, MemoryError) as error:
+            if cause_of(error) not in ("disk", "memory"):
+                raise  # with its traceback: a fault of the code
+            return fail(error, EXIT_FAILED)
         except Interrupted as error:
             print(f"{error}; the same command goes on from there", file=sys.stderr)
             return 128 + received.number
@@ -90,8 +95,9 @@ class _Bar:
         self._progress.update(self._task, description=text, completed=progress["epoch"], total=progress["epochs"])
 
     def log(self, run_dir: Path, line: str) -> None:
-        print(line, flush=True)
-        with (run_dir / record.LOG).open("a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError):  # a full disk ends a run where results are lost, and not here
+            print(line, flush=True)
+        with contextlib.suppress(OSError), (run_dir / record.LOG).open("a", encoding="utf-8") as file:
             file.write(log_line(line))
 
 

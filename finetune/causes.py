@@ -25,6 +25,7 @@ _NAMES = {
     "DownloadError": "network",
     "MissingError": "network",
     "NoRoomError": "disk",
+    "WriteError": "disk",
     "DivergedError": "divergence",
     "DataError": "data",
     "UserError": "input",

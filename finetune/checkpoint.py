@@ -12,6 +12,7 @@ from finetune.errors import DamagedError, UserError
 from finetune.model import Classifier, build_classifier, build_network
 from finetune.record import replacing
 from finetune.seals import archive_fault, seal_archive
+from finetune.writing import explained
 
 FORMAT = 1
 
@@ -36,12 +37,12 @@ def save_checkpoint(
         more: what else a resume needs: plain values and tensors.
 
     Raises:
-        OSError: it can't be written.
+        WriteError: it can't be written.
     """
     content = {"format": FORMAT, "model": model.state_dict(), "history": history, **about, **more}
     if optimizer is not None:
         content["optimizer"] = optimizer.state_dict()
-    with replacing(path) as temporary:
+    with explained(path, _size(content)), replacing(path) as temporary:
         try:
             with temporary.open("wb") as file:  # given a path, torch's own writer would not say why it failed
                 torch.save(content, file)
@@ -50,6 +51,14 @@ def save_checkpoint(
         seal_archive(temporary)
         if previous is not None and path.exists():
             path.replace(previous)
+
+
+def _size(content: Any) -> int:
+    """Return the bytes of the tensors in nested dictionaries and lists."""
+    if isinstance(content, torch.Tensor):
+        return content.nbytes
+    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    return sum(map(_size, parts))
 
 
 def describe(run_id: str, config: dict[str, Any], classes: tuple[str, ...], to: Preprocessing) -> dict[str, Any]:

@@ -18,9 +18,13 @@ from pathlib import Path
 import psutil
 
 from finetune.record import write_atomic
+from finetune.writing import explained
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 120.0  # an owner on another machine that has been silent for this long is taken for dead
+
+
+_given_back: set[Path] = set()  # claims that this process is done with, but could not say so on a read-only disk
 
 
 class TakenError(Exception):
@@ -57,6 +61,8 @@ def _silent_seconds(claim: Path) -> float:
 
 
 def _owner_lives(claim: Path) -> bool:
+    if claim.absolute() in _given_back:
+        return False
     try:
         owner = json.loads(claim.read_text())
         released, host, pid, started = owner["released"], owner["host"], int(owner["pid"]), float(owner["started"])
@@ -91,14 +97,17 @@ def _take(run_dir: Path) -> Path:
     if current is not None and _owner_lives(current):
         raise TakenError(f"{run_dir} is being run by another process: {current.read_text(errors='replace').strip()}")
     draft = run_dir / f".claim-{uuid.uuid4().hex[:8]}"
-    draft.write_text(_owner(released=False))
     claim = run_dir / f"claim-{number + 1}.json"
     try:
-        os.link(draft, claim)
+        with explained(claim):
+            draft.write_text(_owner(released=False))
+            os.link(draft, claim)
+        _given_back.discard(claim.absolute())
     except FileExistsError:
         raise TakenError(f"{run_dir} has just been taken by another process") from None
     finally:
-        draft.unlink()
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
     return claim
 
 
@@ -121,11 +130,16 @@ class Claim:
         """
         if self._file.with_name(f"claim-{self.attempt + 1}.json").exists():
             raise TakenError(f"{self._file.parent} was taken over by another process")
-        os.utime(self._file)
+        with explained(self._file):
+            os.utime(self._file)
 
     def release(self) -> None:
         """Say that the owner, though its process may live on, is done with this run."""
-        write_atomic(self._file, _owner(released=True))
+        try:
+            write_atomic(self._file, _owner(released=True))
+        except OSError:  # on a full disk, say, where a file can still be deleted
+            _given_back.add(self._file.absolute())
+            self._file.unlink()
 
 
 @contextlib.contextmanager
@@ -135,14 +149,16 @@ def claimed(run_dir: Path) -> Iterator[Claim]:
     Raises:
         TakenError: another live process holds it.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
+    with explained(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
     claim = Claim(_take(run_dir))
     done = threading.Event()
 
     def keep_beating() -> None:
-        with contextlib.suppress(TakenError, OSError):  # the run itself finds out at its next epoch
+        with contextlib.suppress(TakenError):  # the run itself finds out at its next epoch
             while not done.wait(HEARTBEAT_SECONDS):
-                claim.beat()
+                with contextlib.suppress(OSError):  # of a moment, perhaps
+                    claim.beat()
 
     thread = threading.Thread(target=keep_beating, name="heartbeat", daemon=True)
     thread.start()
@@ -151,6 +167,6 @@ def claimed(run_dir: Path) -> Iterator[Claim]:
     finally:
         done.set()
         thread.join()
-        # On a full disk, say, what ended the run is to be told, not this; and a dead owner gives way anyway.
+        # What ended the run is to be told, not this; and a dead owner gives way anyway.
         with contextlib.suppress(OSError):
             claim.release()

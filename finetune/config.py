@@ -20,6 +20,7 @@ from finetune.errors import ConfigError, nearest
 from finetune.printed import one_line
 
 Strategy = Literal["scratch", "head", "partial", "gradual", "lpft", "full"]
+Keep = Literal["best_last", "best", "none", "every"]
 Schedule = list[tuple[int, float]]  # [(epochs finished, share of the backbone's blocks that trains from then on)]
 
 # The pretrained blocks' rate as a share of the head's, where `backbone_lr` is not given: the head starts from random
@@ -36,7 +37,7 @@ LEAST_ALPHA = 0.01  # of MixUp and CutMix; with less, hardly a picture would be 
 LATER = ("erasing", "mixup", "cutmix", "balance", "folds", "fold", "train_share")
 
 # Fields that say where things lie or how they are run, but do not change the result (beyond rounding).
-PLACES = ("data", "weights", "device", "loader_workers", "cache", "upload_best")
+PLACES = ("data", "weights", "device", "loader_workers", "cache", "keep", "upload_best")
 
 
 def _no_bool(value: Any) -> Any:
@@ -166,6 +167,11 @@ class Config(BaseModel):
         description="keep decoded pictures and what the frozen part makes of them on disk, for all runs; auto where "
         "they are used twice and fit",
     )
+    keep: Keep = Field(
+        "best_last",
+        description="weights that stay once a run is finished: best_last (best.pt and last.pt), best (the one that val "
+        "chose), none (numbers alone), every (each epoch's too); changes no result",
+    )
     upload_best: bool = Field(False, description="send best.pt to W&B as an artifact, where the run is tracked there")
 
 
@@ -225,6 +231,8 @@ def _joint_faults(config: Config) -> list[str]:
         faults.append(f"start_px: {config.start_px} is more than image_px, {config.image_px}")
     faults += _mix_faults(config)
     faults += _fold_faults(config)
+    if config.upload_best and config.keep == "none":
+        faults.append("upload_best: with keep: none there is no best.pt to send; use keep: best")
     steps = config.unfreeze
     if steps is not None:
         epochs, shares = [epoch for epoch, _ in steps], [share for _, share in steps]

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from finetune.errors import DownloadError, NoRoomError
 from finetune.record import read_json, write_json
 from finetune.secrets import redact
+from finetune.writing import FULL, WriteError
 
 PART, NOTE, LOCK = ".part", ".part.json", ".lock"
 CHUNK_BYTES = 2**16  # a cut costs at most so many
@@ -94,6 +95,8 @@ def download(
             if not path.is_file():  # else another process has fetched it meanwhile
                 _fetch(url, path, digest, on_progress)
     except OSError as error:
+        if error.errno in FULL:
+            raise NoRoomError(f"{WriteError(error.errno, error.strerror or '', path, None)}") from error
         raise DownloadError(f"{path} can't be written ({error.strerror or error})") from error
     return path
 

@@ -21,6 +21,7 @@ from finetune.bar import say_aside
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, DataError, UserError
 from finetune.flags import fail
 from finetune.printed import Screen, result_command
+from finetune.writing import WriteError
 
 if TYPE_CHECKING:
     from finetune.answers import Answer
@@ -66,6 +67,8 @@ def main(arguments: list[str]) -> int:
         return _predict(given)
     except UserError as error:
         return fail(error, EXIT_BAD_INPUT)
+    except WriteError as error:
+        return fail(error, EXIT_FAILED)
 
 
 def _predict(given: argparse.Namespace) -> int:

@@ -12,7 +12,8 @@ All of it may come from elsewhere: reading is bounded, runs nothing, and raises 
     thumbnails.zip   small pictures of the test set, the ones that the prediction grid shows (see showcase.py)
     attention.zip    the same pictures with what the network looked at, if asked for (see attention.py)
     splits.csv       path, label, split of every picture
-    best.pt last.pt  the checkpoint that val chose; the last one, with all that a resume needs
+    best.pt last.pt  the checkpoint that val chose; the last one, with all that a resume needs (see keeping.py)
+    epoch-0001.pt    with `keep: every`, the checkpoint of each epoch
     previous.pt      the one before last.pt, gone on from should that be damaged; deleted once the run is finished
     SHA256SUMS       written before the summary: checksums of the files that results rest on (see sums.py)
     NAME.damaged-N   a file that was found damaged, set aside; it can be deleted
@@ -38,6 +39,7 @@ import yaml
 from finetune import plain_yaml
 from finetune.errors import DamagedError
 from finetune.secrets import redact, redact_values
+from finetune.writing import explained
 
 CONFIG, HISTORY, SUMMARY, PREDICTIONS = "config.yaml", "history.jsonl", "summary.json", "predictions.csv"
 SPLITS, BEST, LAST, LOG, STATE = "splits.csv", "best.pt", "last.pt", "log.txt", "state.json"
@@ -124,15 +126,20 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place if all goes well.
 
     A reader, or a crash at any moment, sees the old file or the new one, never a part.
+
+    Raises:
+        WriteError: the disk is full, say.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with explained(path):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # of a disk that can't be written to: what led to this is told
+            temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -223,7 +230,7 @@ def write_history(run_dir: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def append_history(run_dir: Path, row: Mapping[str, Any]) -> None:
     """Append one epoch's row. A crash can tear this line, which `read_history` drops."""
-    with (run_dir / HISTORY).open("a", encoding="utf-8") as file:
+    with explained(run_dir / HISTORY), (run_dir / HISTORY).open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, allow_nan=False) + "\n")
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from finetune import epoch, record, signals
+from finetune import epoch, keeping, record, signals
 from finetune.best import Row, best_row
 from finetune.causes import cause_of
 from finetune.checkpoint import save_checkpoint
@@ -34,6 +34,7 @@ from finetune.parts import Parts, build, make_feed
 from finetune.preflight import identify
 from finetune.provenance import provenance
 from finetune.recovery import check_directory, resume
+from finetune.rehearsal import rehearse
 from finetune.seals import set_aside
 from finetune.sums import mend
 from finetune.train import Calls, fit
@@ -50,12 +51,18 @@ class Asked(NamedTuple):
     peers: Sequence[Config] | None
 
 
+def say(line: str) -> None:
+    """Print a line; where that can't be written, a full disk perhaps, the run goes on without."""
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
+
+
 def run(
     config: Config,
     run_dir: Path,
     *,
     on_progress: OnProgress | None = None,
-    log: Callable[[str], None] = print,
+    log: Callable[[str], None] = say,
     interrupted: Callable[[], bool] = lambda: False,
     peers: Sequence[Config] | None = (),
 ) -> None:
@@ -77,6 +84,7 @@ def run(
         UserError: data, weights or directory do not fit; nothing was written.
         TakenError: another process runs this run.
         TrainingError: the loss is not finite, or the memory too small.
+        WriteError: a file can't be written; what was written before is whole.
         Interrupted: as asked; all that was computed is saved.
     """
     config = resolve(config)
@@ -92,7 +100,7 @@ def run(
             record.write_state(run_dir, "running")
             asked = Asked(on_progress, log, interrupted, peers)
             _run(config, run_dir, name, (data_fingerprint, weights_hash), claim, asked)
-            record.write_state(run_dir, "finished")
+            _note(run_dir, "finished", "")  # which the summary says already
         except TakenError:
             raise  # the state is the new owner's to tell
         except Interrupted as error:
@@ -138,6 +146,7 @@ def _run(
     if history or standing.epoch.steps:
         log(f"resumes after epoch {len(history)}" + (f", step {standing.epoch.steps}" if standing.epoch.steps else ""))
     record.write_history(run_dir, history)
+    standing.rehearsed = rehearse(parts, len(history), log)
     latest = {"val_accuracy": history[-1]["val/accuracy"] if history else None}
 
     def tell(phase: str, done: float, **more: Any) -> None:
@@ -152,6 +161,8 @@ def _run(
 
     def save_epoch() -> bool:
         claim.beat()
+        if config.keep == "every":
+            save_checkpoint(keeping.epoch_file(run_dir, len(history)), parts.model, None, history, parts.about)
         save_last()
         if best_row(history) is history[-1]:  # after the last one, from which it can be made should this not be reached
             save_checkpoint(run_dir / record.BEST, parts.model, None, history, parts.about)
@@ -178,6 +189,7 @@ def _run(
         wall_seconds = lambda: before + time.monotonic() - started  # noqa: E731
         finish(run_dir, parts, feed, standing, asked.interrupted, log, wall_seconds)
         (run_dir / record.PREVIOUS).unlink(missing_ok=True)
+        keeping.settle(run_dir, config.keep)
 
 
 def _introduction(parts: Parts, name: str, attempt: int) -> list[str]:

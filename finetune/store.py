@@ -22,8 +22,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from finetune.draft import ABOUT as ABOUT
-from finetune.draft import GONE, PROGRESS, delete, is_right, is_whole, out_of_the_way
+from finetune.draft import GONE, PROGRESS, is_right, is_whole, out_of_the_way
 from finetune.draft import Draft as Draft
+from finetune.draft import delete as delete
 from finetune.errors import Interrupted, UserError
 from finetune.folders import cache_folder
 
@@ -178,6 +179,16 @@ def make_room(needed: int, names: Collection[str] = ()) -> bool:
         gone += [out_of_the_way(path) for path in chosen]
     delete(gone)  # without the lock: this can take a while
     return True
+
+
+def evictable() -> list[Path]:
+    """Return the entries and drafts that could be deleted now, the longest unused first; see `make_room`."""
+    if not folder().is_dir():
+        return []
+    with contextlib.ExitStack() as held:
+        held.enter_context(_store_lock())
+        gone = list(folder().glob(f"*{GONE}"))
+        return [*gone, *sorted(set(_evictable(held)) - set(gone), key=_last_use)]
 
 
 def _evictable(held: contextlib.ExitStack) -> Iterator[Path]:

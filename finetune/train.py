@@ -61,12 +61,14 @@ class Standing:
         epoch: the epoch under way; between epochs, one without steps.
         micro_batch: pictures in one pass of the network at most, once memory ran out; None for whole batches.
         over: whether training is over, and only the test is missing.
+        rehearsed: from so many finished epochs on, pictures that fit in one pass at most (see rehearsal.py).
     """
 
     history: list[Row] = field(default_factory=list)
     epoch: Epoch = field(default_factory=Epoch)
     micro_batch: int | None = None
     over: bool = False
+    rehearsed: tuple[int, int | None] = (0, None)
 
 
 class Feed(Protocol):
@@ -168,6 +170,9 @@ def _train_epoch(
 ) -> Row:
     """Make the steps that are left of a pass over the training pictures; return the training half of its row."""
     number, epoch = len(standing.history), standing.epoch
+    stage, limit = standing.rehearsed
+    if number >= stage and limit is not None:
+        standing.micro_batch = min(limit, standing.micro_batch or limit)
     blocks = _trainable(loop, model, number)
     cut = len(model.blocks) - blocks
     share = blocks / len(model.blocks)

@@ -108,7 +108,7 @@ def _why_without(run: Path) -> str:
     if any(run.glob("wandb-*.json")) and not any(run.glob("claim-*.json")):
         return "it was fetched from W&B, which has no checkpoints. Copy that file from the machine that ran it"
     if (run / record.SUMMARY).is_file():
-        return "it was taken away. Copy it back, or run the run anew"
+        return "its weights were not kept (keep: none, or freed by finetune.gc). Copy it back, or run the run anew"
     return "has it finished an epoch yet?"
 
 

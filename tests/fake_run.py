@@ -1,10 +1,12 @@
 """A stand-in for `finetune.run.run`: claims, keeps history, ends as it is told, in milliseconds and without torch.
 
 FAKE_SECONDS is the time of an epoch; FAKE_<ENDING> lists seeds whose runs fail, diverge, crash (SIGKILL), are refused
-or hang, or are slow (a second at the start).
+or hang, find the disk full, are greedy (of memory), or are slow (a second at the start).
 """
 
+import errno
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -42,6 +44,9 @@ def run(
             return
         with (run_dir / "starts.txt").open("a") as file:
             file.write(f"{os.getpid()}\n")
+        score = Path("/proc/self/oom_score_adj")
+        if score.exists():
+            (run_dir / "oom_score.txt").write_text(score.read_text())
         record.write_json(run_dir / "peers.json", {"seeds": None if peers is None else [peer.seed for peer in peers]})
         record.write_state(run_dir, "running")
         record.write_config(run_dir, to_dict(config), {"data_fingerprint": f"fingerprint of {config.data}"})
@@ -71,6 +76,12 @@ def _train(
             os.kill(os.getpid(), signal.SIGKILL)
         if told("FAIL", config) and attempt == 1:
             raise ValueError("told to fail")
+        if told("FULL", config):
+            raise OSError(errno.ENOSPC, "No space left on device", "last.pt")
+        if told("GREEDY", config):
+            limits = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (2**31, limits[1]))
+            bytearray(2**32)
         if told("DIVERGE", config):
             raise DivergedError("the loss is nan")
         if told("HANG", config):

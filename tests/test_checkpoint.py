@@ -10,6 +10,7 @@ import torch
 from finetune.checkpoint import load_checkpoint, save_checkpoint
 from finetune.errors import UserError
 from finetune.model import build_classifier, build_network
+from finetune.writing import WriteError
 
 
 def test_a_checkpoint_that_can_not_be_written_says_why_and_leaves_the_one_before(tmp_path: Path) -> None:
@@ -20,10 +21,13 @@ def test_a_checkpoint_that_can_not_be_written_says_why_and_leaves_the_one_before
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(OSError, match=rf"\[Errno {errno.EFBIG}\]"):
+        with pytest.raises(
+            WriteError, match=r"last\.pt can't be written \(File too large; 3 MB wanted, .* free\)"
+        ) as told:
             save_checkpoint(path, model, None, [{"epoch": 1}], {"run_id": "x"})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert told.value.errno == errno.EFBIG
     content = load_checkpoint(path)
     assert (content["history"], content["micro_batch"]) == ([], 4)
     assert torch.equal(content["under_way"]["losses"], torch.ones(2))

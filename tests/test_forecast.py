@@ -179,17 +179,28 @@ def test_starting_and_saving_take_their_time() -> None:
 
 
 def test_disk_and_time_are_added_up_over_the_sweep() -> None:
-    """Two checkpoints a run and an optimiser's state for each agent; what a strategy takes, and its mean epoch."""
+    """What runs leave, and for each agent an optimiser's state and a last.pt in the making; time by strategy."""
     runs = [ahead(name, strategy=strategy) for name, strategy in {"a": "full", "b": "full", "c": "head"}.items()]
     outlook = forecast(runs, MACHINE._replace(agents=2, threads=3))
     assert isinstance(outlook, Outlook)
     assert (outlook.runs, outlook.agents, outlook.threads, outlook.device, outlook.most) == (3, 2, 3, "cpu", False)
-    assert outlook.run_bytes == 3 * (2 * FLOAT_BYTES * 1000 + SMALL_FILES_BYTES) + 2 * ADAM_BYTES * 1000
+    left, saved = 3 * (2 * FLOAT_BYTES * 1000 + SMALL_FILES_BYTES), 2 * (FLOAT_BYTES + 2 * ADAM_BYTES) * 1000
+    assert outlook.run_bytes == left + saved
     full = outlook.strategies["full"]
     assert (full.runs, full.seconds) == (2, pytest.approx(2 * (FULL + START_SECONDS)))
     assert full.epoch_seconds == pytest.approx(full.seconds / 4)
     assert outlook.seconds == pytest.approx(wall_seconds(list(outlook.run_seconds.values()), 2))
     assert outlook.cache_seconds == pytest.approx(HEAD_CACHE)
+
+
+@pytest.mark.parametrize(
+    ("keep", "left", "beside"), [("best_last", 2, 0), ("best", 1, 1), ("none", 0, 2), ("every", 4, 0)]
+)
+def test_the_disk_depends_on_which_weights_are_kept(keep: str, left: int, beside: int) -> None:
+    """What stays of each run of two epochs; and what one under way needs all the same, best.pt and last.pt."""
+    runs = [ahead(name, strategy="full", keep=keep, seed=seed) for seed, name in enumerate("abc")]
+    found = forecast(runs, MACHINE).run_bytes - 3 * SMALL_FILES_BYTES
+    assert found == (3 * left + beside + 1) * FLOAT_BYTES * 1000 + 2 * ADAM_BYTES * 1000
 
 
 def test_runs_that_may_end_early_make_it_the_most_they_take() -> None:

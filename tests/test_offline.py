@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from finetune import record
-from finetune.agents import search
+from finetune.agents import machine, search
 from finetune.causes import CAUSES
 from tests.agents import Place, wait_until, write_sweep
+from tests.failing_disk import failing_disk
 
 
 @pytest.fixture
@@ -299,3 +300,51 @@ def test_bayesian_search_goes_on_where_it_was(place: Place) -> None:
     assert place.states() == ["finished"] * 4
     assert len({record.read_config(run)["lr"] for run in place.runs()}) == 4
     assert place.run("--plan", "runs/seeds")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("ending", "cause", "said"),
+    [
+        ("greedy", "memory", "MemoryError"),
+        ("crash", "memory", "killed by signal 9"),
+        ("full", "disk", "No space left on device"),
+    ],
+)
+def test_want_of_memory_or_disk_ends_one_run_and_not_the_sweep(
+    place: Place, ending: str, cause: str, said: str
+) -> None:
+    """Whether the process is told (here by its own limit) or killed: the next runs start, and the cause is said."""
+    code, output = place.run("seeds.yaml", **{ending: "0"})
+    assert code == 1, output
+    assert "Traceback" not in output
+    assert f"  {cause}, 1 run (" in output
+    (failed,) = [run for run in place.runs() if record.status(run)[0] != "finished"]
+    state = record.read_json(failed / record.STATE) or {}
+    assert state["cause"] == cause
+    assert said in state["reason"]
+    assert len(place.states()) == 4
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux alone has such a score")
+def test_where_memory_runs_out_the_kernel_takes_a_run_and_not_the_agent(place: Place) -> None:
+    """A run's score is higher than that of the agent that started it."""
+    assert place.run("seeds.yaml", "--count", "1")[0] == 0
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+    (run,) = place.runs()
+    assert int((run / "oom_score.txt").read_text()) == max(own, machine.OOM_SCORE)
+
+
+@pytest.mark.parametrize("number", [0, 2, 6, 9])
+def test_what_can_not_be_noted_beside_the_runs_ends_the_agent_with_a_message(place: Place, number: int) -> None:
+    """One that names the file, without a traceback; the same command does it all once there is room."""
+    with failing_disk(place.folder / "runs") as disk:
+        disk.arm(number)
+        code, output = place.run("seeds.yaml")
+    assert code == 1, output
+    assert "Traceback" not in output
+    assert output.count("WriteError: ") == 1
+    assert "runs/seeds" in output
+    assert "make room there" in output
+    assert place.run("seeds.yaml")[0] == 0
+    assert place.states() == ["finished"] * 4
+    assert not list((place.folder / "runs").rglob(".*"))

@@ -58,7 +58,8 @@ def test_time_disk_and_calls_are_told_with_their_basis() -> None:
         ({"device": "cuda"}, "(probed here: 2 agents on cuda)"),
         ({"unknown": 2}, "for 5 runs (probed here: 2 agents with 1 thread each; 2 runs are yet to be chosen"),
         ({"refused_bytes": 3_000_000_000}, "no room for 3.0 GB more in caches"),
-        ({"free_bytes": 300_000_000}, "the disk will be full before the sweep is done"),
+        ({"free_bytes": 300_000_000}, "the disk will be full before the sweep is done, 1.7 GB are lacking: make room"),
+        ({"free_bytes": 300_000_000, "caches_beside": False}, "before the sweep is done, 186 MB are lacking"),
     ],
 )
 def test_what_is_special_is_told(values: dict[str, Any], line: str) -> None:
@@ -156,6 +157,15 @@ def test_the_plan_tells_the_forecast_and_writes_nothing(place: Place) -> None:
     assert "4 runs: 4 to do\nasked for 4 runs, 0 unknown, 3 agents, of 4\ntime: 40 s for 4 runs" in output
     assert "asked for 2 runs" in place.run("seeds.yaml", "--plan", "--count", "2")[1]
     assert place.written() == ["seeds.yaml"]
+
+
+def test_the_plan_of_a_sweep_that_the_disk_can_not_hold_ends_with_exit_code_1(place: Place) -> None:
+    """So that a script can ask before it starts one; the sweep itself is begun, as room may be made meanwhile."""
+    place.code = CODE._replace(expect=lambda *_: changed(free_bytes=1))
+    code, output = place.run("seeds.yaml", "--plan")
+    assert (code, "the disk will be full before the sweep is done" in output) == (1, True)
+    code, output = place.run("seeds.yaml")
+    assert (code, "the disk will be full before the sweep is done" in output) == (0, True)
 
 
 def test_a_sweep_is_compared_with_its_forecast(place: Place) -> None:

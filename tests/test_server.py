@@ -51,7 +51,7 @@ def test_the_login_is_found_where_w_and_b_looks(monkeypatch: pytest.MonkeyPatch,
 def test_a_sweep_on_a_server_can_not_be_changed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """--set, --folds and --name belong to sweep files."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="--set, --folds and --name change nothing"):
+    with pytest.raises(UserError, match="--set, --folds, --keep and --name change nothing"):
         choice.choose("abcd1234", ["lr=1"], None)
 
 

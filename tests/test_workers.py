@@ -80,10 +80,11 @@ def test_how_a_process_ended_says_why_the_run_did(
         assert (told["state"], told["reason"]) == (ended.state, ended.reason)
 
 
-def ended_worker(run_dir: Path, code: int) -> workers.Worker:
-    """Return a worker whose process has ended."""
+def ended_worker(run_dir: Path, code: int, *said: dict[str, Any]) -> workers.Worker:
+    """Return a worker whose process has ended, and what it said before."""
     process: Any = SimpleNamespace(exitcode=code, pid=2**30, join=lambda: None)
-    pipe: Any = SimpleNamespace(close=lambda: None)
+    words = list(said)
+    pipe: Any = SimpleNamespace(close=lambda: None, poll=lambda: bool(words), recv=lambda: words.pop(0))
     return workers.Worker(run_dir, process, pipe, 0.0)
 
 
@@ -96,6 +97,10 @@ def test_a_full_disk_does_not_keep_the_agent_from_knowing(tmp_path: Path, monkey
     monkeypatch.setattr(record, "write_state", full)
     (tmp_path / record.LOG).write_text("OSError: [Errno 28] No space left on device")
     assert workers.outcome(ended_worker(tmp_path, 1)).cause == "disk"
+    (tmp_path / record.LOG).unlink()  # nor was there room for a word in it
+    last_words = {"failed": "WriteError: last.pt can't be written", "cause": "disk"}
+    ended = workers.outcome(ended_worker(tmp_path, 1, {"epoch": 1.0}, last_words))
+    assert ended == ("failed", "WriteError: last.pt can't be written", "disk")
 
 
 def test_a_tree_of_processes_is_ended_at_once() -> None:

@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from finetune.record import replacing
+
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart with every common colour blindness; orange and
 # purple are a little darker here, so that they can be read as text on white.
 COLOURS = {
@@ -104,7 +106,7 @@ def save(figure: Figure, path: Path) -> list[Path]:
     written = []
     for ending, options in ((".png", {"dpi": DPI}), (".pdf", {"metadata": {"CreationDate": None}})):
         target = path.with_name(path.name + ending)
-        with rc_context(STYLE):
-            figure.savefig(target, facecolor="white", **options)
+        with rc_context(STYLE), replacing(target) as temporary:
+            figure.savefig(temporary, facecolor="white", format=ending[1:], **options)
         written.append(target)
     return written

@@ -39,7 +39,8 @@ def choose(argument: str | None, settings: Sequence[str], name: str | None) -> S
 def _on_server(argument: str, has_settings: bool) -> Remote:
     if has_settings:
         raise UserError(
-            f"{argument} is a sweep on a W&B server, where --set, --folds and --name change nothing: give a sweep file"
+            f"{argument} is a sweep on a W&B server, where --set, --folds, --keep and --name change nothing: give a "
+            "sweep file"
         )
     if reason := server.reason_offline():
         mend = "Unset it" if is_off() else "Log in"

@@ -4,6 +4,7 @@ import itertools
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from finetune import preflight, record, store
@@ -78,9 +79,20 @@ def _expect(
         _ahead(name, config, kind, speeds[kind], epochs)
         for name, config, kind, epochs in zip(names, configs, kinds, done, strict=True)
     ]
-    free = shutil.disk_usage(next(path for path in todo.sweep.folder.absolute().parents if path.exists())).free
-    shared = forecast.Machine(agents, machine.threads(agents), store.budget_bytes(), free)
+    place, caches = _existing(todo.sweep.folder), _existing(store.folder())
+    shared = forecast.Machine(
+        agents=agents,
+        threads=machine.threads(agents),
+        cache_budget=store.budget_bytes(),
+        free_bytes=shutil.disk_usage(place).free,
+        caches_beside=place.stat().st_dev == caches.stat().st_dev,
+    )
     return forecast.forecast(ahead, shared, unknown, stops_early="early_terminate" in todo.sweep.spec)
+
+
+def _existing(path: Path) -> Path:
+    """Return the nearest folder that is there."""
+    return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
 
 
 def _draws(todo: Plan) -> list[Config]:

@@ -15,6 +15,7 @@ from finetune import sharing
 from finetune.agents.outlook import Outlook, Share
 from finetune.config import Config
 from finetune.data.transforms import Preprocessing
+from finetune.keeping import checkpoints_left
 from finetune.probe import Speed
 from finetune.sharing import Need, training_views
 from finetune.strategies import share_at, trainable_blocks
@@ -60,12 +61,14 @@ class Machine(NamedTuple):
         threads: of each run.
         cache_budget: bytes that caches may take.
         free_bytes: on the disk of the run directories.
+        caches_beside: whether caches are on that disk too.
     """
 
     agents: int
     threads: int
     cache_budget: int
     free_bytes: int
+    caches_beside: bool = True
 
 
 def forecast(runs: Sequence[Ahead], machine: Machine, unknown: int = 0, stops_early: bool = False) -> Outlook:
@@ -96,6 +99,7 @@ def forecast(runs: Sequence[Ahead], machine: Machine, unknown: int = 0, stops_ea
         cache_seconds=caches.seconds,
         run_bytes=_run_bytes(runs, machine.agents),
         free_bytes=machine.free_bytes,
+        caches_beside=machine.caches_beside,
         cache_bytes=caches.bytes,
         cache_budget=machine.cache_budget,
         refused_bytes=sum(caches.refused.values()),
@@ -120,8 +124,9 @@ def _run_seconds(run: Ahead, caches: "_Caches") -> float:
     for epoch in range(run.epochs_done, config.epochs):
         cut = speed.blocks - trainable_blocks(share_at(config.unfreeze, epoch), speed.blocks)
         total += _train_seconds(run, epoch, cut, caches) + _evaluation_seconds(run, "val", cut, caches)
-        # last.pt with the optimiser's state, and at most best.pt
-        total += (2 * FLOAT_BYTES * speed.parameters + ADAM_BYTES * speed.trainable[cut]) * speed.write
+        # last.pt with the optimiser's state, at most best.pt, and the epoch's own where each is kept
+        files = 3 if config.keep == "every" else 2
+        total += (files * FLOAT_BYTES * speed.parameters + ADAM_BYTES * speed.trainable[cut]) * speed.write
     return total + _evaluation_seconds(run, "test", cut, caches)
 
 
@@ -149,10 +154,15 @@ def _evaluation_seconds(run: Ahead, split: str, cut: int, caches: "_Caches") -> 
 
 
 def _run_bytes(runs: Sequence[Ahead], agents: int) -> int:
-    """Return the disk that run directories take: best.pt and last.pt each, the optimiser's state while runs go on."""
-    weights = [FLOAT_BYTES * run.speed.parameters for run in runs]
-    under_way = agents * ADAM_BYTES * max(run.speed.parameters for run in runs)
-    return sum(2 * size + SMALL_FILES_BYTES for size in weights) + under_way
+    """Return the disk that run directories take at most: what each run leaves, and what those under way have besides.
+
+    A run under way has best.pt, last.pt with the optimiser's state, and the file that is to take the place of one.
+    """
+    weights = max(FLOAT_BYTES * run.speed.parameters for run in runs)
+    state = max(ADAM_BYTES * run.speed.parameters for run in runs)
+    left = [checkpoints_left(run.config) * FLOAT_BYTES * run.speed.parameters + SMALL_FILES_BYTES for run in runs]
+    beside = max(0, 2 - min(checkpoints_left(run.config) for run in runs))  # needed up to a run's end
+    return sum(left) + agents * (beside * weights + state + (weights + state))
 
 
 def _circle(config: Config) -> tuple[Hashable, ...]:

@@ -1,9 +1,13 @@
 """What this machine has to share out between runs: GPUs and cores."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 from functools import cache
+from pathlib import Path
+
+OOM_SCORE = 500  # of 1000: as if a run took half of the machine's memory more than it does
 
 
 def cores() -> int:
@@ -32,6 +36,16 @@ def gpus() -> list[str]:
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
     return _listed()
+
+
+def offer_to_the_kernel() -> None:
+    """Have Linux, where memory runs out on the whole machine, end this process rather than the agent that started it.
+
+    Any process may raise its own score, and those that it starts, such as loaders, have the same. Elsewhere, nothing.
+    """
+    score = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError, ValueError):
+        score.write_text(str(max(int(score.read_text()), OOM_SCORE)))
 
 
 @cache

@@ -4,6 +4,7 @@ Which runs are left is read from the run directories before each start, and the 
 directory; so any number of agents, on any number of machines that share the folder, work side by side.
 """
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
@@ -17,6 +18,7 @@ from finetune.agents.stopping import Stop, signals_noted
 from finetune.agents.workers import Worker
 from finetune.config import Config
 from finetune.errors import EXIT_FAILED
+from finetune.writing import WriteError
 
 POLL_SECONDS = 0.2
 
@@ -35,7 +37,8 @@ class Session:
         finished: id -> seconds of the runs that it has finished.
         started: how many runs it has started that no other agent had.
         in_a_row: the failures since a run was last finished; a run that diverged is a result, not one of these.
-        gave_up: whether there were too many.
+        gave_up: whether there were too many, or `fault`.
+        fault: why what is kept beside the runs can't be written; empty where it can.
     """
 
     todo: Plan
@@ -51,6 +54,7 @@ class Session:
     started: int = 0
     in_a_row: list[display.Failure] = field(default_factory=list)
     gave_up: bool = False
+    fault: str = ""
 
     def wants(self, run: PlannedRun) -> bool:
         """Whether a run is to do."""
@@ -127,9 +131,9 @@ def run_sweep(
         if stop.count:
             display.show_end(todo, session.broken, stopped=True)
             return 128 + stop.signal
-    gave_up = session.in_a_row if session.gave_up and session.is_more() else []
+    gave_up = session.in_a_row if session.gave_up and not session.fault and session.is_more() else []
     failed = display.show_end(todo, session.broken, gave_up=gave_up)
-    return EXIT_FAILED if failed else 0
+    return EXIT_FAILED if failed or session.fault else 0
 
 
 def expect(todo: Plan, code: Code, agents: int, count: int | None = None, retry_failed: bool = False) -> Outlook | None:
@@ -160,7 +164,7 @@ def _loop(session: Session, stop: Stop, shown: progress.Progress, context: ForkS
     handled = 0  # signals passed on
     seen: dict[str, int] = {}  # run -> size of its history when early stopping was last considered
     while True:
-        while session.has_room() and not stop.count and (run := _next(session, shown)) is not None:
+        while session.has_room() and not stop.count and (run := _next_if_noted(session, shown)) is not None:
             _start(session, shown, context, run)
         if not session.running:
             return
@@ -173,7 +177,8 @@ def _loop(session: Session, stop: Stop, shown: progress.Progress, context: ForkS
             if worker.process.exitcode is None:
                 shown.running(slot, run, worker.progress)
                 if early_stop.is_due(session.todo, run, seen):
-                    early_stop.consider(session.todo, run)
+                    with contextlib.suppress(WriteError):  # the run goes on, then, to its last epoch
+                        early_stop.consider(session.todo, run)
             else:
                 _ended(session, stop, shown, slot)
 
@@ -213,6 +218,16 @@ def _next(session: Session, shown: progress.Progress) -> PlannedRun | None:
         if todo.points >= todo.cap:
             return None
         _propose(todo)
+
+
+def _next_if_noted(session: Session, shown: progress.Progress) -> PlannedRun | None:
+    """Return the next run to start; none once what is to be noted of it can't be written, a full disk perhaps."""
+    try:
+        return _next(session, shown)
+    except WriteError as error:  # the runs under way go on: they may have room enough
+        session.gave_up, session.fault = True, f"{type(error).__name__}: {error}"
+        shown.say(f"{session.fault}; no more runs are started")
+        return None
 
 
 def _propose(todo: Plan) -> None:

@@ -42,6 +42,7 @@ class Outlook:
         strategies: name -> its runs.
         cache_seconds: what filling caches takes of all this.
         run_bytes: the disk that run directories take, of `free_bytes` that are free.
+        caches_beside: whether caches take of the same disk.
         cache_bytes: that caches take, of `cache_budget` bytes.
         refused_bytes: that they have no room for.
         most: whether runs may end earlier.
@@ -61,11 +62,17 @@ class Outlook:
     cache_budget: int
     refused_bytes: int
     most: bool
+    caches_beside: bool = True
 
     @property
     def runs(self) -> int:
         """How many runs there are to do."""
         return len(self.run_seconds) + self.unknown
+
+    @property
+    def lacking_bytes(self) -> int:
+        """What the disk of the run directories lacks; 0 where all fits."""
+        return max(0, self.run_bytes + (self.cache_bytes if self.caches_beside else 0) - self.free_bytes)
 
 
 def lines(outlook: Outlook) -> list[str]:
@@ -93,8 +100,11 @@ def lines(outlook: Outlook) -> list[str]:
     )
     if outlook.refused_bytes:
         told.append(f"  no room for {_size(outlook.refused_bytes)} more in caches: that is computed in each epoch")
-    if outlook.run_bytes > outlook.free_bytes:
-        told.append("  the disk will be full before the sweep is done: make room, or run a part of it (--count)")
+    if outlook.lacking_bytes:
+        told.append(
+            f"  the disk will be full before the sweep is done, {_size(outlook.lacking_bytes)} are lacking: make room "
+            "(make gc), keep fewer weights (--keep best or none), or run a part of it (--count)"
+        )
     calls = round(WANDB_CALLS_A_RUN * outlook.runs + work / WANDB_SECONDS)
     told.append(f"calls to W&B: none; run as a sweep on W&B, at most {calls:,} in all")
     return told

@@ -1,5 +1,6 @@
 """Sweep file -> the runs it asks for, each with its config and directory; points that are the same run are one run."""
 
+import contextlib
 import json
 import os
 import uuid
@@ -16,6 +17,7 @@ from finetune.agents.search import Point
 from finetune.agents.sweepfile import Sweep
 from finetune.config import PLACES, Config, parse_config, resolve, run_id, with_absolute_paths
 from finetune.errors import ConfigError, MissingError, UserError
+from finetune.writing import explained
 
 Identify = Callable[[Config], tuple[str, str]]  # config -> (data fingerprint, weights hash)
 
@@ -214,7 +216,8 @@ def states(plan: Plan) -> Counter[str]:
 
 def store(plan: Plan) -> None:
     """Write the sweep as it is run, and what it asks for, beside its run directories."""
-    plan.sweep.folder.mkdir(parents=True, exist_ok=True)
+    with explained(plan.sweep.folder):
+        plan.sweep.folder.mkdir(parents=True, exist_ok=True)
     record.write_atomic(plan.sweep.folder / record.SWEEP, plan.sweep.text)
     store_runs(plan)
 
@@ -262,16 +265,18 @@ def read_trials(folder: Path) -> list[Point]:
 
 def note_trial(folder: Path, number: int, point: Point) -> None:
     """Note `point` as trial `number`, unless another agent has just noted one under this number."""
-    (folder / TRIALS).mkdir(parents=True, exist_ok=True)
     path = folder / TRIALS / f"{number:05d}.json"
     draft = path.with_name(f".{uuid.uuid4().hex[:8]}.tmp")
-    draft.write_text(json.dumps(point) + "\n")
     try:
-        os.link(draft, path)  # fails if the name exists: only one agent can note trial `number`
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(json.dumps(point) + "\n")
+            os.link(draft, path)  # fails if the name exists: only one agent can note trial `number`
     except FileExistsError:
         pass
     finally:
-        draft.unlink()
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def add_trials(plan: Plan) -> None:

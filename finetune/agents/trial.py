@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from finetune import claim, plain_yaml, record, tracking
+from finetune.agents import machine
 from finetune.agents.code import Code
 from finetune.agents.sweepfile import RUNS
 from finetune.causes import cause_of
@@ -50,6 +51,7 @@ def run_trial(arguments: list[str], code: Code) -> int:
         arguments: the command line, `--key=value`.
     """
     agent = os.getppid()
+    machine.offer_to_the_kernel()
     mirror = Mirror(tracking.target_from_environment())
     with noted(same_request_seconds=SAME_REQUEST_SECONDS) as signals:
         threading.Thread(target=_end_with_agent, args=(agent, signals), name="agent watch", daemon=True).start()

@@ -51,6 +51,7 @@ class Worker:
     Attributes:
         started: time.monotonic() at its start.
         progress: what the run said last: epoch (finished, such as 2.35), epochs, val_accuracy, phase.
+        failure: reason and cause, as the run told them at its end; empty where it did not.
     """
 
     run_dir: Path
@@ -58,6 +59,7 @@ class Worker:
     pipe: Connection
     started: float
     progress: dict[str, Any] = field(default_factory=dict)
+    failure: dict[str, str] = field(default_factory=dict)
 
 
 class Job(NamedTuple):
@@ -142,7 +144,11 @@ def read_progress(worker: Worker) -> None:
     """Take over what the run has said since the last call."""
     with contextlib.suppress(EOFError, OSError):
         while worker.pipe.poll():
-            worker.progress = worker.pipe.recv()
+            told = worker.pipe.recv()
+            if "failed" in told:
+                worker.failure = {"reason": told["failed"], "cause": told["cause"]}
+            else:
+                worker.progress = told
 
 
 def wait(workers: Iterable[Worker], seconds: float) -> None:
@@ -183,6 +189,7 @@ def _pid(worker: Worker) -> int:
 def outcome(worker: Worker) -> Outcome:
     """Return how an ended run ended, and why; note it if the run could not."""
     worker.process.join()
+    read_progress(worker)
     worker.pipe.close()
     code, run_dir = worker.process.exitcode, worker.run_dir
     state, reason = record.status(run_dir)
@@ -198,6 +205,8 @@ def outcome(worker: Worker) -> Outcome:
             reason = f"killed by signal {number} ({signal.Signals(number).name}){hint}"
             return _noted(run_dir, Outcome("killed", reason, SIGNAL_CAUSES.get(signal.Signals(number), "")))
         return Outcome(state, reason)
+    if worker.failure:  # which it may have had no room to note
+        return _noted(run_dir, Outcome("failed", **worker.failure))
     if state != "failed" or code == EXIT_BAD_INPUT:  # bad input is found before the run writes anything
         line = _last_line(run_dir / record.LOG)
         cause = causes.cause_in(line)
@@ -232,6 +241,7 @@ def _main(job: Job, pipe: Connection) -> None:
     with signals.noted() as received:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         threading.Thread(target=_end_with_agent, name="agent watch", daemon=True).start()
+        machine.offer_to_the_kernel()
         _write_to(job.run_dir / record.LOG)
         os.environ["OMP_NUM_THREADS"] = str(job.threads)
         if job.gpu is not None:
@@ -262,7 +272,8 @@ def _call(job: Job, pipe: Connection, received: signals.Noted) -> int:
     except UserError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    except Exception:
+    except Exception as error:
+        _tell(pipe, {"failed": f"{type(error).__name__}: {error}", "cause": causes.cause_of(error)})
         with contextlib.suppress(OSError):  # the disk that holds the log may be full
             traceback.print_exc()
         return EXIT_FAILED
@@ -285,13 +296,17 @@ def _end_with_agent() -> None:
 
 
 def _write_to(log: Path) -> None:
-    """Send what this process and its libraries print to the end of `log`."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    if log.is_symlink():  # of a run directory from elsewhere: what it names is not to be written to
-        log.unlink()
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    """Send what this process and its libraries print to the end of `log`, or nowhere if that can't be written."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if log.is_symlink():  # of a run directory from elsewhere: what it names is not to be written to
+            log.unlink()
+        number = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError:  # the run finds that out itself, where it matters
+        number = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(number, 1)
+    os.dup2(number, 2)
+    os.close(number)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     tame()
