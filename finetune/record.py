@@ -19,10 +19,11 @@ person with `cat`. This file imports neither torch nor anything else of the pack
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,20 +102,82 @@ SUMMARY_KEYS = {
 }
 
 
+_NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+_guards: dict[str, Callable[[], None]] = {}  # folder -> what is to be asked before its files change
+
+
+@contextlib.contextmanager
+def guarded(folder: Path, check: Callable[[], None]) -> Iterator[None]:
+    """Have this process call `check` before it puts a file into `folder`; what that raises keeps the old file."""
+    key = os.path.abspath(folder)  # noqa: PTH100  (links need not be followed)
+    _guards[key] = check
+    try:
+        yield
+    finally:
+        del _guards[key]
+
+
+def _check_guard(path: Path) -> None:
+    _guards.get(os.path.abspath(path.parent), lambda: None)()  # noqa: PTH100
+
+
+def temporary_for(path: Path) -> Path:
+    """Return a name beside `path` for what is to become that file (see leftovers.py)."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place if all goes well.
 
     A reader, or a crash at any moment, sees the old file or the new one, never a part.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = temporary_for(path)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        _sync(temporary)
+        _check_guard(path)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def create_once(path: Path, text: str) -> bool:
+    """Create `path` with this text and return True, or False if it is there: of several callers only one gets True.
+
+    A hard link fails where the name exists, on every local file system and on NFS, and nobody sees half a file. Where
+    there are none (FAT, some network file systems), the name is taken first and the text follows, so that the file is
+    empty for a moment.
+    """
+    draft = temporary_for(path)
+    try:
+        draft.write_text(text, encoding="utf-8")
+        _sync(draft)
+        try:
+            os.link(draft, path)
+            return True
+        except OSError as error:
+            with contextlib.suppress(FileNotFoundError):  # whoever has got `path` has tidied up
+                if draft.stat().st_nlink == 2:  # NFS repeats a request whose answer was lost, and finds its own link
+                    return True
+            if path.exists():
+                return False
+            if error.errno not in _NO_LINKS:
+                raise
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        draft.replace(path)
+        return True
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -158,6 +221,7 @@ def write_history(run_dir: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def append_history(run_dir: Path, row: Mapping[str, Any]) -> None:
     """Append one epoch's row. A crash can tear this line, which `read_history` drops."""
+    _check_guard(run_dir / HISTORY)
     with (run_dir / HISTORY).open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, allow_nan=False) + "\n")
 

@@ -84,7 +84,7 @@ def ended_worker(run_dir: Path, code: int) -> workers.Worker:
     """Return a worker whose process has ended."""
     process: Any = SimpleNamespace(exitcode=code, pid=2**30, join=lambda: None)
     pipe: Any = SimpleNamespace(close=lambda: None)
-    return workers.Worker(run_dir, process, pipe, 0.0)
+    return workers.Worker(run_dir, process, pipe, 0.0, None)
 
 
 def test_a_full_disk_does_not_keep_the_agent_from_knowing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

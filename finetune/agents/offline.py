@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 
 from finetune import record
-from finetune.agents import display, early_stop, outlook, plan, progress, race, search, workers
+from finetune.agents import display, early_stop, forks, outlook, plan, progress, race, search, workers
 from finetune.agents.code import Code
 from finetune.agents.outlook import Outlook
 from finetune.agents.plan import Plan, PlannedRun
@@ -106,6 +106,7 @@ def run_sweep(
         UserError: the sweep's folder holds runs on other data, or weights are not to be had; nothing was started.
     """
     plan.refuse_other_data(todo)
+    plan.clean(todo)
     display.show_start(todo, retry_failed)
     session = Session(todo, code, agents, count, retry_failed, max_failures)
     wanted = sum(session.wants(run) for run in _likely(todo, retry_failed))
@@ -116,7 +117,7 @@ def run_sweep(
         if expected is not None:
             outlook.show(expected)
             outlook.start(todo.sweep.folder, expected)
-        context = workers.start_server(code.preload)
+        context = forks.start_server(code.preload)
         began = time.monotonic()
         with signals_noted() as stop, progress.shown(todo, agents, wanted, _pace(expected)) as shown:
             _loop(session, stop, shown, context)
@@ -168,7 +169,7 @@ def _loop(session: Session, stop: Stop, shown: progress.Progress, context: ForkS
             _pass_on(handled, session, shown)
         for slot, (run, worker) in list(session.running.items()):
             workers.read_progress(worker)
-            if worker.process.exitcode is None:
+            if not workers.has_ended(worker):
                 shown.running(slot, run, worker.progress)
                 if early_stop.is_due(session.todo, run, seen):
                     early_stop.consider(session.todo, run)

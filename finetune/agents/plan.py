@@ -1,15 +1,13 @@
 """Sweep file -> the runs it asks for, each with its config and directory; points that are the same run are one run."""
 
 import json
-import os
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune import claim, record
+from finetune import claim, leftovers, record
 from finetune.agents import search
 from finetune.agents.order import breadth_first
 from finetune.agents.search import Point
@@ -226,6 +224,12 @@ def store_runs(plan: Plan) -> None:
     record.write_json(plan.sweep.folder / record.PLAN, {"runs": ids, "at_least": len(ids) + still, "race": plan.race})
 
 
+def clean(plan: Plan) -> None:
+    """Delete what killed processes have left of files in the making, where no live run would do it."""
+    for folder in (plan.sweep.folder, plan.sweep.folder / TRIALS, *(run.directory for run in plan.runs)):
+        leftovers.clean(folder)
+
+
 def refuse_other_data(plan: Plan) -> None:
     """Raise UserError if the folder holds runs on other data, which must not be compared with these."""
     folder = plan.sweep.folder
@@ -248,15 +252,7 @@ def read_trials(folder: Path) -> list[Point]:
 def note_trial(folder: Path, number: int, point: Point) -> None:
     """Note `point` as trial `number`, unless another agent has just noted one under this number."""
     (folder / TRIALS).mkdir(parents=True, exist_ok=True)
-    path = folder / TRIALS / f"{number:05d}.json"
-    draft = path.with_name(f".{uuid.uuid4().hex[:8]}.tmp")
-    draft.write_text(json.dumps(point) + "\n")
-    try:
-        os.link(draft, path)  # fails if the name exists: only one agent can note trial `number`
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
+    record.create_once(folder / TRIALS / f"{number:05d}.json", json.dumps(point) + "\n")
 
 
 def add_trials(plan: Plan) -> None:

@@ -15,6 +15,7 @@ from finetune.bar import bar
 from finetune.data.alike import near_copies
 from finetune.data.looking import LEAST, Look, look_over
 from finetune.folders import cache_folder
+from finetune.leftovers import clean
 from finetune.record import read_json, write_json
 
 VERSION = 2  # to be raised when other pictures count as readable, or as alike
@@ -64,6 +65,7 @@ def keep(found: Survey, pictures: int, fingerprint: str) -> None:
     with contextlib.suppress(OSError):
         kept = _kept(fingerprint)
         kept.parent.mkdir(parents=True, exist_ok=True)
+        clean(kept.parent)
         write_json(kept, {"pictures": pictures, "unreadable": found.unreadable, "alike": found.alike})
 
 
