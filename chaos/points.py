@@ -90,7 +90,8 @@ def watch(roots: list[Path], on_point: OnPoint) -> None:
         real_sync(descriptor)
 
     sys.addaudithook(hook)
-    builtins.open, io.open, os.fsync = open_watched, open_watched, sync
+    builtins.open = io.open = open_watched
+    setattr(os, "fsync", sync)  # noqa: B010  (of the same signature as far as it is used)
 
 
 class _Watched:

@@ -3,6 +3,7 @@ the results of undisturbed runs, bit for bit."""
 
 import csv
 import json
+import re
 import zipfile
 from collections.abc import Iterable
 from itertools import groupby
@@ -17,17 +18,15 @@ from finetune.errors import UserError
 
 # Times, energy and memory are not the same twice.
 VARYING = ("second", "memory", "energy")
-EXPECTED = {
-    *(record.CONFIG, record.HISTORY, record.SUMMARY, record.PREDICTIONS, record.SPLITS, record.BEST, record.LAST),
-    *(record.THUMBNAILS, record.STATE),
-}
+# Written by the owner of a run alone, and by no one else.
+OWNED = (record.CONFIG, record.HISTORY, record.SUMMARY, record.PREDICTIONS, record.BEST, record.LAST)
 
 
 def faults_of(run_dir: Path, reference: Path) -> list[str]:
     """Return all that is wrong with a run that should be finished and the same as `reference`."""
     if not (run_dir / record.SUMMARY).exists():
         return [f"{run_dir.name}: not finished"]
-    told = [f"{run_dir.name}: {fault}" for fault in (*_unreadable(run_dir), *_unclean(run_dir))]
+    told = [f"{run_dir.name}: {fault}" for fault in (*_unreadable(run_dir), *_unclean(run_dir, reference))]
     return told or [f"{run_dir.name}: {fault}" for fault in _differences(run_dir, reference)]
 
 
@@ -58,14 +57,19 @@ def _unreadable(run_dir: Path) -> Iterable[str]:
         yield f"summary tells {summary.get('epochs')} epochs, history has {len(rows)}"
 
 
-def _unclean(run_dir: Path) -> Iterable[str]:
+def _unclean(run_dir: Path, reference: Path) -> Iterable[str]:
     """Yield what should not be there, and what is missing."""
-    names = {path.name for path in run_dir.iterdir()}
-    claims = {f"claim-{number + 1}.json" for number in range(sum(name.startswith("claim-") for name in names))}
-    if strays := names - EXPECTED - claims - {record.LOG}:
+    names, expected = _names(run_dir), _names(reference)
+    if strays := names - expected:
         yield f"strays: {', '.join(sorted(strays))}"
-    if missing := (EXPECTED | claims) - names:
+    if missing := expected - names:
         yield f"missing: {', '.join(sorted(missing))}"
+
+
+def _names(run_dir: Path) -> set[str]:
+    """Return the names of a run's files, without those that depend on how, and how often, it was started."""
+    names = {path.name for path in run_dir.iterdir()}
+    return {name for name in names if name != record.LOG and not re.fullmatch(r"claim-\d+\.json", name)}
 
 
 def _differences(run_dir: Path, reference: Path) -> Iterable[str]:
@@ -96,9 +100,8 @@ def overlaps(log: Path) -> list[str]:
     for line in sorted(log.read_text().splitlines(), key=lambda line: int(line.partition(" ")[0])):
         _, pid, what, path = line.split(" ", 3)
         place = Path(path)
-        # A rename is told by the name before it; the owner alone writes these.
-        name = place.name if what != "rename" else place.name[1:].rpartition(".")[0].rpartition(".")[0]
-        if what in ("rename", "write") and name in EXPECTED - {record.STATE}:
+        name = place.name if what != "rename" else re.sub(r"^\.(.+)\.[0-9a-f]{8}\.tmp$", r"\1", place.name)
+        if (what == "rename" and name in OWNED) or (what == "write" and name == record.HISTORY):
             writers.setdefault(str(place.parent), []).append(pid)
     told = []
     for folder, pids in writers.items():

@@ -29,11 +29,6 @@ from finetune.leftovers import STALE_SECONDS, clean, silent_seconds
 HEARTBEAT_SECONDS = 10.0  # an owner elsewhere that has been silent for STALE_SECONDS is taken for dead
 
 _CLAIM = re.compile(r"claim-([1-9][0-9]*)\.json")
-# What the owner writes. Others write a state only to say how a run ended, and can do without.
-_OWNED = {
-    *(record.CONFIG, record.HISTORY, record.SUMMARY, record.PREDICTIONS, record.SPLITS, record.BEST, record.LAST),
-    *(record.THUMBNAILS, record.STATE),
-}
 
 
 class TakenError(Exception):
@@ -184,6 +179,13 @@ class Claim:
         self._file = file
         self.attempt = _number(file.name)
 
+    def owns(self, name: str) -> bool:
+        """Whether nobody but the owner may be writing the file of this name.
+
+        Agents write a state too, but only to say how a run ended, and can do without.
+        """
+        return name != record.STOP and not name.startswith("wandb-") and _number(name) <= self.attempt
+
     def check(self) -> None:
         """Do nothing, as long as the run is this process's.
 
@@ -222,7 +224,7 @@ def claimed(run_dir: Path) -> Iterator[Claim]:
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     claim = Claim(_take(run_dir))
-    clean(run_dir, lambda name: name in _OWNED or 0 < _number(name) <= claim.attempt)
+    clean(run_dir, claim.owns)
     done = threading.Event()
 
     def keep_beating() -> None:

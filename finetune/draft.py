@@ -41,7 +41,11 @@ class Draft:
         self._torn = False  # whether an append has failed half-way
         self._noted_at = time.monotonic()
         part.mkdir(exist_ok=True)
+        self._key = uuid.uuid4().hex
         self.rows, self._sizes = _noted(part)
+        # From now on, whoever else fills this draft (locks may not reach from one machine to another) learns at the
+        # next note that it is no longer the only one, and finishes nothing.
+        self._write_note()
         for path in part.iterdir():
             if path.name not in {PROGRESS, *self._sizes}:
                 path.unlink()
@@ -125,7 +129,12 @@ class Draft:
             path = self._part / name
             if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 raise FileNotFoundError(errno.ENOENT, "deleted while it was being filled", str(path))
-        write_json(self._part / PROGRESS, {"rows": self.rows, "sizes": self._sizes})
+        if (read_json(self._part / PROGRESS) or {}).get("by") != self._key:
+            raise FileExistsError(errno.EEXIST, "is being filled by another process", str(self._part))
+        self._write_note()
+
+    def _write_note(self) -> None:
+        write_json(self._part / PROGRESS, {"rows": self.rows, "sizes": self._sizes, "by": self._key})
         self._noted_at = time.monotonic()
 
     def _close_files(self) -> None:
