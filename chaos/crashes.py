@@ -1,10 +1,11 @@
 """One real run, ended at a chosen point of its file operations and started again, in forks of this process."""
 
+import itertools
 import os
 import signal
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,12 +32,17 @@ class Attempt(NamedTuple):
 
 
 def attempt(
-    config: Config, folder: Path, at: int | None = None, before: Callable[[], None] = points.nothing
+    config: Config,
+    folder: Path,
+    at: int | None = None,
+    before: Callable[[], None] = points.nothing,
+    asks: int | None = None,
 ) -> Attempt:
     """Run `config` in folder/run, with folder/cache, in a process of its own, up to point number `at`.
 
     Args:
         before: called in that process before the run.
+        asks: the run is asked to stop, and so to save in mid-epoch, at this time that it asks whether to.
     """
     reader, writer = os.pipe()
     with warnings.catch_warnings():
@@ -44,13 +50,13 @@ def attempt(
         pid = os.fork()
     if pid == 0:
         os.close(reader)
-        _be_the_run(config, folder, at, before, writer)
+        _be_the_run(config, folder, at, before, asks, writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         told = pipe.read().decode()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     lines = told.split("\0") if told else []
-    fault = "" if code in (0, -signal.SIGKILL) else lines[-1]
+    fault = "" if code in (0, -signal.SIGKILL) else told or f"exit code {code}"
     return Attempt(code == -signal.SIGKILL, [_split(line) for line in lines] if code == 0 else [], fault)
 
 
@@ -59,9 +65,12 @@ def _split(line: str) -> Point:
     return what, path
 
 
-def _be_the_run(config: Config, folder: Path, at: int | None, before: Callable[[], None], writer: int) -> None:
+def _be_the_run(
+    config: Config, folder: Path, at: int | None, before: Callable[[], None], asks: int | None, writer: int
+) -> None:
     """Run, tell the points passed or the fault, and exit."""
     passed: list[str] = []
+    asked = itertools.count(1)
 
     def on_point(what: str, path: str, tear: Callable[[], None]) -> None:
         if len(passed) == at:
@@ -75,15 +84,10 @@ def _be_the_run(config: Config, folder: Path, at: int | None, before: Callable[[
         before()
         points.watch([folder], on_point)
         with polled():
-            run(config, folder / "run", log=lambda _: None, peers=[config])
+            run(config, folder / "run", log=lambda _: None, peers=[config], interrupted=lambda: next(asked) == asks)
         code = 0
     except BaseException:
         passed = [traceback.format_exc()]
     finally:
         os.write(writer, "\0".join(passed).encode())
         os._exit(code)
-
-
-def kinds(passed: Sequence[Point]) -> dict[str, int]:
-    """Return what -> how many points of it."""
-    return {what: sum(other == what for other, _ in passed) for what, _ in passed}

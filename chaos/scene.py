@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from finetune import record
 ROOT = Path(__file__).parents[1]
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
 SMALL = {"backbone": "squeezenet1_1", "weights": "none", "image_px": 32, "batch_size": 8, "device": "cpu"}
+AGENT = (sys.executable, str(ROOT / "agent.py"))
 NAME = "chaos"  # of the sweep
 
 
@@ -64,9 +65,9 @@ class Scene:
         return self.folder / "points.log"
 
     def write(self, pictures: Path, seeds: int, epochs: int) -> None:
-        """Write the sweep: five strategies; `gradual` unfreezes in each epoch."""
+        """Write the sweep: four strategies (without weights, `full` is `scratch`); `gradual` unfreezes."""
         parameters = {
-            "strategy": {"values": ["scratch", "head", "partial", "gradual", "full"]},
+            "strategy": {"values": ["scratch", "head", "partial", "gradual"]},
             "seed": {"values": list(range(seeds))},
             **{name: {"value": value} for name, value in {**SMALL, "epochs": epochs, "cache": "on"}.items()},
             "data": {"value": str(pictures)},
@@ -75,10 +76,11 @@ class Scene:
         spec = {"method": "grid", "parameters": parameters}
         (self.folder / f"{NAME}.yaml").write_text(yaml.safe_dump(spec))
 
-    def start(self, odds: float = 0.0, seed: int = 0) -> subprocess.Popen[bytes]:
+    def start(self, odds: float = 0.0, seed: int = 0, program: Sequence[str] = AGENT) -> subprocess.Popen[bytes]:
         """Start an agent.
 
         Args:
+            program: what to start.
             odds: of a run's process ending at any point that it passes.
         """
         environment = {
@@ -86,6 +88,7 @@ class Scene:
             "FINETUNE_CACHE": str(self.folder / "cache"),
             "AGENT_MARK": self.mark,
             "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
         }
         if self.hooked:
             environment.update(
@@ -95,7 +98,7 @@ class Scene:
                 CHAOS_ODDS=str(odds),
                 CHAOS_SEED=str(seed),
             )
-        words = [sys.executable, str(ROOT / "agent.py"), f"{NAME}.yaml", "--max-failures", "0", "--retry-failed"]
+        words = [*program, f"{NAME}.yaml", "--max-failures", "0"]
         with (self.folder / f"agent-{len(self.agents)}.txt").open("wb") as output:
             agent = subprocess.Popen(
                 words, cwd=self.folder, env=environment, stdout=output, stderr=output, start_new_session=True
@@ -133,7 +136,7 @@ class Scene:
 def role(process: psutil.Process) -> str:
     """Return what a process of an agent's is: agent, fork server, run, helper of a run, or helper of an agent."""
     words = process.cmdline()
-    if any(word.endswith("agent.py") for word in words):
+    if any(word.endswith(("agent.py", "chaos.stand_in")) for word in words):
         return "agent"
     if any("multiprocessing.forkserver" in word for word in words):
         if os.getsid(process.pid) == process.pid:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from finetune import record
+from finetune import claim, record
 from finetune.checkpoint import load_checkpoint
 from finetune.errors import UserError
 
@@ -34,7 +34,7 @@ def _unreadable(run_dir: Path) -> Iterable[str]:
     """Yield the files that can't be read, or do not hold what they should."""
     for path in sorted(run_dir.iterdir()):
         try:
-            if path.suffix == ".json":
+            if path.suffix == ".json" and not path.name.startswith("claim-"):  # of those, the newest one counts
                 json.loads(path.read_text())
             elif path.suffix == ".yaml":
                 yaml.safe_load(path.read_text())
@@ -48,6 +48,8 @@ def _unreadable(run_dir: Path) -> Iterable[str]:
                     assert len({len(row) for row in csv.reader(file)}) == 1
         except (ValueError, OSError, AssertionError, zipfile.BadZipFile, yaml.YAMLError, UserError) as error:
             yield f"{path.name} can't be read: {error}"
+    if claim.is_alive(run_dir):
+        yield "its claim is not released"
     rows, torn = record.read_history(run_dir)
     epochs = [row.get("epoch") for row in rows]
     if torn or epochs != list(range(1, len(rows) + 1)):

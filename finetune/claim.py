@@ -24,7 +24,8 @@ from typing import NamedTuple
 import psutil
 
 from finetune import record
-from finetune.leftovers import STALE_SECONDS, clean, silent_seconds
+from finetune.leftovers import STALE_SECONDS as STALE_SECONDS
+from finetune.leftovers import clean, silent_seconds
 
 HEARTBEAT_SECONDS = 10.0  # an owner elsewhere that has been silent for STALE_SECONDS is taken for dead
 

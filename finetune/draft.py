@@ -123,14 +123,15 @@ class Draft:
             raise RuntimeError(f"{self._part}: an append has failed; leave `drafting`, and begin again to go on")
 
     def _note(self) -> None:
+        by = (read_json(self._part / PROGRESS) or {}).get("by", self._key)
+        if by != self._key:
+            raise FileExistsError(errno.EEXIST, "is being filled by another process", str(self._part))
         for name, file in self._files.items():
             file.flush()
             os.fsync(file.fileno())
             path = self._part / name
             if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 raise FileNotFoundError(errno.ENOENT, "deleted while it was being filled", str(path))
-        if (read_json(self._part / PROGRESS) or {}).get("by") != self._key:
-            raise FileExistsError(errno.EEXIST, "is being filled by another process", str(self._part))
         self._write_note()
 
     def _write_note(self) -> None:

@@ -159,25 +159,33 @@ def create_once(path: Path, text: str) -> bool:
     try:
         draft.write_text(text, encoding="utf-8")
         _sync(draft)
-        try:
-            os.link(draft, path)
-            return True
-        except OSError as error:
-            with contextlib.suppress(FileNotFoundError):  # whoever has got `path` has tidied up
-                if draft.stat().st_nlink == 2:  # NFS repeats a request whose answer was lost, and finds its own link
-                    return True
-            if path.exists():
-                return False
-            if error.errno not in _NO_LINKS:
-                raise
-        try:
-            path.touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        draft.replace(path)
-        return True
+        return _name_once(draft, path)
+    except FileNotFoundError:  # whoever has got `path` has tidied up
+        if not path.exists():
+            raise
+        return False
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _name_once(draft: Path, path: Path) -> bool:
+    """Give a file its name if that is free, and return whether it was."""
+    try:
+        os.link(draft, path)
+        return True
+    except OSError as error:
+        if draft.stat().st_nlink == 2:  # NFS repeats a request whose answer was lost, and finds its own link
+            return True
+        if path.exists():
+            return False
+        if error.errno not in _NO_LINKS:
+            raise
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    draft.replace(path)
+    return True
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """The parts of a run's process that can be looked at without starting one; test_offline.py starts them."""
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,3 +145,37 @@ def test_hyperband_stops_laggards_but_never_before_the_last_unfreeze(
     assert not early_stop.is_due(todo, todo.runs[-1], seen)
     early_stop.consider(todo, todo.runs[-1])
     assert (tmp_path / "slow" / record.STOP).exists() == stops
+
+
+FORKS = """
+import os, signal, sys, time
+from multiprocessing import forkserver
+from finetune.agents import forks
+if __name__ == "__main__":
+    context = forks.start_server([])
+    for _ in range(5):
+        server = forkserver._forkserver._forkserver_pid
+        os.kill(server, signal.SIGSTOP)  # takes no more orders, and looks alive
+        killer = os.fork()
+        if killer == 0:
+            time.sleep(0.05)
+            os.kill(server, signal.SIGKILL)
+            os._exit(0)
+        process = forks.fork(context, time.sleep, (0,), "a run")
+        os.waitpid(killer, 0)
+        process.join()
+        assert process.exitcode == 0, process.exitcode
+        assert forkserver._forkserver._forkserver_pid != server
+    print("done")
+"""
+
+
+def test_a_process_is_started_though_the_fork_server_is_killed_at_that_moment(tmp_path: Path) -> None:
+    """Between being asked and answering; what the first try has begun is nothing, and the next one succeeds."""
+    script = tmp_path / "script.py"
+    script.write_text(FORKS)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120, env=environment
+    )
+    assert done.stdout == "done\n", done.stderr

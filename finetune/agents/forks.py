@@ -3,10 +3,10 @@
 It can be killed like any other process (when memory runs out, say); it is started again when it is next needed.
 """
 
-import contextlib
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -15,7 +15,7 @@ from typing import Any
 
 from finetune.signals import SIGNALS
 
-TRIES = 3  # at starting a process; the server may be killed in between
+TRIES, PAUSE_SECONDS = 5, 0.5  # at starting a process; the server may be killed in between
 
 
 def start_server(preload: list[str]) -> ForkServerContext:
@@ -34,13 +34,15 @@ def fork(context: ForkServerContext, target: Callable[..., Any], args: tuple[Any
     """
     for left in reversed(range(TRIES)):
         process = context.Process(target=target, args=args, name=name)
-        with contextlib.ExitStack() as stack:
-            if left:
-                stack.enter_context(contextlib.suppress(OSError, EOFError))
+        try:
             _ensure_server()
             process.start()
-            return process
-    raise AssertionError("the last try returns or raises")
+            break
+        except (OSError, EOFError):
+            if not left:
+                raise
+            time.sleep(PAUSE_SECONDS)  # a server that is being killed refuses before it can be seen to be dead
+    return process
 
 
 def _ensure_server() -> None:

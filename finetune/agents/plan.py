@@ -1,5 +1,6 @@
 """Sweep file -> the runs it asks for, each with its config and directory; points that are the same run are one run."""
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -245,14 +246,19 @@ def refuse_other_data(plan: Plan) -> None:
 
 
 def read_trials(folder: Path) -> list[Point]:
-    """Return the points that Bayesian search has asked for so far, in their order."""
-    return [json.loads(path.read_text()) for path in sorted((folder / TRIALS).glob("[0-9]*.json"))]
+    """Return the points that Bayesian search has asked for so far, in their order, up to one that is being written."""
+    texts = (path.read_text() for path in sorted((folder / TRIALS).glob("[0-9]*.json")))
+    return [json.loads(text) for text in itertools.takewhile(bool, texts)]
 
 
 def note_trial(folder: Path, number: int, point: Point) -> None:
     """Note `point` as trial `number`, unless another agent has just noted one under this number."""
     (folder / TRIALS).mkdir(parents=True, exist_ok=True)
-    record.create_once(folder / TRIALS / f"{number:05d}.json", json.dumps(point) + "\n")
+    path, text = folder / TRIALS / f"{number:05d}.json", json.dumps(point) + "\n"
+    if record.create_once(path, text) or path.stat().st_size:
+        return
+    if leftovers.silent_seconds(path) >= leftovers.STALE_SECONDS:  # whoever was writing it there has been killed
+        record.write_atomic(path, text)
 
 
 def add_trials(plan: Plan) -> None:
