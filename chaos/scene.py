@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
 SMALL = {"backbone": "squeezenet1_1", "weights": "none", "image_px": 32, "batch_size": 8, "device": "cpu"}
 AGENT = (sys.executable, str(ROOT / "agent.py"))
+LEFT_OUT = ("WANDB", "PYTHONDONTWRITEBYTECODE")  # importing torch takes several times longer when nothing is kept of it
 NAME = "chaos"  # of the sweep
 
 
@@ -84,7 +85,7 @@ class Scene:
             odds: of a run's process ending at any point that it passes.
         """
         environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("WANDB")},
+            **{name: value for name, value in os.environ.items() if not name.startswith(LEFT_OUT)},
             "FINETUNE_CACHE": str(self.folder / "cache"),
             "AGENT_MARK": self.mark,
             "OMP_NUM_THREADS": "1",

@@ -25,7 +25,6 @@ BLOWS = {
     "run SIGSTOP, SIGCONT": ("run", signal.SIGSTOP),
 }
 CRASH = "crash at a point, by odds"
-AGENTS = 3
 ODDS = 0.0006  # a run passes some 450 points
 PATIENCE_SECONDS = 300.0  # for the sweep to end once nothing is hit any more
 
@@ -51,13 +50,15 @@ def storm(
     seed: int = 0,
     seeds: int = 2,
     epochs: int = 3,
+    agents: int = 3,
     pause: tuple[float, float] = (0.2, 1.5),
     say: Callable[[str], None] = lambda _: None,
 ) -> Told:
-    """Run sweeps with three agents at once, hit them `blows` times in all, and compare them with an undisturbed one.
+    """Run sweeps with several agents, hit them `blows` times in all, and compare them with an undisturbed one.
 
     Args:
         seeds, epochs: of each of the strategies; further sweeps follow until all blows have been dealt.
+        agents: how many at once.
         pause: seconds between two blows, from and to.
     """
     rng, told = random.Random(seed), Told()
@@ -70,7 +71,7 @@ def storm(
         scene = Scene(folder / f"sweep-{number}", hooked=True)
         scene.write(pictures, seeds, epochs)
         try:
-            _hit(scene, rng, told, blows, expected, pause)
+            _hit(scene, rng, told, (agents, blows, expected), pause)
             told.lost += _verdict(scene, reference)
         finally:
             scene.end()
@@ -90,14 +91,21 @@ def _undisturbed(folder: Path, pictures: Path, seeds: int, epochs: int) -> Path:
     return scene.runs
 
 
-def _hit(scene: Scene, rng: random.Random, told: Told, blows: int, expected: int, pause: tuple[float, float]) -> None:
-    """Deal blows until the sweep is done, or all have been dealt; then let it come to its end."""
+def _hit(
+    scene: Scene, rng: random.Random, told: Told, counts: tuple[int, int, int], pause: tuple[float, float]
+) -> None:
+    """Deal blows until the sweep is done, or all have been dealt; then let it come to its end.
+
+    Args:
+        counts: of agents, blows in all, and runs.
+    """
+    agents, blows, expected = counts
     kinds: list[str] = []
-    for _ in range(AGENTS):
+    for _ in range(agents):
         scene.start(ODDS, rng.randrange(10**6))
     while told.blows.total() + _crashes(scene) < blows and not scene.is_done(expected):
         time.sleep(rng.uniform(*pause))
-        while len(scene.living()) < AGENTS and not scene.is_done(expected):
+        while len(scene.living()) < agents and not scene.is_done(expected):
             scene.start(ODDS, rng.randrange(10**6))
         kinds = kinds or rng.sample(list(BLOWS), len(BLOWS))
         if _deal(scene, rng, *BLOWS[kinds[-1]]):
