@@ -19,7 +19,7 @@ endif
 # Importing torch takes several times longer when nothing may be kept of it.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check lint types format sweep data agents analysis notebook publish report gc bench audit fuzz \
+.PHONY: help setup demo test check lint types format sweep data agents analysis notebook publish report gc bench chaos audit fuzz \
   lock lock-bench clean
 
 help:  ## list the targets
@@ -105,6 +105,9 @@ $(BENCH_READY): requirements-bench.lock | $(READY)
 
 bench: $(BENCH_READY)  ## how fast runs are, beside a plain loop, timm, fastai and Lightning (ARGS=--full: for hours)
 	@$(BENCH)/bin/python -m benchmarks $(ARGS)
+
+chaos: $(READY)  ## kill agents and runs at every moment and count what is lost (about 15 minutes; ARGS="--kills 20 --scale 0.1")
+	@$(PYTHON) -m chaos $(ARGS)
 
 lock: $(READY)  ## pin the newest versions that pyproject.toml allows, with hashes, for Linux and macOS
 	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra export --extra notebook --universal --python-version 3.11 --upgrade \

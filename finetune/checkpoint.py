@@ -10,7 +10,7 @@ from finetune.backbones import BACKBONES
 from finetune.data.transforms import Preprocessing
 from finetune.errors import DamagedError, UserError
 from finetune.model import Classifier, build_classifier, build_network
-from finetune.record import replacing
+from finetune.record import check_guard, replacing
 from finetune.seals import archive_fault, seal_archive
 from finetune.writing import explained
 
@@ -50,6 +50,7 @@ def save_checkpoint(
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         seal_archive(temporary)
         if previous is not None and path.exists():
+            check_guard(path)
             path.replace(previous)
 
 

@@ -1,27 +1,36 @@
 """Who may run a run: numbered claim files in its directory, so that two processes never run the same one.
 
 The highest-numbered `claim-N.json` says who runs it; its modification time is the heartbeat. Taking over from a dead
-owner means creating N+1, which only one process can do: making a hard link fails if the name exists, on every local
-file system and on NFS. No lock is held, so nothing has to be undone when a process is killed.
+owner means creating N+1, which only one process can do (see `record.create_once`). No lock is held, so nothing has to
+be undone when a process is killed.
+
+On the same machine an owner is dead when its process is gone. Elsewhere (another machine, or another container on this
+one, whose processes can't be looked at), when its heartbeat has stopped. An owner that was only suspended, or cut off,
+learns before its next write that it has lost the run: it writes nothing more into the directory.
 """
 
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import uuid
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
-from finetune.record import write_atomic
+from finetune import record
+from finetune.leftovers import STALE_SECONDS as STALE_SECONDS
+from finetune.leftovers import clean, silent_seconds
 from finetune.writing import explained
 
-HEARTBEAT_SECONDS = 10.0
-STALE_SECONDS = 120.0  # an owner on another machine that has been silent for this long is taken for dead
+HEARTBEAT_SECONDS = 10.0  # an owner elsewhere that has been silent for STALE_SECONDS is taken for dead
+
+_CLAIM = re.compile(r"claim-([1-9][0-9]*)\.json")
 
 
 _given_back: set[Path] = set()  # claims that this process is done with, but could not say so on a read-only disk
@@ -31,53 +40,109 @@ class TakenError(Exception):
     """Another live process runs this run, or has taken it over."""
 
 
+class _Owner(NamedTuple):
+    """What a claim file says.
+
+    Attributes:
+        started: see `started`.
+        released: whether the owner is done with the run, though its process may live on.
+    """
+
+    host: str
+    pid: int
+    started: float
+    released: bool
+
+
 @cache
 def _host() -> str:
-    """Return a name for this boot of this machine: a process id means nothing on another, or after a reboot."""
+    """Return a name for all processes that this one can look at by their ids: they mean nothing on another machine,
+    after a reboot, or in another container on this machine.
+    """
     boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()}/{boot.read_text().strip() if boot.exists() else uuid.getnode()}"
+    parts = [socket.gethostname(), boot.read_text().strip() if boot.exists() else str(uuid.getnode())]
+    with contextlib.suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return "/".join(parts)
+
+
+def started(pid: int) -> float | None:
+    """Return when a process was started, or None if it has ended; a process id is used again, with this it is not.
+
+    On Linux in ticks since boot: a time of day changes, for a process that runs already, when the clock is set.
+    """
+    if Path("/proc/self/stat").exists():
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        return None if fields[0] in "ZX" else float(fields[19])  # proc(5): state and starttime
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _owner(released: bool) -> str:
     """Return what a claim file says of this process."""
-    started = psutil.Process().create_time()
-    return json.dumps({"host": _host(), "pid": os.getpid(), "started": started, "released": released}) + "\n"
+    pid = os.getpid()
+    return json.dumps({"host": _host(), "pid": pid, "started": started(pid), "released": released}) + "\n"
+
+
+def _read(claim: Path) -> _Owner | None:
+    """Return what a claim file says, or None where it is empty or torn: it is being written, or power was cut.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    try:
+        said = json.loads(claim.read_bytes())
+        return _Owner(str(said["host"]), int(said["pid"]), float(said["started"]), bool(said["released"]))
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 def _newest(run_dir: Path) -> tuple[int, Path | None]:
     """Return the highest claim number and its file, or (0, None)."""
-    claims = [(int(path.stem.removeprefix("claim-")), path) for path in run_dir.glob("claim-*.json")]
+    claims = [(number, path) for path in run_dir.glob("claim-*.json") if (number := _number(path.name))]
     return max(claims, default=(0, None))
 
 
-def _silent_seconds(claim: Path) -> float:
-    """Return the age of the heartbeat by the file system's own clock, so that machines' clocks need not agree."""
-    probe = claim.with_name(f".probe-{uuid.uuid4().hex[:8]}")
-    probe.touch()
-    try:
-        return probe.stat().st_mtime - claim.stat().st_mtime
-    finally:
-        probe.unlink()
+def _number(name: str) -> int:
+    """Return N of claim-N.json, 0 for other names."""
+    match = _CLAIM.fullmatch(name)
+    return int(match[1]) if match else 0
 
 
 def _owner_lives(claim: Path) -> bool:
+    """Whether the owner that a claim file names lives; where that can't be told, the heartbeat decides."""
     if claim.absolute() in _given_back:
         return False
     try:
-        owner = json.loads(claim.read_text())
-        released, host, pid, started = owner["released"], owner["host"], int(owner["pid"]), float(owner["started"])
-    except (ValueError, LookupError, TypeError, OverflowError):  # damaged: its heartbeat tells
-        return _silent_seconds(claim) < STALE_SECONDS
-    if released:
-        return False
-    if host != _host():
-        return _silent_seconds(claim) < STALE_SECONDS
+        owner = _read(claim)
+        if owner is not None and owner.released:
+            return False
+        if owner is not None and owner.host == _host():
+            since = started(owner.pid)
+            if since is not None:
+                return abs(since - owner.started) < 1
+            if not _is_hidden(owner.pid):
+                return False
+        return silent_seconds(claim) < STALE_SECONDS
+    except OSError:  # an older state of the folder, over NFS, say; the next look will tell
+        return True
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether there is a process of another user's that this one may not see."""
     try:
-        # A process id is used again; with its start time it is not.
-        process = psutil.Process(pid)
-        return abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.NoSuchProcess, ValueError, OverflowError):
-        return False
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def is_alive(run_dir: Path) -> bool:
@@ -95,20 +160,22 @@ def _take(run_dir: Path) -> Path:
     """Create the next claim and return it, or raise TakenError."""
     number, current = _newest(run_dir)
     if current is not None and _owner_lives(current):
-        raise TakenError(f"{run_dir} is being run by another process: {current.read_text(errors='replace').strip()}")
-    draft = run_dir / f".claim-{uuid.uuid4().hex[:8]}"
+        raise TakenError(f"{run_dir} is being run by another process{_in_words(current)}")
     claim = run_dir / f"claim-{number + 1}.json"
-    try:
-        with explained(claim):
-            draft.write_text(_owner(released=False))
-            os.link(draft, claim)
-        _given_back.discard(claim.absolute())
-    except FileExistsError:
-        raise TakenError(f"{run_dir} has just been taken by another process") from None
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
+    with explained(claim):
+        created = record.create_once(claim, _owner(released=False))
+    if not created:
+        raise TakenError(f"{run_dir} has just been taken by another process")
+    _given_back.discard(claim.absolute())
     return claim
+
+
+def _in_words(claim: Path) -> str:
+    try:
+        owner = _read(claim)
+    except OSError:
+        owner = None
+    return "" if owner is None else f": process {owner.pid} on {owner.host.partition('/')[0]}"
 
 
 class Claim:
@@ -120,23 +187,41 @@ class Claim:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self.attempt = int(file.stem.removeprefix("claim-"))
+        self.attempt = _number(file.name)
+
+    def owns(self, name: str) -> bool:
+        """Whether nobody but the owner may be writing the file of this name.
+
+        Agents write a state too, but only to say how a run ended, and can do without.
+        """
+        return name != record.STOP and not name.startswith("wandb-") and _number(name) <= self.attempt
+
+    def check(self) -> None:
+        """Do nothing, as long as the run is this process's.
+
+        Raises:
+            TakenError: another process took the run over while this one was silent (a suspended machine, say).
+        """
+        if _newest(self._file.parent)[0] > self.attempt:
+            raise TakenError(f"{self._file.parent} was taken over by another process")
 
     def beat(self) -> None:
         """Say that the owner lives.
 
         Raises:
-            TakenError: another process took the run over while this one was silent (a suspended machine, say).
+            TakenError: see `check`.
+            OSError: the file can't be written.
         """
-        if self._file.with_name(f"claim-{self.attempt + 1}.json").exists():
-            raise TakenError(f"{self._file.parent} was taken over by another process")
-        with explained(self._file):
-            os.utime(self._file)
+        self.check()
+        # What is written gets the time of the machine that has the disk. A time that is set may be this machine's.
+        with explained(self._file), self._file.open("rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"\n")
 
     def release(self) -> None:
         """Say that the owner, though its process may live on, is done with this run."""
         try:
-            write_atomic(self._file, _owner(released=True))
+            record.write_atomic(self._file, _owner(released=True))
         except OSError:  # on a full disk, say, where a file can still be deleted
             _given_back.add(self._file.absolute())
             self._file.unlink()
@@ -146,24 +231,28 @@ class Claim:
 def claimed(run_dir: Path) -> Iterator[Claim]:
     """Hold the claim on a run, with a heartbeat from a thread; the directory is made if need be.
 
+    From the moment on that another process has taken the run over, files can't be put into it with `record` any more.
+
     Raises:
-        TakenError: another live process holds it.
+        TakenError: another live process holds it, or has taken it over meanwhile.
     """
     with explained(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
     claim = Claim(_take(run_dir))
+    clean(run_dir, claim.owns)
     done = threading.Event()
 
     def keep_beating() -> None:
-        with contextlib.suppress(TakenError):  # the run itself finds out at its next epoch
+        with contextlib.suppress(TakenError):  # the run itself finds out at its next write
             while not done.wait(HEARTBEAT_SECONDS):
-                with contextlib.suppress(OSError):  # of a moment, perhaps
+                with contextlib.suppress(OSError):  # a file server that is away for a moment
                     claim.beat()
 
     thread = threading.Thread(target=keep_beating, name="heartbeat", daemon=True)
     thread.start()
     try:
-        yield claim
+        with record.guarded(run_dir, claim.check):
+            yield claim
     finally:
         done.set()
         thread.join()

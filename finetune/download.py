@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import requests
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
+from finetune import locks
 from finetune.errors import DownloadError, NoRoomError
 from finetune.record import read_json, write_json
 from finetune.secrets import redact
@@ -120,7 +121,7 @@ def sha256(path: Path) -> str:
 @contextlib.contextmanager
 def _alone(lock: Path, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold a lock that one process at a time can hold."""
-    held = FileLock(lock)
+    held = locks.lock(lock)
     while True:
         with contextlib.suppress(Timeout):
             held.acquire(timeout=POLL_SECONDS)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.record import read_if_whole
 from finetune.seals import crc32_of, read_sealed, write_sealed
 
 ABOUT, PROGRESS = "about.json", "progress.json"
@@ -42,7 +43,11 @@ class Draft:
         self._torn = False  # whether an append has failed half-way
         self._noted_at = time.monotonic()
         part.mkdir(exist_ok=True)
+        self._key = uuid.uuid4().hex
         self.rows, self._sizes, self._sums = _noted(part)
+        # From now on, whoever else fills this draft (locks may not reach from one machine to another) learns at the
+        # next note that it is no longer the only one, and finishes nothing.
+        self._write_note()
         for path in part.iterdir():
             if path.name not in {PROGRESS, *self._sizes}:
                 path.unlink()
@@ -122,13 +127,20 @@ class Draft:
             raise RuntimeError(f"{self._part}: an append has failed; leave `drafting`, and begin again to go on")
 
     def _note(self) -> None:
+        by = read_if_whole(self._part / PROGRESS).get("by", self._key)
+        if by != self._key:
+            raise FileExistsError(errno.EEXIST, "is being filled by another process", str(self._part))
         for name, file in self._files.items():
             file.flush()
             os.fsync(file.fileno())
             path = self._part / name
             if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 raise FileNotFoundError(errno.ENOENT, "deleted while it was being filled", str(path))
-        write_sealed(self._part / PROGRESS, {"rows": self.rows, "sizes": self._sizes, "sums": self._sums})
+        self._write_note()
+
+    def _write_note(self) -> None:
+        note = {"rows": self.rows, "sizes": self._sizes, "sums": self._sums, "by": self._key}
+        write_sealed(self._part / PROGRESS, note)
         self._noted_at = time.monotonic()
 
     def _close_files(self) -> None:

@@ -18,9 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from finetune import record
+from finetune.locks import lock
 from finetune.signals import SIGNALS
 from finetune.tracking import Target, wait_seconds
 
@@ -116,7 +115,7 @@ def _mirror(target: Target, orders: Orders, folder: Path, pid: int, say: Say) ->
     if run_dir is None:
         return _serve(target, orders, None, folder, pid, say)
     # One at a time: a run may be published while its mirror still sends, or start again while its last one does.
-    with FileLock(run_dir / f".wandb-{target.run}.lock", timeout=LOCK_SECONDS):
+    with lock(run_dir / f".wandb-{target.run}.lock").acquire(timeout=LOCK_SECONDS):
         note = record.read_json(_note_of(run_dir, target)) or {}
         if orders.end is not None and note.get("sent") and note.get("state") == orders.end["state"] == "finished":
             return 0

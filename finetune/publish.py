@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from rich.progress import track
 
 from finetune import claim, plain_yaml, record
@@ -23,6 +23,7 @@ from finetune.agents import server
 from finetune.agents.server import Remote, ServerError, UnreachableError
 from finetune.agents.sweepfile import RUNS, is_unfinished
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
+from finetune.locks import lock
 from finetune.printed import Screen, command
 from finetune.tracking import Mirror, Target, is_off
 
@@ -62,7 +63,7 @@ def publish(folder: Path, entity: str | None = None, project: str | None = None)
         mend = "Unset it" if is_off() else "Log in with `wandb login`, or set WANDB_API_KEY"
         raise UserError(f"{reason}: nothing can be sent. {mend}")
     try:
-        with FileLock(folder / ".publish.lock", timeout=0):
+        with lock(folder / ".publish.lock").acquire(timeout=0):
             return _publish(folder, entity, project)
     except Timeout:
         raise UserError(f"{folder} is being published by another process: wait for it to end") from None

@@ -25,8 +25,6 @@ def resume(run_dir: Path, parts: Parts, log: Log) -> Standing:
     Raises:
         UserError: the checkpoint is of another run.
     """
-    for left_over in run_dir.glob(".*.tmp"):  # of a process that was killed while it wrote
-        left_over.unlink(missing_ok=True)
     content = _newest(run_dir, parts, log)
     if content is not None and not _has_best(run_dir, parts, content["history"], log):
         log(f"no checkpoint has the weights of the epoch that val chose, as {record.BEST} should: begins anew")

@@ -4,6 +4,8 @@ An *entry* is a folder of `cache_folder()`/store: `about.json` and binary files,
 its content, so that nothing in it can go out of date. It is made as NAME.part (see draft.py), by one process at a
 time, and renamed once it is whole. What an interrupted process has made is kept, and the next one goes on from there.
 
+Where the file system has no locks, each process makes a draft of its own, and the first that is whole is kept.
+
 Everything in here can be deleted at any time, by `make_room` or by hand: whoever has mapped a file keeps its content.
 """
 
@@ -15,11 +17,12 @@ import math
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from finetune.draft import ABOUT as ABOUT
 from finetune.draft import GONE, PROGRESS, is_right, is_whole, out_of_the_way
@@ -27,6 +30,7 @@ from finetune.draft import Draft as Draft
 from finetune.draft import delete as delete
 from finetune.errors import Interrupted, UserError
 from finetune.folders import cache_folder
+from finetune.locks import lock, works
 
 PART, LOCK = ".part", ".lock"
 
@@ -111,7 +115,8 @@ def drafting(
             yield None
             return
         delete([out_of_the_way(folder() / name)])  # not whole: cut short, or an earlier version's, without checksums
-        draft = Draft(folder() / f"{name}{PART}", folder() / name)
+        own = "" if works(folder()) else f".{uuid.uuid4().hex[:8]}"
+        draft = Draft(folder() / f"{name}{own}{PART}", folder() / name)
         try:
             yield draft
         except OSError as error:
@@ -194,9 +199,9 @@ def evictable() -> list[Path]:
 def _evictable(held: contextlib.ExitStack) -> Iterator[Path]:
     """Yield entries that were not used recently, and drafts that nobody fills, whose locks `held` then holds."""
     for path in folder().iterdir():
-        if path.suffix == PART:
+        if path.suffix == PART and works(folder()):
             with contextlib.suppress(Timeout):
-                held.enter_context(FileLock(folder() / f"{path.stem}{LOCK}").acquire(timeout=0))
+                held.enter_context(lock(folder() / f"{path.stem}{LOCK}").acquire(timeout=0))
                 yield path
         elif path.is_dir() and path.suffix != GONE and time.time() - _last_use(path) > RECENT_SECONDS:
             yield path
@@ -218,16 +223,21 @@ def _size(path: Path) -> int:
 
 
 def _store_lock() -> contextlib.AbstractContextManager[Any]:
-    return FileLock(folder() / f"store{LOCK}").acquire(timeout=LOCK_SECONDS)
+    if not works(folder()):
+        return contextlib.nullcontext()
+    return lock(folder() / f"store{LOCK}").acquire(timeout=LOCK_SECONDS)
 
 
 @contextlib.contextmanager
 def _turn(name: str, interrupted: Callable[[], bool], on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold the lock of an entry's draft. The system gives it back when its holder dies, however that happens."""
-    lock = FileLock(folder() / f"{name}{LOCK}")
+    if not works(folder()):
+        yield
+        return
+    turn = lock(folder() / f"{name}{LOCK}")
     while True:
         try:
-            lock.acquire(timeout=0)
+            turn.acquire(timeout=0)
             break
         except Timeout:
             if interrupted():
@@ -237,4 +247,4 @@ def _turn(name: str, interrupted: Callable[[], bool], on_wait: Callable[[], None
     try:
         yield
     finally:
-        lock.release()
+        turn.release()

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torchvision
-from filelock import FileLock
+from filelock import BaseFileLock
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
@@ -18,6 +18,7 @@ from finetune.bar import bar, say_aside
 from finetune.download import Wanted, download, sha256, size_in_words
 from finetune.errors import WeightsError, nearest
 from finetune.folders import cache_folder
+from finetune.locks import lock
 from finetune.model import outline_network
 from finetune.seals import archive_fault, set_aside
 
@@ -162,10 +163,10 @@ def _digest(name: str) -> str | None:
     return match[1] if match else None
 
 
-def _one_at_a_time(what: str) -> FileLock:
+def _one_at_a_time(what: str) -> BaseFileLock:
     """Return a lock, so that of several runs that start at once one fetches the weights and the others wait for it."""
     cache_folder().mkdir(parents=True, exist_ok=True)
-    return FileLock(cache_folder() / f"{what}.lock")
+    return lock(cache_folder() / f"{what}.lock")
 
 
 def _check_fit(state: dict[str, Tensor], backbone: str, path: Path) -> None:

@@ -1,16 +1,20 @@
 """Claims: at most one live owner a run, and a dead one gives way."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
-from finetune import claim
+from finetune import claim, record
 from finetune.claim import TakenError, attempts, claimed, is_alive
+from tests.agents import wait_until
 
 
 def test_a_live_owner_keeps_others_out_and_a_released_claim_does_not(tmp_path: Path) -> None:
@@ -70,3 +74,230 @@ def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
     said = [process.communicate()[0].strip() for process in processes]
     assert sorted(said) == ["ran", *["taken"] * 5]
+
+
+ELSEWHERE = {"host": "elsewhere/1/pid:[1]", "pid": 1, "started": 1.0, "released": False}
+
+
+def claim_of_another(run_dir: Path, number: int = 1, silent_seconds: float = 0.0, **said: Any) -> Path:
+    """Write a claim file as another owner would have."""
+    file = run_dir / f"claim-{number}.json"
+    file.write_text(json.dumps({**ELSEWHERE, **said}))
+    then = time.time() - silent_seconds
+    os.utime(file, (then, then))
+    return file
+
+
+def test_a_container_of_the_same_name_is_another_place(tmp_path: Path) -> None:
+    """Same host name, same boot, another pid namespace: its process ids say nothing here, the heartbeat does."""
+    name, boot, namespace = claim._host().split("/")
+    assert namespace == str(Path("/proc/self/ns/pid").readlink())
+    other = f"{name}/{boot}/pid:[1]"
+    claim_of_another(tmp_path, host=other, pid=2**22 - 1)
+    assert is_alive(tmp_path)  # no such process here, and yet it lives
+    claim_of_another(tmp_path, host=other, pid=os.getpid(), silent_seconds=claim.STALE_SECONDS + 1)
+    assert not is_alive(tmp_path)  # there is one here, and yet it is dead
+
+
+def test_the_clock_that_is_set_does_not_end_a_live_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process's start as a time of day moves with the clock (psutil's does); ticks since boot do not."""
+    with claimed(tmp_path):
+        monkeypatch.setattr(psutil.Process, "create_time", lambda _: time.time() + 3600)
+        monkeypatch.setattr("time.time", lambda: 0.0)
+        assert is_alive(tmp_path)
+        said = json.loads((tmp_path / "claim-1.json").read_text())
+        claim_of_another(tmp_path, 1, **{**said, "started": said["started"] - 100})  # the id is used again
+        assert not is_alive(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "null", "[]", '"x"', "{}", '{"host": 1}', "\x00" * 40])
+def test_a_claim_that_can_not_be_read_is_judged_by_its_age(content: str, tmp_path: Path) -> None:
+    """Empty or torn, it is being written, or power was cut: no traceback, nobody alive is taken over."""
+    file = claim_of_another(tmp_path)
+    file.write_text(content)
+    assert is_alive(tmp_path)
+    with pytest.raises(TakenError), claimed(tmp_path):
+        pass
+    os.utime(file, (0, 0))
+    assert not is_alive(tmp_path)
+    with claimed(tmp_path) as mine:
+        assert mine.attempt == 2
+
+
+def test_files_that_only_look_like_claims_are_passed_over(tmp_path: Path) -> None:
+    """They neither own the run nor break anything."""
+    for name in ("claim-x.json", "claim-.json", "claim-1.json.bak", "claim-01.json", "claim--1.json"):
+        (tmp_path / name).write_text("{}")
+    assert not is_alive(tmp_path)
+    assert attempts(tmp_path) == 0
+    with claimed(tmp_path) as mine:
+        assert mine.attempt == 1
+
+
+def test_a_claim_that_is_listed_and_can_not_be_opened_is_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over NFS a listing and a file may be of different moments."""
+    claim_of_another(tmp_path, silent_seconds=1000)
+
+    def stale(_: Path) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(claim, "_read", stale)
+        assert is_alive(tmp_path)
+        with pytest.raises(TakenError), claimed(tmp_path):
+            pass
+    assert not is_alive(tmp_path)
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+def test_clocks_of_machines_need_not_agree(minutes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner whose clock is wrong, on a file system that takes its word for a time that it sets."""
+    utime, now = os.utime, time.time
+
+    def skewed(path: Path, times: tuple[float, float] | None = None, **_: object) -> None:
+        utime(path, times or (now() + 60 * minutes, now() + 60 * minutes))
+
+    with claimed(tmp_path) as mine:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "utime", skewed)
+            patch.setattr(time, "time", lambda: now() + 60 * minutes)
+            mine.beat()
+        monkeypatch.setattr(claim, "_host", lambda: "an observer elsewhere")
+        assert is_alive(tmp_path)
+        monkeypatch.setattr(time, "time", lambda: now() - 60 * minutes)
+        assert is_alive(tmp_path)
+        old = now() - claim.STALE_SECONDS - 5
+        utime(tmp_path / "claim-1.json", (old, old))
+        assert not is_alive(tmp_path)
+
+
+def test_a_heartbeat_outlives_a_file_server_that_is_away_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One failed beat is not the last one."""
+    monkeypatch.setattr(claim, "HEARTBEAT_SECONDS", 0.01)
+    beats = []
+
+    def beat(self: claim.Claim) -> None:
+        beats.append(self)
+        if len(beats) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(claim.Claim, "beat", beat)
+    with claimed(tmp_path):
+        wait_until(lambda: len(beats) > 3)
+
+
+def test_who_has_lost_a_run_writes_nothing_more_into_it(tmp_path: Path) -> None:
+    """A machine that was suspended wakes up in the middle of a save; what the new owner has written stays."""
+    with pytest.raises(TakenError), claimed(tmp_path):  # noqa: PT012
+        record.write_json(tmp_path / record.STATE, {"by": "the first"})
+        record.append_history(tmp_path, {"epoch": 1})
+        with record.replacing(tmp_path / record.BEST) as temporary:
+            temporary.write_text("late")
+            claim_of_another(tmp_path, 2)
+            (tmp_path / record.BEST).write_text("the new owner's")
+    for write in (
+        lambda: record.write_json(tmp_path / record.STATE, {"by": "the late one"}),
+        lambda: record.append_history(tmp_path, {"epoch": 2}),
+        lambda: record.write_table(tmp_path / record.PREDICTIONS, ["a"], [["b"]]),
+    ):
+        with record.guarded(tmp_path, claim.Claim(tmp_path / "claim-1.json").check), pytest.raises(TakenError):
+            write()
+    assert (tmp_path / record.BEST).read_text() == "the new owner's"
+    assert record.read_json(tmp_path / record.STATE) == {"by": "the first"}
+    assert record.read_history(tmp_path)[0] == [{"epoch": 1}]
+    assert not (tmp_path / record.PREDICTIONS).exists()
+    assert not list(tmp_path.glob(".*"))
+    record.write_json(tmp_path / record.STATE, {"by": "who was never guarded"})  # an agent, say
+
+
+def test_a_killed_writers_files_go_with_the_next_owner(tmp_path: Path) -> None:
+    """What only the owner writes goes at once, what others may be writing when it is old."""
+    mine = [".best.pt.0123abcd.tmp", ".state.json.0123abcd.tmp", ".claim-1.json.0123abcd.tmp"]
+    others = [".stop.0123abcd.tmp", ".wandb-1.json.0123abcd.tmp", ".claim-2.json.0123abcd.tmp", ".probe.0123abcd.tmp"]
+    kept = ["best.pt", ".best.pt.tmp", ".hidden", "x.tmp"]
+    for name in [*mine, *others, *kept]:
+        (tmp_path / name).write_text("")
+    for name in others[:2]:
+        os.utime(tmp_path / name, (0, 0))
+    with claimed(tmp_path):
+        left = {path.name for path in tmp_path.iterdir()} - {"claim-1.json"}
+    assert left == {*others[2:3], *kept}
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_without_hard_links_one_process_gets_a_claim_all_the_same(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAT and some network file systems have none."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with claimed(tmp_path) as mine, pytest.raises(TakenError), claimed(tmp_path):
+        pass
+    assert mine.attempt == 1
+    assert json.loads((tmp_path / "claim-1.json").read_text())["released"]
+    assert [path.name for path in tmp_path.iterdir()] == ["claim-1.json"]
+
+
+def test_a_link_whose_answer_was_lost_is_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS sends a request again, and is then told that the name exists: it is the caller's own."""
+    link = os.link
+
+    def twice(*names: Path) -> None:
+        link(*names)
+        link(*names)
+
+    monkeypatch.setattr(os, "link", twice)
+    assert record.create_once(tmp_path / "name", "mine")
+    assert not record.create_once(tmp_path / "name", "another's")
+    assert (tmp_path / "name").read_text() == "mine"
+
+
+RIVAL = """
+import os, sys, time
+from pathlib import Path
+import finetune.claim as claim
+if sys.argv[3] == "no links":
+    def refuse(*_): raise PermissionError(1, "Operation not permitted")
+    os.link = refuse
+for place in range(int(sys.argv[2])):
+    (Path(sys.argv[1]) / f"ready-{place}-{os.getpid()}").touch()
+    while not (Path(sys.argv[1]) / f"go-{place}").exists():
+        time.sleep(0.001)
+    try:
+        with claim.claimed(Path(sys.argv[1]) / str(place)):
+            while not (Path(sys.argv[1]) / f"go-{place + 1}").exists():
+                time.sleep(0.001)
+            print(place, "won", flush=True)
+    except claim.TakenError:
+        pass
+"""
+
+
+@pytest.mark.parametrize("links", ["links", "no links"])
+def test_in_each_of_many_rounds_one_of_those_that_start_at_once_wins(links: str, tmp_path: Path) -> None:
+    """Four processes at a barrier, sixty rounds, with hard links and without; the winner holds on to the next."""
+    rounds, rivals = 60, 4
+    commands = [[sys.executable, "-c", RIVAL, str(tmp_path), str(rounds), links] for _ in range(rivals)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    try:
+        for place in range(rounds):
+            if place % 2:  # with a dead owner to take over from
+                (tmp_path / str(place)).mkdir()
+                claim_of_another(tmp_path / str(place), silent_seconds=1000)
+            ready = rivals - 1 if place else rivals  # the winner of the last round waits for this one
+            wait_until(lambda: len(list(tmp_path.glob(f"ready-{place}-*"))) >= ready, 60)  # noqa: B023
+            (tmp_path / f"go-{place}").touch()
+        time.sleep(0.2)
+        (tmp_path / f"go-{rounds}").touch()
+        won = [line for process in processes for line in process.communicate(timeout=60)[0].splitlines()]
+    finally:
+        for process in processes:
+            process.kill()  # nothing to those that have ended
+    assert sorted(won, key=lambda line: int(line.split()[0])) == [f"{place} won" for place in range(rounds)]

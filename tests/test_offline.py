@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -348,3 +349,51 @@ def test_what_can_not_be_noted_beside_the_runs_ends_the_agent_with_a_message(pla
     assert place.run("seeds.yaml")[0] == 0
     assert place.states() == ["finished"] * 4
     assert not list((place.folder / "runs").rglob(".*"))
+
+
+def _fork_servers(place: Place) -> list[psutil.Process]:
+    return [process for process in place.processes() if any("forkserver" in word for word in process.cmdline())
+            and os.getsid(process.pid) != process.pid]  # fmt: skip
+
+
+def test_an_agent_goes_on_without_its_fork_server_and_starts_another(place: Place) -> None:
+    """The run that goes on ends by itself, once; the next ones come from a new server; none is left, none failed."""
+    agent = place.start("seeds.yaml", seconds=0.5)
+    wait_until(lambda: len(_epochs(place)) == 1)
+    (server,) = _fork_servers(place)
+    server.kill()
+    code, output = agent.wait()
+    assert code == 0, output
+    assert "Traceback" not in output
+    assert place.states() == ["finished"] * 4
+    assert place.starts() == [1] * 4
+    assert [len(list(run.glob("claim-*.json"))) for run in place.runs()] == [1] * 4
+    place.assert_empty()
+
+
+def test_a_run_that_dies_with_the_fork_server_is_told_and_left_for_the_next_time(place: Place) -> None:
+    """Nobody learns its exit code; it is not taken for one of another agent's."""
+    write_sweep(place.folder, seeds=2)
+    agent = place.start("seeds.yaml", seconds=0.5)
+    wait_until(lambda: len(_epochs(place)) == 1)
+    (server,) = _fork_servers(place)
+    server.kill()
+    os.kill(int((place.runs()[0] / "starts.txt").read_text()), signal.SIGKILL)
+    code, output = agent.wait()
+    assert code == 1
+    assert "killed: ended without a word" in output
+    assert place.run("seeds.yaml")[0] == 0
+    assert place.states() == ["finished"] * 2
+
+
+def test_an_agent_deletes_what_killed_ones_have_left_of_files_in_the_making(place: Place) -> None:
+    """Beside the runs and in finished ones, once it is old; a fresh one may be another agent's."""
+    assert place.run("seeds.yaml")[0] == 0
+    run = place.runs()[0]
+    old = [run.parent / ".plan.json.0123abcd.tmp", run / ".state.json.0123abcd.tmp"]
+    for path in (*old, fresh := run.parent / ".plan.json.4567abcd.tmp"):
+        path.write_text("{")
+    for path in old:
+        os.utime(path, (0, 0))
+    assert place.run("seeds.yaml")[0] == 0
+    assert [path.exists() for path in (*old, fresh)] == [False, False, True]

@@ -1,5 +1,6 @@
 """A sweep file becomes a checked list of runs, and a file with faults becomes one clear message."""
 
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,15 @@ def test_a_config_error_is_a_user_error() -> None:
     """So every fault of a sweep file ends with exit code 2."""
     assert issubclass(ConfigError, UserError)
     assert "lr" in Config.model_fields
+
+
+def test_a_trial_that_is_being_written_is_none_yet_and_one_that_never_will_be_is_noted_anew(folder: Path) -> None:
+    """Without hard links a name is taken first; a kill before the text follows must not end the search."""
+    note_trial(folder, 0, {"lr": 0.1})
+    (folder / "trials" / "00001.json").touch()
+    note_trial(folder, 2, {"lr": 0.3})
+    note_trial(folder, 1, {"lr": 0.2})
+    assert read_trials(folder) == [{"lr": 0.1}]
+    os.utime(folder / "trials" / "00001.json", (0, 0))
+    note_trial(folder, 1, {"lr": 0.2})
+    assert read_trials(folder) == [{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3}]

@@ -192,7 +192,7 @@ def test_a_full_disk_is_told_though_that_can_not_be_written_either(
         monkeypatch.setattr("finetune.checkpoint.replacing", full_disk)
         if state_too and not line.startswith("epoch"):
             monkeypatch.setattr("finetune.record.write_state", later)
-            monkeypatch.setattr("finetune.claim.write_atomic", later)
+            monkeypatch.setattr("finetune.claim.Claim.release", later)
 
     def later(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "a later one")

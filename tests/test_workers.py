@@ -1,6 +1,7 @@
 """The parts of a run's process that can be looked at without starting one; test_offline.py starts them."""
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -85,7 +86,7 @@ def ended_worker(run_dir: Path, code: int, *said: dict[str, Any]) -> workers.Wor
     process: Any = SimpleNamespace(exitcode=code, pid=2**30, join=lambda: None)
     words = list(said)
     pipe: Any = SimpleNamespace(close=lambda: None, poll=lambda: bool(words), recv=lambda: words.pop(0))
-    return workers.Worker(run_dir, process, pipe, 0.0)
+    return workers.Worker(run_dir, process, pipe, 0.0, None)
 
 
 def test_a_full_disk_does_not_keep_the_agent_from_knowing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,3 +150,37 @@ def test_hyperband_stops_laggards_but_never_before_the_last_unfreeze(
     assert not early_stop.is_due(todo, todo.runs[-1], seen)
     early_stop.consider(todo, todo.runs[-1])
     assert (tmp_path / "slow" / record.STOP).exists() == stops
+
+
+FORKS = """
+import os, signal, sys, time
+from multiprocessing import forkserver
+from finetune.agents import forks
+if __name__ == "__main__":
+    context = forks.start_server([])
+    for _ in range(5):
+        server = forkserver._forkserver._forkserver_pid
+        os.kill(server, signal.SIGSTOP)  # takes no more orders, and looks alive
+        killer = os.fork()
+        if killer == 0:
+            time.sleep(0.05)
+            os.kill(server, signal.SIGKILL)
+            os._exit(0)
+        process = forks.fork(context, time.sleep, (0,), "a run")
+        os.waitpid(killer, 0)
+        process.join()
+        assert process.exitcode == 0, process.exitcode
+        assert forkserver._forkserver._forkserver_pid != server
+    print("done")
+"""
+
+
+def test_a_process_is_started_though_the_fork_server_is_killed_at_that_moment(tmp_path: Path) -> None:
+    """Between being asked and answering; what the first try has begun is nothing, and the next one succeeds."""
+    script = tmp_path / "script.py"
+    script.write_text(FORKS)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120, env=environment
+    )
+    assert done.stdout == "done\n", done.stderr

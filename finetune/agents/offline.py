@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 
 from finetune import record
-from finetune.agents import display, early_stop, outlook, plan, progress, race, search, workers
+from finetune.agents import display, early_stop, forks, outlook, plan, progress, race, search, workers
 from finetune.agents.code import Code
 from finetune.agents.outlook import Outlook
 from finetune.agents.plan import Plan, PlannedRun
@@ -110,6 +110,7 @@ def run_sweep(
         UserError: the sweep's folder holds runs on other data, or weights are not to be had; nothing was started.
     """
     plan.refuse_other_data(todo)
+    plan.clean(todo)
     for line in plan.mend(todo):
         print(line)
     display.show_start(todo, retry_failed)
@@ -122,7 +123,7 @@ def run_sweep(
         if expected is not None:
             outlook.show(expected)
             outlook.start(todo.sweep.folder, expected)
-        context = workers.start_server(code.preload)
+        context = forks.start_server(code.preload)
         began = time.monotonic()
         with signals_noted() as stop, progress.shown(todo, agents, wanted, _pace(expected)) as shown:
             _loop(session, stop, shown, context)
@@ -174,7 +175,7 @@ def _loop(session: Session, stop: Stop, shown: progress.Progress, context: ForkS
             _pass_on(handled, session, shown)
         for slot, (run, worker) in list(session.running.items()):
             workers.read_progress(worker)
-            if worker.process.exitcode is None:
+            if not workers.has_ended(worker):
                 shown.running(slot, run, worker.progress)
                 if early_stop.is_due(session.todo, run, seen):
                     with contextlib.suppress(WriteError):  # the run goes on, then, to its last epoch

@@ -1,16 +1,14 @@
 """Sweep file -> the runs it asks for, each with its config and directory; points that are the same run are one run."""
 
-import contextlib
+import itertools
 import json
-import os
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune import claim, record, sums
+from finetune import claim, leftovers, record, sums
 from finetune.agents import search
 from finetune.agents.order import breadth_first
 from finetune.agents.search import Point
@@ -229,6 +227,12 @@ def store_runs(plan: Plan) -> None:
     record.write_json(plan.sweep.folder / record.PLAN, {"runs": ids, "at_least": len(ids) + still, "race": plan.race})
 
 
+def clean(plan: Plan) -> None:
+    """Delete what killed processes have left of files in the making, where no live run would do it."""
+    for folder in (plan.sweep.folder, plan.sweep.folder / TRIALS, *(run.directory for run in plan.runs)):
+        leftovers.clean(folder)
+
+
 def mend(plan: Plan) -> list[str]:
     """Have finished runs whose files are damaged count as unfinished, and return a line on each such file.
 
@@ -259,24 +263,20 @@ def refuse_other_data(plan: Plan) -> None:
 
 
 def read_trials(folder: Path) -> list[Point]:
-    """Return the points that Bayesian search has asked for so far, in their order."""
-    return [json.loads(path.read_text()) for path in sorted((folder / TRIALS).glob("[0-9]*.json"))]
+    """Return the points that Bayesian search has asked for so far, in their order, up to one that is being written."""
+    texts = (path.read_text() for path in sorted((folder / TRIALS).glob("[0-9]*.json")))
+    return [json.loads(text) for text in itertools.takewhile(bool, texts)]
 
 
 def note_trial(folder: Path, number: int, point: Point) -> None:
     """Note `point` as trial `number`, unless another agent has just noted one under this number."""
-    path = folder / TRIALS / f"{number:05d}.json"
-    draft = path.with_name(f".{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(point) + "\n")
-            os.link(draft, path)  # fails if the name exists: only one agent can note trial `number`
-    except FileExistsError:
-        pass
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
+    path, text = folder / TRIALS / f"{number:05d}.json", json.dumps(point) + "\n"
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if record.create_once(path, text) or path.stat().st_size:
+            return
+        if leftovers.silent_seconds(path) >= leftovers.STALE_SECONDS:  # whoever was writing it there has been killed
+            record.write_atomic(path, text)
 
 
 def add_trials(plan: Plan) -> None:

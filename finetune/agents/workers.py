@@ -1,4 +1,4 @@
-"""One process a run, from a fork server that has imported torch once and has never touched a GPU.
+"""One process a run, a fork of the agent's fork server (see forks.py).
 
 A run's process is in a session of its own, so that Ctrl-C on the terminal reaches the agent alone; it writes to its
 log.txt; and it ends itself when the agent is gone, however the agent ended.
@@ -17,21 +17,23 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune import causes, claim, record, signals
-from finetune.agents import machine
+from finetune.agents import forks, machine
 from finetune.claim import TakenError
 from finetune.config import Config
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, Interrupted, UserError
 from finetune.printed import tame
 
 EXIT_TAKEN = 75  # EX_TEMPFAIL of sysexits.h: another process runs this run
+EXIT_LOST = 255  # what multiprocessing says once the fork server is gone, which alone learns how its forks end
 SIGNALS = signals.SIGNALS
+
+LOST = "ended without a word, and so had the process that starts runs; out of memory is the usual cause"
 
 # What a signal that ends a run means; others, such as SIGTERM, are somebody's wish.
 SIGNAL_CAUSES = {
@@ -50,6 +52,7 @@ class Worker:
 
     Attributes:
         started: time.monotonic() at its start.
+        birth: what tells its process from a later one of the same id (see claim.started).
         progress: what the run said last: epoch (finished, such as 2.35), epochs, val_accuracy, phase.
         failure: reason and cause, as the run told them at its end; empty where it did not.
     """
@@ -58,6 +61,7 @@ class Worker:
     process: ForkServerProcess
     pipe: Connection
     started: float
+    birth: float | None
     progress: dict[str, Any] = field(default_factory=dict)
     failure: dict[str, str] = field(default_factory=dict)
 
@@ -94,28 +98,6 @@ class Outcome(NamedTuple):
     cause: str = ""
 
 
-def start_server(preload: list[str]) -> ForkServerContext:
-    """Start the fork server and return the context whose processes it makes."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(preload)
-    # Started with signals blocked, which its children inherit: neither a Ctrl-C nor a `kill` of the whole process
-    # group ends the server, or a run before it has its own handlers. The tracker comes first, as it unblocks them.
-    resource_tracker.ensure_running()
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    kept = os.environ.get("PYTHONPATH")
-    # The server looks for the modules to preload on its own path, whatever directory the agent was started from.
-    root = str(Path(__file__).parents[2])
-    os.environ["PYTHONPATH"] = os.pathsep.join([root, kept] if kept else [root])
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        os.environ.pop("PYTHONPATH")
-        if kept is not None:
-            os.environ["PYTHONPATH"] = kept
-    return context
-
-
 def start(
     context: ForkServerContext,
     run: str,
@@ -134,10 +116,10 @@ def start(
     """
     receiver, sender = context.Pipe(duplex=False)
     job = Job(run, config, run_dir.resolve(), machine.threads(slots), machine.gpu_of(slot), peers)
-    process = context.Process(target=_main, args=(job, sender), name=run_dir.name)
-    process.start()
+    process = forks.fork(context, _main, (job, sender), run_dir.name)
     sender.close()
-    return Worker(run_dir, process, receiver, time.monotonic())
+    assert process.pid is not None, "it has just been started"
+    return Worker(run_dir, process, receiver, time.monotonic(), claim.started(process.pid))
 
 
 def read_progress(worker: Worker) -> None:
@@ -153,7 +135,17 @@ def read_progress(worker: Worker) -> None:
 
 def wait(workers: Iterable[Worker], seconds: float) -> None:
     """Return when one of the processes has ended, or after `seconds`."""
-    multiprocessing.connection.wait([worker.process.sentinel for worker in workers], seconds)
+    # Where the fork server is gone, nothing wakes this up.
+    sentinels = [worker.process.sentinel for worker in workers if worker.process.exitcode is None]
+    multiprocessing.connection.wait(sentinels, seconds)
+
+
+def has_ended(worker: Worker) -> bool:
+    """Whether a run's process has ended. It lives on without the fork server."""
+    code = worker.process.exitcode
+    if code != EXIT_LOST:
+        return code is not None
+    return worker.birth is None or claim.started(_pid(worker)) != worker.birth
 
 
 def terminate(worker: Worker) -> None:
@@ -197,6 +189,10 @@ def outcome(worker: Worker) -> Outcome:
         return Outcome("finished")
     if code == EXIT_TAKEN or claim.is_alive(run_dir):
         return Outcome("taken", "another agent runs it")
+    if code == EXIT_LOST:
+        if state != "unfinished":
+            return Outcome(state, reason, _cause_noted(run_dir) if state == "failed" else "")
+        return _noted(run_dir, Outcome("killed", LOST, "memory"))
     number = _signal_of(code)
     if number:
         _kill_group(worker)  # what the run had started, such as processes that load pictures
@@ -213,7 +209,11 @@ def outcome(worker: Worker) -> Outcome:
         if cause == "code" and code == EXIT_BAD_INPUT:  # a message of several lines, say
             cause = "input"
         return _noted(run_dir, Outcome("failed", f"exit code {code}: {line}", cause))
-    return Outcome(state, reason, record.read_if_whole(run_dir / record.STATE).get("cause") or "code")
+    return Outcome(state, reason, _cause_noted(run_dir))
+
+
+def _cause_noted(run_dir: Path) -> str:
+    return str(record.read_if_whole(run_dir / record.STATE).get("cause") or "code")
 
 
 def _signal_of(code: int | None) -> int:

@@ -12,13 +12,14 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from finetune.bar import bar, say_aside
 from finetune.data.archive import unpack
 from finetune.download import POLL_SECONDS, Wanted, download, in_words, sha256
 from finetune.errors import DataError, MissingError
 from finetune.folders import cache_folder
+from finetune.locks import lock
 from finetune.record import write_json
 from finetune.secrets import redact
 
@@ -77,10 +78,10 @@ def have(say: Say = say_aside) -> Path:
     place = _places()[0]
     try:
         place.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(place / f"{FOLDER}.lock")
+        alone = lock(place / f"{FOLDER}.lock")
         while True:
             try:
-                with lock.acquire(timeout=POLL_SECONDS):
+                with alone.acquire(timeout=POLL_SECONDS):
                     return find() or _bring(place, say)
             except Timeout:
                 continue

@@ -16,6 +16,7 @@ from finetune.data.alike import near_copies
 from finetune.data.looking import LEAST, Look, look_over
 from finetune.data.reading import most_pixels
 from finetune.folders import cache_folder
+from finetune.leftovers import clean
 from finetune.seals import read_sealed, write_sealed
 
 VERSION = 3  # to be raised when other pictures count as readable, or as alike
@@ -65,6 +66,7 @@ def keep(found: Survey, pictures: int, fingerprint: str) -> None:
     with contextlib.suppress(OSError):
         kept = _kept(fingerprint)
         kept.parent.mkdir(parents=True, exist_ok=True)
+        clean(kept.parent)
         write_sealed(kept, {"pictures": pictures, "unreadable": found.unreadable, "alike": found.alike})
 
 

@@ -1,0 +1,30 @@
+"""An agent whose runs take milliseconds and need no torch: `python -m chaos.stand_in SWEEP`, like agent.py."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import agent
+from finetune import record
+from finetune.agents.code import Code
+from finetune.claim import claimed
+from finetune.config import Config, to_dict
+
+
+def run(config: Config, run_dir: Path, *, on_progress: Callable[[dict[str, Any]], None], **_: object) -> None:
+    """Write what a real run writes, as far as agents look at it."""
+    with claimed(run_dir):
+        record.write_state(run_dir, "running")
+        record.write_config(run_dir, to_dict(config), {"data_fingerprint": "data"})
+        for epoch in range(1, config.epochs + 1):
+            record.append_history(run_dir, {"epoch": epoch, "val/accuracy": 0.5})
+            on_progress({"phase": "train", "epoch": float(epoch), "epochs": config.epochs, "val_accuracy": 0.5})
+        record.write_json(run_dir / record.SUMMARY, {"state": "finished", "best/val_accuracy": 0.5})
+
+
+if __name__ == "__main__":
+    code = Code(
+        "chaos.stand_in:run", ["finetune.agents.offline", "agent"], lambda _: ("data", "weights"), lambda _: None
+    )
+    sys.exit(agent.main(sys.argv[1:], code))

@@ -1,0 +1,76 @@
+"""Nothing is lost: killed anywhere, or on a broken file system, runs come to the results of undisturbed ones."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from chaos.bench import Bench
+from chaos.faults import FAULTS, Fault, crash_at
+from chaos.soak import growth, soak
+from chaos.storm import Told, storm
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """One small run, undisturbed."""
+    return Bench(tmp_path_factory.mktemp("bench"))
+
+
+def test_a_crash_at_some_points_of_a_run_loses_nothing(bench: Bench) -> None:
+    """One in the writing of each kind of file: weights, history, predictions and summary are the same, bit for bit."""
+    assert len(bench.points) > 300
+    rng = random.Random(0)
+    places: dict[str, list[int]] = {path: [] for _, path in bench.points}
+    for number, (_, path) in enumerate(bench.points):
+        places[path].append(number)
+    chosen = [rng.choice(places[path]) for path in sorted(places) if path.startswith("run/.") or "history" in path]
+    lost = {bench.points[at]: told for at in chosen if (told := crash_at(bench, at))}
+    assert not lost
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(8))
+def test_a_crash_at_every_point_of_a_run_loses_nothing(bench: Bench, part: int) -> None:
+    """Before each opening, sync, rename, link and deletion, and in the middle of writes."""
+    lost = {bench.points[at]: told for at in range(part, len(bench.points), 8) if (told := crash_at(bench, at))}
+    assert not lost
+
+
+@pytest.mark.parametrize("fault", FAULTS[1:], ids=lambda fault: fault.name)
+def test_a_fault_loses_nothing(bench: Bench, fault: Fault) -> None:
+    """Each kind, once; `make chaos` does it more often."""
+    assert fault.inject(bench, random.Random(fault.name)) == []
+
+
+def assert_nothing_lost(told: Told, blows: int) -> None:
+    """Fail with what was lost in a storm."""
+    assert told.blows.total() >= blows
+    assert len(told.blows) > 4, told.blows
+    assert told.lost == []
+
+
+def test_agents_and_runs_killed_at_random_lose_nothing(tmp_path: Path) -> None:
+    """Two `python agent.py` at once on a real sweep: each run is finished once, by one process at a time."""
+    assert_nothing_lost(storm(tmp_path / "storm", blows=15, seeds=1, epochs=2, agents=2, pause=(0.1, 0.5)), 15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_hundred_kills_lose_nothing(seed: int, tmp_path: Path) -> None:
+    """Fifty for each of two seeds of the random moments."""
+    assert_nothing_lost(storm(tmp_path / "storm", blows=50, seed=seed), 50)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("runs", "real"), [(300, False), (40, True)])
+def test_an_agent_holds_no_more_after_many_runs(runs: int, real: bool, tmp_path: Path) -> None:
+    """Memory, open files and threads of agent and fork server stay where they are after a third of the runs."""
+    code, readings = soak(tmp_path / "soak", runs, real)
+    assert code == 0
+    assert readings[-1].done >= runs - runs // 30 - 1
+    for who in ("agent", "fork server"):
+        before, after = growth(readings, who)
+        assert after.megabytes < before.megabytes * 1.05 + 3, (before, after)
+        assert after.files <= before.files + 2, (before, after)
+        assert after.threads <= before.threads, (before, after)
