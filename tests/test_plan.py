@@ -183,7 +183,7 @@ def test_the_newest_unfinished_sweep_is_the_default() -> None:
         run.directory.mkdir()
         record.write_state(run.directory, state)
     assert sweepfile.newest_unfinished(Path("runs")) == Path("runs/my")
-    record.write_json(plan.runs[1].directory / record.SUMMARY, {})
+    record.write_json(plan.runs[1].directory / record.SUMMARY, {"state": "finished"})
     assert sweepfile.newest_unfinished(Path("runs")) is None
 
 
