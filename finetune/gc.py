@@ -25,6 +25,7 @@ from finetune import claim, keeping, record, store
 from finetune.config import PLACES
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
 from finetune.flags import fail
+from finetune.printed import command
 from finetune.writing import in_words
 
 RUNS, REPORTS = Path("runs"), Path("reports")
@@ -57,6 +58,7 @@ class Run(NamedTuple):
     val: tuple[float, float]  # accuracy, and the loss with its sign turned: the higher, the better
 
 
+@command
 def main(arguments: list[str]) -> int:
     """Make room, or say what would go, and return the exit code: 1 if the budget can't be kept to."""
     parser = argparse.ArgumentParser("python -m finetune.gc", description="Make room: delete what is needed least.")
@@ -145,7 +147,7 @@ def weights(runs: Path, named: set[str], live: set[Path]) -> tuple[Iterable[Piec
     beside = [
         Piece(path, path.stat().st_size, "of a finished run")
         for run in free
-        for path in (run.folder / record.LAST, run.folder / "previous.pt", *keeping.epoch_files(run.folder))
+        for path in (run.folder / record.LAST, run.folder / record.PREVIOUS, *keeping.epoch_files(run.folder))
         if path.is_file()
     ]
     best_of_recipe, best_of_strategy = _best(finished, _recipe), _best(finished, _strategy)

@@ -115,9 +115,9 @@ def test_a_report_that_can_not_be_read_stops_it(runs: Path, tmp_path: Path) -> N
 def test_files_of_a_live_run_stay(runs: Path) -> None:
     """Even where it has a summary already: it is about to end."""
     temporary = runs / "sweep" / "head-seed0" / ".best.pt.0123abcd.tmp"
-    temporary.touch()
-    os.utime(temporary, (1, 1))
     with claimed(runs / "sweep" / "head-seed0"):
+        temporary.touch()
+        os.utime(temporary, (1, 1))
         assert main(["--budget", "0"]) == 1
         assert {"head-seed0/best.pt", "head-seed0/last.pt"} <= weights_of(runs)
         assert temporary.exists()
