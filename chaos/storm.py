@@ -118,7 +118,7 @@ def _hit(
         if not scene.living():
             scene.start()
         time.sleep(0.1)
-    wait_until(lambda: not scene.living(), 60)
+    wait_until(lambda: not scene.living(), 240)
 
 
 def _deal(scene: Scene, rng: random.Random, who: str, number: signal.Signals) -> bool:
@@ -147,7 +147,7 @@ def _crashes(scene: Scene) -> int:
 def _verdict(scene: Scene, reference: Path) -> list[str]:
     """Return all that is wrong with a sweep that should be done."""
     told = []
-    if not wait_until(lambda: not scene.processes(), 15):
+    if not wait_until(lambda: not scene.processes(), 120):
         told.append(f"processes are left: {[process.cmdline() for process in scene.processes()]}")
     for stray in strays_in(scene.folder):  # which the next agent deletes after a while
         os.utime(scene.folder / stray, (0, 0))
