@@ -56,6 +56,7 @@ def test_blocks_pool_and_last_layer_are_the_network(backbone: str, count: int) -
     assert ours == {id(parameter) for parameter in network.parameters()} - {id(p) for p in last.parameters()}
 
 
+@pytest.mark.slow
 def test_every_backbone_of_torchvision_is_known_and_splits() -> None:
     """The list is torchvision's own, and every network on it has blocks and a head for 7 classes."""
     assert set(BACKBONES) == set(torchvision.models.list_models(module=torchvision.models))

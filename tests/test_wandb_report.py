@@ -350,6 +350,7 @@ def test_a_report_is_written_once_and_renewed(
     assert os.environ["WANDB_SWEEP_ID"] == sweep
 
 
+@pytest.mark.slow
 def test_a_draft_becomes_the_report_and_a_deleted_report_is_made_anew(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
