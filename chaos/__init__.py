@@ -2,3 +2,8 @@
 
 Arrows: __main__ -> faults -> {storm, crashes, rivals, soak} -> {scene, verdict} -> points.
 """
+
+import os
+
+# Before torch is imported: its threads do not outlive a fork, and a child that waits for them waits for ever.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
