@@ -1,6 +1,9 @@
 """Nothing is lost: killed anywhere, or on a broken file system, runs come to the results of undisturbed ones."""
 
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,14 @@ def test_a_crash_at_every_point_of_a_run_loses_nothing(bench: Bench, part: int) 
 def test_a_fault_loses_nothing(bench: Bench, fault: Fault) -> None:
     """Each kind, once; `make chaos` does it more often."""
     assert fault.inject(bench, random.Random(fault.name)) == []
+
+
+def test_the_command_forks_with_one_thread() -> None:
+    """A child would wait for ever for threads of torch's that it does not have."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    code = "import chaos, torch; print(torch.get_num_threads())"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
 
 
 def assert_nothing_lost(told: Told, blows: int) -> None:
