@@ -27,6 +27,7 @@ from analysis import attention, tables, wording
 from analysis.build import build
 from analysis.errors import InputError
 from analysis.frames import Sweep, read_sweep
+from analysis.parallel import side_by_side
 from analysis.source import find_folder
 from analysis.tested import MIX_DATA
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
@@ -46,8 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
         )
         out = Path(options.out) if options.out else Path("reports") / folder.resolve().name
         _check_out(out)
-        sweep = read_sweep(folder, lambda paths: watch(paths, description="reading runs"), options.mix_data)
-        drawn = lambda steps: watch(steps, description="drawing")  # noqa: E731
+        read = partial(side_by_side, watch=partial(watch, description="reading runs"))
+        sweep = read_sweep(folder, read, options.mix_data)
+        drawn = partial(side_by_side, watch=partial(watch, description="drawing"))
         look = attention.draw if options.attention else (lambda run_dir: None)  # noqa: ARG005
         comparison, said = build(sweep, out, options.target, drawn, options.seed, look)
     except UserError as error:

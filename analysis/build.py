@@ -1,6 +1,7 @@
 """Everything a reader gets, in the order it is made: tables, answer, figures, grids, report."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from analysis.answer import answer
 from analysis.card import by_budget, card
 from analysis.claims import check_claims
 from analysis.commands import command, recorded
-from analysis.drawing import Plan, plans
+from analysis.drawing import Later, Plan, plans
+from analysis.drawn import digest, is_drawn
 from analysis.errors import InputError
 from analysis.frames import Sweep
 from analysis.latex import write_latex
 from analysis.pairs import PAIRS
+from analysis.parallel import one_by_one
 from analysis.predictions import read_predictions
 from analysis.sizes import by_size, largest, size_record
 from finetune.record import write_table
@@ -27,7 +30,7 @@ def build(
     sweep: Sweep,
     out: Path,
     target: float,
-    watch: Callable[[list[Any]], Iterable[Any]] = lambda steps: steps,
+    do: Callable[[list[Callable[[], Any]]], list[Any]] = one_by_one,
     seed: int = tables.SEED,
     look: Callable[[Path], str | None] = lambda run_dir: None,  # noqa: ARG005
 ) -> tuple[tables.Comparison, list[str]]:
@@ -35,7 +38,7 @@ def build(
 
     Args:
         target: val accuracy to time the way to.
-        watch: wraps the list of what is to be drawn, to show progress.
+        do: does what is to be drawn and written, and returns what comes of it (see parallel.py).
         seed: of all that is drawn at random.
         look: has the best run draw where it looked, and returns why it can't (see attention.py).
 
@@ -63,18 +66,19 @@ def build(
 
     with explained(out):
         (out / "figures").mkdir(parents=True, exist_ok=True)
-    planned: list[Plan | grids.Plan] = [
-        *plans(sweep, comparison, data, best, predictions, rng, sizes),
-        *grids.plans(sweep, comparison, best, predictions, data),
+    figures_planned = plans(sweep, comparison, data, best, predictions, rng, sizes)
+    grids_planned = grids.plans(sweep, comparison, best, predictions, data)
+    jobs: list[Callable[[], Any]] = [
+        partial(_write_tables, out, everything, comparison),  # takes longest, so it is begun first
+        *(partial(_draw, plan, out / "figures") for plan in figures_planned),
+        *(partial(grids.write, plan, out / f"{plan.name}.png") for plan in grids_planned),
     ]
-    shown, shown_grids = [], []
-    for plan in watch(planned):
-        if isinstance(plan, Plan):
-            shown.append(_draw(plan, out / "figures"))
-        else:
-            picture, faults = grids.write(plan, out / f"{plan.name}.png")
-            shown_grids.append(picture)
-            notes += faults
+    made = do(jobs)[1:]
+    shown = [picture for picture in made[: len(figures_planned)] if picture is not None]
+    shown_grids = []
+    for picture, faults in made[len(figures_planned) :]:
+        shown_grids.append(picture)
+        notes += faults
 
     content = report.document(sweep, comparison, result, data, best, notes)
     content["claims"] = report.claim_records(claims, setting)
@@ -85,7 +89,6 @@ def build(
         "by_budget": [report.step_record(step) for step in facts.steps],
         "by_size": facts.sizes,
     }
-    _write_tables(out, everything, comparison)
     write_latex(out / "comparison.tex", comparison, result.headline)
     wording.write_markdown(out / "comparison.md", comparison, claims, [result.headline, *notes])
     model_card.write(out / "model_card.md", sweep, comparison, content, best)
@@ -100,7 +103,7 @@ def build(
         report.Pictures(shown, shown_grids, _best_said(comparison, best)),
         commands,
     )
-    _forget(out, {plan.name for plan in planned})
+    _forget(out, {picture["title"] for picture in shown} | {plan.name for plan in grids_planned})
     return comparison, [result.headline, *notes]
 
 
@@ -120,9 +123,15 @@ def _forget(out: Path, names: set[str]) -> None:
             path.unlink()
 
 
-def _draw(plan: Plan, folder: Path) -> dict[str, str]:
-    """Write a figure; return what the report needs of it."""
-    png, _ = figures.save(figures.new_figure(plan.draw, plan.height), folder / plan.name)
+def _draw(planned: Plan | Later, folder: Path) -> dict[str, str] | None:
+    """Write a figure, unless it is there; return what the report needs of it, or None where it has nothing to show."""
+    plan = planned if isinstance(planned, Plan) else planned()
+    if plan is None:
+        return None
+    key = digest(plan.draw.__name__, plan.shows, plan.height)
+    png, pdf = figures.paths(folder / plan.name)
+    if not (is_drawn(png, key) and is_drawn(pdf, key)):
+        figures.save(figures.new_figure(partial(plan.draw, *plan.shows), plan.height), folder / plan.name, key)
     return report.picture(png, plan.alt, plan.name, plan.caption)
 
 

@@ -28,17 +28,22 @@ class Plan:
 
     Attributes:
         name: of its files.
-        draw: draws it.
+        draw: draws it: called with what it shows, and the axes.
+        shows: what it shows.
         alt: what it shows, for those who do not see it.
         caption: how to read it.
         height: in inches.
     """
 
     name: str
-    draw: Callable[[Axes], Axes]
+    draw: Callable[..., Axes]
+    shows: tuple[Any, ...]
     alt: str
     caption: str
     height: float = figures.HEIGHT
+
+
+Later = Callable[[], Plan | None]  # a figure of which it takes time to say what it shows
 
 
 def plans(
@@ -49,8 +54,8 @@ def plans(
     predictions: pd.DataFrame | None,
     rng: np.random.Generator,
     sizes: list[Size],
-) -> list[Plan]:
-    """Return the figures that this sweep has something to show in, in their order.
+) -> list[Plan | Later]:
+    """Return the figures that this sweep has something to show in, in their order; a `Later` may come to have nothing.
 
     Args:
         data: as `report.data_facts` has it.
@@ -60,15 +65,15 @@ def plans(
         sizes: numbers of training pictures, where the sweep has several.
     """
     runs = chosen_runs(sweep, comparison)
-    asked = [
+    return [
         *_of_accuracy(sweep, comparison, runs, data),
         *_of_sizes(sizes),
         *_of_training(sweep, comparison, runs),
-        *_of_settings(sweep, comparison, rng),
+        *_of_settings(sweep, comparison),
+        lambda: _of_importance(sweep.finished, rng),
         *_of_classes(sweep, comparison, runs, predictions, data),
         *_of_confidence(best),
     ]
-    return [plan for plan in asked if plan is not None]
 
 
 def _each(strategies: pd.DataFrame, say: "Callable[[pd.Series[Any]], str]") -> str:
@@ -88,24 +93,30 @@ def _of_accuracy(sweep: Sweep, comparison: Comparison, runs: pd.DataFrame, data:
     sizes = _each(strategies, lambda row: wording.quantity(row["trainable_parameters"]))
     points = pd.DataFrame({"cost": strategies["trainable_parameters"], "score": strategies["test_accuracy_mean"]})
     front = ", ".join(pareto_front(points.set_index(strategies["strategy"]).dropna()))
+    own = strategies.drop(columns=["runs", "recipes"])  # how much else was tried changes nothing here
+    tests = runs[["strategy", "trainable_parameters", "test/accuracy"]]
+    timed = ["strategy", "train_seconds", "cache_seconds", "test/accuracy"]
     dashed = "On the dashed line, the Pareto front, nothing as cheap is better."
     return [
         Plan(
             "accuracy_by_strategy",
-            lambda ax: figures.accuracy_by_strategy(strategies, runs, data["chance"], ax),
+            figures.accuracy_by_strategy,
+            (own, tests, data["chance"]),
             f"Dots with intervals, test accuracy by strategy: {ranking}.",
             f"Test accuracy of each chosen recipe: mean over {one}s with its 95% interval; rings are single {one}s.",
         ),
         Plan(
             "accuracy_against_time",
-            lambda ax: figures.accuracy_against_time(sweep.finished, runs, ax),
+            figures.accuracy_against_time,
+            (sweep.finished[timed], runs[timed]),
             f"Scatter plot, test accuracy against training time: {times}.",
             "Bold points are the runs of the chosen recipes, pale points all other finished runs. "
             f"Up and to the left is better. {dashed}",
         ),
         Plan(
             "accuracy_against_parameters",
-            lambda ax: figures.accuracy_against_parameters(strategies, runs, ax),
+            figures.accuracy_against_parameters,
+            (own, tests),
             f"Scatter plot, test accuracy against parameters that train: {sizes}. On the Pareto front: {front}.",
             f"Means with 95% intervals; pale points are single {one}s. {dashed}",
         ),
@@ -122,7 +133,8 @@ def _of_sizes(sizes: list[Size]) -> list[Plan]:
     return [
         Plan(
             "accuracy_by_size",
-            lambda ax: figures.accuracy_by_size(table, ax),
+            figures.accuracy_by_size,
+            (table,),
             f"Lines with intervals, test accuracy by number of training pictures: {told}.",
             "Test accuracy of each chosen recipe, mean with 95% interval, by the number of training pictures; a "
             "smaller number is part of a larger one, and test is the same for all.",
@@ -134,24 +146,28 @@ def _of_test(row: "pd.Series[Any]") -> str:
     return wording.percent(row["test_accuracy_mean"])
 
 
-def _of_training(sweep: Sweep, comparison: Comparison, runs: pd.DataFrame) -> list[Plan | None]:
+def _of_training(sweep: Sweep, comparison: Comparison, runs: pd.DataFrame) -> list[Plan]:
     strategies, one, target = comparison.strategies, unit(comparison.recipes["over"]), comparison.target
     best_val = _each(strategies, lambda row: wording.percent(row["val_accuracy_mean"]))
-    times = times_to_target(runs, sweep.epochs, target)
+    epochs = sweep.epochs[sweep.epochs["run"].isin(runs["run"])]
+    times = times_to_target(runs, epochs, target)
+    curves_of = (runs[["run", "strategy"]], epochs[["run", "epoch", "val/accuracy", "trainable_share"]])
     frozen = _each(
         strategies, lambda row: f"{wording.percent(1 - row['frozen_block_share'], 0)} of the blocks on average"
     )
     reached = _each(strategies, lambda row: f"{row['seeds_reaching_target']} of {row['n']}")
     curves = Plan(
         "learning_curves",
-        lambda ax: figures.learning_curves(runs, sweep.epochs, ax),
+        figures.learning_curves,
+        curves_of,
         f"Line plot, val accuracy by epoch for each strategy. Mean of the best epochs: {best_val}.",
         f"Val accuracy by epoch: mean over {one}s, the band from the worst to the best {one}. "
         "A triangle marks the first epoch in which more blocks train than before.",
     )
     to_target = Plan(
         "time_to_target",
-        lambda ax: figures.time_to_target(times, target, ax),
+        figures.time_to_target,
+        (times.drop(columns="seconds"), target),
         f"Step plot, share of runs that have reached {target:.0%} val accuracy by epoch. Runs that did: {reached}.",
         f"Share of the chosen recipes' runs that have reached {target:.0%} on val by each epoch (Kaplan-Meier); a "
         "cross "
@@ -159,7 +175,8 @@ def _of_training(sweep: Sweep, comparison: Comparison, runs: pd.DataFrame) -> li
     )
     schedule = Plan(
         "schedule",
-        lambda ax: figures.schedule_diagram(runs, sweep.epochs, ax),
+        figures.schedule_diagram,
+        curves_of,
         f"Diagram, the share of the backbone that trains in each epoch: {frozen}.",
         "The coloured part of a band is the share of the backbone's blocks that trains, counted from the head "
         "(the edge "
@@ -168,13 +185,14 @@ def _of_training(sweep: Sweep, comparison: Comparison, runs: pd.DataFrame) -> li
     return [curves, to_target, schedule] if len(times) else [curves]
 
 
-def _of_settings(sweep: Sweep, comparison: Comparison, rng: np.random.Generator) -> list[Plan | None]:
+def _of_settings(sweep: Sweep, comparison: Comparison) -> list[Plan]:
     one = unit(comparison.recipes["over"])
     rates = _each(comparison.strategies, lambda row: f"{row['lr']:g}")
     found = [
         Plan(
             "rate_by_strategy",
-            lambda ax: figures.rate_by_strategy(comparison.recipes, ax),
+            figures.rate_by_strategy,
+            (comparison.recipes,),
             f"Heat map, val accuracy by strategy and learning rate. Chosen rates: {rates}.",
             f"Mean val accuracy over {one}s of the best recipe at each rate, over fewer where it says so; "
             "the box is the recipe that val chose among those with the most. "
@@ -192,26 +210,29 @@ def _of_settings(sweep: Sweep, comparison: Comparison, rng: np.random.Generator)
         found.append(
             Plan(
                 "parallel_coordinates",
-                lambda ax: figures.parallel_coordinates(told, fields, ax),
+                figures.parallel_coordinates,
+                (told, fields),
                 f"Parallel coordinates, a line a run through {', '.join(fields)} to val accuracy. The best: {through}.",
                 "A line a finished run, in its strategy's colour, from setting to setting to val accuracy.",
             )
         )
+    return found
+
+
+def _of_importance(finished: pd.DataFrame, rng: np.random.Generator) -> Plan | None:
     ranked = importance(finished, rng)
-    if ranked is not None:
-        told_points = ", ".join(f"{row['field']} {row['points'] * 100:.1f}" for _, row in ranked.iterrows())
-        found.append(
-            Plan(
-                "importance",
-                lambda ax: figures.importance(ranked, ax),
-                f"Bars, points of val accuracy by which a forest's guess gets worse without a setting: {told_points}.",
-                "How much worse a random forest guesses a run's val accuracy when one setting is shuffled; each run is "
-                "guessed by a forest that has not seen it. What is no longer than the grey bar can't be told "
-                "from chance.",
-                max(2.6, 1.4 + 0.42 * len(ranked)),
-            )
-        )
-    return [*found]
+    if ranked is None:
+        return None
+    told = ", ".join(f"{row['field']} {row['points'] * 100:.1f}" for _, row in ranked.iterrows())
+    return Plan(
+        "importance",
+        figures.importance,
+        (ranked,),
+        f"Bars, points of val accuracy by which a forest's guess gets worse without a setting: {told}.",
+        "How much worse a random forest guesses a run's val accuracy when one setting is shuffled; each run is "
+        "guessed by a forest that has not seen it. What is no longer than the grey bar can't be told from chance.",
+        max(2.6, 1.4 + 0.42 * len(ranked)),
+    )
 
 
 def _of_classes(
@@ -226,7 +247,8 @@ def _of_classes(
         found.append(
             Plan(
                 "recall_by_class",
-                lambda ax: figures.recall_by_class(recalls, ax),
+                figures.recall_by_class,
+                (recalls,),
                 f"Dots, recall on test by class and strategy. Lowest: {lowest}.",
                 f"Recall on test of each class, mean over {one}s: the share of its pictures that were named rightly. "
                 "Classes with the most test pictures come first.",
@@ -242,7 +264,8 @@ def _of_classes(
         found.append(
             Plan(
                 "confusion_matrix",
-                lambda ax: figures.confusion_matrix(table, ax),
+                figures.confusion_matrix,
+                (table,),
                 f"Confusion matrix of the best run on test. Most often taken for another: {most or 'none'}.",
                 "Test pictures of the best run: a row a true class, a column a predicted one, shaded by the "
                 "share of the "
@@ -263,7 +286,8 @@ def _of_confidence(best: "pd.Series[Any]") -> list[Plan]:
     return [
         Plan(
             "reliability",
-            lambda ax: figures.reliability_diagram(bins, errors, ax),
+            figures.reliability_diagram,
+            (bins, errors),
             f"Reliability diagram of the best run on test. Expected calibration error: {told}.",
             "Accuracy of the best run's test pictures by confidence, in 15 bins; larger marks are more pictures. Below "
             "the diagonal it is too sure. The temperature is fitted on val.",

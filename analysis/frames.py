@@ -1,8 +1,9 @@
 """Tidy frames from run directories: one row a run, one row a run and epoch (predictions.py has the third)."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 
 from analysis.by_class import RECALL
 from analysis.errors import InputError
+from analysis.parallel import one_by_one
 from analysis.recipes import recipe_key
 from analysis.repeats import REPEATS
 from analysis.tested import Pictures, check_one_test_set, listed, tested
@@ -32,6 +34,7 @@ from finetune.record import (
 from finetune.secrets import redact
 from finetune.sums import damaged
 
+AT_A_TIME = 20  # runs that are read in one go
 MOST_TEXT = 2**20  # bytes of a sweep file
 NEEDED = ("best/val_accuracy", "test/accuracy")  # without these a run has no place in a comparison
 FIELDS = ("lr", "backbone_lr", "seed", "split_seed", "folds", "fold", "train_share")
@@ -78,25 +81,22 @@ class Sweep:
 
 
 def read_sweep(
-    folder: Path, watch: Callable[[list[Path]], Iterable[Path]] = lambda paths: paths, mix_data: bool = False
+    folder: Path, do: Callable[[list[Callable[[], Any]]], list[Any]] = one_by_one, mix_data: bool = False
 ) -> Sweep:
     """Read every run directory in `folder`.
 
     Args:
-        watch: wraps the list of run directories, to show progress.
+        do: reads some of them at a time, and returns what comes of it (see parallel.py).
         mix_data: whether runs that were tested on different pictures may be put together.
 
     Raises:
         InputError: no run is finished, or runs that were tested on different pictures lie side by side.
     """
-    rows, epochs, notes = [], [], []
-    for path in watch(find_runs(folder)):
-        rows.append(_run_row(path))
-        history, torn = read_history(path)
-        epochs += [{"run": path.name, **row} for row in history]
-        if torn:
-            notes.append(f"{path.name}: {_torn(torn)} of {HISTORY} dropped.")
-    runs, typed_epochs = _typed_runs(pd.DataFrame(rows)), _typed_epochs(pd.DataFrame(epochs))
+    paths = find_runs(folder)
+    parts = do([partial(_read, paths[first : first + AT_A_TIME]) for first in range(0, len(paths), AT_A_TIME)])
+    notes = [note for part in parts for note in part[2]]
+    runs = _typed_runs(pd.DataFrame([row for part in parts for row in part[0]]))
+    typed_epochs = _together([part[1] for part in parts])
     runs, repeats = _without_repeats(runs)
     if (runs["state"] != "finished").all():
         raise InputError(_nothing_finished(folder, runs))
@@ -126,6 +126,24 @@ def _sweep_text(file: Path) -> str | None:
         return None
     with file.open("rb") as content:
         return redact(printable(content.read(MOST_TEXT).decode("utf-8", errors="replace")))
+
+
+def _read(paths: list[Path]) -> tuple[list[dict[str, Any]], pd.DataFrame, list[str]]:
+    """Return the rows of some runs, their epochs as `Sweep` has them, and what is amiss with these."""
+    rows, epochs, notes = [], [], []
+    for path in paths:
+        rows.append(_run_row(path))
+        history, torn = read_history(path)
+        epochs += [{"run": path.name, **row} for row in history]
+        if torn:
+            notes.append(f"{path.name}: {_torn(torn)} of {HISTORY} dropped.")
+    return rows, _typed_epochs(pd.DataFrame(epochs)), notes
+
+
+def _together(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return the epochs of all runs in one frame."""
+    some = [part for part in parts if len(part)] or parts[:1]
+    return pd.concat(some, ignore_index=True) if some else _typed_epochs(pd.DataFrame())
 
 
 def _run_row(path: Path) -> dict[str, Any]:

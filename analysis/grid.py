@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from analysis.drawn import KEY
 from analysis.figures.style import STYLE
 from analysis.lettering import drawable, shortened
 from finetune import showcase
@@ -235,7 +236,11 @@ def _key(by_class: bool) -> list[Line2D]:
     ]
 
 
-def save_grid(figure: Figure, path: Path) -> None:
-    """Write the grid as PNG."""
+def save_grid(figure: Figure, path: Path, key: str = "") -> None:
+    """Write the grid as PNG.
+
+    Args:
+        key: what it was drawn from (see drawn.py).
+    """
     with rc_context(STYLE), replacing(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, facecolor="white", format="png")
+        figure.savefig(temporary, dpi=DPI, facecolor="white", format="png", metadata={KEY: key})

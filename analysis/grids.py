@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import report, wording
+from analysis.drawn import digest, is_drawn
 from analysis.errors import InputError
 from analysis.frames import Sweep
 from analysis.grid import (
@@ -126,13 +127,15 @@ def _root(run: "pd.Series[Any]") -> Path | None:
 
 
 def write(plan: Plan, path: Path) -> tuple[dict[str, str], list[str]]:
-    """Write a grid; return what the report needs, and what is amiss with the pictures."""
+    """Write a grid, unless it is there; return what the report needs, and what is amiss with the pictures."""
     pictures: dict[str, Any] = {}
     for run in plan.runs:
         pictures = find_pictures(plan.grid, run, None, plan.archive) | pictures
     if len(pictures) < plan.grid.size and plan.root is not None:
         pictures = find_pictures(plan.grid, plan.runs[0], plan.root) | pictures
-    save_grid(draw_grid(plan.grid, pictures, plan.title), path)
+    key = digest(plan.grid, pictures, plan.title)
+    if not is_drawn(path, key):
+        save_grid(draw_grid(plan.grid, pictures, plan.title), path, key)
     shown = report.picture(path, plan.alt, plan.title, plan.grid.caption, True)
     if len(pictures) == plan.grid.size or plan.name != "prediction_grid":
         return shown, []

@@ -7,7 +7,7 @@ from analysis.figures.curves import learning_curves, time_to_target
 from analysis.figures.schedule import schedule_diagram
 from analysis.figures.settings import importance, parallel_coordinates, rate_by_strategy
 from analysis.figures.sizes import accuracy_by_size
-from analysis.figures.style import COLOURS, DASHES, HEIGHT, MARKERS, colour, new_figure, save, spread_out
+from analysis.figures.style import COLOURS, DASHES, HEIGHT, MARKERS, colour, new_figure, paths, save, spread_out
 
 __all__ = [
     "COLOURS",
@@ -25,6 +25,7 @@ __all__ = [
     "learning_curves",
     "new_figure",
     "parallel_coordinates",
+    "paths",
     "rate_by_strategy",
     "recall_by_class",
     "reliability_diagram",

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from analysis.drawn import KEY
 from finetune.record import replacing
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart with every common colour blindness; orange and
@@ -101,12 +102,22 @@ def new_figure(draw: Callable[[Axes], Axes], height: float = HEIGHT) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as PNG and PDF beside each other (`path` without its ending); return both paths."""
-    written = []
-    for ending, options in ((".png", {"dpi": DPI}), (".pdf", {"metadata": {"CreationDate": None}})):
-        target = path.with_name(path.name + ending)
+def paths(path: Path) -> list[Path]:
+    """Return the files of a figure, PNG and PDF beside each other, from `path` without its ending."""
+    return [path.with_name(path.name + ending) for ending in (".png", ".pdf")]
+
+
+def save(figure: Figure, path: Path, key: str = "") -> list[Path]:
+    """Write a figure as PNG and PDF beside each other (`path` without its ending); return both paths.
+
+    Args:
+        key: what it was drawn from (see drawn.py).
+    """
+    options: list[dict[str, Any]] = [
+        {"dpi": DPI, "metadata": {KEY: key}},
+        {"metadata": {"CreationDate": None, "Keywords": key}},
+    ]
+    for target, more in zip(paths(path), options, strict=True):
         with rc_context(STYLE), replacing(target) as temporary:
-            figure.savefig(temporary, facecolor="white", format=ending[1:], **options)
-        written.append(target)
-    return written
+            figure.savefig(temporary, facecolor="white", format=target.suffix[1:], **more)
+    return paths(path)
