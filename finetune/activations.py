@@ -24,6 +24,7 @@ from finetune.data.splits import Picture
 from finetune.data.transforms import Preprocessing
 from finetune.errors import Interrupted, TrainingError
 from finetune.frozen import FrozenPrefix
+from finetune.memory import in_pieces
 from finetune.rows import FILE, Rows
 from finetune.sharing import Need
 
@@ -76,6 +77,7 @@ class Activations:
     _open: dict[Need, Rows] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
     _no_room: set[Need] = field(default_factory=set)
+    _piece: int | None = None  # pictures in one pass at most, once memory ran out
 
     def rows(self, need: Need, in_order: InOrder) -> Rows | None:
         """Return activations, filled first if need be; None where they are to be computed each time.
@@ -195,7 +197,7 @@ class Activations:
     def _append(self, inputs: Tensor, done: int, drafts: dict[Need, store.Draft], types: dict[Need, type]) -> None:
         hidden, at = inputs, 0
         for need in sorted(drafts, key=lambda need: need.cut):
-            hidden, at = self.prefix.run(hidden, at, need.cut), need.cut
+            hidden, at = self._through(hidden, at, need.cut), need.cut
             draft = drafts[need]
             if draft.rows > done:  # an interrupted build had come further with this one
                 continue
@@ -209,6 +211,24 @@ class Activations:
                 raise _Overflow(need)
             rows = hidden.permute(0, 2, 3, 1) if self._layout(need.cut).channels_last else hidden
             draft.append({FILE: rows.cpu().numpy().astype(types[need], order="C")}, len(rows))
+
+    def _through(self, hidden: Tensor, start: int, cut: int) -> Tensor:
+        """Send pictures through these blocks, in smaller pieces where memory runs out.
+
+        Raises:
+            TrainingError: the memory is too small even for one picture.
+        """
+
+        def work(sizes: list[int]) -> Tensor:
+            parts = [self.prefix.run(part, start, cut) for part in torch.split(hidden, sizes)]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+        def again(what: str, sizes: list[int]) -> None:
+            self._say(f"cache: {what}: goes on with {sizes[0]} pictures at a time")
+
+        where = f"while the frozen part before {self._place(cut)} was computed"
+        result, self._piece = in_pieces(work, len(hidden), self._piece, 1, self.device, where, again)
+        return result
 
     def _find(self, need: Need) -> Rows | None:
         """Return an entry that is whole, of either type."""

@@ -20,6 +20,7 @@ from finetune.data.transforms import Preprocessing, preprocessing
 from finetune.feed import Feed
 from finetune.frozen import FrozenPrefix
 from finetune.model import Classifier, build_classifier, build_network
+from finetune.optimizer import adamw
 from finetune.preflight import split
 from finetune.sharing import Need, shared_needs
 from finetune.train import Loop
@@ -80,8 +81,8 @@ def build(config: Config, name: str, peers: Sequence[Config] | None) -> Parts:
     forever = len(model.blocks) - strategies.trainable_blocks(share, len(model.blocks))
     prefix = FrozenPrefix(model, max((need.cut for need in uses), default=0), forever)
     fields = to_dict(config.model_copy(update={"image_px": to.crop_px}))
-    optimizer = torch.optim.AdamW(groups, fused=True)  # one kernel, not a loop over parameters
-    return Parts(config, splits, to, model, prefix, uses, optimizer, loop, describe(name, fields, splits.classes, to))
+    about = describe(name, fields, splits.classes, to)
+    return Parts(config, splits, to, model, prefix, uses, adamw(groups), loop, about)
 
 
 def make_feed(

@@ -22,6 +22,7 @@ from finetune.frozen import FrozenPrefix
 from finetune.loss import batch_loss, heaviest
 from finetune.memory import in_pieces, least_piece
 from finetune.model import Classifier
+from finetune.optimizer import reserve
 from finetune.strategies import last_unfreeze, set_trainable, share_at, trainable_blocks
 
 # How often losses are looked at: every step would make a GPU wait for each one.
@@ -177,6 +178,7 @@ def _train_epoch(
     cut = len(model.blocks) - blocks
     share = blocks / len(model.blocks)
     set_trainable(model, blocks)
+    reserve(optimizer, f"at epoch {number + 1}, where {share:.0%} of the backbone trains")
     least = least_piece(model)
     fed = feed.train(number, epoch.steps, cut, epoch.clock)
     steps, epoch.fed_from = fed.steps, fed.start

@@ -1,6 +1,7 @@
 """The cache of activations: the same results, computed once, whatever happens meanwhile."""
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,33 @@ def test_a_cache_that_can_not_be_written_ends_no_run(
     done = Done(small(pictures, strategy="head", cache="on"), tmp_path / "run")
     assert [line for line in done if line.startswith("cache: can't be")]
     assert done.summary["state"] == "finished"
+
+
+def test_want_of_memory_while_a_cache_is_filled_takes_smaller_pieces(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache is filled all the same, and gives the same but for rounding; where none fits, the run says so."""
+    plain = Done(small(pictures, strategy="partial", cache="on"), tmp_path / "plain")
+    shutil.rmtree(store.folder())
+    true_run, most = FrozenPrefix.run, 5
+
+    def needy(self: FrozenPrefix, hidden: torch.Tensor, start: int, cut: int) -> torch.Tensor:
+        if start < cut and len(hidden) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return true_run(self, hidden, start, cut)
+
+    monkeypatch.setattr(FrozenPrefix, "run", needy)
+    pieces = Done(small(pictures, strategy="partial", cache="on"), tmp_path / "pieces")
+    told = [line for line in pieces if "out of memory" in line]
+    assert len(told) == 2  # 16, 8, and 4 from there on
+    assert told[1].endswith("was computed: goes on with 4 pictures at a time")
+    assert entries()
+    assert all(row["cached_share"] == plain.history[0]["cached_share"] > 0 for row in pieces.history)
+    assert pieces.history[0]["train/loss"] == pytest.approx(plain.history[0]["train/loss"], rel=5e-3)
+    shutil.rmtree(store.folder())
+    most = 0
+    with pytest.raises(TrainingError, match=r"out of memory .*, even with \d pictures? at a time. Lower image_px"):
+        Done(small(pictures, strategy="partial", cache="on"), tmp_path / "never")
 
 
 def test_activations_beyond_float16_are_kept_in_float32(pictures: Path, tmp_path: Path) -> None:
