@@ -33,13 +33,16 @@ def main(arguments: list[str]) -> int:
             # Only now torch, which takes seconds to import: a fault in a flag is told at once.
             from finetune.bring import bring
             from finetune.preflight import identify
+            from finetune.recovery import check_directory
             from finetune.run import run
 
             with contextlib.suppress(MissingError):
                 identify(resolve(config))  # a typo is not to wait for a download
             bring([config])
-            run_dir = known.run_dir or RUNS / run_id(config, *identify(resolve(config)))
-            if (run_dir / record.SUMMARY).exists() and not faults(run_dir):
+            name = run_id(config, *identify(resolve(config)))
+            run_dir = known.run_dir or RUNS / name
+            damaged = check_directory(run_dir, name)
+            if (run_dir / record.SUMMARY).exists() and not damaged and not faults(run_dir):
                 print(f"{run_dir} is finished; nothing to do")
                 return 0
             with _Bar(sys.stderr.isatty()) as bar:

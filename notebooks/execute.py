@@ -5,9 +5,12 @@ The copy with its outputs goes to reports/<name>/trials.ipynb. NAME=VALUE replac
 """
 
 import argparse
+import asyncio
+import contextlib
 import copy
+import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import yaml
 import zmq
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import ensure_async
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -45,6 +49,42 @@ class Kernels(AsyncKernelManager):
         return KernelSpec(argv=argv, display_name="Python", language="python", metadata=about)
 
 
+class Client(NotebookClient):
+    """Interrupts the cell at SIGINT and SIGTERM, and what it has started; a second one ends the kernel.
+
+    nbclient itself ends the kernel at once, in the middle of whatever it does.
+
+    Attributes:
+        received: the first signal's number; 0 before.
+    """
+
+    received = 0
+
+    @contextlib.asynccontextmanager
+    async def async_setup_kernel(self, **options: Any) -> AsyncGenerator[None, None]:
+        """Have a kernel within the block."""
+        loop, running = asyncio.get_running_loop(), asyncio.current_task()
+        assert running is not None
+        sent = set()
+
+        def on_signal(number: int) -> None:
+            if self.received:
+                running.cancel()
+            else:
+                self.received = number
+                assert self.km is not None
+                sent.add(loop.create_task(ensure_async(self.km.interrupt_kernel())))
+
+        async with super().async_setup_kernel(**options):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, on_signal, number)  # in place of nbclient's
+            yield
+
+
+class Stopped(Exception):
+    """A signal ended the notebook; its number is the argument."""
+
+
 def with_settings(notebook: nbformat.NotebookNode, settings: Mapping[str, Any]) -> nbformat.NotebookNode:
     """Return a copy in which these settings stand in a cell of their own after the cell of parameters.
 
@@ -71,17 +111,23 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, on_cell: OnCell = lam
 
     Raises:
         CellExecutionError: a cell failed; what ran before it has its outputs.
+        Stopped: by SIGINT or SIGTERM; likewise.
     """
     headings = _headings(notebook)
 
     def tell(cell: nbformat.NotebookNode, cell_index: int) -> None:  # noqa: ARG001  (called by these names)
         on_cell(cell_index, len(notebook.cells), headings[cell_index])
 
-    client = NotebookClient(
+    client = Client(
         notebook, timeout=None, kernel_manager_class=Kernels, on_cell_start=tell, record_timing=False,
         resources={"metadata": {"path": str(folder)}},
     )  # fmt: skip
-    client.execute(transport_encryption="auto" if zmq.has("curve") else "disabled")
+    try:
+        client.execute(transport_encryption="auto" if zmq.has("curve") else "disabled")
+    except (CellExecutionError, DeadKernelError, asyncio.CancelledError):
+        if client.received:
+            raise Stopped(client.received) from None
+        raise
 
 
 def _headings(notebook: nbformat.NotebookNode) -> list[str]:
@@ -108,7 +154,7 @@ def _parse(words: list[str]) -> dict[str, Any]:
 
 @command
 def main(arguments: list[str]) -> int:
-    """Run the notebook and return the exit code: 0 done, 1 a cell failed, 2 bad input."""
+    """Run the notebook and return the exit code (see finetune/errors.py)."""
     parser = argparse.ArgumentParser("python -m notebooks.execute", description="Run notebooks/trials.ipynb.")
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="replaces a setting of the notebook")
     console = Screen(stderr=True)
@@ -119,7 +165,7 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         return fail(error, EXIT_BAD_INPUT)
     out = ROOT / "reports" / str(settings.get("NAME", "trials")) / NOTEBOOK.name
-    failed = ""
+    failed, code = "", EXIT_FAILED
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task("starting", total=None)
         try:
@@ -129,13 +175,15 @@ def main(arguments: list[str]) -> int:
             )  # fmt: skip
         except CellExecutionError as error:
             failed = f"a cell failed, {error.ename}: {error.evalue}"
-        except (AssertionError, DeadKernelError):  # the first is what nbclient trips over after a signal
-            failed = "interrupted, or the kernel died; runs that are finished are kept, and the same command goes on"
+        except Stopped as error:
+            failed, code = "stopped; runs that are finished are kept, and the same command goes on", 128 + error.args[0]
+        except DeadKernelError:
+            failed = "the kernel died; runs that are finished are kept, and the same command goes on"
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, nbformat.writes(notebook))
     if failed:
         print(f"{failed}\nsee {out.relative_to(ROOT)}", file=sys.stderr)
-        return EXIT_FAILED
+        return code
     print(f"see {out.relative_to(ROOT)}")
     return 0
 

@@ -3,12 +3,18 @@
 import ast
 import importlib
 import importlib.util
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 import pytest
 import torch
 from nbformat import NotebookNode
@@ -192,3 +198,38 @@ def test_it_runs_from_start_to_end(notebook: NotebookNode, pictures: Path, repo:
     assert {path.name for path in (repo / "runs").iterdir()} == {"small", "small-by-hand"}
     assert len(list((repo / "runs" / "small").glob("*/summary.json"))) == len(STRATEGIES) * 2
     assert (repo / "reports" / "small" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_kernel_and_is_the_exit_code(number: int, code: int, tmp_path: Path) -> None:
+    """In a cell that goes on for ever; what ran before it has its outputs, and no process is left."""
+    cells = ["import os; print(os.getpid(), flush=True); open('begun', 'w').close()", "import time; time.sleep(600)"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    nbformat.write(notebook, tmp_path / "short.ipynb")
+    program = (
+        "import sys, pathlib, notebooks.execute as command\n"
+        "command.ROOT = pathlib.Path.cwd()\n"
+        "command.NOTEBOOK = pathlib.Path('short.ipynb')\n"
+        "command.with_settings = lambda notebook, settings: notebook\n"
+        "sys.exit(command.main([]))\n"
+    )
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.3)  # so that the second cell has begun
+    process.send_signal(number)
+    said = process.communicate(timeout=120)[1].decode()
+    assert process.returncode == code, said
+    assert "stopped; runs that are finished are kept" in said
+    assert "Traceback" not in said
+    done = nbformat.read(tmp_path / "reports" / "trials" / "short.ipynb", as_version=4)
+    kernel = int(done.cells[0].outputs[0].text)
+    while psutil.pid_exists(kernel):
+        assert time.monotonic() < deadline, "the kernel goes on"
+        time.sleep(0.05)

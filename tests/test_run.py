@@ -358,6 +358,10 @@ def test_the_command_runs_names_its_directory_and_does_not_run_twice(
     assert log in capsys.readouterr().out
     assert main(flags(pictures, strategy="head")) == 0
     assert "nothing to do" in capsys.readouterr().out
+    # Asked for another run in there, it would be wrong to say so.
+    assert main([*flags(pictures, strategy="head", lr=0.01), "--run-dir", str(folder)]) == 2
+    assert f"holds the run {folder.name}" in capsys.readouterr().err
+    assert (folder / record.LOG).read_text() == log
 
 
 @pytest.mark.parametrize(
