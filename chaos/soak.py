@@ -36,7 +36,8 @@ def soak(folder: Path, runs: int, real: bool) -> tuple[int, list[Reading]]:
     """
     scene = Scene(folder)
     if real:
-        scene.write(draw(folder.parent / f"{folder.name}-pictures", {"train": 6, "test": 2}), -(-runs // 4), epochs=1)
+        # Three different strategies: of one epoch, `gradual` is `head`.
+        scene.write(draw(folder.parent / f"{folder.name}-pictures", {"train": 6, "test": 2}), -(-runs // 3), epochs=1)
         agent = scene.start()
     else:
         folder.mkdir(parents=True)

@@ -77,6 +77,8 @@ def finish(
         "micro_batch": min(standing.micro_batch or parts.config.batch_size, parts.config.batch_size),
         **costs(parts, standing.history, wall_seconds()),
     }
+    # All results are written. Later a crash could leave it for good: a finished run is not looked at again.
+    (run_dir / record.PREVIOUS).unlink(missing_ok=True)
     write_sums(run_dir, {record.SUMMARY: record.json_text(summary)})
     record.write_json(run_dir / record.SUMMARY, summary)
     worst = min(recall, key=recall.__getitem__)

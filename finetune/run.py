@@ -188,7 +188,6 @@ def _run(
         tell("test", len(history))
         wall_seconds = lambda: before + time.monotonic() - started  # noqa: E731
         finish(run_dir, parts, feed, standing, asked.interrupted, log, wall_seconds)
-        (run_dir / record.PREVIOUS).unlink(missing_ok=True)
         keeping.settle(run_dir, config.keep)
 
 

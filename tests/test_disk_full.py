@@ -155,9 +155,13 @@ def test_a_disk_that_fails_at_a_write_costs_nothing(
             if (folder / name).exists():
                 load_checkpoint(folder / name)
         assert scene.run(folder) == 0, capsys.readouterr().err
-        if cached(folder) == cached(scene.root / "undisturbed"):  # else frozen parts were not rounded to float16
+        # What a cache has no room for is not rounded to float16, in epochs or, where these had theirs, in the test.
+        unfilled = ended == 0 and "can't be filled" in (folder / record.LOG).read_text()
+        if cached(folder) == cached(scene.root / "undisturbed") and not unfilled:
             assert_same(results(folder), scene.expected)
         else:
             assert ended == 0, told
             assert "cache" in (folder / record.LOG).read_text(), told
+            found, expected = (values["summary"]["test/loss"] for values in (results(folder), scene.expected))
+            assert found == pytest.approx(expected, rel=0.02), told
         shutil.rmtree(folder)
