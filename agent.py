@@ -63,8 +63,7 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
     if trial.is_trial():  # started by W&B's agent, with a run's config for a command line
         return trial.run_trial(list(words), code)
     args = parse(words)
-    for number in SIGNALS:
-        signal.signal(number, stopping.interrupt)
+    before = {number: signal.signal(number, stopping.interrupt) for number in SIGNALS}
     try:
         sweep = choice.choose(args.sweep, settings(args), args.name)
         if sweep is None:
@@ -103,6 +102,9 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
         return EXIT_FAILED
     except stopping.Interrupted as error:
         return 128 + error.signal
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def count(text: str) -> int:

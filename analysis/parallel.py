@@ -47,10 +47,11 @@ def side_by_side(jobs: Sequence[Callable[[], T]], watch: Watch = lambda steps: s
     tickets, pile = os.pipe()
     os.write(pile, b"".join(map(TICKET.pack, range(len(jobs)))))
     os.close(pile)
-    started = []
+    started: list[tuple[Any, Connection]] = []
     done: dict[int, T] = {}
     try:
-        started = [_start(jobs, tickets) for _ in range(workers)]
+        for _ in range(workers):
+            started.append(_start(jobs, tickets, [connection for _, connection in started]))
         steps = iter(watch(list(range(len(jobs)))))
         next(steps, None)  # shows the bar
         for number, result in _results([connection for _, connection in started]):
@@ -69,11 +70,15 @@ def side_by_side(jobs: Sequence[Callable[[], T]], watch: Watch = lambda steps: s
     return [done[number] for number in range(len(jobs))]
 
 
-def _start(jobs: Sequence[Callable[[], Any]], tickets: int) -> tuple[Any, Connection]:
-    """Start one worker; return its process and where its results come from."""
+def _start(jobs: Sequence[Callable[[], Any]], tickets: int, others: list[Connection]) -> tuple[Any, Connection]:
+    """Start one worker; return its process and where its results come from.
+
+    Args:
+        others: where those of the workers before it come from.
+    """
     context = multiprocessing.get_context("fork")
     ours, its = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(jobs, tickets, its, ours), daemon=True)
+    process = context.Process(target=_work, args=(jobs, tickets, its, [ours, *others]), daemon=True)
     with warnings.catch_warnings():
         # Python warns of forks beside threads. numpy's, which are all there are, know of forks.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -82,9 +87,10 @@ def _start(jobs: Sequence[Callable[[], Any]], tickets: int) -> tuple[Any, Connec
     return process, ours
 
 
-def _work(jobs: Sequence[Callable[[], Any]], tickets: int, its: Connection, ours: Connection) -> None:
+def _work(jobs: Sequence[Callable[[], Any]], tickets: int, its: Connection, parents: list[Connection]) -> None:
     """Do jobs until none is left, in a worker."""
-    ours.close()
+    for connection in parents:  # left open, another worker could not tell that the parent reads no more
+        connection.close()
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent ends the work; a file that is begun is written
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError, EOFError):  # the parent is gone

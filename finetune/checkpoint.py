@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from finetune.backbones import BACKBONES
+from finetune.causes import speaks_of_memory
 from finetune.data.transforms import Preprocessing
 from finetune.errors import DamagedError, UserError
 from finetune.model import Classifier, build_classifier, build_network
@@ -74,8 +75,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     none of its own, and is checked by those of the parts of the archive that it is.
 
     Raises:
-        DamagedError: not all of its bytes are as they were written.
-        UserError: it is missing, can't be read, or is no checkpoint of this project.
+        DamagedError: not all of its bytes are as they were written, or it is no checkpoint of this project.
+        UserError: it is missing, or can't be read now; it may be whole, and nothing is to be done to it.
     """
     try:
         fault = archive_fault(path)
@@ -89,10 +90,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a foreign file
         why = (str(error) or type(error).__name__).splitlines()[0]  # of an empty file the error has no words
-        raise UserError(f"{path}: can't be read as a checkpoint ({why})") from error
+        if isinstance(error, OSError) or speaks_of_memory(error):
+            raise UserError(f"{path}: can't be read ({why})") from error
+        raise DamagedError(f"{path}: can't be read as a checkpoint ({why})") from error
+    if not _is_ours(content):
+        raise DamagedError(f"{path}: is no checkpoint of this project (format {FORMAT})")
+    return content  # type: ignore[no-any-return]
+
+
+def _is_ours(content: Any) -> bool:
+    """Whether a file holds what `save_checkpoint` puts into every one."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path}: is no checkpoint of this project (format {FORMAT})")
-    return content
+        return False
+    history = content.get("history")
+    rows_are_rows = isinstance(history, list) and all(isinstance(row, dict) for row in history)
+    return rows_are_rows and isinstance(content.get("run_id"), str) and isinstance(content.get("model"), dict)
 
 
 def rebuild(content: dict[str, Any]) -> tuple[Classifier, Preprocessing, list[str]]:

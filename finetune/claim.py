@@ -74,13 +74,13 @@ def started(pid: int) -> float | None:
     if Path("/proc/self/stat").exists():
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # the last: another user's, who hides them
             return None
         return None if fields[0] in "ZX" else float(fields[19])  # proc(5): state and starttime
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None
 
 
@@ -222,9 +222,12 @@ class Claim:
         """Say that the owner, though its process may live on, is done with this run."""
         try:
             record.write_atomic(self._file, _owner(released=True))
-        except OSError:  # on a full disk, say, where a file can still be deleted
+        except OSError:  # on a full disk, say, where a file can still be written over
             _given_back.add(self._file.absolute())
-            self._file.unlink()
+            # It must stay: to an earlier owner who was silent, and wakes up, it says that the run is not theirs.
+            size = self._file.stat().st_size
+            with self._file.open("rb+") as file:
+                file.write(_owner(released=True).encode().rstrip().ljust(size - 1) + b"\n")
 
 
 @contextlib.contextmanager

@@ -53,14 +53,15 @@ class Epoch:
 
 
 def keep(epoch: Epoch, device: torch.device) -> dict[str, Any]:
-    """Return the epoch, and the random streams as they are now, as plain values and tensors."""
+    """Return the epoch, and the random streams that it is to go on with, as plain values and tensors."""
     return {
         "losses": torch.stack(epoch.losses).cpu(),
         "sizes": epoch.sizes,
         "right": int(epoch.right),
         "spent": epoch.clock.spent(),
         "joules": epoch.joules,
-        "random": random_state(device),
+        # What a resumed epoch has not got to use yet, stopped again while a cache was filled, say, stays.
+        "random": random_state(device) if epoch.random is None else epoch.random,
     }
 
 

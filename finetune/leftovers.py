@@ -12,6 +12,7 @@ from pathlib import Path
 
 from finetune.record import temporary_for
 
+TRIES = 3  # at asking for the time
 STALE_SECONDS = 120.0  # what has not been written to for this long belongs to nobody
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
@@ -40,14 +41,20 @@ def silent_seconds(file: Path) -> float:
     Raises:
         OSError: the file is gone.
     """
-    probe = temporary_for(file.with_name("probe"))
-    try:
+    return _time_there(file) - file.stat().st_mtime
+
+
+def _time_there(file: Path) -> float:
+    """Return the time, in seconds, that a file beside this one gets; this machine's where none can be made there."""
+    for _ in range(TRIES):
+        probe = temporary_for(file.with_name("probe"))
         try:
-            probe.write_bytes(b"\n")
-            now = probe.stat().st_mtime
-        except OSError:  # a folder that can only be read, a full disk, or somebody has cleaned up
-            now = time.time()
-        return now - file.stat().st_mtime
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink()
+            with contextlib.suppress(OSError):  # a full disk has no room for the byte; the name has its time, too
+                probe.write_bytes(b"\n")
+            return probe.stat().st_mtime
+        except OSError:  # a folder that can only be read, or somebody has cleaned up
+            continue
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink()
+    return time.time()

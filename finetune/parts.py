@@ -159,5 +159,5 @@ def device_of(wanted: str) -> torch.device:
 
 def autocast_of(precision: str, device: torch.device) -> torch.dtype | None:
     """Return bfloat16 if asked for, or if `auto` and on a GPU that computes in it."""
-    helps = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    helps = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if precision == "bf16" or (precision == "auto" and helps) else None

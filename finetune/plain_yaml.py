@@ -4,6 +4,7 @@ A file that somebody else wrote can hold 200,000 brackets, at which the parser o
 process with it, or aliases of aliases that come to billions of values once somebody prints them.
 """
 
+import re
 from typing import Any
 
 import yaml
@@ -14,6 +15,8 @@ MOST_CHARACTERS = 16 * 2**20
 MOST_DEPTH = 50
 MOST_UNFOLDED = 64 * 2**20  # characters, with every alias written out, and SHARE for each value
 SHARE = 8
+MOST_DIGITS = 64
+_IN_SIXTIES = re.compile(r"[-+]?[\d_:.]+")  # 1:30:00 is 5400; PyYAML takes the square of its length to find out
 
 
 def load(text: str) -> Any:
@@ -53,6 +56,8 @@ def _check_shape(text: str) -> None:
             if len(begun) > MOST_DEPTH:
                 raise yaml.YAMLError(f"it is nested more than {MOST_DEPTH} deep, {event.start_mark}")
         elif isinstance(event, yaml.ScalarEvent):
+            if len(event.value) > MOST_DIGITS and not event.style and _IN_SIXTIES.fullmatch(event.value):
+                raise yaml.YAMLError(f"it has a number of {len(event.value):,} characters, {event.start_mark}")
             size = SHARE + len(event.value)
             unfolded += size
             if event.anchor is not None:

@@ -1,16 +1,18 @@
 """What a run goes on from: its newest checkpoint that is whole. What is damaged is set aside, said, and made anew."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from finetune import epoch, record
+from finetune import epoch, record, stopfile
 from finetune.best import Row, best_row
 from finetune.checkpoint import load_checkpoint, save_checkpoint
-from finetune.errors import UserError
+from finetune.errors import DamagedError, UserError
 from finetune.parts import Parts
 from finetune.seals import set_aside
+from finetune.sharing import Need
 from finetune.train import Standing
 
 Log = Callable[[str], None]
@@ -23,7 +25,7 @@ def resume(run_dir: Path, parts: Parts, log: Log) -> Standing:
     """Load the newest checkpoint that can be gone on from, if there is one, and return how far training had come.
 
     Raises:
-        UserError: the checkpoint is of another run.
+        UserError: the checkpoint is of another run, or can't be read now.
     """
     content = _newest(run_dir, parts, log)
     if content is not None and not _has_best(run_dir, parts, content["history"], log):
@@ -42,9 +44,23 @@ def resume(run_dir: Path, parts: Parts, log: Log) -> Standing:
     standing = Standing(history, micro_batch=content.get("micro_batch"), over=over)
     if content.get("under_way") is not None:
         standing.epoch = epoch.restore(content["under_way"], parts.loop.device)
-    elif history and (run_dir / record.STOP).exists():  # asked for before the run was killed, or since
-        standing.over = True
+    elif history and stopfile.is_due(run_dir, len(history)) and not _best_is_ahead(run_dir, history):
+        standing.over = True  # it was asked for before the run was killed, or since
+    _same_uses(parts.uses, content)
     return standing
+
+
+def _best_is_ahead(run_dir: Path, history: list[Row]) -> bool:
+    """Whether best.pt is of a later epoch than these: the run goes on from before it, and has to get there again."""
+    path = run_dir / record.BEST
+    return path.exists() and len(load_checkpoint(path)["history"]) > len(history)
+
+
+def _same_uses(uses: Counter[Need], content: Content) -> None:
+    """Have what is cached, and so rounded to float16, decided as where the run began: its peers may be done by now."""
+    for *need, count in content.get("uses", ()):
+        if Need(*need) in uses:
+            uses[Need(*need)] = count
 
 
 def check_directory(run_dir: Path, name: str) -> bool:
@@ -90,7 +106,7 @@ def _newest(run_dir: Path, parts: Parts, log: Log) -> Content | None:
             continue
         try:
             content = load_checkpoint(path)
-        except UserError as error:
+        except DamagedError as error:
             log(f"{error}: set aside as {set_aside(path).name}; {instead}")
             continue
         if content["run_id"] != parts.about["run_id"]:
@@ -113,10 +129,10 @@ def _has_best(run_dir: Path, parts: Parts, history: list[Row], log: Log) -> bool
             kept = load_checkpoint(path)["history"]
             if kept[-1] == best or len(kept) > len(history):
                 return True
-        except UserError as error:
+        except DamagedError as error:
             log(f"{error}: set aside as {set_aside(path).name}")
-    for name in (record.LAST, record.PREVIOUS):
-        with contextlib.suppress(UserError):
+    for name in filter(lambda name: (run_dir / name).exists(), (record.LAST, record.PREVIOUS)):
+        with contextlib.suppress(DamagedError):
             content = load_checkpoint(run_dir / name)
             if content["history"][-1:] == [best] and content.get("under_way") is None:
                 parts.model.load_state_dict(content["model"])

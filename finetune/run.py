@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from finetune import epoch, keeping, record, signals
+from finetune import epoch, keeping, record, signals, stopfile
 from finetune.best import Row, best_row
 from finetune.causes import cause_of
 from finetune.checkpoint import save_checkpoint
@@ -93,6 +93,8 @@ def run(
     damaged = check_directory(run_dir, name)
     with claimed(run_dir) as claim:
         if damaged:
+            if (run_dir / record.SUMMARY).exists():  # with it the run would be finished, and nothing written anew
+                set_aside(run_dir / record.SUMMARY)
             log(f"{record.CONFIG} is damaged: set aside as {set_aside(run_dir / record.CONFIG).name}; written anew")
         if mend(run_dir, log, checkpoints=True):
             return
@@ -155,7 +157,8 @@ def _run(
 
     def save_last(optimizer: torch.optim.Optimizer | None = parts.optimizer) -> None:
         under_way = epoch.keep(standing.epoch, parts.loop.device) if standing.epoch.steps else None
-        more = {"micro_batch": standing.micro_batch, "under_way": under_way}
+        uses = [[*need, count] for need, count in parts.uses.items()]
+        more = {"micro_batch": standing.micro_batch, "under_way": under_way, "uses": uses}
         last, previous = run_dir / record.LAST, run_dir / record.PREVIOUS
         save_checkpoint(last, parts.model, optimizer, history, parts.about, previous, **more)
 
@@ -169,7 +172,7 @@ def _run(
         record.append_history(run_dir, history[-1])
         latest["val_accuracy"] = history[-1]["val/accuracy"]
         log(_epoch_line(history[-1], config.epochs))
-        return (run_dir / record.STOP).exists()
+        return stopfile.ends(run_dir, len(history))
 
     alone = asked.peers is not None and len(asked.peers) < 2
     on_fill = lambda share: tell("cache", len(history), share=share)  # noqa: E731

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finetune.record import read_json, write_json
+from finetune.record import check_guard, read_json, write_json
 
 SEAL = "crc32"  # the key of sealed JSON, and the word in the comment of a sealed ZIP archive
 _COMMENT = re.compile(rb"crc32 ([0-9a-f]{8})")
@@ -100,7 +100,12 @@ def _crc32_of_values(value: Mapping[str, Any]) -> int:
 
 
 def set_aside(path: Path) -> Path:
-    """Give a damaged file a name under which nobody looks for it, such as last.pt.damaged-1; return that name."""
+    """Give a damaged file a name under which nobody looks for it, such as last.pt.damaged-1; return that name.
+
+    Raises:
+        TakenError: another process has taken the run over.
+    """
+    check_guard(path)
     number = 1
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1

@@ -10,17 +10,21 @@ from functools import cache
 
 HIDDEN = "***"
 LEAST = 8  # characters; what is shorter is no secret, and may be any word
-_NAMES = r"[\w.-]*(?:token|key|secret|passw(?:or)?d|passwd|pwd|auth|credential|signature|\bsig\b)[\w.-]*"
+_NAME = r"token|key|secret|passw(?:or)?d|passwd|pwd|auth|credential|signature|\bsig\b"
 _VARIABLE = re.compile(r"(?:TOKEN|KEY|SECRET|PASSW(?:OR)?D|PASSWD|CREDENTIAL)S?$")  # how such a variable's name ends
-_IN_ADDRESS = re.compile(r"(?<=://)[^\s/?#@'\"<>]*(?::[^\s/?#'\"<>]*)?@")  # https://user:password@host
-_PARAMETER = re.compile(rf"([?&;](?:{_NAMES}|sig|x-amz-[\w-]+|x-goog-[\w-]+)=)[^\s&;#'\"<>]+", re.IGNORECASE)
+# Each in time that grows with the text and not with its square: a server may answer with anything.
+_IN_ADDRESS = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")  # https://user:password@host
+_PARAMETER = re.compile(r"([?&;])([\w.-]+)=([^\s&;#'\"<>]+)")
+_OF_PARAMETER = re.compile(rf"{_NAME}|^x-(?:amz|goog)-", re.IGNORECASE)
 _HEADER = re.compile(r"\b((?:Bearer|Basic)\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
 _KNOWN = re.compile(
     r"\b(?:wandb_v\d+_\w{16,}|(?:local|api)-[0-9a-f]{40,}|hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}"
     r"|github_pat_\w{20,}|glpat-[\w-]{16,}|sk-[\w-]{20,}|AKIA[0-9A-Z]{16})"
 )
 # A key of W&B's first kind looks like a commit, so it is one only where a word says so.
-_NAMED = re.compile(rf"\b({_NAMES}[\"']?\s*[=: ]\s*[\"']?)([0-9a-f]{{40,}})\b", re.IGNORECASE)
+_NAMED = re.compile(
+    rf"((?:{_NAME})[\w.-]{{0,64}}[\"']?\s{{0,8}}[=: ]\s{{0,8}}[\"']?)([0-9a-f]{{40,}})\b", re.IGNORECASE
+)
 _QUICK = re.compile(r"[@?&]|\w{20}|bearer|basic", re.IGNORECASE)  # without any of these there is nothing to look for
 
 
@@ -31,10 +35,16 @@ def redact(text: str) -> str:
     if not _QUICK.search(text):
         return text
     text = _IN_ADDRESS.sub(f"{HIDDEN}@", text)
-    text = _PARAMETER.sub(rf"\g<1>{HIDDEN}", text)
+    text = _PARAMETER.sub(_without_value, text)
     text = _HEADER.sub(rf"\g<1>{HIDDEN}", text)
     text = _NAMED.sub(rf"\g<1>{HIDDEN}", text)
     return _KNOWN.sub(HIDDEN, text)
+
+
+def _without_value(parameter: re.Match[str]) -> str:
+    """Return a parameter of an address without its value, if its name speaks of a secret."""
+    before, name, _ = parameter.groups()
+    return f"{before}{name}={HIDDEN}" if _OF_PARAMETER.search(name) else parameter[0]
 
 
 def redact_values(value: object) -> object:

@@ -4,6 +4,7 @@ They tell a file that a disk or a copy has damaged, or a hand has edited. The ch
 their own (see seals.py). Runs that an earlier version finished, or that were fetched, have none, and are believed.
 """
 
+import errno
 import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -38,7 +39,12 @@ def damaged(run_dir: Path, names: Collection[str] = NUMBERS) -> list[str]:
 
 def _is_right(path: Path, digest: str | None) -> bool:
     if digest is not None:
-        return _digest(path.read_bytes()) == digest
+        try:
+            return _digest(path.read_bytes()) == digest
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return False  # a part of the disk that can't be read any more
     if path.name != record.SUMMARY:
         return True
     try:
@@ -72,10 +78,10 @@ def mend(run_dir: Path, log: Callable[[str], None], checkpoints: bool = True) ->
     if not (run_dir / record.SUMMARY).is_file():
         return False
     bad = faults(run_dir, checkpoints)
+    if bad and record.SUMMARY not in bad:
+        set_aside(run_dir / record.SUMMARY)  # first: were this process killed, what is gone would not be missed
     for name in bad:
         log(f"{name} is damaged: set aside as {set_aside(run_dir / name).name}; it is made anew")
-    if bad and record.SUMMARY not in bad:
-        set_aside(run_dir / record.SUMMARY)
     return not bad
 
 

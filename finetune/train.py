@@ -188,6 +188,7 @@ def _train_epoch(
     torch.manual_seed(stream_seed(loop.seed, "noise", number))
     if epoch.random is not None:
         set_random_state(epoch.random, loop.device)
+        epoch.random = None
     for index, (inputs, labels) in enumerate(epoch.clock.waiting(fed.batches), start=epoch.steps):
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * loop.multiplier(group["block"], number * steps + index)

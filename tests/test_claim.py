@@ -173,6 +173,70 @@ def test_clocks_of_machines_need_not_agree(minutes: int, tmp_path: Path, monkeyp
         assert not is_alive(tmp_path)
 
 
+def test_on_a_full_disk_a_fresh_heartbeat_is_told_by_the_disks_own_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name can be made there, and has its time; an observer's clock that is ahead makes nobody dead."""
+    (tmp_path / "claim-1.json").write_text(
+        json.dumps({"host": "elsewhere/1", "pid": 1, "started": 0.0, "released": False})
+    )
+    now, write = time.time, Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        write(path, b"")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{path}, {len(content)} bytes")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(time, "time", lambda: now() + 600)
+    assert is_alive(tmp_path)
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_a_claim_given_back_on_a_full_disk_still_says_whose_the_run_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier owner who was silent, and wakes up then, must not take the run for its own."""
+    first = claim.Claim(claim._take(tmp_path))
+    claim_of_another(tmp_path, 2)
+    (tmp_path / "claim-2.json").write_text(claim._owner(released=False))
+    second = claim.Claim(tmp_path / "claim-2.json")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "write_atomic", full)
+        second.release()
+    with pytest.raises(TakenError):
+        first.check()
+    claim._given_back.clear()  # as in any other process
+    assert not is_alive(tmp_path)
+    with claimed(tmp_path) as mine:
+        assert mine.attempt == 3
+
+
+def test_a_process_that_is_hidden_is_judged_by_its_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a process of another user's, whose id is one that a dead run had, no start can be seen."""
+    file = tmp_path / "claim-1.json"
+    file.write_text(json.dumps({"host": claim._host(), "pid": 1, "started": 0.0, "released": False}))
+    read = Path.read_text
+
+    def hidden(path: Path, *given: Any, **named: Any) -> str:
+        if path.match("/proc/[0-9]*/stat"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path, *given, **named)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "read_text", hidden)
+    monkeypatch.setattr(os, "kill", refused)
+    assert is_alive(tmp_path)
+    old = time.time() - claim.STALE_SECONDS - 1
+    os.utime(file, (old, old))
+    assert not is_alive(tmp_path)
+
+
 def test_a_heartbeat_outlives_a_file_server_that_is_away_for_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

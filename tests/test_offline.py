@@ -1,15 +1,17 @@
 """Agents side by side, killed, stopped and started again, in real processes with a stand-in for training."""
 
+import errno
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import yaml
 
 from finetune import record
-from finetune.agents import machine, search
+from finetune.agents import machine, search, workers
 from finetune.causes import CAUSES
 from tests.agents import Place, wait_until, write_sweep
 from tests.failing_disk import failing_disk
@@ -354,6 +356,30 @@ def test_what_can_not_be_noted_beside_the_runs_ends_the_agent_with_a_message(pla
 def _fork_servers(place: Place) -> list[psutil.Process]:
     return [process for process in place.processes() if any("forkserver" in word for word in process.cmdline())
             and os.getsid(process.pid) != process.pid]  # fmt: skip
+
+
+def test_a_machine_without_a_process_left_ends_the_agent_with_a_message(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run under way ends by itself, no other is started, and the same command goes on later."""
+    true, started = workers.start, []
+
+    def start(*given: Any, **named: Any) -> workers.Worker:
+        if started:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        started.append(given)
+        return true(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "start", start)
+        code, output = place.run("seeds.yaml", "--agents", "2")
+    assert code == 1, output
+    assert "Traceback" not in output
+    assert output.count("no process can be started for ") == 1
+    assert "see `ulimit -u`" in output
+    assert sorted(place.states()) == ["finished"]
+    assert place.run("seeds.yaml")[0] == 0
+    assert place.states() == ["finished"] * 4
 
 
 def test_an_agent_goes_on_without_its_fork_server_and_starts_another(place: Place) -> None:

@@ -80,6 +80,32 @@ def test_progress_is_told_as_jobs_are_done(do: Callable[..., list[Any]]) -> None
     assert told == ["of 3", "done", "done", "done", "end"]
 
 
+def test_large_results_that_nobody_reads_any_more_keep_no_worker() -> None:
+    """An error, or a signal, while workers have more to say than a pipe holds."""
+    here = os.getpid()
+
+    def large(number: int) -> bytes:
+        if number == 5 and os.getpid() == here:
+            raise KeyboardInterrupt
+        if number == 5:
+            raise ValueError
+        time.sleep(0.05)
+        return bytes(2**20)
+
+    def watch(steps: list[Any]) -> Iterator[Any]:
+        for step in steps:
+            yield step
+            if step == 1:
+                raise KeyboardInterrupt
+
+    began = time.monotonic()
+    for watching in (watch, list):
+        with pytest.raises(KeyboardInterrupt):
+            side_by_side([partial(large, number) for number in range(12)], watching)
+        assert not parallel.multiprocessing.active_children()
+    assert time.monotonic() - began < 30
+
+
 def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path: Path) -> None:
     """They have nobody to give results to: no process may wait for ever."""
     program = (

@@ -11,10 +11,10 @@ import yaml
 
 from finetune import record
 from finetune.agents import search, sweepfile
-from finetune.agents.plan import Plan, fits, make_plan, note_trial, read_trials, state_of, store
+from finetune.agents.plan import TRIALS, Plan, fits, make_plan, note_trial, read_trials, state_of, store
 from finetune.claim import claimed
 from finetune.config import Config
-from finetune.errors import ConfigError, UserError
+from finetune.errors import ConfigError, DamagedError, UserError
 from tests.agents import identify
 
 METRIC = {"name": "best/val_accuracy", "goal": "maximize"}
@@ -148,6 +148,17 @@ def test_trials_are_noted_once_and_outlive_a_change_of_the_sweep(folder: Path) -
     assert [fits(spec, point) for point in read_trials(folder)] == [True, False]
     assert not fits({"parameters": {"lr": {"value": 0.3}}}, {"lr": 0.1})
     assert not fits({"parameters": {"seed": {"values": [1]}}}, {"lr": 0.1})
+
+
+def test_a_damaged_trial_is_told_by_name(folder: Path) -> None:
+    """With what to do; one that is still empty is being written."""
+    note_trial(folder, 0, {"lr": 0.1})
+    note_trial(folder, 1, {"lr": 0.2})
+    (folder / TRIALS / "00002.json").touch()
+    assert read_trials(folder) == [{"lr": 0.1}, {"lr": 0.2}]
+    (folder / TRIALS / "00001.json").write_text('{"lr": 0.')
+    with pytest.raises(DamagedError, match=r"00001\.json is damaged.*Take it out of the way"):
+        read_trials(folder)
 
 
 def test_bayesian_search_keeps_the_order_of_its_trials() -> None:

@@ -62,7 +62,7 @@ def test_a_checkpoint_is_a_zip_archive_like_any_other(checkpoint: Path) -> None:
 def test_a_checkpoint_of_an_earlier_version_is_read_and_checked_part_by_part(tmp_path: Path) -> None:
     """It has no checksum of the whole; a flip in a tensor is found by the archive's own."""
     path = tmp_path / "last.pt"
-    torch.save({"format": 1, "history": [], "model": {"a": torch.ones(1000)}}, path)
+    torch.save({"format": 1, "run_id": "x", "history": [], "model": {"a": torch.ones(1000)}}, path)
     assert load_checkpoint(path)["history"] == []
     content = bytearray(path.read_bytes())
     content[content.index(torch.ones(4).numpy().tobytes()) + 100] ^= 1

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,15 @@ def test_secrets_are_taken_out(text: str) -> None:
 def test_what_is_no_secret_stays(text: str) -> None:
     """Commits, digests, addresses of mail and pages are needed."""
     assert redact(text) == text
+
+
+@pytest.mark.parametrize("piece", ["key-", "?key-", "://a:", "key =", "token ", "?a=", "Bearer ", "@:", "x-amz-"])
+def test_no_text_takes_long(piece: str) -> None:
+    """A server may answer with anything, and every line of a log is looked at."""
+    began = time.process_time()
+    redact("?" + piece * (100_000 // len(piece)))
+    redact("?" + piece * 1000 + "0" * 40)
+    assert time.process_time() - began < 5
 
 
 def test_a_run_directory_has_none(tmp_path: Path) -> None:

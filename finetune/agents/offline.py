@@ -166,7 +166,8 @@ def _loop(session: Session, stop: Stop, shown: progress.Progress, context: ForkS
     seen: dict[str, int] = {}  # run -> size of its history when early stopping was last considered
     while True:
         while session.has_room() and not stop.count and (run := _next_if_noted(session, shown)) is not None:
-            _start(session, shown, context, run)
+            if not _start(session, shown, context, run):
+                break
         if not session.running:
             return
         workers.wait([worker for _, worker in session.running.values()], POLL_SECONDS)
@@ -184,15 +185,26 @@ def _loop(session: Session, stop: Stop, shown: progress.Progress, context: ForkS
                 _ended(session, stop, shown, slot)
 
 
-def _start(session: Session, shown: progress.Progress, context: ForkServerContext, run: PlannedRun) -> None:
-    """Start the process of a run in the first free slot."""
+def _start(session: Session, shown: progress.Progress, context: ForkServerContext, run: PlannedRun) -> bool:
+    """Start the process of a run in the first free slot; return False, and give up, where this machine has none left.
+
+    The runs under way go on: they have theirs.
+    """
     slot = min(set(range(session.agents)) - session.running.keys())
     peers = session.peers(run)
-    worker = workers.start(context, session.code.run, run.config, run.directory, slot, session.agents, peers)
+    try:
+        worker = workers.start(context, session.code.run, run.config, run.directory, slot, session.agents, peers)
+    except (OSError, EOFError) as error:
+        why = str(error) or type(error).__name__
+        session.gave_up = True
+        session.fault = f"no process can be started for {run.id} ({why}): see `ulimit -u` and what memory is free"
+        shown.say(f"{session.fault}; no more runs are started")
+        return False
     session.running[slot] = run, worker
     session.tried.add(run.id)
     session.started += 1
     shown.started(slot, run)
+    return True
 
 
 def _pass_on(signals: int, session: Session, shown: progress.Progress) -> None:

@@ -255,7 +255,7 @@ def refuse_other_data(plan: Plan) -> None:
         except ValueError:  # damaged; whoever runs it finds out which run it is
             continue
         theirs = config.get("provenance", {}).get("data_fingerprint")
-        if theirs not in ours:
+        if not isinstance(theirs, str) or theirs not in ours:
             raise UserError(
                 f"{folder} holds runs on other pictures, such as {run_dir.name} on {config.get('data')}; "
                 f"--name other keeps them apart"
@@ -263,9 +263,13 @@ def refuse_other_data(plan: Plan) -> None:
 
 
 def read_trials(folder: Path) -> list[Point]:
-    """Return the points that Bayesian search has asked for so far, in their order, up to one that is being written."""
-    texts = (path.read_text() for path in sorted((folder / TRIALS).glob("[0-9]*.json")))
-    return [json.loads(text) for text in itertools.takewhile(bool, texts)]
+    """Return the points that Bayesian search has asked for so far, in their order, up to one that is being written.
+
+    Raises:
+        DamagedError: a file holds something else.
+    """
+    paths = itertools.takewhile(lambda path: path.stat().st_size, sorted((folder / TRIALS).glob("[0-9]*.json")))
+    return [record.read_json(path) or {} for path in paths]
 
 
 def note_trial(folder: Path, number: int, point: Point) -> None:

@@ -164,7 +164,7 @@ def _peers(folder: Path, code: Code) -> list[Config] | None:
         configs = [with_absolute_paths(resolve(parse_config(point, "the sweep"))) for point in points]
         runs = {run_id(config, *code.identify(config)): config for config in configs}
         return [config for name, config in runs.items() if record.status(folder / name)[0] != "finished"]
-    except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError, UserError):
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError, UserError):
         return None
 
 
