@@ -34,6 +34,7 @@ from analysis.tested import MIX_DATA
 from finetune.errors import EXIT_BAD_INPUT, UserError
 from finetune.printed import Screen, command
 from finetune.record import REMOTE, read_json
+from finetune.secrets import without_login
 
 TARGET = 0.8  # val accuracy to time the way to, as `python -m analysis` has it
 MOST_TITLE = 128  # characters, as W&B has it
@@ -132,7 +133,7 @@ def _told(sweep: Sweep, comparison: tables.Comparison, out: Path, place: Address
         question=report_words.question(sweep.text),
         swept=report_words.swept(sweep.text, sweep.finished),
         sweep=place,
-        url=str((read_json(sweep.folder / REMOTE) or {}).get("url") or ""),
+        url=without_login(str((read_json(sweep.folder / REMOTE) or {}).get("url") or "")),
         run=report_run.run_id(place),
         media=tuple(report_run.media_of(out)),
         chosen=_ids(chosen, place),

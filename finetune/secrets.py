@@ -37,6 +37,11 @@ def redact(text: str) -> str:
     return _KNOWN.sub(HIDDEN, text)
 
 
+def without_login(address: str) -> str:
+    """Return an address without user and password, so that it can be kept, shown and still opened."""
+    return _IN_ADDRESS.sub("", address)
+
+
 def redact_values(value: object) -> object:
     """Return plain values, however nested, with `redact` applied to every text in them."""
     if isinstance(value, str):

@@ -81,12 +81,15 @@ def test_a_report_has_none(tmp_path: Path) -> None:
         fabricate_run(folder, f"{name}-1", strategy=name, predictions=answers)
     failed = fabricate_run(folder, "bad-1", state="failed")
     (failed / record.STATE).write_text(json.dumps({"state": "failed", "reason": f"{SIGNED} {KEY} {WANDB_KEY}"}))
+    for run in record.find_runs(folder):
+        (run / "wandb-a.json").write_text(json.dumps({"url": f"https://me:{PASSWORD}@host/e/p/runs/a"}))
     (folder / record.SWEEP).write_text(f"command: [env, WANDB_API_KEY={KEY}, HF={HF_TOKEN}]\n")
     assert analyse([str(folder), "--out", str(tmp_path / "out")]) == 0
     files = [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".html", ".json", ".csv", ".md", ".tex")]
     assert len(files) > 8
     for file in files:
         assert leaks(file.read_text(encoding="utf-8")) == [], file
+    assert 'href="https://host/e/p/runs/a"' in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
 
 def test_messages_have_none(
