@@ -17,7 +17,7 @@ from analysis.patience import Limiter
 from analysis.pull import Pulled, pull
 from finetune import record
 from tests.fabricate import fabricate_run
-from tests.fetch.pulling import contents, pulled, requests, unwatched
+from tests.fetch.pulling import as_fetched, contents, pulled, requests, unwatched
 from tests.on_server import FILES, PROJECT, fetched_note, put_run, put_sweep
 from tests.wandb_server import ENTITY, Server
 
@@ -32,7 +32,7 @@ def test_an_interrupted_fetch_leaves_no_run_that_seems_finished(
     (run_dir / record.LOG).write_text("log\n")
     put_run(server, sweep, run_dir)
     here = tmp_path / "here" / "a"
-    wanted = {name: content for name, content in contents(run_dir).items() if name in FILES}
+    wanted = {name: content for name, content in as_fetched(contents(run_dir)).items() if name in FILES}
     real, written = record.replacing, []
 
     def cut_off(path: Path) -> Any:
