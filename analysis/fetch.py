@@ -30,7 +30,7 @@ from analysis.server_errors import (
     is_worth_another_try,
 )
 from finetune import record, showcase
-from finetune.secrets import without_login
+from finetune.secrets import redact_values, without_login
 
 CALLS_A_MINUTE, BURST = 50.0, 40  # as W&B's free plan has them
 PAGE = 100  # runs in one answer
@@ -236,7 +236,7 @@ def _remote(run: Any) -> RemoteRun:
 
 
 def sweep_text(server: Server, given: Address) -> str:
-    """Return the sweep's configuration as YAML.
+    """Return the sweep's configuration as YAML, secrets taken out.
 
     Raises:
         NoSweepError: there is no such sweep.
@@ -252,7 +252,7 @@ def sweep_text(server: Server, given: Address) -> str:
             f"W&B ({server.url}) has no sweep {given}, or this account may not see it. "
             "Its page's address, or entity/project/id, names one in another project."
         ) from error
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(redact_values(config), sort_keys=False, allow_unicode=True)
 
 
 @contextmanager

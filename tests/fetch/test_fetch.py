@@ -19,7 +19,7 @@ from analysis.pull import Pulled
 from finetune import record
 from tests.fabricate import fabricate_pictures, fabricate_run
 from tests.fetch.pulling import as_fetched, contents, pulled, requests
-from tests.on_server import FILES, PROJECT, add_row, fetched_note, put_files, put_run, put_sweep
+from tests.on_server import FILES, PROJECT, SWEPT, add_row, fetched_note, put_files, put_run, put_sweep
 from tests.wandb_server import ENTITY, Server
 
 
@@ -95,12 +95,13 @@ def test_a_second_pull_asks_for_the_list_alone(server: Server, tmp_path: Path) -
 def test_a_password_in_the_server_s_address_stays_with_the_client(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is told and kept of the address is without it; the address still leads to the sweep's page."""
+    """What is told and kept of the address is without it, as is the sweep; the address still leads to its page."""
     wandb.teardown()  # the client asks for its address once
     monkeypatch.setenv("WANDB_BASE_URL", server.url.replace("://", "://me:pr0xy-passw0rd@"))
-    sweep = put_sweep(server)
+    sweep = put_sweep(server, spec={**SWEPT, "command": ["env", "TOKEN=hf_AbCdEfGhIjKlMnOpQrStUvWxYz01", "${program}"]})
     put_run(server, sweep, fabricate_run(tmp_path / "there", "a"))
     assert pulled(sweep, tmp_path / "here") == Pulled(1, 1, ())
+    assert "- TOKEN=***" in (tmp_path / "here" / record.SWEEP).read_text()
     connection = fetch.connect()
     assert (connection.url, connection.page) == (server.url, server.url)
     assert "pr0xy-passw0rd" in wandb.setup().settings.base_url
