@@ -35,6 +35,13 @@ def as_fetched(files: dict[str, bytes]) -> dict[str, bytes]:
     return {name: line.sub(b"", file) if name.endswith(record.CONFIG) else file for name, file in files.items()}
 
 
+def config_as_fetched(run_dir: Path) -> dict[str, Any]:
+    """Return the config of a run directory as it is once fetched: it does not tell where the pictures were."""
+    config = record.read_config(run_dir)
+    del config["provenance"]["data_root"]
+    return config
+
+
 def requests(server: Server) -> Counter[str]:
     """Return what has been asked so far, logging in left out."""
     return Counter({name: number for name, number in server.counts.items() if name != "Viewer"})

@@ -18,7 +18,7 @@ from analysis.frames import read_sweep
 from analysis.pull import Pulled
 from finetune import record
 from tests.fabricate import fabricate_pictures, fabricate_run
-from tests.fetch.pulling import as_fetched, contents, pulled, requests
+from tests.fetch.pulling import as_fetched, config_as_fetched, contents, pulled, requests
 from tests.on_server import FILES, PROJECT, SWEPT, add_row, fetched_note, put_files, put_run, put_sweep
 from tests.wandb_server import ENTITY, Server
 
@@ -200,7 +200,7 @@ def test_a_run_without_files_is_made_from_what_the_server_knows(server: Server, 
     run = put_run(server, sweep, run_dir, swept={"strategy": "full", "lr": 0.003}, files=(), state="crashed")
     here = tmp_path / "here"
     pulled(sweep, here)
-    assert record.read_config(here / "a") == record.read_config(run_dir)  # as it resolved, not as it was swept
+    assert record.read_config(here / "a") == config_as_fetched(run_dir)  # as it resolved, not as it was swept
     assert record.read_json(here / "a" / record.SUMMARY) == record.read_json(run_dir / record.SUMMARY)
     assert record.read_history(here / "a") == record.read_history(run_dir)
     note = fetched_note(here, run)
