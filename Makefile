@@ -11,6 +11,13 @@ SWEEP ?=
 BUDGET ?=
 ARGS ?=
 
+# What the user names goes to the shell in its environment, letter by letter: a file may be called `a b.yaml`, or as a
+# command is written. ARGS alone is text for the shell: words and quotes.
+override SWEEP := $(value SWEEP)
+override AGENTS := $(value AGENTS)
+override BUDGET := $(value BUDGET)
+export SWEEP AGENTS BUDGET
+
 # A venv whose Python no longer starts (the system's was replaced, say) is made anew.
 ifneq ($(shell $(PYTHON) -c 'print(1)' 2>/dev/null),1)
 $(shell rm -f $(READY))
@@ -68,30 +75,30 @@ format: $(READY)  ## format the code
 	@$(VENV)/bin/ruff check --fix .
 
 sweep: $(READY)  ## create a sweep on the W&B server: SWEEP=file.yaml (default: sweeps/strategies.yaml)
-	@test -f "$(or $(SWEEP),sweeps/strategies.yaml)" || { echo "$(SWEEP): no such sweep file. There: $$(echo sweeps/*.yaml)" >&2; exit 2; }
-	@$(PYTHON) -m wandb sweep $(or $(SWEEP),sweeps/strategies.yaml)
+	@test -f "$${SWEEP:-sweeps/strategies.yaml}" || { echo "$$SWEEP: no such sweep file. There: $$(echo sweeps/*.yaml)" >&2; exit 2; }
+	@$(PYTHON) -m wandb sweep "$${SWEEP:-sweeps/strategies.yaml}"
 
 data: $(READY)  ## fetch ahead what a sweep needs, for machines without internet: SWEEP=file.yaml (default: as agents)
-	@$(PYTHON) agent.py $(SWEEP) --fetch $(ARGS)
+	@$(PYTHON) agent.py $${SWEEP:+"$$SWEEP"} --fetch $(ARGS)
 
 # Without SWEEP: the newest unfinished sweep, on the W&B server if you are logged in, else here.
 agents: $(READY)  ## run a sweep: SWEEP=file.yaml, runs/name or a W&B id (default: the newest unfinished), AGENTS=n at once
-	@$(PYTHON) agent.py $(SWEEP) $(if $(AGENTS),--agents $(AGENTS)) $(ARGS)
+	@$(PYTHON) agent.py $${SWEEP:+"$$SWEEP"} $${AGENTS:+--agents "$$AGENTS"} $(ARGS)
 
 analysis: $(READY)  ## compare the runs of a sweep: SWEEP=runs/name or a W&B id (default: the newest); writes reports/name/
-	@$(PYTHON) -m analysis $(SWEEP) $(ARGS)
+	@$(PYTHON) -m analysis $${SWEEP:+"$$SWEEP"} $(ARGS)
 
 notebook: $(READY)  ## run notebooks/trials.ipynb on drawn pictures; writes reports/trials/trials.ipynb (ARGS="NAME=VALUE ...")
 	@$(PYTHON) -m notebooks.execute $(ARGS)
 
 publish: $(READY)  ## send to W&B what it has not got: SWEEP=runs/name
-	@$(PYTHON) -m finetune.publish $(SWEEP) $(ARGS)
+	@$(PYTHON) -m finetune.publish $${SWEEP:+"$$SWEEP"} $(ARGS)
 
 report: $(READY)  ## write the comparison as a W&B Report: SWEEP=runs/name or a W&B id
-	@$(PYTHON) -m analysis.wandb_report $(SWEEP) $(ARGS)
+	@$(PYTHON) -m analysis.wandb_report $${SWEEP:+"$$SWEEP"} $(ARGS)
 
 gc: $(READY)  ## make room: BUDGET=10GB for runs and caches (default: damaged files alone), ARGS=--dry-run to see what would go
-	@$(PYTHON) -m finetune.gc $(if $(BUDGET),--budget $(BUDGET)) $(ARGS)
+	@$(PYTHON) -m finetune.gc $${BUDGET:+--budget "$$BUDGET"} $(ARGS)
 
 # What runs are measured against has a venv of its own, with the same torch.
 $(BENCH_READY): requirements-bench.lock | $(READY)

@@ -30,6 +30,7 @@ from analysis.server_errors import (
     is_worth_another_try,
 )
 from finetune import record, showcase
+from finetune.secrets import redact_values, without_login
 
 CALLS_A_MINUTE, BURST = 50.0, 40  # as W&B's free plan has them
 PAGE = 100  # runs in one answer
@@ -110,7 +111,9 @@ def connect(before: Server | None = None, is_brief: bool = False) -> Server:
         if wbauth.authenticate_session(host=url, source="analysis", prompt=False, update_session=False) is None:
             raise NoLoginError(f"Nobody is logged in to W&B ({url}).")
         api = wandb.Api(timeout=SHORT_SECONDS if is_brief else TIMEOUT_SECONDS)
-    return Server(api, url, str(settings.app_url).rstrip("/"), limiter, 1 if is_brief else TRIES)
+    # WANDB_BASE_URL may have a password, and these two are told and kept; the client has its own.
+    shown, page = without_login(url), without_login(str(settings.app_url).rstrip("/"))
+    return Server(api, shown, page, limiter, 1 if is_brief else TRIES)
 
 
 def newest_sweep(server: Server, project: str) -> tuple[Address, float] | None:
@@ -233,7 +236,7 @@ def _remote(run: Any) -> RemoteRun:
 
 
 def sweep_text(server: Server, given: Address) -> str:
-    """Return the sweep's configuration as YAML.
+    """Return the sweep's configuration as YAML, secrets taken out.
 
     Raises:
         NoSweepError: there is no such sweep.
@@ -249,7 +252,7 @@ def sweep_text(server: Server, given: Address) -> str:
             f"W&B ({server.url}) has no sweep {given}, or this account may not see it. "
             "Its page's address, or entity/project/id, names one in another project."
         ) from error
-    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(redact_values(config), sort_keys=False, allow_unicode=True)
 
 
 @contextmanager

@@ -155,6 +155,7 @@ def _run_row(path: Path) -> dict[str, Any]:
         return {**row, "state": "damaged", "reason": f"{CONFIG} can't be read: {_one_line(error)}"}
     provenance = config.pop("provenance", None)
     origin = dict(provenance) if isinstance(provenance, dict) else {}
+    config = {name: value for name, value in config.items() if not name.startswith("provenance/")}  # no field's name
     row = {**config, **{f"provenance/{name}": value for name, value in _flat(origin).items()}, **row}
     row["recipe"] = recipe_key(config, origin.get("weights_hash"))
     try:

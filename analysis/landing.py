@@ -1,6 +1,7 @@
 """Where runs fetched from a W&B server come to lie: which of them are wanted, and how they get their place.
 
-Nothing is deleted; what is finished here, or run by a process here, is not touched. Each file is replaced whole, and
+Nothing is deleted; what is finished here, or run by a process here, is not touched. Of where the pictures were on the
+machine that ran it nothing is kept, so that no server can name a folder of this one. Each file is replaced whole, and
 `summary.json`, which says that a run is finished, comes last, so a fetch may be interrupted at any moment.
 """
 
@@ -87,6 +88,7 @@ def land(run: RemoteRun, place: Path, run_dir: Path, missing: list[str]) -> bool
     """
     if _is_run_here(run_dir):
         return False
+    _forget_data_root(place)
     (run_dir / record.SUMS).unlink(missing_ok=True)  # of the files that were here
     for name in ORDER:
         if (place / name).exists():
@@ -103,6 +105,19 @@ def land(run: RemoteRun, place: Path, run_dir: Path, missing: list[str]) -> bool
     }
     record.write_json(_note_file(run, run_dir), {**_note(run, run_dir), **told})  # what others have noted stays
     return True
+
+
+def _forget_data_root(place: Path) -> None:
+    """Take out of a config where the pictures were on the machine that ran it.
+
+    Here a folder of that name is another one, and whoever sent the config may have named any: a report would show
+    pictures from there, and reports are passed on.
+    """
+    config = record.read_config(place)
+    provenance = config.pop("provenance", {})
+    if "data_root" in provenance:
+        del provenance["data_root"]
+        record.write_config(place, config, provenance)
 
 
 def _note_file(run: RemoteRun, run_dir: Path) -> Path:

@@ -29,6 +29,7 @@ from analysis.tables import COLUMNS, Comparison, pair_records, plain, records
 from analysis.wording import NONE, Column, columns, cost_columns, duration, pair_columns, percent
 from finetune.printed import printable
 from finetune.record import read_json, write_atomic
+from finetune.secrets import without_login
 
 SCHEMA = 1  # of report.json; rises when a key changes its meaning or goes
 TEMPLATE, SCRIPT = "report.html.j2", "report.js"
@@ -313,7 +314,7 @@ def _page(run_dir: Path) -> str:
     """Return the address of a run's page on W&B, which its mirror noted, or ""."""
     for file in sorted(run_dir.glob("wandb-*.json")):
         try:
-            url = str((read_json(file) or {}).get("url") or "")
+            url = without_login(str((read_json(file) or {}).get("url") or ""))
         except (OSError, ValueError):
             continue
         if url.startswith(("https://", "http://")):

@@ -27,6 +27,7 @@ from analysis.commands import recorded
 from analysis.errors import InputError
 from analysis.fetch import Server
 from analysis.frames import Sweep, read_sweep
+from analysis.parallel import side_by_side
 from analysis.report_blocks import Told, blocks, ending, kept, library
 from analysis.server_errors import FetchError, fetch_errors
 from analysis.source import find_folder
@@ -34,6 +35,7 @@ from analysis.tested import MIX_DATA
 from finetune.errors import EXIT_BAD_INPUT, UserError
 from finetune.printed import Screen, command
 from finetune.record import REMOTE, read_json
+from finetune.secrets import without_login
 
 TARGET = 0.8  # val accuracy to time the way to, as `python -m analysis` has it
 MOST_TITLE = 128  # characters, as W&B has it
@@ -92,9 +94,9 @@ def write_report(argument: str | None, title: str | None = None, draft: bool = F
     if place is None:
         raise InputError(f"{folder} is not on W&B yet: {shown('make', 'publish', f'SWEEP={folder}')}")
     server = _connect()
-    sweep = read_sweep(folder, lambda paths: watch(paths, description="reading runs"), mix_data)
+    sweep = read_sweep(folder, partial(side_by_side, watch=partial(watch, description="reading runs")), mix_data)
     out = Path("reports") / sweep.name
-    comparison, _ = build(sweep, out, TARGET, lambda steps: watch(steps, description="drawing"))
+    comparison, _ = build(sweep, out, TARGET, partial(side_by_side, watch=partial(watch, description="drawing")))
     told = _told(sweep, comparison, out, place)
     if told.missing:
         print(told.missing, file=sys.stderr)
@@ -132,7 +134,7 @@ def _told(sweep: Sweep, comparison: tables.Comparison, out: Path, place: Address
         question=report_words.question(sweep.text),
         swept=report_words.swept(sweep.text, sweep.finished),
         sweep=place,
-        url=str((read_json(sweep.folder / REMOTE) or {}).get("url") or ""),
+        url=without_login(str((read_json(sweep.folder / REMOTE) or {}).get("url") or "")),
         run=report_run.run_id(place),
         media=tuple(report_run.media_of(out)),
         chosen=_ids(chosen, place),

@@ -84,16 +84,17 @@ class Scene:
             program: what to start.
             odds: of a run's process ending at any point that it passes.
         """
+        kept = list(filter(None, [os.environ.get("PYTHONPATH")]))
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(LEFT_OUT)},
             "FINETUNE_CACHE": str(self.folder / "cache"),
             "AGENT_MARK": self.mark,
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *kept]),
         }
         if self.hooked:
             environment.update(
-                PYTHONPATH=os.pathsep.join([str(ROOT / "chaos" / "hook"), str(ROOT)]),
+                PYTHONPATH=os.pathsep.join([str(ROOT / "chaos" / "hook"), str(ROOT), *kept]),
                 CHAOS_ROOTS=os.pathsep.join([str(self.folder / "runs"), str(self.folder / "cache")]),
                 CHAOS_LOG=str(self.log),
                 CHAOS_ODDS=str(odds),

@@ -20,6 +20,7 @@ from typing import Any
 
 from finetune import record
 from finetune.locks import lock
+from finetune.secrets import without_login
 from finetune.signals import SIGNALS
 from finetune.tracking import Target, wait_seconds
 
@@ -130,7 +131,7 @@ def _serve(target: Target, orders: Orders, run_dir: Path | None, folder: Path, p
     while True:
         try:
             run = wandb_run.open_run(target, run_dir, folder, pid, wait_seconds(), lambda: say({"stop": True}))
-            say({"url": run.url})
+            say({"url": without_login(run.url or "")})
             try:
                 _copy(run, run_dir, orders, target, say, again=lost > 0)
             except (TimeoutError, ConnectionError, wandb_run.WandbError):
@@ -204,7 +205,7 @@ class _Note:
 
     def __init__(self, run_dir: Path | None, target: Target, run: Any) -> None:
         self._file = _note_of(run_dir, target) if run_dir is not None else None
-        self._about = {"path": f"{run.entity}/{run.project}/{run.id}", "url": run.url}
+        self._about = {"path": f"{run.entity}/{run.project}/{run.id}", "url": without_login(run.url)}
         self._write({"sent": False})
 
     def sent(self, state: str, rows: int) -> None:

@@ -21,7 +21,7 @@ from rich.progress import track
 from finetune import claim, plain_yaml, record
 from finetune.agents import server
 from finetune.agents.server import Remote, ServerError, UnreachableError
-from finetune.agents.sweepfile import RUNS, is_unfinished
+from finetune.agents.sweepfile import RUNS, is_unfinished, refuse_secrets
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
 from finetune.locks import lock
 from finetune.printed import Screen, command
@@ -129,11 +129,13 @@ def _remote(folder: Path, entity: str | None, project: str | None) -> Remote:
             ) from None
     file = folder / record.SWEEP
     try:
-        spec = plain_yaml.load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        spec = plain_yaml.load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file} can't be read as a sweep file ({error})") from error
     if not isinstance(spec, dict):
         raise UserError(f"{file} holds no sweep")
+    refuse_secrets(text, file)
     spec = {"name": folder.resolve().name, **spec}
     remote = server.create(spec, entity, project or spec.get("project") or "finetune-sweeps")
     names = {"entity": remote.entity, "project": remote.project, "sweep": remote.id, "url": remote.url}

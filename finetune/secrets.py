@@ -47,6 +47,11 @@ def _without_value(parameter: re.Match[str]) -> str:
     return f"{before}{name}={HIDDEN}" if _OF_PARAMETER.search(name) else parameter[0]
 
 
+def without_login(address: str) -> str:
+    """Return an address without user and password, so that it can be kept, shown and still opened."""
+    return _IN_ADDRESS.sub("", address)
+
+
 def redact_values(value: object) -> object:
     """Return plain values, however nested, with `redact` applied to every text in them."""
     if isinstance(value, str):

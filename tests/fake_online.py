@@ -1,7 +1,8 @@
 """A program for sweeps in tests: `agent.py` with a stand-in for training that takes milliseconds and no torch.
 
 It leaves what a real run leaves, as far as the mirror looks at it. FAKE_SECONDS is the time of an epoch, FAKE_STEP that
-of a step; FAKE_FAIL and FAKE_CRASH (SIGKILL) list seeds whose first attempts end so.
+of a step; FAKE_FAIL and FAKE_CRASH (SIGKILL) list seeds whose first attempts end so. FAKE_SAYS is what a run logs,
+and the reason of its failure.
 """
 
 import os
@@ -90,7 +91,8 @@ def accuracy(config: Config) -> float:
 def _train(
     config: Config, run_dir: Path, attempt: int, log: Callable[[str], None], interrupted: Callable[[], bool]
 ) -> None:
-    log(f"attempt {attempt} of seed {config.seed}")
+    said = os.environ.get("FAKE_SAYS", "")
+    log(f"attempt {attempt} of seed {config.seed}{said}")
     rows, _ = record.read_history(run_dir)
     for epoch in range(len(rows) + 1, config.epochs + 1):
         end = time.monotonic() + float(os.environ.get("FAKE_SECONDS", "0.05"))
@@ -103,7 +105,7 @@ def _train(
         if attempt == 1 and told("CRASH", config):
             os.kill(os.getpid(), signal.SIGKILL)
         if attempt == 1 and told("FAIL", config):
-            raise ValueError("told to fail")
+            raise ValueError(f"told to fail{said}")
         value = accuracy(config) * epoch / config.epochs
         row = {"epoch": epoch, "train/loss": 2.0 - value, "train/accuracy": value, "val/loss": 1.5 - value}
         row |= {"val/accuracy": value, "lr/head": config.lr, "lr/backbone": 0.0, "trainable_share": 0.0}

@@ -16,6 +16,7 @@ import psutil
 import yaml
 
 from finetune import record
+from tests import offline
 from tests.processes import marked
 from tests.wandb_server import Server
 
@@ -42,7 +43,7 @@ class Machine:
     def start(self, *command: str, **more: object) -> subprocess.Popen[str]:
         """Start a command in the folder; `python` is this Python."""
         words = [sys.executable if word == "python" else word for word in command]
-        environment = {**self.server.environment(self.folder / "home"), "PYTHONPATH": str(ROOT), **self.environment}
+        environment = {**self.server.environment(self.folder / "home"), **offline.environment(ROOT), **self.environment}
         environment |= {name: str(value) for name, value in more.items()} | {"AGENT_MARK": self.mark}
         process = subprocess.Popen(
             words, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

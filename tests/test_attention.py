@@ -17,6 +17,7 @@ from finetune.errors import UserError
 from finetune.model import Classifier, build_classifier, build_network
 from finetune.run import run
 from finetune.trained import Trained
+from tests import offline
 from tests.fabricate import fabricate_run
 from tests.pictures import write_folder
 from tests.test_run import quiet, small
@@ -127,7 +128,7 @@ def test_the_analysis_has_it_drawn_and_shows_it(
     """With --attention the grid is there and in the report; where it can't be drawn, the report says why."""
     shutil.copytree(place / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    monkeypatch.setenv("PYTHONPATH", offline.environment(Path(__file__).parent.parent)["PYTHONPATH"])
     assert analyse(["tiny", "--attention"]) == 0
     assert (tmp_path / "reports/tiny/prediction_grid_attention.png").is_file()
     assert "Where only looked" in (tmp_path / "reports/tiny/report.html").read_text(encoding="utf-8")

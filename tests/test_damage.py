@@ -16,6 +16,7 @@ from finetune import predict, record, sums
 from finetune.checkpoint import load_checkpoint
 from finetune.errors import DivergedError, Interrupted, TrainingError
 from finetune.run import run
+from tests import offline
 from tests.faults import FAULTS, flip
 from tests.test_interruption import after, assert_same_run
 from tests.test_run import flags, quiet, small
@@ -255,7 +256,7 @@ def test_a_run_that_the_analysis_leaves_out_is_mended_by_the_agent(
     import agent
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(agent.__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", offline.environment(Path(agent.__file__).parent)["PYTHONPATH"])
     fields = {**small(pictures, epochs=1, strategy="head").model_dump(exclude_unset=True), "seed": 0}
     lines = [f"  {name}: {{value: {value}}}" for name, value in fields.items()]
     (tmp_path / "one.yaml").write_text("\n".join(["method: grid", "parameters:", *lines, ""]))

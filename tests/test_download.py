@@ -14,6 +14,7 @@ import pytest
 from finetune import download as downloading
 from finetune.download import CHUNK_BYTES, NOTE, PART, download
 from finetune.errors import DownloadError, NoRoomError
+from tests import offline
 from tests.file_server import Served, serving
 
 CONTENT = random.Random(0).randbytes(3_000_000)
@@ -56,7 +57,7 @@ def test_a_killed_download_is_gone_on_with_by_the_next(tmp_path: Path) -> None:
     """SIGKILL in the middle: there is no file of that name, and the next process asks for the rest only."""
     with serving(Served(CONTENT, pause=0.02)) as served:
         code = f"from finetune.download import download, Path; download({served.url!r}, Path('file.zip'))"
-        environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+        environment = {**os.environ, **offline.environment(Path.cwd())}
         process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)
         part = tmp_path / f"file.zip{PART}"
         end = time.monotonic() + 30
@@ -75,7 +76,7 @@ def test_two_processes_fetch_it_once(tmp_path: Path) -> None:
     """The second waits for the first."""
     with serving(Served(CONTENT, pause=0.01)) as served:
         code = f"from finetune.download import download, Path; download({served.url!r}, Path('file.zip'))"
-        environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+        environment = {**os.environ, **offline.environment(Path.cwd())}
         both = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment) for _ in range(2)]
         assert [process.wait() for process in both] == [0, 0]
         assert served.asked == [None]

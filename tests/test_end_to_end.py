@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import offline
+
 ROOT = Path(__file__).parents[1]
 SWEEP = """
 program: agent.py
@@ -25,7 +27,7 @@ parameters:
 
 def command(folder: Path, *words: str) -> str:
     """Run a command of the project in `folder` and return what it printed."""
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(folder), "OMP_NUM_THREADS": "1"}
+    environment = {**offline.environment(ROOT), "PATH": "", "HOME": str(folder), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )

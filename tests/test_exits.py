@@ -17,6 +17,7 @@ from finetune import __main__ as finetune
 from finetune import predict, publish, record
 from finetune.data import __main__ as data
 from finetune.printed import command, result_command
+from tests import offline
 from tests.fabricate import fabricate_run
 from tests.pictures import write_folder
 
@@ -127,10 +128,9 @@ COMMANDS = ["agent.py", "-m finetune", "-m finetune.predict", "-m finetune.publi
 def start(words: list[str], folder: Path, **environment: str) -> "subprocess.Popen[bytes]":
     """Start a command as a user would."""
     words = [str(ROOT / word) if word == "agent.py" else word for word in words]
-    paths = os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"]])
     return subprocess.Popen(
         [sys.executable, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": paths, **environment},
+        env={**os.environ, **offline.environment(ROOT), **environment},
     )  # fmt: skip
 
 

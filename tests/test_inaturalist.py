@@ -17,6 +17,7 @@ from finetune.data import archive, inaturalist
 from finetune.data.inaturalist import ARCHIVE, CLASSES, FOLDER, MARK
 from finetune.errors import DataError, UserError
 from finetune.record import read_json
+from tests import offline
 from tests.file_server import Served, serving
 
 PICTURES = 3  # of each class in each split
@@ -142,7 +143,7 @@ def test_a_hostile_or_foreign_zip_file_writes_nothing(place: Path, content: byte
 
 def start() -> "subprocess.Popen[bytes]":
     code = "from finetune.data import inaturalist; inaturalist.have()"
-    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(Path.cwd())})
+    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **offline.environment(Path.cwd())})
 
 
 def test_two_processes_fetch_and_unpack_it_once(place: Path, served: Served) -> None:

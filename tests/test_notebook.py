@@ -23,6 +23,7 @@ from finetune.errors import UserError
 from finetune.model import build_network
 from notebooks import execute as command
 from notebooks.execute import NOTEBOOK, ROOT, execute, with_settings
+from tests import offline
 
 STRATEGIES = ["head", "partial", "full"]
 
@@ -140,7 +141,7 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (copy / "notebooks").mkdir(parents=True)
     for name in ("agent.py", "finetune", "analysis", "sweeps"):
         (copy / name).symlink_to(ROOT / name)
-    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setenv("PYTHONPATH", offline.SITE)
     return copy
 
 

@@ -5,8 +5,13 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
+
+from tests import offline
+
+ROOT = Path(__file__).parents[1]
 
 
 def _send(host: str) -> None:
@@ -47,3 +52,40 @@ def test_processes_that_are_started_are_kept_in_as_well() -> None:
         assert "this machine alone" in ended.stderr
     assert urllib.request.getproxies()["https"] == "http://127.0.0.1:9"
     assert os.environ["NO_PROXY"].startswith("127.0.0.1")
+
+
+@pytest.mark.parametrize("environment", [{}, {"PYTHONPATH": str(ROOT)}, {**os.environ, "PYTHONPATH": ""}])
+def test_no_process_is_started_without_the_guard(environment: dict[str, str]) -> None:
+    """Neither here, whichever way, nor by a process that has it; what `offline.environment` gives does."""
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '--version'], env={environment!r})"
+    with pytest.raises(offline.UnguardedError, match=r"use tests\.offline\.environment"):
+        subprocess.run([sys.executable, "--version"], env=environment, check=False)
+    with pytest.raises(offline.UnguardedError):
+        os.posix_spawn(sys.executable, [sys.executable, "--version"], environment)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "use tests.offline.environment" in ended.stderr
+    kept = {**environment, **offline.environment(ROOT)}
+    subprocess.run([sys.executable, "-c", "import tests"], env=kept, cwd="/", check=True)
+
+
+def test_a_changed_environment_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that takes the guard out of its own environment starts nothing either."""
+    monkeypatch.delenv("PYTHONPATH")
+    with pytest.raises(offline.UnguardedError):
+        subprocess.run([sys.executable, "--version"], check=True)
+
+
+def test_processes_that_chaos_hooks_into_keep_the_guard() -> None:
+    """Python takes one `sitecustomize` alone, which there is chaos' own."""
+    path = os.pathsep.join([str(ROOT / "chaos/hook"), str(ROOT), offline.SITE])
+    code = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "this machine alone" in ended.stderr

@@ -6,6 +6,7 @@ scenarios therefore go on side by side, each with a server of its own, and the t
 
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -28,7 +29,7 @@ from tests.online import (
     wait_until,
 )
 from tests.pictures import write_folder
-from tests.wandb_server import Server, serve
+from tests.wandb_server import API_KEY, Server, serve
 
 AT_ONCE = 6
 README_REQUESTS = 25  # fewer than this, says README.md
@@ -510,6 +511,53 @@ def test_a_run_of_another_sweep_is_not_touched(outcome: Any) -> None:
     assert {(state, sweep) for _, state, _, sweep in after[len(there) :]} == {("finished", second)}
     assert last == 2
     assert "delete runs/copy/wandb.json" in more
+
+
+PASSWORD, HUB, REMOTE_TOKEN = "sw0rdfish-of-the-server", "hf_AbCdEfGhIjKlMnOpQrStUvWxYz01", "ghp_" + "AbCdEfGhIj" * 4
+
+
+@scenario
+def secrets(server: Server, folder: Path) -> Any:
+    """A run that finishes and one that fails, both full of secrets, and the report on them."""
+    address = server.url.replace("://", f"://me:{PASSWORD}@")
+    told = f", asked https://{REMOTE_TOKEN}@host/x?token={HUB} for {API_KEY}, {PASSWORD}"
+    machine = Machine(server, folder, {"WANDB_BASE_URL": address, "HF_TOKEN": HUB, "FAKE_SAYS": told, "FAKE_FAIL": "1"})
+    for words in (["init", "-q"], ["remote", "add", "origin", f"https://me:{REMOTE_TOKEN}@host/x"]):
+        subprocess.run(["git", "-C", str(folder), *words], check=True)
+    heard = server.listen()
+    sweep = machine.sweep({"seed": [0, 1], "strategy": "head", "epochs": 1})
+    agent = machine.agent()
+    analysis = machine.run("python", "-m", "analysis", f"tester/finetune-sweeps/{sweep}")
+    return server, machine, sweep, agent, analysis, b"\n".join(heard)
+
+
+@pytest.mark.scenario("secrets")
+def test_no_secret_is_kept_told_or_sent(outcome: Any) -> None:
+    """Keys, tokens and passwords are in no file, W&B's own included, in no output, and in nothing that is sent."""
+    server, machine, sweep, (code, output), analysis, heard = outcome
+    assert code == 1, output
+    assert analysis[0] == 0, analysis[1]
+    assert sorted(run.state for run in server.runs(sweep=sweep)) == ["failed", "finished"]
+    files = [path for path in machine.folder.rglob("*") if path.is_file() and ".git" not in path.parts]
+    places = {str(path): path.read_bytes() for path in files}
+    places |= {"agent": output.encode(), "analysis": analysis[1].encode(), "server": heard}
+    for name in (f"{sweep}/agent-1.txt", f"{sweep}/wandb.json", "/log.txt", "/state.json", "report.html"):
+        assert any(place.endswith(name) for place in places), name
+    assert b"***" in heard  # what was taken out would have been there
+    secrets = [text.encode() for text in (API_KEY, PASSWORD, HUB, REMOTE_TOKEN)]
+    assert {(place, text) for place, content in places.items() for text in secrets if text in content} == set()
+
+
+@pytest.mark.scenario("secrets")
+def test_addresses_of_pages_are_kept_without_the_login(outcome: Any) -> None:
+    """So that they can still be opened, by whoever reads the report."""
+    server, machine, sweep, *_ = outcome
+    folder = machine.folder / "runs" / sweep
+    page = f"{server.url}/tester/finetune-sweeps"
+    assert record.read_json(folder / record.REMOTE)["url"] == f"{page}/sweeps/{sweep}"
+    assert {note["url"] for run in machine.runs(sweep) for note in sent(run)} == {
+        f"{page}/runs/{run.id}" for run in server.runs(sweep=sweep)
+    }
 
 
 @scenario

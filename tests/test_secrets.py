@@ -3,17 +3,23 @@
 import json
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import agent
 from analysis.__main__ import main as analyse
 from finetune import record
 from finetune.__main__ import main as finetune
+from finetune.agents import online, server
+from finetune.agents.server import Remote
 from finetune.errors import UserError
 from finetune.printed import log_line, tamed
+from finetune.publish import main as publish
 from finetune.secrets import look_again, redact, redact_values
+from tests.agents import CODE
 from tests.fabricate import fabricate_run
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -91,12 +97,15 @@ def test_a_report_has_none(tmp_path: Path) -> None:
         fabricate_run(folder, f"{name}-1", strategy=name, predictions=answers)
     failed = fabricate_run(folder, "bad-1", state="failed")
     (failed / record.STATE).write_text(json.dumps({"state": "failed", "reason": f"{SIGNED} {KEY} {WANDB_KEY}"}))
+    for run in record.find_runs(folder):
+        (run / "wandb-a.json").write_text(json.dumps({"url": f"https://me:{PASSWORD}@host/e/p/runs/a"}))
     (folder / record.SWEEP).write_text(f"command: [env, WANDB_API_KEY={KEY}, HF={HF_TOKEN}]\n")
     assert analyse([str(folder), "--out", str(tmp_path / "out")]) == 0
     files = [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".html", ".json", ".csv", ".md", ".tex")]
     assert len(files) > 8
     for file in files:
         assert leaks(file.read_text(encoding="utf-8")) == [], file
+    assert 'href="https://host/e/p/runs/a"' in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
 
 def test_messages_have_none(
@@ -111,6 +120,66 @@ def test_messages_have_none(
     assert "https://***@host/" in said.err
     assert leaks(said.out + said.err) == []
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+HOLDING = {
+    "an address": f"parameters: {{data: {{value: 'https://me:{TOKEN}@host/pictures'}}}}",
+    "a link": f"parameters: {{weights: {{values: [none, '{SIGNED}']}}}}",
+    "a command": f"command: [env, WANDB_API_KEY={KEY}, python, agent.py]\nparameters: {{lr: {{value: 0.1}}}}",
+    "a comment": f"# for {PASSWORD}\nparameters: {{lr: {{value: 0.1}}}}",
+}
+
+
+@pytest.mark.parametrize("where", HOLDING)
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_sweep_file_with_one_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, where: str, stored: bool
+) -> None:
+    """With its line, told without the secret; a file as well as a sweep that was stored before, to run or to send."""
+    file = tmp_path / ("runs/s/sweep.yaml" if stored else "s.yaml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"method: grid\n{HOLDING[where]}\n")
+    monkeypatch.chdir(tmp_path)
+    assert agent.main([str(file.parent if stored else file)], CODE) == 2
+    if stored:
+        monkeypatch.setenv("WANDB_MODE", "online")
+        assert publish([str(file.parent)]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("take the password, token or key out") == 1 + stored
+    assert HOLDING[where].partition(":")[0].lstrip("# ").split()[0] in said.err
+    assert leaks(said.out + said.err) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"] == [file]
+
+
+def test_a_setting_with_one_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it gets into the sweep that is stored; the same sweep without it is run."""
+    (tmp_path / "s.yaml").write_text("method: grid\nparameters: {strategy: {value: head}}\n")
+    monkeypatch.chdir(tmp_path)
+    assert agent.main(["s.yaml", "--set", f"data=https://me:{TOKEN}@host/x"], CODE) == 2
+    assert not (tmp_path / "runs").exists()
+    assert agent.main(["s.yaml", "--set", "data=https://host/x", "--plan"], CODE) == 0
+    said = capsys.readouterr()
+    assert "https://***@host/x" in said.err
+    assert leaks(said.out + said.err) == []
+
+
+def test_a_sweep_on_a_server_is_kept_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its command holds is for the runs alone; a parameter, which W&B's agent writes into files, is refused."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(server, "failed_runs", lambda _: [])
+    monkeypatch.setattr(server, "states", lambda _: Counter())
+    spec = {"command": ["env", f"HF={HF_TOKEN}"], "method": "grid", "parameters": {"lr": {"values": [0.1, 0.2]}}}
+    assert online.retry_failed(Remote("e", "p", "abcdefgh", spec=spec), CODE, 1, None, 0) == 0
+    stored = (tmp_path / "runs/abcdefgh/sweep.yaml").read_text()
+    assert leaks(stored) == []
+    assert "HF=***" in stored
+    assert spec["command"][1] == f"HF={HF_TOKEN}"
+    spec["parameters"] = {"data": {"value": SIGNED}}
+    with pytest.raises(UserError, match="a password, token or key is in data"):
+        online.run_online(Remote("e", "p", "ijklmnop", "RUNNING", spec), CODE, 1, None, 0)
+    assert not (tmp_path / "runs/ijklmnop").exists()
 
 
 def test_a_note_on_a_download_has_none(tmp_path: Path) -> None:

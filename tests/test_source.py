@@ -17,6 +17,7 @@ from analysis.address import Address
 from analysis.errors import InputError
 from analysis.source import find_folder
 from finetune import record
+from tests import offline
 from tests.fabricate import fabricate_pictures, fabricate_run
 from tests.on_server import PROJECT, put_run, put_sweep
 from tests.wandb_server import ENTITY, Server, serve
@@ -344,7 +345,7 @@ def test_the_report_is_that_of_the_machine_that_ran_it(logged_in: Server, tmp_pa
     shutil.rmtree(tmp_path / "data")
     done = subprocess.run(
         [sys.executable, "-m", "analysis", sweep, "--out", "away"],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, **offline.environment(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
         timeout=60,
@@ -371,6 +372,6 @@ def test_the_client_is_loaded_only_for_the_server(tmp_path: Path) -> None:
         "assert not {'wandb', 'torch'} & set(sys.modules)"
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    environment = {**kept, "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**kept, **offline.environment(Path(__file__).parents[1]), "HOME": str(tmp_path)}
     environment.pop("NETRC", None)
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)

@@ -16,6 +16,7 @@ from finetune.agents import early_stop, machine, workers
 from finetune.agents.plan import Plan, PlannedRun
 from finetune.agents.sweepfile import Sweep
 from finetune.config import parse_config, resolve
+from tests import offline
 from tests.agents import wait_until
 
 
@@ -179,7 +180,7 @@ def test_a_process_is_started_though_the_fork_server_is_killed_at_that_moment(tm
     """Between being asked and answering; what the first try has begun is nothing, and the next one succeeds."""
     script = tmp_path / "script.py"
     script.write_text(FORKS)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, **offline.environment(Path(__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120, env=environment
     )

@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 
+from finetune.printed import tame
+
 
 def _end_with_starter() -> None:
     """Stop as at a SIGTERM, which W&B's agent passes on to its run, when standard input ends."""
@@ -19,6 +21,7 @@ def _end_with_starter() -> None:
 def main() -> None:
     """Be `wandb agent`."""
     threading.Thread(target=_end_with_starter, daemon=True).start()
+    tame()  # before the client takes the streams: it tells the server's address, with a password perhaps
     from wandb.cli.cli import cli
 
     sys.argv = ["wandb", "agent", *sys.argv[1:]]

@@ -27,6 +27,7 @@ from finetune.agents.sweepfile import RUNS
 from finetune.agents.watch import Watch
 from finetune.config import Config, parse_config, resolve, with_absolute_paths
 from finetune.errors import EXIT_FAILED, UserError
+from finetune.secrets import redact_values
 
 POLL_SECONDS = 0.5
 IDLE_SECONDS = 90.0  # an agent without a run for so long: is the sweep over, and the server has not told the agent?
@@ -168,14 +169,23 @@ def _store(remote: Remote) -> Path:
     """Note the sweep, and where it lies, beside its run directories; return their folder.
 
     Raises:
-        UserError: the sweep's program is not here; each of its runs would be used up by an agent that can't start it.
+        UserError: the sweep's program is not here: each of its runs would be used up by an agent that can't start it;
+            or a parameter holds a secret, which W&B's agent would write into files and logs.
     """
     program = remote.spec.get("program")
     if program and not Path(str(program)).is_file():
         raise UserError(f"{remote.path} runs {program}, and there is none in {Path.cwd()}: start this in {ROOT}")
+    kept = redact_values(remote.spec)  # what runs are started with stays in memory
+    parameters = remote.spec.get("parameters") or {}
+    secret = [name for name, given in parameters.items() if redact_values(given) != given]
+    if secret:
+        raise UserError(
+            f"{remote.path}: a password, token or key is in {', '.join(secret)}, where W&B and its agents tell it: "
+            "renew it, and make a sweep without it"
+        )
     folder = RUNS / remote.id
     folder.mkdir(parents=True, exist_ok=True)
-    record.write_atomic(folder / record.SWEEP, yaml.safe_dump(remote.spec, sort_keys=False, allow_unicode=True))
+    record.write_atomic(folder / record.SWEEP, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
     names = {"entity": remote.entity, "project": remote.project, "sweep": remote.id, "url": remote.url}
     record.write_json(folder / record.REMOTE, names)
     return folder

@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 
 from finetune import plain_yaml, tracking
 from finetune.errors import UserError
+from finetune.secrets import without_login
 
 OPEN = ("PENDING", "RUNNING", "PAUSED")  # states of a sweep that still has runs to do
 BROKEN = ("failed", "crashed")  # states of runs that W&B does not hand out again
@@ -264,7 +265,7 @@ def _remote(entity: str, project: str, sweep: str, attributes: dict[str, Any], u
         state=str(attributes["state"]).upper(),
         spec=spec if isinstance(spec, dict) else {},
         expected=attributes.get("runCountExpected"),
-        url=url,
+        url=without_login(url),
         created=str(attributes.get("createdAt") or "1970-01-01"),
     )
 

@@ -11,6 +11,7 @@ import yaml
 from finetune import plain_yaml, record
 from finetune.agents import search
 from finetune.errors import ConfigError, UserError, nearest
+from finetune.secrets import redact
 
 RUNS = Path("runs")
 DEFAULT = Path("sweeps/strategies.yaml")
@@ -63,8 +64,23 @@ def load(argument: str | None, settings: Sequence[str] = (), name: str | None = 
     if fixed:
         spec["parameters"] = {**spec["parameters"], **fixed}
         text = f"# {source.name} with some parameters replaced\n" + yaml.safe_dump(spec, sort_keys=False)
+    refuse_secrets(text, source)
     _check(spec, source)
     return Sweep(folder, source, spec, text)
+
+
+def refuse_secrets(text: str, source: Path) -> None:
+    """Raise ConfigError if the text of a sweep holds a secret: it is kept beside the runs, sent to W&B and passed on.
+
+    No `***` is put in its place: a command or an address without its secret would be another one.
+    """
+    lines = [redact(line).strip() for line in text.splitlines() if redact(line) != line]
+    if lines:
+        mend = (
+            "a sweep is kept beside its runs, and sent to W&B: take the password, token or key out, and hand it on by "
+            "an environment variable or ~/.netrc"
+        )
+        raise ConfigError([f"`{line}`: {mend}" for line in dict.fromkeys(lines)], str(source))
 
 
 def newest_unfinished(runs: Path) -> Path | None:

@@ -1,5 +1,6 @@
 """Helpers of the tests of fetching: pull a sweep, and look at what came."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from analysis import fetch
 from analysis.address import Address
 from analysis.pull import Pulled, pull
+from finetune import record
 from tests.on_server import PROJECT
 from tests.wandb_server import ENTITY, Server
 
@@ -25,6 +27,19 @@ def pulled(sweep: str, folder: Path, project: str = PROJECT) -> Pulled:
 def contents(folder: Path) -> dict[str, bytes]:
     """Return every file below `folder` with its content."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def as_fetched(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Return files of run directories as they are once fetched: their configs do not tell where the pictures were."""
+    line = re.compile(rb"^  data_root: .*\n", re.MULTILINE)
+    return {name: line.sub(b"", file) if name.endswith(record.CONFIG) else file for name, file in files.items()}
+
+
+def config_as_fetched(run_dir: Path) -> dict[str, Any]:
+    """Return the config of a run directory as it is once fetched: it does not tell where the pictures were."""
+    config = record.read_config(run_dir)
+    del config["provenance"]["data_root"]
+    return config
 
 
 def requests(server: Server) -> Counter[str]:

@@ -12,18 +12,19 @@ import wandb
 import yaml
 
 from analysis import fetch, landing
+from analysis.__main__ import main as analyse
 from analysis.address import Address
 from analysis.frames import read_sweep
 from analysis.pull import Pulled
 from finetune import record
 from tests.fabricate import fabricate_pictures, fabricate_run
-from tests.fetch.pulling import contents, pulled, requests
-from tests.on_server import FILES, PROJECT, add_row, fetched_note, put_files, put_run, put_sweep
+from tests.fetch.pulling import as_fetched, config_as_fetched, contents, pulled, requests
+from tests.on_server import FILES, PROJECT, SWEPT, add_row, fetched_note, put_files, put_run, put_sweep
 from tests.wandb_server import ENTITY, Server
 
 
 def test_finished_runs_arrive_as_they_are(server: Server, tmp_path: Path) -> None:
-    """Every file is the one of the machine that ran it; what belongs to the sweep lies beside them."""
+    """Every file is the one of the machine that ran it, but for where its pictures were; beside them is the sweep's."""
     pictures = fabricate_pictures(tmp_path / "data", each=2)
     answers = [(path, name, "disc", 0.9) for path, name in pictures]
     sweep = put_sweep(server)
@@ -39,7 +40,7 @@ def test_finished_runs_arrive_as_they_are(server: Server, tmp_path: Path) -> Non
     here, before = tmp_path / "runs" / sweep, requests(server)
     assert pulled(sweep, here) == Pulled(2, 2, ())
     assert (requests(server) - before)["RunFiles"] == 2  # however many files there are
-    there = contents(tmp_path / "there")
+    there = as_fetched(contents(tmp_path / "there"))
     arrived = contents(here)
     assert {name: arrived[name] for name in there} == there
     assert len(there) == 2 * (len(FILES) + 1)
@@ -89,6 +90,23 @@ def test_a_second_pull_asks_for_the_list_alone(server: Server, tmp_path: Path) -
     assert pulled(sweep, here) == Pulled(300, 0, ())
     assert requests(server) - before == Counter({"Runs": 3, "GetDefaultEntity": 1})  # the client asks the latter
     assert contents(here) == content
+
+
+def test_a_password_in_the_server_s_address_stays_with_the_client(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told and kept of the address is without it, as is the sweep; the address still leads to its page."""
+    wandb.teardown()  # the client asks for its address once
+    monkeypatch.setenv("WANDB_BASE_URL", server.url.replace("://", "://me:pr0xy-passw0rd@"))
+    sweep = put_sweep(server, spec={**SWEPT, "command": ["env", "TOKEN=hf_AbCdEfGhIjKlMnOpQrStUvWxYz01", "${program}"]})
+    put_run(server, sweep, fabricate_run(tmp_path / "there", "a"))
+    assert pulled(sweep, tmp_path / "here") == Pulled(1, 1, ())
+    assert "- TOKEN=***" in (tmp_path / "here" / record.SWEEP).read_text()
+    connection = fetch.connect()
+    assert (connection.url, connection.page) == (server.url, server.url)
+    assert "pr0xy-passw0rd" in wandb.setup().settings.base_url
+    wandb.teardown()
+    assert record.read_json(tmp_path / "here" / record.REMOTE)["url"].startswith(f"{server.url}/{ENTITY}/")
 
 
 def test_new_runs_are_added_to_those_that_are_here(server: Server, tmp_path: Path) -> None:
@@ -182,7 +200,7 @@ def test_a_run_without_files_is_made_from_what_the_server_knows(server: Server, 
     run = put_run(server, sweep, run_dir, swept={"strategy": "full", "lr": 0.003}, files=(), state="crashed")
     here = tmp_path / "here"
     pulled(sweep, here)
-    assert record.read_config(here / "a") == record.read_config(run_dir)  # as it resolved, not as it was swept
+    assert record.read_config(here / "a") == config_as_fetched(run_dir)  # as it resolved, not as it was swept
     assert record.read_json(here / "a" / record.SUMMARY) == record.read_json(run_dir / record.SUMMARY)
     assert record.read_history(here / "a") == record.read_history(run_dir)
     note = fetched_note(here, run)
@@ -304,6 +322,33 @@ def test_a_run_that_died_here_and_was_done_elsewhere_is_fetched(
     assert (note["url"], note["rows"], note["state"], note["complete"]) == ("x", 1, "finished", True)
 
 
+@pytest.mark.parametrize("way", ["as it is", "where a run was begun", "by the server's list", "by another key"])
+def test_a_fetched_run_shows_no_picture_of_this_machine(server: Server, tmp_path: Path, way: str) -> None:
+    """Whatever folder its config names; a run that was made here shows what is in its data folder."""
+    private = tmp_path / "private"
+    answers = [(path, name, "disc", 0.9) for path, name in fabricate_pictures(private, each=1)]
+    own = {"data_root": None} if way == "by another key" else {"data_root": str(private)}
+    run_dir = fabricate_run(tmp_path / "there", "a", predictions=answers, provenance=own)
+    if way == "by another key":
+        with (run_dir / record.CONFIG).open("a") as file:
+            file.write(f"provenance/data_root: {private}\n")
+    sweep = put_sweep(server)
+    run = put_run(server, sweep, run_dir)
+    here = tmp_path / "here"
+    if way == "where a run was begun":
+        mine = fabricate_run(here, "a", curve=[0.5], state="unfinished", provenance=own)
+        (mine / "claim-1.json").write_text(json.dumps({"host": "other", "pid": 1, "released": True}))
+    if way == "by the server's list":
+        del run.files[f"run/{record.CONFIG}"]
+    assert pulled(sweep, here).fetched == 1
+    assert analyse([str(here), "--out", str(tmp_path / "out")]) == 0
+    assert "The prediction grid shows 0 of 3 pictures" in (tmp_path / "out/comparison.md").read_text()
+    assert "data_root" not in record.read_config(here / "a")["provenance"]
+    if way == "as it is":
+        assert analyse([str(tmp_path / "there"), "--out", str(tmp_path / "out")]) == 0
+        assert "The prediction grid shows" not in (tmp_path / "out/comparison.md").read_text()
+
+
 def test_the_claim_of_a_live_process_is_seen_before_a_file_is_moved(server: Server, tmp_path: Path) -> None:
     """A run that is started here while it is fetched is left to the process that runs it."""
     place, mine = tmp_path / "place", fabricate_run(tmp_path / "here", "a", state="unfinished")
@@ -335,7 +380,8 @@ def test_what_the_client_sends_comes_back(server: Server, tmp_path: Path) -> Non
     run.finish()
     assert pulled(sweep, tmp_path / "here") == Pulled(1, 1, ())
     arrived = contents(tmp_path / "here/a")
+    there = as_fetched(contents(run_dir))
     for name in (record.CONFIG, record.SUMMARY, record.PREDICTIONS):
-        assert arrived[name] == (run_dir / name).read_bytes(), name
+        assert arrived[name] == there[name], name
     assert record.read_history(tmp_path / "here/a") == record.read_history(run_dir)
     assert fetched_note(tmp_path / "here", server.run(run.id))["complete"]

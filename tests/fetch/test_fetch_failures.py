@@ -17,7 +17,7 @@ from analysis.patience import Limiter
 from analysis.pull import Pulled, pull
 from finetune import record
 from tests.fabricate import fabricate_run
-from tests.fetch.pulling import contents, pulled, requests, unwatched
+from tests.fetch.pulling import as_fetched, config_as_fetched, contents, pulled, requests, unwatched
 from tests.on_server import FILES, PROJECT, fetched_note, put_run, put_sweep
 from tests.wandb_server import ENTITY, Server
 
@@ -32,7 +32,7 @@ def test_an_interrupted_fetch_leaves_no_run_that_seems_finished(
     (run_dir / record.LOG).write_text("log\n")
     put_run(server, sweep, run_dir)
     here = tmp_path / "here" / "a"
-    wanted = {name: content for name, content in contents(run_dir).items() if name in FILES}
+    wanted = {name: content for name, content in as_fetched(contents(run_dir)).items() if name in FILES}
     real, written = record.replacing, []
 
     def cut_off(path: Path) -> Any:
@@ -98,7 +98,7 @@ def test_files_beyond_all_measure_or_damaged_are_not_taken(
     pulled(sweep, tmp_path / "here")
     assert (requests(server) - counted)["download"] == 3  # not the predictions
     assert record.read_json(tmp_path / "here/a" / record.SUMMARY) == record.read_json(run_dir / record.SUMMARY)
-    assert record.read_config(tmp_path / "here/a") == record.read_config(run_dir)
+    assert record.read_config(tmp_path / "here/a") == config_as_fetched(run_dir)
     assert fetched_note(tmp_path / "here", run)["missing"] == ["predictions.csv", "config.yaml", "summary.json"]
 
 

@@ -36,6 +36,7 @@ class Listener(ThreadingHTTPServer):
     def __init__(self, port: int, store: Store, key: str, status_for: Callable[[str], int | None]) -> None:
         """Bind to 127.0.0.1; `status_for` says which requests to answer with a fault."""
         self.store, self.status_for, self.down, self.falls = store, status_for, False, False
+        self.heard: list[bytes] | None = None  # paths and bodies of requests, if they are to be kept
         self.authorization = "Basic " + base64.b64encode(f"api:{key}".encode()).decode()
         self.connections: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), Handler)
@@ -144,7 +145,10 @@ class Handler(BaseHTTPRequestHandler):
             body = self.rfile.read(size)
             if len(body) < size:
                 raise ConnectionError("hung up")
-        return gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+        body = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+        if self.server.heard is not None:
+            self.server.heard += [self.path.encode(), body]
+        return body
 
     def _chunks(self) -> Iterator[bytes]:
         while line := self.rfile.readline():
