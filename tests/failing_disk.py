@@ -147,3 +147,20 @@ def failing_disk(*roots: Path) -> Iterator[FailingDisk]:
         ):
             patch.setattr(os, name, disk.on_paths(what, getattr(os, name)))
         yield disk
+
+
+def each_write_failing(root: Path, command: Callable[[], int], code: int = errno.ENOSPC) -> Iterator[tuple[int, str]]:
+    """Have each write of a command below `root` fail in turn: yield its exit code, and what failed.
+
+    At the end nothing fails, and the exit code must be 0.
+    """
+    with failing_disk(root) as disk:
+        for number in range(1000):
+            disk.arm(number, code)
+            ended, hit = command(), disk.hit
+            disk.arm(None)
+            if hit is None:
+                assert number > 0, "it writes nothing"
+                assert ended == 0
+                return
+            yield ended, f"write {number}: {hit}"
