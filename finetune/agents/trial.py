@@ -28,7 +28,7 @@ from finetune.agents.sweepfile import RUNS
 from finetune.causes import cause_of
 from finetune.claim import TakenError
 from finetune.config import Config, parse_config, resolve, run_id, with_absolute_paths
-from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, ConfigError, Interrupted, UserError, nearest
+from finetune.errors import EXIT_FAILED, ConfigError, Interrupted, UserError, nearest
 from finetune.printed import log_line
 from finetune.signals import Noted, noted, polled
 from finetune.tracking import Mirror
@@ -69,7 +69,7 @@ def _ending(arguments: list[str], code: Code, mirror: Mirror, signals: Noted) ->
     try:
         return _run(arguments, code, mirror, signals)
     except UserError as error:
-        return EXIT_BAD_INPUT, "failed", f"{type(error).__name__}: {error}", cause_of(error)
+        return error.exit_code, "failed", f"{type(error).__name__}: {error}", cause_of(error)
     except Interrupted as error:
         mirror.preempting()
         return 128 + (signals.number or signal.SIGTERM), "killed", str(error), ""
