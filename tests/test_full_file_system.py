@@ -14,6 +14,7 @@ from analysis.__main__ import main as analyse
 from finetune import record
 from finetune.checkpoint import load_checkpoint
 from tests.fabricate import fabricate_run
+from tests.on_server import put_run, put_sweep
 from tests.online import PROGRAM, ROOT, Machine, machines_ended
 from tests.pictures import write_folder
 from tests.test_disk_full import FLAGS, assert_same, results
@@ -182,3 +183,28 @@ def test_a_copy_for_a_server_that_has_no_room_does_no_harm(mount: Mount, tmp_pat
         assert code == 0, output
         (sent,) = (run for run in server.runs(sweep=sweep) if run.state == "finished")
         assert [row["epoch"] for row in sent.history if "epoch" in row] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("size", ["size=16k", "size=64k", "size=1m,nr_inodes=12"])
+def test_a_sweep_is_fetched_once_there_is_room(size: str, mount: Mount, tmp_path: Path) -> None:
+    """W&B's own client downloads, in a process of its own: a message and exit code 1; then all of the sweep's runs."""
+    place = mount(size)
+    with serve() as server, machines_ended(server):
+        sweep = put_sweep(server)
+        for seed in range(4):
+            answers = [(f"{number}.png", "disc", "disc", 0.9) for number in range(200)]
+            run_dir = fabricate_run(tmp_path / "sent", f"head-{seed}", seed=seed, predictions=answers)
+            put_run(server, sweep, run_dir, swept={"seed": seed})
+        machine = Machine(server, tmp_path / "machine")
+        words = ("-m", "analysis", f"tester/finetune-sweeps/{sweep}")
+        (machine.folder / "runs").symlink_to(place)
+        code, output = machine.run("python", *words)
+        assert code == 1, output
+        assert "No space left on device" in output
+        assert "Traceback" not in output
+        assert not (machine.folder / "reports").exists()
+        mount("size=64m,nr_inodes=1000")
+        code, output = machine.run("python", *words)
+        assert code == 0, output
+        assert len(machine.runs(sweep)) == 4
+        assert "4 finished runs" in output
