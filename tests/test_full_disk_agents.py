@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +14,13 @@ import pytest
 import yaml
 
 from finetune import claim, mirror, record, wandb_run
-from finetune.agents import online
+from finetune.agents import online, server
+from finetune.agents.server import Failed, Remote
 from finetune.agents.trial import Interruption, Log
 from finetune.mirror import Orders
 from finetune.tracking import Target
 from finetune.writing import WriteError
-from tests.agents import Place, wait_until, write_sweep
+from tests.agents import CODE, Place, wait_until, write_sweep
 from tests.fabricate import fabricate_run
 from tests.failing_disk import failing_disk
 from tests.online import PROGRAM
@@ -156,6 +158,40 @@ def test_a_log_of_a_server_s_agent_that_can_not_be_opened_costs_the_log(tmp_path
         process.stdin.close()  # type: ignore[union-attr]
         assert disk.hit == "open agent-1.txt"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_that_are_started_again_go_on_when_the_next_can_not_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What W&B's agent would have handed to the second can't be written: the first ends in peace; exit code 1."""
+    monkeypatch.chdir(tmp_path)
+    remote = Remote("me", "p", "abcdefgh", spec={"command": [sys.executable, "-c", FIRST]})
+    monkeypatch.setattr(server, "failed_runs", lambda _: [Failed(name, {}, "", "") for name in ("one", "two", "three")])
+    monkeypatch.setattr(server, "states", lambda _: Counter())
+    monkeypatch.setattr(online, "_prepare", lambda *_: None)
+    with failing_disk(tmp_path / "runs/abcdefgh/wandb") as disk:
+
+        def start(*given: Any) -> Any:
+            disk.arm(0 if given[1].id == "two" else None)
+            started.append(real(*given))
+            return started[-1]
+
+        real, started = online._start_again, []
+        monkeypatch.setattr(online, "_start_again", start)
+        assert online.retry_failed(remote, CODE, 2, None, 0) == 1
+        for process in started:
+            process.stdin.close()
+    said = capfd.readouterr().out
+    assert said.count("WriteError: runs/abcdefgh/wandb/retry-two.yaml can't be written (No space left on device") == 1
+    assert "no more runs are started" in said
+    assert (tmp_path / "ended").read_text() == "one"
+
+
+FIRST = """
+import os, pathlib, time
+time.sleep(0.3)
+pathlib.Path("ended").write_text(os.environ["WANDB_RUN_ID"])
+"""
 
 
 def test_a_line_that_can_not_be_logged_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
