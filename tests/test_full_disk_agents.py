@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune import claim, mirror, record, wandb_run
+from finetune import claim, mirror, publish, record, wandb_run
 from finetune.agents import online, server
 from finetune.agents.server import Failed, Remote
 from finetune.agents.trial import Interruption, Log
@@ -185,6 +185,30 @@ def test_runs_that_are_started_again_go_on_when_the_next_can_not_be(
     assert said.count("WriteError: runs/abcdefgh/wandb/retry-two.yaml can't be written (No space left on device") == 1
     assert "no more runs are started" in said
     assert (tmp_path / "ended").read_text() == "one"
+
+
+def test_a_sweep_that_can_not_be_noted_is_not_made_on_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each further try would make one more; with room it is made, and found again."""
+    (tmp_path / record.SWEEP).write_text("method: grid\nparameters: {}\n")
+    made: list[str] = []
+
+    def create(spec: dict[str, Any], entity: str | None, project: str) -> Remote:
+        made.append(project)
+        return Remote(entity or "me", project, f"abcdefg{len(made)}", spec=spec)
+
+    monkeypatch.setattr(server, "create", create)
+    with failing_disk(tmp_path) as disk:
+        for number in range(2):
+            disk.arm(number)
+            with pytest.raises(WriteError, match=r"wandb\.json can't be written \(No space left on device"):
+                publish._remote(tmp_path, None, "p")
+            assert disk.hit
+    assert made == []
+    assert publish._remote(tmp_path, None, "p").id == "abcdefg1"
+    named = {"entity": "me", "project": "p", "sweep": "abcdefg1", "url": ""}
+    assert record.read_json(tmp_path / record.REMOTE) == named
 
 
 FIRST = """
