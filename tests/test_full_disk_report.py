@@ -105,7 +105,8 @@ def test_a_disk_that_fails_at_any_write_keeps_the_earlier_report(
     code: int, scene: Scene, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every write meets a full disk, and every third each of the other faults."""
-    for number in range(0, len(scene.writes), 1 if code == errno.ENOSPC else 3):
+    made = sum(what.startswith("folder") for what in scene.writes)  # first; they are there, so one fault is nothing
+    for number in range(0 if code != errno.EIO else made, len(scene.writes), 1 if code == errno.ENOSPC else 3):
         fail(scene, number, code, capsys)
         mend(scene, capsys)
 
