@@ -10,7 +10,7 @@ from finetune.agents import choice, display, machine, offline, online, outlook, 
 from finetune.agents.code import REAL, Code
 from finetune.agents.plan import make_plan
 from finetune.config import MOST_FOLDS, Keep
-from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
+from finetune.errors import EXIT_FAILED, UserError
 from finetune.printed import command
 from finetune.signals import SIGNALS
 from finetune.writing import WriteError
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
         return offline.run_sweep(plan, code, agents, args.count, args.retry_failed, args.max_failures)
     except UserError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return error.exit_code
     except WriteError as error:  # of what is kept beside the runs
         print(f"{type(error).__name__}: {error}; then give the same command again", file=sys.stderr)
         return EXIT_FAILED

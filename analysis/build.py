@@ -22,6 +22,7 @@ from analysis.pairs import PAIRS
 from analysis.parallel import one_by_one
 from analysis.predictions import read_predictions
 from analysis.sizes import by_size, largest, size_record
+from finetune.leftovers import clean
 from finetune.record import write_table
 from finetune.writing import explained
 
@@ -66,6 +67,8 @@ def build(
 
     with explained(out):
         (out / "figures").mkdir(parents=True, exist_ok=True)
+    for folder in (out, out / "figures"):  # what killed processes, and disks gone read-only, have left there
+        clean(folder)
     figures_planned = plans(sweep, comparison, data, best, predictions, rng, sizes)
     grids_planned = grids.plans(sweep, comparison, best, predictions, data)
     jobs: list[Callable[[], Any]] = [

@@ -31,6 +31,7 @@ from analysis.server_errors import (
 )
 from finetune import record, showcase
 from finetune.secrets import redact_values, without_login
+from finetune.writing import FULL, WriteError
 
 CALLS_A_MINUTE, BURST = 50.0, 40  # as W&B's free plan has them
 PAGE = 100  # runs in one answer
@@ -157,6 +158,7 @@ def download(server: Server, run: RemoteRun, place: Path) -> list[str]:
 
     Raises:
         ChangedError: they were replaced while they were downloaded, at each try.
+        WriteError: there is no room for them.
     """
     return server.ask(partial(_download, run, place))
 
@@ -179,7 +181,13 @@ def _download(run: RemoteRun, place: Path) -> list[str]:
 def _get(file: Any, target: Path) -> None:
     """Download one file, whole; its name is one of ours."""
     root = target.parents[1].resolve()  # the client's own process writes it, which may work in another folder
-    file.download(root=str(root), replace=True).close()
+    try:
+        file.download(root=str(root), replace=True).close()
+    except Exception as error:  # the client's own, which has the system's words in it and no number
+        full = next((number for number in FULL if os.strerror(number).lower() in str(error).lower()), None)
+        if full is None:
+            raise
+        raise WriteError(full, os.strerror(full), target, file.size) from error
     if target.stat().st_size != file.size:
         sizes = f"{target.stat().st_size} bytes arrived, {file.size} were listed"
         raise ChangedError(f"{file.name} changes while it is fetched ({sizes}); the next time it is asked for again.")

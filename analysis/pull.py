@@ -18,6 +18,7 @@ from analysis.fetch import Server
 from analysis.remote_run import RemoteRun
 from analysis.server_errors import fetch_errors, is_passing, why
 from finetune import record
+from finetune.writing import WriteError, explained
 
 THREADS = 6
 NEEDED = (record.PREDICTIONS, record.CONFIG, record.SUMMARY)  # without these a finished run is asked for again
@@ -48,6 +49,7 @@ def pull(server: Server, given: Address, folder: Path, watch: Watch) -> Pulled:
 
     Raises:
         FetchError: the server has no such sweep, or can't be asked; what was fetched before stays.
+        WriteError: there is no room for it, say; the same holds.
     """
     with fetch_errors(server.url):
         has_text = (folder / record.SWEEP).exists()
@@ -56,7 +58,8 @@ def pull(server: Server, given: Address, folder: Path, watch: Watch) -> Pulled:
         runs = fetch.list_runs(server, given)
         if not runs:
             return Pulled(0, 0, ())
-        folder.mkdir(parents=True, exist_ok=True)
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         landing.note_origin(folder, given, f"{server.page}/{given.entity}/{given.project}/sweeps/{given.sweep}")
         if text is not None and not has_text:
             record.write_atomic(folder / record.SWEEP, text)
@@ -73,7 +76,8 @@ def pull(server: Server, given: Address, folder: Path, watch: Watch) -> Pulled:
                 try:
                     fetched += done.result()
                 except Exception as error:
-                    if is_passing(error):  # the others would wait as long, one after another
+                    # The others would wait as long, one after another, or find no room either.
+                    if is_passing(error) or isinstance(error, WriteError):
                         raise
                     faults.append(f"{begun[done].path}: {why(error, server.url)}")
         return Pulled(len(runs), fetched, tuple(faults))
@@ -81,11 +85,12 @@ def pull(server: Server, given: Address, folder: Path, watch: Watch) -> Pulled:
 
 def _fetch(server: Server, run: RemoteRun, run_dir: Path) -> bool:
     """Bring one run here; return whether it was, which a process that runs it here may have prevented."""
-    run_dir.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=run_dir) as name:
-        place = Path(name)
-        missing = _finished(server, run, place) if run.is_finished else _unfinished(server, run, place)
-        return landing.land(run, place, run_dir, missing)
+    with explained(run_dir):
+        run_dir.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=run_dir) as name:
+            place = Path(name)
+            missing = _finished(server, run, place) if run.is_finished else _unfinished(server, run, place)
+            return landing.land(run, place, run_dir, missing)
 
 
 def _finished(server: Server, run: RemoteRun, place: Path) -> list[str]:

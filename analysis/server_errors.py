@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from analysis.errors import InputError
+from finetune.writing import WriteError
 
 CALLS_VARIABLE = "FINETUNE_WANDB_CALLS_A_MINUTE"
 
@@ -40,10 +41,10 @@ class ChangedError(Exception):
 
 @contextmanager
 def fetch_errors(url: str) -> Iterator[None]:
-    """Turn whatever the client raises into FetchError."""
+    """Turn whatever the client raises into FetchError; a disk that is full here is no fault of the server's."""
     try:
         yield
-    except InputError:
+    except (InputError, WriteError):
         raise
     except Exception as error:
         told = FetchError(why(error, url))

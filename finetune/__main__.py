@@ -53,7 +53,9 @@ def main(arguments: list[str]) -> int:
                     log=lambda line: bar.log(run_dir, line),
                     interrupted=lambda: received.number != 0,
                 )
-        except (UserError, TakenError) as error:
+        except UserError as error:
+            return fail(error, error.exit_code)
+        except TakenError as error:
             return fail(error, EXIT_BAD_INPUT)
         except TrainingError as error:
             return fail(error, EXIT_FAILED)

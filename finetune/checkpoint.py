@@ -44,15 +44,24 @@ def save_checkpoint(
     if optimizer is not None:
         content["optimizer"] = optimizer.state_dict()
     with explained(path, _size(content)), replacing(path) as temporary:
-        try:
-            with temporary.open("wb") as file:  # given a path, torch's own writer would not say why it failed
-                torch.save(content, file)
-        except RuntimeError as error:  # torch's, at closing a file that could not be written
-            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-        seal_archive(temporary)
+        save_sealed(content, temporary)
         if previous is not None and path.exists():
             check_guard(path)
             path.replace(previous)
+
+
+def save_sealed(content: Any, path: Path) -> None:
+    """Write what torch.save() takes, and a checksum of all its bytes.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    try:
+        with path.open("wb") as file:  # given a path, torch's own writer would not say why it failed
+            torch.save(content, file)
+    except RuntimeError as error:  # torch's, at closing a file that could not be written
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+    seal_archive(path)
 
 
 def _size(content: Any) -> int:

@@ -12,11 +12,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn import functional
 
+from finetune.checkpoint import save_sealed
 from finetune.data.demo import DEMO_VERSION, SOURCE_CLASSES, draw_source
 from finetune.folders import cache_folder
 from finetune.printed import Screen
 from finetune.record import replacing
-from finetune.seals import archive_fault, seal_archive, set_aside
+from finetune.seals import archive_fault, set_aside
+from finetune.writing import explained
 
 DEMO_BACKBONE = "resnet18"  # learned in a minute what three smaller ones did not
 DEMO_IMAGE_PX = 48
@@ -74,7 +76,7 @@ def pretrain(
 ) -> float:
     """Train DEMO_BACKBONE on the source task, write its state dict to `path`, and return the held-out accuracy.
 
-    The file is complete or not there. torch's global random stream is left as it was.
+    The file is complete, or not there: WriteError. torch's global random stream is left as it was.
 
     Args:
         path: where the state dict goes, with the source task's classifier.
@@ -88,10 +90,10 @@ def pretrain(
         network = torchvision.models.get_model(DEMO_BACKBONE, weights=None, num_classes=len(SOURCE_CLASSES))
         _fit(network, images, labels, steps, on_progress)
     accuracy = _accuracy(network, *_source(HELD_OUT_PER_CLASS, first=0))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        torch.save(network.state_dict(), temporary)
-        seal_archive(temporary)
+        save_sealed(network.state_dict(), temporary)
     return accuracy
 
 

@@ -24,7 +24,7 @@ from finetune import locks
 from finetune.errors import DownloadError, NoRoomError
 from finetune.record import read_json, write_json
 from finetune.secrets import redact
-from finetune.writing import FULL, WriteError
+from finetune.writing import FULL, WriteError, explained
 
 PART, NOTE, LOCK = ".part", ".part.json", ".lock"
 CHUNK_BYTES = 2**16  # a cut costs at most so many
@@ -97,7 +97,9 @@ def download(
                 _fetch(url, path, digest, on_progress)
     except OSError as error:
         if error.errno in FULL:
-            raise NoRoomError(f"{WriteError(error.errno, error.strerror or '', path, None)}") from error
+            wanted = error.wanted if isinstance(error, WriteError) else None
+            full = WriteError(error.errno, error.strerror or "", path, wanted)
+            raise NoRoomError(f"{full}{_kept(path.with_name(path.name + PART))}") from error
         raise DownloadError(f"{path} can't be written ({error.strerror or error})") from error
     return path
 
@@ -147,12 +149,7 @@ def _fetch(url: str, path: Path, digest: str | None, on_progress: Progress) -> N
             reason = _reason(error)
         failures = 0 if _size(part) > before else failures + 1
         if failures == TRIES:
-            kept = (
-                f". {size_in_words(_size(part))} of it are kept: the same command goes on from there"
-                if _size(part)
-                else ""
-            )
-            raise DownloadError(f"{url} can't be fetched ({reason}){kept}")
+            raise DownloadError(f"{url} can't be fetched ({reason}){_kept(part)}")
         time.sleep(PAUSE_SECONDS * 2 ** max(failures - 1, 0))
     if digest is not None and not (found := sha256(part)).startswith(digest):
         part.unlink()
@@ -198,7 +195,8 @@ def _try(url: str, part: Path, note: Path, on_progress: Progress) -> bool:
         start = have if response.status_code == 206 else 0
         _check_room(part, source.total, start)
         _note_source(note, url, source)
-        with part.open("r+b" if part.exists() else "wb") as file:
+        missing = None if source.total is None else source.total - start
+        with explained(part, missing), part.open("r+b" if part.exists() else "wb") as file:
             file.truncate(start)
             file.seek(start)
             on_progress(start, source.total)
@@ -252,6 +250,12 @@ def _check_room(part: Path, total: int | None, have: int) -> None:
             f"{part.parent} has {size_in_words(free)} free, and {size_in_words(missing)} are still to come (with "
             f"{size_in_words(SPARE_BYTES)} to spare). Make room there"
         )
+
+
+def _kept(part: Path) -> str:
+    """Return what is said of what has come so far, after what has kept the rest from coming."""
+    size = _size(part)
+    return f". {size_in_words(size)} of it are kept: the same command goes on from there" if size else ""
 
 
 def _size(path: Path) -> int:

@@ -8,7 +8,13 @@ EXIT_BAD_INPUT = 2  # the user's input has a fault; nothing was started
 
 
 class UserError(Exception):
-    """Something the user gave is wrong; the message says what, where, and how to mend it. Exit code 2."""
+    """Something the user gave is wrong; the message says what, where, and how to mend it.
+
+    Attributes:
+        exit_code: of the command that it ends.
+    """
+
+    exit_code = EXIT_BAD_INPUT
 
 
 class DamagedError(UserError, ValueError):
@@ -45,7 +51,9 @@ class DownloadError(UserError):
 
 
 class NoRoomError(UserError):
-    """The disk has no room for what is to be written."""
+    """The disk has no room for what is to be written, which is no fault of what the user gave."""
+
+    exit_code = EXIT_FAILED
 
 
 class TrainingError(Exception):

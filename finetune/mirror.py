@@ -14,15 +14,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import Timeout
 
 from finetune import record
 from finetune.locks import lock
 from finetune.secrets import without_login
 from finetune.signals import SIGNALS
 from finetune.tracking import Target, wait_seconds
+from finetune.writing import WriteError
 
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 15.0
@@ -116,11 +119,31 @@ def _mirror(target: Target, orders: Orders, folder: Path, pid: int, say: Say) ->
     if run_dir is None:
         return _serve(target, orders, None, folder, pid, say)
     # One at a time: a run may be published while its mirror still sends, or start again while its last one does.
-    with lock(run_dir / f".wandb-{target.run}.lock").acquire(timeout=LOCK_SECONDS):
+    with _alone(run_dir, target):
         note = record.read_json(_note_of(run_dir, target)) or {}
         if orders.end is not None and note.get("sent") and note.get("state") == orders.end["state"] == "finished":
             return 0
         return _serve(target, orders, run_dir, folder, pid, say)
+
+
+@contextlib.contextmanager
+def _alone(run_dir: Path, target: Target) -> Iterator[None]:
+    """Hold the lock of a W&B run, or none where none can be made, on a full disk, say: what is sent twice is one row.
+
+    Raises:
+        Timeout: another process holds it.
+    """
+    held = lock(run_dir / f".wandb-{target.run}.lock")
+    try:
+        held.acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        raise
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def _serve(target: Target, orders: Orders, run_dir: Path | None, folder: Path, pid: int, say: Say) -> int:
@@ -176,6 +199,7 @@ def _copy(run: Any, run_dir: Path | None, orders: Orders, target: Target, say: S
     told_preempting = asked = False
     size = 0  # of the history when it was last read
     while True:
+        note.keep()
         end = orders.end  # before the rows are read: all of them are there once it is set
         if orders.preempting and not told_preempting:
             told_preempting = True
@@ -206,7 +230,12 @@ class _Note:
     def __init__(self, run_dir: Path | None, target: Target, run: Any) -> None:
         self._file = _note_of(run_dir, target) if run_dir is not None else None
         self._about = {"path": f"{run.entity}/{run.project}/{run.id}", "url": without_login(run.url)}
-        self._write({"sent": False})
+        self._is_kept = False
+
+    def keep(self) -> None:
+        """Note that not all has been sent; what can't be written, on a full disk, say, when it is next asked for."""
+        if not self._is_kept:
+            self._write({"sent": False})
 
     def sent(self, state: str, rows: int) -> None:
         """Note that the server has all there is."""
@@ -214,7 +243,10 @@ class _Note:
 
     def _write(self, more: dict[str, Any]) -> None:
         if self._file is not None:
-            record.write_json(self._file, {**(record.read_json(self._file) or {}), **self._about, **more})
+            # The server has all there is, whether that can be noted or not. What is not noted is sent once more.
+            with contextlib.suppress(WriteError):
+                record.write_json(self._file, {**(record.read_json(self._file) or {}), **self._about, **more})
+                self._is_kept = True
 
 
 def _note_of(run_dir: Path, target: Target) -> Path:

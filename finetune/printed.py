@@ -21,6 +21,8 @@ from rich.segment import Segment
 
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED
 from finetune.secrets import look_again, redact
+from finetune.writing import FULL as NO_ROOM
+from finetune.writing import WriteError
 
 P = ParamSpec("P")
 
@@ -61,9 +63,10 @@ class Screen(Console):
 
     @property
     def file(self) -> IO[str]:
-        """The stream itself, past `Tame`: what a console writes has been made harmless, and has colours."""
+        """The stream past `Tame`: what a console writes has been made harmless, and has colours."""
         stream = super().file
-        return stream.stream if isinstance(stream, Tame) else stream
+        past: Any = stream.past if isinstance(stream, Tame) else stream
+        return past  # type: ignore[no-any-return]
 
     @file.setter
     def file(self, new_file: IO[str]) -> None:
@@ -80,28 +83,43 @@ class ReaderGone(BaseException):
 
 
 class Tame(io.TextIOBase):
-    """A standard stream whose texts are made harmless, and whose reader may go."""
+    """A standard stream whose texts are made harmless, and whose reader may go.
+
+    Where it goes to a file on a disk that is full, what is told on the way to a result is left out, and the command
+    goes on; of a result, nothing is left out: OSError.
+
+    Attributes:
+        lost: why something was left out; empty where nothing was.
+    """
 
     def __init__(self, stream: IO[str], is_result: bool) -> None:
         self.stream = stream
+        self.past = _Past(self)
+        self.lost = ""
         self._is_result = is_result
 
     def write(self, text: str) -> int:
-        self._try(lambda: self.stream.write(redact(printable(text))))
+        self.attempt(lambda: self.stream.write(redact(printable(text))))
         return len(text)
 
     def flush(self) -> None:
-        self._try(self.stream.flush)
+        self.attempt(self.stream.flush)
 
-    def _try(self, work: Callable[[], Any]) -> None:
+    def attempt(self, work: Callable[[], Any]) -> None:
+        """Do what writes to the stream, and deal with what keeps it from being written to."""
         try:
             work()
         except OSError as error:
-            if error.errno not in GONE:
+            if error.errno in NO_ROOM:
+                self.lost = error.strerror or str(error)
+                if self._is_result:
+                    raise OSError(error.errno, self.lost, "standard output") from error
+            elif error.errno in GONE:
+                _let_go(self.stream)
+                if self._is_result:
+                    raise ReaderGone from None
+            else:
                 raise
-            _let_go(self.stream)
-            if self._is_result:
-                raise ReaderGone from None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -111,6 +129,23 @@ class Tame(io.TextIOBase):
 
     def fileno(self) -> int:
         return self.stream.fileno()
+
+
+class _Past:
+    """The same stream for texts that have been made harmless."""
+
+    def __init__(self, tame: Tame) -> None:
+        self._tame = tame
+
+    def write(self, text: str) -> int:
+        self._tame.attempt(lambda: self._tame.stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._tame.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tame.stream, name)
 
 
 def _let_go(stream: IO[str]) -> None:
@@ -146,17 +181,22 @@ def tamed(is_result: bool = False) -> Iterator[None]:
         yield
     finally:
         for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                with contextlib.suppress(ValueError):  # closed
-                    stream.flush()
+            plain = stream.stream if isinstance(stream, Tame) else stream
+            if plain is not None:
+                try:
+                    with contextlib.suppress(ValueError):  # closed
+                        plain.flush()
+                except OSError:
+                    _let_go(plain)  # Python would try again at its end, and fail with a code of its own
         sys.stdout, sys.stderr = before
 
 
 def command(main: Callable[P, int]) -> Callable[P, int]:
     """Return the `main` of a command, with harmless output and with an exit code for all that ends it.
 
-    A file or folder that can't be read or written is bad input (2), a disk that is full a failure (1); Ctrl-C and
-    SIGTERM leave through all `finally`s, so that nothing is left half-written.
+    A file or folder that can't be read or written is bad input (2), a disk that is full a failure (1), also where it is
+    the one that the output goes to, once all else is done; Ctrl-C and SIGTERM leave through all `finally`s, so that
+    nothing is left half-written.
     """
     return _command(main, is_result=False)
 
@@ -172,12 +212,15 @@ def _command(main: Callable[P, int], is_result: bool) -> Callable[P, int]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
         with _terminable(), tamed(is_result):
             try:
-                return main(*args, **kwargs)
+                return _all_told(main(*args, **kwargs))
             except ReaderGone:
                 return 0
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)
                 return 128 + signal.SIGINT
+            except WriteError as error:
+                print(f"{type(error).__name__}: {error}", file=sys.stderr)
+                return EXIT_FAILED
             except OSError as error:
                 if error.filename is None and error.errno not in FULL:
                     raise
@@ -186,6 +229,18 @@ def _command(main: Callable[P, int], is_result: bool) -> Callable[P, int]:
                 return EXIT_FAILED if error.errno in FULL else EXIT_BAD_INPUT
 
     return wrapped
+
+
+def _all_told(code: int) -> int:
+    """Return the exit code of a command that has done its work: a failure where not all could be told."""
+    stream = sys.stdout
+    if isinstance(stream, Tame):
+        with contextlib.suppress(ValueError):  # closed
+            stream.flush()
+    if not isinstance(stream, Tame) or not stream.lost:
+        return code
+    print(f"standard output: {stream.lost}; not all that was to be printed is there. Make room there", file=sys.stderr)
+    return code or EXIT_FAILED
 
 
 @contextlib.contextmanager

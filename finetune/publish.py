@@ -29,6 +29,7 @@ from finetune.tracking import Mirror, Target, is_off
 
 AT_ONCE = 2  # runs sent side by side; more would meet the free tier's 50 requests a minute
 WAIT_SECONDS = 600.0
+MOST_REMOTE = 4096  # bytes of the file that names the sweep on the server
 
 
 @command
@@ -137,9 +138,14 @@ def _remote(folder: Path, entity: str | None, project: str | None) -> Remote:
         raise UserError(f"{file} holds no sweep")
     refuse_secrets(text, file)
     spec = {"name": folder.resolve().name, **spec}
-    remote = server.create(spec, entity, project or spec.get("project") or "finetune-sweeps")
-    names = {"entity": remote.entity, "project": remote.project, "sweep": remote.id, "url": remote.url}
-    record.write_json(folder / record.REMOTE, names)
+    with record.replacing(folder / record.REMOTE) as temporary:
+        # Takes the room first: a sweep that is made and can't be noted would be made once more the next time.
+        temporary.write_text(" " * MOST_REMOTE)
+        remote = server.create(spec, entity, project or spec.get("project") or "finetune-sweeps")
+        names = {"entity": remote.entity, "project": remote.project, "sweep": remote.id, "url": remote.url}
+        with temporary.open("r+", encoding="utf-8") as noted:
+            noted.write(record.json_text(names))
+            noted.truncate()
     return remote
 
 

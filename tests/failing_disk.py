@@ -111,6 +111,7 @@ class _Raw(io.FileIO):
     def __init__(self, file: Any, mode: str, disk: FailingDisk) -> None:
         super().__init__(file, mode)
         self._disk = disk
+        self._is_full = False
 
     def write(self, data: Any) -> int:
         with memoryview(data) as content:
@@ -118,9 +119,12 @@ class _Raw(io.FileIO):
                 return 0
             try:
                 self._disk.check("write", self.name)
-            except OSError:
-                super().write(content[: content.nbytes // 2])  # a full disk takes a part
-                raise
+            except OSError as error:
+                part = content[: content.nbytes // 2]
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or self._is_full or not part.nbytes:
+                    raise
+                self._is_full = True  # a full disk takes a part, and says at the next write that it is full
+                return super().write(part)
             return super().write(content)
 
 
@@ -147,3 +151,25 @@ def failing_disk(*roots: Path) -> Iterator[FailingDisk]:
         ):
             patch.setattr(os, name, disk.on_paths(what, getattr(os, name)))
         yield disk
+
+
+def each_write_failing(
+    root: Path, command: Callable[[], int], code: int = errno.ENOSPC, step: int = 1
+) -> Iterator[tuple[int, str]]:
+    """Have each write of a command below `root` fail in turn: yield its exit code, and what failed.
+
+    At the end nothing fails, and the exit code must be 0.
+
+    Args:
+        step: 2 for every second write, and so on.
+    """
+    with failing_disk(root) as disk:
+        for number in range(0, 10_000, step):
+            disk.arm(number, code)
+            ended, hit = command(), disk.hit
+            disk.arm(None)
+            if hit is None:
+                assert number > 0, "it writes nothing"
+                assert ended == 0
+                return
+            yield ended, f"write {number}: {hit}"

@@ -19,6 +19,7 @@ from finetune.run import run
 from finetune.trained import Trained
 from tests import offline
 from tests.fabricate import fabricate_run
+from tests.failing_disk import each_write_failing
 from tests.pictures import write_folder
 from tests.test_run import quiet, small
 
@@ -137,3 +138,19 @@ def test_the_analysis_has_it_drawn_and_shows_it(
     assert analyse(["tiny", "--attention"]) == 0
     assert "No new attention maps of only: UserError" in capfd.readouterr().out
     assert not (tmp_path / "reports/tiny/prediction_grid_attention.png").exists()
+
+
+def test_a_full_disk_keeps_earlier_maps(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every second write fails in turn: exit code 1, and one message; then the same command writes it."""
+    shutil.copytree(place / "runs/tiny/only", tmp_path / "run")
+    maps = tmp_path / "run" / record.ATTENTION
+    maps.write_text("earlier")
+    before = {path.name for path in maps.parent.iterdir()}
+    for ended, told in each_write_failing(maps.parent, lambda: main([str(maps.parent)]), step=2):
+        said = capsys.readouterr().err
+        assert ended == 1, f"{told}\n{said}"
+        assert said.startswith(f"WriteError: {maps} can't be written (No space left on device; "), f"{told}\n{said}"
+        assert said.count("\n") == 1, said
+        assert maps.read_text() == "earlier", told
+        assert {path.name for path in maps.parent.iterdir()} == before, told
+    assert showcase.read_thumbnails(maps.parent, record.ATTENTION)

@@ -15,6 +15,7 @@ from finetune import download as downloading
 from finetune.download import CHUNK_BYTES, NOTE, PART, download
 from finetune.errors import DownloadError, NoRoomError
 from tests import offline
+from tests.failing_disk import failing_disk
 from tests.file_server import Served, serving
 
 CONTENT = random.Random(0).randbytes(3_000_000)
@@ -154,3 +155,32 @@ def test_a_disk_without_room_is_seen_first(tmp_path: Path, monkeypatch: pytest.M
     with serving(Served(CONTENT)) as served, pytest.raises(NoRoomError, match=r"free, and 3\.0 MB are still to come"):
         fetch(served, tmp_path)
     assert not (tmp_path / f"file.zip{PART}").exists()
+
+
+@pytest.mark.parametrize("write", ["open lock", "open note", "write part", "write part again", "sync part", "rename"])
+def test_a_disk_that_is_full_in_between_costs_nothing(tmp_path: Path, write: str) -> None:
+    """The message names the file and the need; what has come is kept, and the next call asks for the rest only."""
+    with serving(Served(CONTENT)) as served, failing_disk(tmp_path) as disk:
+        fetch(served, tmp_path / "first")
+        names = {"lock": "file.zip.lock", "note": f".file.zip{NOTE}", "part": f"file.zip{PART}", "": ""}
+        what, _, rest = write.partition(" ")
+        name, _, again = rest.partition(" ")
+        points = [n for n, done in enumerate(disk.writes) if done.startswith(f"{what} {names[name]}")]
+        at = points[-1 if again or not name else 0]
+        served.asked.clear()
+        disk.arm(at)
+        with pytest.raises(NoRoomError) as caught:
+            fetch(served, tmp_path)
+        disk.arm(None)
+        said, part = str(caught.value), tmp_path / f"file.zip{PART}"
+        assert f"{tmp_path}/file.zip can't be written (No space left on device" in said
+        assert "make room there" in said
+        have = part.stat().st_size if part.exists() else 0
+        assert CONTENT.startswith(part.read_bytes() if have else b"")
+        assert ("of it are kept" in said) == bool(have)
+        assert ("MB wanted" in said) == (write.startswith("write part"))
+        assert not (tmp_path / "file.zip").exists()
+        served.asked.clear()
+        assert fetch(served, tmp_path).read_bytes() == CONTENT
+        assert served.asked == [f"bytes={have}-" if have else None]
+    assert alone(tmp_path / "first")

@@ -17,6 +17,7 @@ from finetune import __main__ as finetune
 from finetune import predict, publish, record
 from finetune.data import __main__ as data
 from finetune.printed import command, result_command
+from finetune.writing import WriteError
 from tests import offline
 from tests.fabricate import fabricate_run
 from tests.pictures import write_folder
@@ -179,6 +180,41 @@ def test_nobody_reads_the_output() -> None:
     assert closed_output(prints, is_result=False) == (1, "came to the end\n")
 
 
+PRINTER = """
+import sys
+from finetune.printed import Screen, command, result_command
+def main():
+    for _ in range(int(sys.argv[2])):
+        print("a line of some length, so that the buffer is full soon")
+        if int(sys.argv[2]) > 1:
+            Screen().print("another")
+    print("came to the end", file=sys.stderr)
+    return 0
+sys.exit(globals()[sys.argv[1]](main)())
+"""
+
+
+@pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="there is no /dev/full here")
+@pytest.mark.parametrize("lines", [1, 500])
+def test_the_output_goes_to_a_full_disk(lines: int) -> None:
+    """A command does its work and then says what is lost; one whose output is its result ends: exit code 1."""
+
+    def ended(decorator: str) -> tuple[int, str]:
+        with open("/dev/full", "w") as full:  # noqa: PTH123  (no file that a path would be of use for)
+            words = [sys.executable, "-c", PRINTER, decorator, str(lines)]
+            done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False,
+                                  env={**os.environ, "PYTHONUNBUFFERED": ""})  # fmt: skip
+        return done.returncode, done.stderr
+
+    lost = "standard output: No space left on device; not all that was to be printed is there. Make room there\n"
+    assert ended("command") == (1, f"came to the end\n{lost}")
+    code, said = ended("result_command")
+    assert code == 1
+    # A single line stays in a buffer until all is done.
+    assert said.removeprefix("came to the end\n") == "OSError: standard output: No space left on device\n"
+    assert ("came to the end" in said) == (lines == 1)
+
+
 def test_errors_of_the_system_have_a_code(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A folder for a file is bad input; a full disk is a failure; Ctrl-C is 130; what is a fault of ours is raised."""
 
@@ -192,6 +228,7 @@ def test_errors_of_the_system_have_a_code(capsys: pytest.CaptureFixture[str], tm
         (IsADirectoryError(21, "Is a directory", str(tmp_path)), 2),
         (PermissionError(13, "Permission denied", "x"), 2),
         (OSError(28, "No space left on device"), 1),
+        (WriteError(30, "Read-only file system", tmp_path / "x", None), 1),
         (KeyboardInterrupt(), 130),
     ):
         assert command(raising(error))() == code

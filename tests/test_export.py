@@ -12,6 +12,7 @@ from PIL import Image
 from finetune import export, onnx_file, record
 from finetune.predict import main as predict
 from finetune.run import run
+from tests.failing_disk import each_write_failing
 from tests.pictures import write_folder
 from tests.test_run import quiet, small
 
@@ -95,6 +96,25 @@ def test_a_file_that_says_something_else_is_not_written(
     assert "differs from torch's by up to" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == ["model.onnx"]
     assert (out / "model.onnx").read_text() == "what was there before"
+
+
+def test_a_full_disk_keeps_the_earlier_file(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever write fails: exit code 1, one message with the file's name; then the same command writes it."""
+    exported = (place / "model.onnx").read_bytes()
+    monkeypatch.setattr(onnx_file, "_export", lambda *given: given[-1].write_bytes(exported))  # which takes seconds
+    out = tmp_path / "out" / "model.onnx"
+    out.parent.mkdir()
+    out.write_text("what was there before")
+    for ended, told in each_write_failing(out.parent, lambda: export.main([str(place / "run"), "--onnx", str(out)])):
+        said = capsys.readouterr().err
+        assert ended == 1, f"{told}\n{said}"
+        assert said.startswith(f"WriteError: {out} can't be written (No space left on device; "), f"{told}\n{said}"
+        assert said.count("\n") == 1, said
+        assert list(out.parent.iterdir()) == [out], told
+        assert out.read_text() == "what was there before", told
+    assert out.read_bytes() == exported
 
 
 def test_it_is_compared_on_val_pictures_or_without_them_on_noise(

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from finetune.__main__ import main
 from finetune.data import archive, inaturalist
 from finetune.data.inaturalist import ARCHIVE, CLASSES, FOLDER, MARK
 from finetune.errors import DataError, UserError
 from finetune.record import read_json
 from tests import offline
+from tests.failing_disk import each_write_failing
 from tests.file_server import Served, serving
 
 PICTURES = 3  # of each class in each split
@@ -191,3 +193,27 @@ def test_a_disk_without_room_is_seen_before_unpacking(place: Path, monkeypatch: 
     with pytest.raises(UserError, match="Make room there"):
         inaturalist.have()
     assert (place / ARCHIVE).exists()
+
+
+def test_a_disk_that_is_full_in_between_costs_nothing(
+    place: Path, served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that needs it ends with a message and exit code 1, and nothing half-way; the next fetches what is left."""
+
+    def fetched_by_a_run() -> int:
+        ended = main(["--data", "inaturalist12k", "--weights", "none", "--run-dir", str(tmp_path / "run"), "--lr", "1"])
+        return 0 if (place / FOLDER / MARK).exists() else ended
+
+    place.mkdir()
+    whole = sorted(f"{split}/{name}" for split in ("train", "val") for name in CLASSES)
+    for ended, told in each_write_failing(place, fetched_by_a_run, step=19):
+        said = capsys.readouterr().err
+        assert ended == 1, f"{told}\n{said}"
+        assert "NoRoomError: " in said, f"{told}\n{said}"
+        assert "can't be written (No space left on device" in said, f"{told}\n{said}"
+        assert "Traceback" not in said
+        assert {path.name for path in place.glob("*")} <= {ARCHIVE, f"{ARCHIVE}.part", f"{ARCHIVE}.part.json",
+                                                           f"{ARCHIVE}.lock", f"{FOLDER}.lock", FOLDER}  # fmt: skip
+        if (place / FOLDER).exists():  # whole
+            assert sorted(str(path.relative_to(place / FOLDER)) for path in place.glob(f"{FOLDER}/*/*")) == whole
+    assert len(served.asked) < 3  # what is whole, or has come so far, is not fetched again

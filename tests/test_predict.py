@@ -16,6 +16,7 @@ from finetune.calibration import scaled
 from finetune.predict import main
 from finetune.predict_page import Gathered, visible
 from finetune.run import run
+from tests.failing_disk import each_write_failing
 from tests.pictures import write_folder
 from tests.test_report import Page
 from tests.test_run import quiet, small
@@ -270,3 +271,27 @@ def test_predicting_does_not_depend_on_the_threads_that_decode(
         torch.set_num_threads(before)
     one, three = (list(csv.reader(text.splitlines())) for text in said)
     assert [row[:2] for row in one] == [row[:2] for row in three]
+
+
+def test_a_full_disk_keeps_earlier_answers(
+    finished: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever write of rows and page fails: exit code 1, one message, each file an earlier or a whole one."""
+    out = tmp_path / "out"
+    out.mkdir()
+    files = {"--csv": out / "rows.csv", "--html": out / "page.html"}
+    arguments = [str(finished), str(colours / "test"), *(str(word) for pair in files.items() for word in pair)]
+    assert main(arguments) == 0
+    whole = {file: file.read_bytes() for file in files.values()}
+    for file in files.values():
+        file.write_text("earlier")
+    for ended, told in each_write_failing(out, lambda: main(arguments)):
+        said = capsys.readouterr().err
+        assert ended == 1, f"{told}\n{said}"
+        assert said.count("\n") == 1, f"{told}\n{said}"
+        assert said.startswith(f"WriteError: {out}/"), f"{told}\n{said}"
+        assert "free): make room there" in said, said
+        assert {path.name for path in out.iterdir()} == {file.name for file in files.values()}, told
+        assert all(file.read_bytes() in (b"earlier", whole[file]) for file in files.values()), told
+        assert files["--html"].read_text() == "earlier", told
+    assert {file: file.read_bytes() for file in files.values()} == whole

@@ -17,8 +17,10 @@ from analysis.address import Address
 from analysis.errors import InputError
 from analysis.source import find_folder
 from finetune import record
+from finetune.writing import WriteError
 from tests import offline
 from tests.fabricate import fabricate_pictures, fabricate_run
+from tests.failing_disk import each_write_failing
 from tests.on_server import PROJECT, put_run, put_sweep
 from tests.wandb_server import ENTITY, Server, serve
 
@@ -197,6 +199,36 @@ def test_a_name_here_of_a_sweep_there_fetches_what_is_missing(logged_in: Server,
     put_run(logged_in, sweep, fabricate_run(tmp_path / "more", "run-2", seed=2))
     assert find_folder(f"{ENTITY}/{PROJECT}/{sweep}") == Path("runs/mine")
     assert len(record.find_runs(Path("runs/mine"))) == 3
+
+
+def test_a_full_disk_is_no_fault_of_the_server_s(logged_in: Server, tmp_path: Path) -> None:
+    """Whichever write fails, it is told; what lies here is whole, and the next command brings the rest."""
+    sweep = remote_sweep(logged_in, tmp_path, runs=2)
+    folder = Path("runs").resolve() / sweep
+
+    def fetch_all() -> int:
+        try:
+            find_folder(sweep)
+        except WriteError as error:
+            return int(
+                str(error.path.absolute()).startswith(str(folder)) and "can't be written (No space left" in str(error)
+            )
+        return 0
+
+    folder.parent.mkdir()
+    tried = 0
+    for ended, told in each_write_failing(folder.parent, fetch_all, step=7):
+        assert ended == 1, told
+        tried += 1
+        assert not list(folder.glob("*/.*")), told
+        for run in record.find_runs(folder) if folder.exists() else []:
+            record.read_config(run)
+            assert record.status(run)[0] in ("finished", "unfinished"), told
+    assert tried > 3
+    for run in record.find_runs(folder):
+        assert record.read_history(run) == record.read_history(tmp_path / sweep / run.name)
+        assert record.status(run)[0] == "finished"
+    assert len(record.find_runs(folder)) == 2
 
 
 def test_without_an_argument_the_newest_sweep_is_taken(

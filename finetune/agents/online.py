@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -28,6 +28,7 @@ from finetune.agents.watch import Watch
 from finetune.config import Config, parse_config, resolve, with_absolute_paths
 from finetune.errors import EXIT_FAILED, UserError
 from finetune.secrets import redact_values
+from finetune.writing import WriteError, explained
 
 POLL_SECONDS = 0.5
 IDLE_SECONDS = 90.0  # an agent without a run for so long: is the sweep over, and the server has not told the agent?
@@ -98,6 +99,7 @@ def retry_failed(remote: Remote, code: Code, agents: int | None, count: int | No
     running: dict[int, subprocess.Popen[bytes]] = {}
     all_of_them = Agents()
     in_a_row = finished = handled = 0
+    full = False
     with signals_noted() as stop, watch:
         while (todo and not stop.count) or running:
             for slot, process in list(running.items()):
@@ -109,13 +111,19 @@ def retry_failed(remote: Remote, code: Code, agents: int | None, count: int | No
                         todo.clear()
             for slot in range(slots):
                 if todo and not stop.count and slot not in running:
-                    running[slot] = _start_again(remote, todo.pop(0), slot, slots, folder)
-                    all_of_them.processes.append(running[slot])
+                    try:
+                        running[slot] = _start_again(remote, todo.pop(0), slot, slots, folder)
+                    except WriteError as error:  # the runs under way go on: they may have room enough
+                        full = True
+                        watch.say(f"WriteError: {error}; no more runs are started")
+                        todo.clear()
+                    else:
+                        all_of_them.processes.append(running[slot])
             handled = _pass_on(all_of_them, stop, handled, watch)
             watch.look()
             time.sleep(POLL_SECONDS)
     code_of_end = _end(remote, folder, watch, stop, before)
-    return code_of_end or (EXIT_FAILED if finished < len(all_of_them.processes) else 0)
+    return code_of_end or (EXIT_FAILED if full or finished < len(all_of_them.processes) else 0)
 
 
 def show_plan(remote: Remote) -> None:
@@ -184,7 +192,8 @@ def _store(remote: Remote) -> Path:
             "renew it, and make a sweep without it"
         )
     folder = RUNS / remote.id
-    folder.mkdir(parents=True, exist_ok=True)
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     record.write_atomic(folder / record.SWEEP, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
     names = {"entity": remote.entity, "project": remote.project, "sweep": remote.id, "url": remote.url}
     record.write_json(folder / record.REMOTE, names)
@@ -219,7 +228,7 @@ def _environment(slot: int, slots: int, folder: Path) -> dict[str, str]:
 
 def _start(command: list[str], slot: int, slots: int, folder: Path, **more: str) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own, so that Ctrl-C on the terminal reaches this process alone."""
-    with (folder / f"agent-{slot + 1}.txt").open("ab") as output:
+    with _opened(folder / f"agent-{slot + 1}.txt") as output:
         return subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -230,12 +239,21 @@ def _start(command: list[str], slot: int, slots: int, folder: Path, **more: str)
         )
 
 
+def _opened(log: Path) -> IO[bytes]:
+    """Open a log to be added to, or nowhere if that can't be written, on a full disk, say: runs do not rest on it."""
+    try:
+        return log.open("ab")
+    except OSError:
+        return Path(os.devnull).open("ab")
+
+
 def _start_again(remote: Remote, run: Failed, slot: int, slots: int, folder: Path) -> subprocess.Popen[bytes]:
     """Start a run as W&B's agent would."""
     if not re.fullmatch(r"[\w-]{1,128}", run.id):
         raise UserError(f"{remote.path}: a run is called {run.id!r}, which can't be the name of a file")
     parameters = folder / "wandb" / f"retry-{run.id}.yaml"
-    parameters.parent.mkdir(exist_ok=True)
+    with explained(parameters):
+        parameters.parent.mkdir(exist_ok=True)
     content = {"wandb_version": 1, **{name: {"value": value} for name, value in run.values.items()}}
     record.write_atomic(parameters, yaml.safe_dump(content))
     return _start(

@@ -28,10 +28,11 @@ from finetune.agents.sweepfile import RUNS
 from finetune.causes import cause_of
 from finetune.claim import TakenError
 from finetune.config import Config, parse_config, resolve, run_id, with_absolute_paths
-from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, ConfigError, Interrupted, UserError, nearest
+from finetune.errors import EXIT_FAILED, ConfigError, Interrupted, UserError, nearest
 from finetune.printed import log_line
 from finetune.signals import Noted, noted, polled
 from finetune.tracking import Mirror
+from finetune.writing import WriteError, explained
 
 POLL_SECONDS = 0.5
 # A batch system's signal reaches a run several times: itself, passed on by W&B's agent, and by what started that.
@@ -69,7 +70,7 @@ def _ending(arguments: list[str], code: Code, mirror: Mirror, signals: Noted) ->
     try:
         return _run(arguments, code, mirror, signals)
     except UserError as error:
-        return EXIT_BAD_INPUT, "failed", f"{type(error).__name__}: {error}", cause_of(error)
+        return error.exit_code, "failed", f"{type(error).__name__}: {error}", cause_of(error)
     except Interrupted as error:
         mirror.preempting()
         return 128 + (signals.number or signal.SIGTERM), "killed", str(error), ""
@@ -171,7 +172,8 @@ def _peers(folder: Path, code: Code) -> list[Config] | None:
 def _store_remote(folder: Path) -> None:
     """Note beside the run directories which sweep of which server they belong to."""
     if not (folder / record.REMOTE).exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         names = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "sweep": "WANDB_SWEEP_ID"}
         record.write_json(folder / record.REMOTE, {name: os.environ.get(key) for name, key in names.items()})
 
@@ -204,7 +206,8 @@ class Interruption:
             return True
         if self._mirror.stop:
             if not self._stop.exists():
-                record.write_atomic(self._stop, "W&B asked the run to stop\n")
+                with contextlib.suppress(WriteError):  # on a full disk the run goes on, and this is tried again
+                    record.write_atomic(self._stop, "W&B asked the run to stop\n")
             return False
         if not self._signals.number:
             return False

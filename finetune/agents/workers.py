@@ -231,7 +231,9 @@ def _noted(run_dir: Path, ended: Outcome) -> Outcome:
 
 
 def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").split("\n") if path.exists() else []
+    lines: list[str] = []
+    with contextlib.suppress(OSError):  # there is none where it could not be opened
+        lines = path.read_text(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "no word in its log")
 
 

@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from finetune.errors import EXIT_BAD_INPUT, UserError
+from finetune.errors import UserError
 from finetune.flags import fail
 from finetune.printed import command
 
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     try:
         return int(importlib.import_module(COMMANDS[known.command][1]).main(known))
     except UserError as error:
-        return fail(error, EXIT_BAD_INPUT)
+        return fail(error, error.exit_code)
 
 
 if __name__ == "__main__":

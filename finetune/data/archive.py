@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from finetune.errors import DataError, NoRoomError
+from finetune.writing import FULL, WriteError
 
 SPARE_BYTES = 500e6  # stay free on the disk
 CHUNK_BYTES = 2**20
@@ -40,6 +41,7 @@ def unpack(
         NoRoomError: the disk has no room.
     """
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{UNPACKING}")
+    total = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         for left in folder.parent.glob(f".{folder.name}.*{UNPACKING}"):
@@ -62,6 +64,8 @@ def unpack(
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
         raise zipfile.BadZipFile(f"{archive} is no whole zip file ({error})") from error
     except OSError as error:
+        if error.errno in FULL:
+            raise NoRoomError(str(WriteError(error.errno, error.strerror or "", folder, total))) from error
         raise DataError(f"{archive} can't be unpacked into {folder} ({error.strerror or error})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -25,6 +25,7 @@ from finetune.data.survey import keep, surveyed
 from finetune.data.twins import twins
 from finetune.errors import DataError
 from finetune.printed import Screen
+from finetune.writing import WriteError
 
 SHOWN = 5  # pictures of a finding; --json and --fix-list have all
 FIX_COLUMNS = ["path", "do", "to", "why"]
@@ -65,7 +66,8 @@ def main(known: argparse.Namespace) -> int:
     """Print what is found; return 1 where something would make results wrong, else 0.
 
     Raises:
-        UserError: there is no such data, or the fix list can't be written.
+        UserError: there is no such data, or no such folder for the fix list.
+        WriteError: the disk of the fix list is full, say.
     """
     report = check(known.data, known.split_seed)
     if known.fix_list is not None:
@@ -190,5 +192,7 @@ def _write_fixes(file: Path, findings: Sequence[Finding]) -> None:
             fixes.setdefault(fix.path, fix)
     try:
         record.write_table(file, FIX_COLUMNS, ((fix.path, fix.do, fix.to, fix.why) for fix in fixes.values()))
+    except WriteError:
+        raise
     except OSError as error:
         raise DataError(f"--fix-list: {file} can't be written ({error.strerror})") from error

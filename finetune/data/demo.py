@@ -18,6 +18,7 @@ from finetune.data.demo_shapes import TARGET_SHAPES
 from finetune.data.demo_source_shapes import SOURCE_SHAPES
 from finetune.folders import cache_folder
 from finetune.record import replacing
+from finetune.writing import explained
 
 DEMO_VERSION = "1"  # to be raised whenever the pictures change
 DEMO_SEED = 20
@@ -33,6 +34,9 @@ def demo_folder() -> Path:
 
     It is drawn under a temporary name and renamed, so that it is either whole or not there, and processes that draw
     it at once do each other no harm.
+
+    Raises:
+        WriteError: the disk is full, say.
     """
     folder = cache_folder() / f"demo-pictures-{DEMO_VERSION}"
     if _is_whole(folder):
@@ -41,10 +45,11 @@ def demo_folder() -> Path:
     count = len(TARGET_CLASSES) * sum(SPLITS.values())
     print(f"Drawing the demo's {count} synthetic pictures, once", file=sys.stderr)
     try:
-        draw_target(temporary)
-        if folder.exists() and not _is_whole(folder):  # someone removed a part of it
-            shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
+        with explained(folder):
+            draw_target(temporary)
+            if folder.exists() and not _is_whole(folder):  # someone removed a part of it
+                shutil.rmtree(folder, ignore_errors=True)
+            temporary.rename(folder)
     except OSError:
         if not _is_whole(folder):  # else another process was faster
             raise

@@ -17,11 +17,12 @@ from filelock import Timeout
 from finetune.bar import bar, say_aside
 from finetune.data.archive import unpack
 from finetune.download import POLL_SECONDS, Wanted, download, in_words, sha256
-from finetune.errors import DataError, MissingError
+from finetune.errors import DataError, MissingError, NoRoomError
 from finetune.folders import cache_folder
 from finetune.locks import lock
 from finetune.record import write_json
 from finetune.secrets import redact
+from finetune.writing import FULL, WriteError
 
 NAME = "inaturalist12k"
 URL = "https://storage.googleapis.com/wandb_datasets/nature_12K.zip"
@@ -86,6 +87,8 @@ def have(say: Say = say_aside) -> Path:
             except Timeout:
                 continue
     except OSError as error:
+        if error.errno in FULL:
+            raise NoRoomError(str(WriteError(error.errno, error.strerror or "", place, None))) from error
         raise DataError(f"data: {place} can't be written ({error.strerror or error}); see {ROOT_VARIABLE}") from error
 
 
@@ -151,7 +154,8 @@ def _bring(place: Path, say: Say) -> Path:
             raise DataError(f"data: {error}. Take it out of the way, and the same command fetches another") from error
         archive.unlink()
         raise DataError(f"data: {error}. It was deleted; the same command fetches it again") from error
-    write_json(folder / MARK, {"url": redact(url()), "bytes": archive.stat().st_size, "sha256": sha256(archive)})
+    mark = {"url": redact(url()), "bytes": archive.stat().st_size, "sha256": sha256(archive)}
     if fetched:
-        archive.unlink()
+        archive.unlink()  # first, which makes room
+    write_json(folder / MARK, mark)
     return folder

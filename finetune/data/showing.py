@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from finetune import record
 from finetune.config import Config, parse_config
 from finetune.data import catalog
 from finetune.data.augmenting import LEVELS, train_transform
@@ -26,6 +27,7 @@ from finetune.data.survey import survey
 from finetune.data.transforms import Preprocessing, eval_transform, normalise, preprocessing, stack
 from finetune.errors import UserError
 from finetune.mixing import mix
+from finetune.writing import WriteError
 
 DEFAULT_OUT = Path("augmentation.png")
 VIEWS = 3  # of each picture and level: those of the first epochs
@@ -59,7 +61,8 @@ def main(known: argparse.Namespace) -> int:
     """Write the sheet, say where, and return the exit code.
 
     Raises:
-        UserError: a setting is out of its range, the data can't be used, or the file can't be written.
+        UserError: a setting is out of its range, the data can't be used, or there is no such folder to write to.
+        WriteError: the disk is full, say; an earlier file is as it was.
     """
     if not 2 <= known.pictures <= MOST_PICTURES:
         raise UserError(f"--pictures: {known.pictures} is not from 2 to {MOST_PICTURES}")
@@ -75,8 +78,12 @@ def main(known: argparse.Namespace) -> int:
     groups = list(views(config, splits, chosen, only=known.augment is not None))
     names_of_rows = [splits.classes[picture.label] for picture in chosen]
     image = sheet(groups, names_of_rows)
+    kind = "PNG" if known.out.suffix.lower() == ".png" else "JPEG"
     try:
-        image.save(known.out, optimize=True, quality=90)
+        with record.replacing(known.out) as temporary:
+            image.save(temporary, kind, optimize=True, quality=90)
+    except WriteError:
+        raise
     except OSError as error:
         raise UserError(f"--out: {known.out} can't be written ({error.strerror or error})") from error
     print(f"{known.out}: {len(chosen)} training pictures, {', '.join(group.title for group in groups)}")

@@ -1,0 +1,269 @@
+"""Agents, their runs and the copies of these on disks that are full: nothing is lost, nothing waits for ever."""
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from finetune import claim, mirror, publish, record, wandb_run
+from finetune.agents import online, server
+from finetune.agents.server import Failed, Remote
+from finetune.agents.trial import Interruption, Log
+from finetune.mirror import Orders
+from finetune.tracking import Target
+from finetune.writing import WriteError
+from tests.agents import CODE, Place, wait_until, write_sweep
+from tests.fabricate import fabricate_run
+from tests.failing_disk import failing_disk
+from tests.online import PROGRAM
+
+FULL = "/dev/full"
+needs_full_device = pytest.mark.skipif(not os.access(FULL, os.W_OK), reason=f"there is no {FULL} here")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A folder with a sweep of two seeds."""
+    write_sweep(tmp_path, seeds=2)
+    return Place(tmp_path)
+
+
+def test_a_plan_needs_no_room(place: Place) -> None:
+    """It is printed where not a byte can be written."""
+    with failing_disk(place.folder / "runs", place.folder / "cache") as disk:
+        disk.arm(0)
+        code, output = place.run("seeds.yaml", "--plan")
+    assert code == 0, output
+    assert "2 to do" in output
+    assert not (place.folder / "runs").exists()
+
+
+def test_a_run_that_can_not_be_told_to_stop_early_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hyperband's file can't be written: all runs train to their last epoch, and nothing has failed."""
+    spec = {
+        "method": "grid",
+        "metric": {"name": "best/val_accuracy", "goal": "maximize"},
+        "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 2},
+        "parameters": {
+            "data": {"value": "demo"},
+            "epochs": {"value": 4},
+            "lr": {"values": [3.0e-3, 3.1e-3, 1.0e-2]},  # the good rates first; a run is stopped below the median
+            "strategy": {"value": "head"},
+        },
+    }
+    (place.folder / "seeds.yaml").write_text(yaml.safe_dump(spec))
+    tried, real = place.folder / "output-tried", record.write_atomic
+
+    def write(path: Path, text: str) -> None:
+        if path.name == record.STOP:
+            tried.touch()
+            raise WriteError(errno.ENOSPC, "No space left on device", path, None)
+        real(path, text)
+
+    monkeypatch.setattr(record, "write_atomic", write)  # in the agent, which is a fork of this process
+    code, output = place.run("seeds.yaml", seconds=0.25)
+    assert tried.exists()
+    assert code == 0, output
+    assert "Traceback" not in output
+    assert [(record.read_json(run / record.SUMMARY) or {})["epochs"] for run in place.runs()] == [4, 4, 4]
+
+
+def test_a_run_that_the_server_stops_goes_on_until_that_can_be_noted(tmp_path: Path) -> None:
+    """It is no signal to save and end; as soon as there is room, the run is asked to end after its epoch."""
+    signals, told = SimpleNamespace(number=0), SimpleNamespace(stop=True)
+    interrupted = Interruption(signals, told, tmp_path)  # type: ignore[arg-type]
+    with failing_disk(tmp_path) as disk:
+        disk.arm(0)
+        assert interrupted() is False
+        assert disk.hit
+        assert list(tmp_path.iterdir()) == []
+        disk.arm(None)
+        assert interrupted() is False
+    assert (tmp_path / record.STOP).exists()
+
+
+def test_a_heartbeat_that_can_not_be_written_ends_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried on and on, and not beyond the run, which another process can then go on with."""
+    monkeypatch.setattr(claim, "HEARTBEAT_SECONDS", 0.01)
+    with failing_disk(tmp_path) as disk:
+        with claim.claimed(tmp_path) as mine:
+            disk.arm(0)
+            wait_until(lambda: len(disk.writes) > 4)
+            with pytest.raises(WriteError, match=r"claim-1\.json can't be written \(No space left on device"):
+                mine.beat()
+            assert claim.is_alive(tmp_path)
+            beating = [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
+        assert beating
+        assert not any(thread.is_alive() for thread in beating)
+        assert not claim.is_alive(tmp_path)
+        disk.arm(None)
+        with claim.claimed(tmp_path):
+            pass
+
+
+def test_a_log_that_can_not_be_opened_costs_the_log(place: Place) -> None:
+    """Runs are finished, and one that fails is told; what it would have logged is lost."""
+    assert place.run("seeds.yaml", fail="0,1")[0] == 1
+    for run in place.runs():
+        (run / record.LOG).unlink()
+        (run / record.LOG).mkdir()
+    code, output = place.run("seeds.yaml", "--retry-failed", refuse="1")
+    assert "Traceback" not in output
+    assert place.states() == ["failed", "finished"]
+    assert (code, output.count("failed: exit code 2: no word in its log")) == (1, 1)
+
+
+@needs_full_device
+def test_what_an_agent_prints_goes_to_a_full_disk(tmp_path: Path) -> None:
+    """The sweep is run to its end; then it is said, with exit code 1; the same command is done at once."""
+    write_sweep(tmp_path, seeds=2)
+    with open(FULL, "w") as full:  # noqa: PTH123  (no file that a path would be of use for)
+        ended = subprocess.run([sys.executable, PROGRAM, "seeds.yaml", "--agents", "2"], cwd=tmp_path, stdout=full,
+                               stderr=subprocess.PIPE, text=True, check=False)  # fmt: skip
+    lost = "standard output: No space left on device; not all that was to be printed is there. Make room there\n"
+    assert (ended.returncode, ended.stderr) == (1, lost)
+    runs = record.find_runs(tmp_path / "runs/seeds")
+    assert [record.status(run)[0] for run in runs] == ["finished"] * 2
+
+
+@needs_full_device
+def test_the_log_of_a_server_s_agent_is_on_a_full_disk(tmp_path: Path) -> None:
+    """The run that it has started is finished all the same, and has a log of its own."""
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text("wandb_version: 1\nseed: {value: 0}\nepochs: {value: 2}\nstrategy: {value: head}\n")
+    handed = {"WANDB_SWEEP_ID": "abcdefgh", "WANDB_RUN_ID": "aaaa0000", "WANDB_SWEEP_PARAM_PATH": str(parameters)}
+    with open(FULL, "w") as full:  # noqa: PTH123
+        code = subprocess.run([sys.executable, PROGRAM, "--seed=0"], cwd=tmp_path, stdout=full, stderr=full,
+                              env={**os.environ, **handed}, check=False).returncode  # fmt: skip
+    assert code == 1  # something that was to be read is lost
+    (run,) = record.find_runs(tmp_path / "runs/abcdefgh")
+    assert record.status(run)[0] == "finished"
+    assert (run / record.LOG).read_text().splitlines() == ["attempt 1 of seed 0", "epoch 1", "epoch 2"]
+
+
+def test_a_log_of_a_server_s_agent_that_can_not_be_opened_costs_the_log(tmp_path: Path) -> None:
+    """The agent is started all the same."""
+    with failing_disk(tmp_path) as disk:
+        disk.arm(0)
+        process = online._start([sys.executable, "-c", "print('told')"], 0, 1, tmp_path)
+        assert process.wait() == 0
+        process.stdin.close()  # type: ignore[union-attr]
+        assert disk.hit == "open agent-1.txt"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_that_are_started_again_go_on_when_the_next_can_not_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What W&B's agent would have handed to the second can't be written: the first ends in peace; exit code 1."""
+    monkeypatch.chdir(tmp_path)
+    remote = Remote("me", "p", "abcdefgh", spec={"command": [sys.executable, "-c", FIRST]})
+    monkeypatch.setattr(server, "failed_runs", lambda _: [Failed(name, {}, "", "") for name in ("one", "two", "three")])
+    monkeypatch.setattr(server, "states", lambda _: Counter())
+    monkeypatch.setattr(online, "_prepare", lambda *_: None)
+    with failing_disk(tmp_path / "runs/abcdefgh/wandb") as disk:
+
+        def start(*given: Any) -> Any:
+            disk.arm(0 if given[1].id == "two" else None)
+            started.append(real(*given))
+            return started[-1]
+
+        real, started = online._start_again, []
+        monkeypatch.setattr(online, "_start_again", start)
+        assert online.retry_failed(remote, CODE, 2, None, 0) == 1
+        for process in started:
+            process.stdin.close()
+    said = capfd.readouterr().out
+    assert said.count("WriteError: runs/abcdefgh/wandb/retry-two.yaml can't be written (No space left on device") == 1
+    assert "no more runs are started" in said
+    assert (tmp_path / "ended").read_text() == "one"
+
+
+def test_a_sweep_that_can_not_be_noted_is_not_made_on_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each further try would make one more; with room it is made, and found again."""
+    (tmp_path / record.SWEEP).write_text("method: grid\nparameters: {}\n")
+    made: list[str] = []
+
+    def create(spec: dict[str, Any], entity: str | None, project: str) -> Remote:
+        made.append(project)
+        return Remote(entity or "me", project, f"abcdefg{len(made)}", spec=spec)
+
+    monkeypatch.setattr(server, "create", create)
+    with failing_disk(tmp_path) as disk:
+        for number in range(2):
+            disk.arm(number)
+            with pytest.raises(WriteError, match=r"wandb\.json can't be written \(No space left on device"):
+                publish._remote(tmp_path, None, "p")
+            assert disk.hit
+    assert made == []
+    assert publish._remote(tmp_path, None, "p").id == "abcdefg1"
+    named = {"entity": "me", "project": "p", "sweep": "abcdefg1", "url": ""}
+    assert record.read_json(tmp_path / record.REMOTE) == named
+
+
+FIRST = """
+import os, pathlib, time
+time.sleep(0.3)
+pathlib.Path("ended").write_text(os.environ["WANDB_RUN_ID"])
+"""
+
+
+def test_a_line_that_can_not_be_logged_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run does not end for its log."""
+    with failing_disk(tmp_path) as disk:
+        disk.arm(0)
+        Log(tmp_path)("epoch 1")
+        assert disk.hit
+    assert capsys.readouterr().out == "epoch 1\n"
+
+
+class RunOnServer(SimpleNamespace):
+    """As much of W&B's own run as the mirror talks to."""
+
+    def __init__(self) -> None:
+        super().__init__(entity="me", project="p", id="aaaa0000", url="http://server/aaaa0000", resumed=False,
+                         starting_step=0, epochs=[], ended=None)  # fmt: skip
+
+    def log(self, row: dict[str, Any], **_: Any) -> None:
+        self.epochs.append(row["epoch"])
+
+
+@pytest.mark.parametrize("full_until_the_end", [True, False])
+def test_a_copy_is_sent_from_a_full_disk(
+    full_until_the_end: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All epochs arrive, and the server learns that the run is finished; the note of that is written once it can be."""
+    run_dir = fabricate_run(tmp_path, "head-1", epochs=2)
+    before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
+    run, orders, said = RunOnServer(), object.__new__(Orders), []
+    orders.__dict__.update(run_dir=run_dir, log_start=0, preempting=False, asked=False, end=None, left=3)
+    monkeypatch.setattr(wandb_run, "finish_finished", lambda run, _: setattr(run, "ended", "finished"))
+    with failing_disk(run_dir) as disk:
+
+        def wait(_: float) -> None:
+            orders.left -= 1  # type: ignore[attr-defined]
+            if orders.left == 1 and not full_until_the_end:  # type: ignore[attr-defined]
+                disk.arm(None)
+            if orders.left == 0:  # type: ignore[attr-defined]
+                orders.end = {"code": 0, "state": "finished", "reason": "", "cause": ""}
+
+        monkeypatch.setattr(orders, "wait", wait, raising=False)
+        disk.arm(0)
+        with mirror._alone(run_dir, Target("me", "p", "aaaa0000")):
+            mirror._copy(run, run_dir, orders, Target("me", "p", "aaaa0000"), said.append, again=False)
+        assert full_until_the_end == bool(disk.hit)
+    assert (run.epochs, run.ended, said) == ([1, 2], "finished", [])
+    note = record.read_json(run_dir / "wandb-aaaa0000.json")
+    assert (note is None) == full_until_the_end
+    assert note is None or (note["sent"], note["path"]) == (True, "me/p/aaaa0000")
+    assert {name: (run_dir / name).read_bytes() for name in before} == before
