@@ -22,7 +22,7 @@ class Answer:
         best: the strategy with the highest mean test accuracy among the recipes that val chose.
         second: the next one, or None.
         lead: how much higher best's mean test accuracy is than second's, a fraction; None without a second.
-        level: strategies that can't be told from the best, the best first; only with enough seeds.
+        level: strategies that can't be told from the best, the best first; only those with enough seeds.
         headline: the answer in one sentence.
         sentences: what belongs to it.
     """
@@ -63,7 +63,9 @@ def answer(comparison: Comparison) -> Answer:
         return Answer(
             "too few seeds", name, str(second["strategy"]), lead, (), headline, (f"Ahead so far: {_recipe(best)}", mend)
         )
-    level = [row for row in rows if row is best or not distinguishable(best, row, comparison.pairs)]
+    judged = [row for row in rows if row["n"] >= SEEDS_NEEDED]
+    level = [row for row in judged if row is best or not distinguishable(best, row, comparison.pairs)]
+    unjudged = _unjudged([row for row in rows if row["n"] < SEEDS_NEEDED])
     names = tuple(str(row["strategy"]) for row in level)
     if len(level) == 1:
         headline = f"Use {name}: {ahead}, with {_seeds(best, second)} each."
@@ -78,7 +80,7 @@ def answer(comparison: Comparison) -> Answer:
             lead,
             names,
             headline,
-            (f"The recipe: {_recipe(best)}", sure),
+            (f"The recipe: {_recipe(best)}", sure, *unjudged),
         )
     headline = f"{_joined(names)} are not distinguishable with {_seeds(*level)}: {name} is ahead with {ahead}."
     why = _difference(best, level[1], comparison.pairs) or _why_not(best, level[1])
@@ -89,16 +91,26 @@ def answer(comparison: Comparison) -> Answer:
         lead,
         names,
         headline,
-        (f"Ahead: {_recipe(best)}", why, *_cheapest(level)),
+        (f"Ahead: {_recipe(best)}", why, *_cheapest(level), *unjudged),
     )
+
+
+def _unjudged(rows: "list[pd.Series[Any]]") -> tuple[str, ...]:
+    """Return what is said of strategies behind the first two that have too few seeds for a verdict."""
+    if not rows:
+        return ()
+    names = _joined(tuple(str(row["strategy"]) for row in rows))
+    return (f"No verdict on {names}, with {_seeds(*rows)}: {SEEDS_NEEDED} are needed.",)
 
 
 def distinguishable(one: "pd.Series[Any]", other: "pd.Series[Any]", pairs: pd.DataFrame) -> bool:
     """Whether two strategies clearly differ, on other pictures and with other seeds.
 
     By the paired bootstrap with Holm's correction. Where predictions are missing, by accuracies alone: their intervals
-    and their seeds must be apart, which is said too rarely.
+    and their seeds must be apart, which is said too rarely. Not where one of them has too few seeds.
     """
+    if min(one["n"], other["n"]) < SEEDS_NEEDED:
+        return False
     pair = pair_of(one, other, pairs)
     if pair is not None:
         return bool(pair["p_holm"] < ALPHA)
@@ -120,6 +132,11 @@ def _difference(best: "pd.Series[Any]", second: "pd.Series[Any]", pairs: pd.Data
     ends = sorted(
         (1 if pair["strategy"] == best["strategy"] else -1) * pair[f"difference_{end}"] for end in ("low", "high")
     )
+    if pd.isna(pair["p_holm"]):
+        return (
+            f"On the same test pictures, {best['strategy']} minus {second['strategy']} is {points(*ends)} (95% "
+            f"interval); with {_seeds(best, second)} what seeds change is hardly known."
+        )
     held = (
         "can be told from none" if pair["p_holm"] < ALPHA else "can't be told from none, which does not make them equal"
     )
@@ -146,12 +163,28 @@ def _why_not(best: "pd.Series[Any]", second: "pd.Series[Any]") -> str:
     return f"The 95% intervals of the first two overlap: {shown[0]} and {shown[1]}. That does not make them equal."
 
 
+def quickest(level: "list[pd.Series[Any]]") -> "pd.Series[Any] | None":
+    """Return which of these strategies trains fastest, filling caches left out; None where none tells.
+
+    Args:
+        level: the best one first, which comes first among equals.
+    """
+    known = [row for row in level if pd.notna(own_seconds(row))]
+    return min(known, key=own_seconds, default=None)
+
+
+def own_seconds(row: "pd.Series[Any]") -> float:
+    """Return the seconds that a run of this strategy trains, without filling caches, which others use too."""
+    return float(row["train_seconds_mean"] - row["cache_seconds_mean"])
+
+
 def _cheapest(level: "list[pd.Series[Any]]") -> tuple[str, ...]:
-    """Return which of the strategies on a level costs least, if that is not the best one."""
-    cheap = min(level, key=lambda row: float(row["train_seconds_mean"]))
-    best = level[0]
-    if pd.isna(cheap["train_seconds_mean"]) or cheap is best:
-        return (f"{best['strategy']} also trained fastest of them.",) if cheap is best else ()
+    """Return which of the strategies on a level costs least."""
+    cheap, best = quickest(level), level[0]
+    if cheap is None:
+        return ()
+    if cheap is best:
+        return (f"{best['strategy']} also trained fastest of them.",)
     took = f"{spent(cheap)} a run against {spent(best)}"
     score = percent(cheap["test_accuracy_mean"])
     return (f"Of these, {cheap['strategy']} trained fastest: {took}, with {score} on test.",)

@@ -14,7 +14,7 @@ from analysis.card import by_budget, card
 from analysis.claims import check_claims
 from analysis.commands import command, recorded
 from analysis.drawing import Later, Plan, plans
-from analysis.drawn import digest, is_drawn
+from analysis.drawn import digest, is_drawn, is_ours
 from analysis.errors import InputError
 from analysis.frames import Sweep
 from analysis.latex import write_latex
@@ -22,8 +22,8 @@ from analysis.pairs import PAIRS
 from analysis.parallel import one_by_one
 from analysis.predictions import read_predictions
 from analysis.sizes import by_size, largest, size_record
+from finetune.csv_table import write_table
 from finetune.leftovers import clean
-from finetune.record import write_table
 from finetune.writing import explained
 
 
@@ -122,7 +122,7 @@ def _write_tables(out: Path, sweep: Sweep, comparison: tables.Comparison) -> Non
 def _forget(out: Path, names: set[str]) -> None:
     """Delete what an earlier report drew and this one does not: it would pass for this one's."""
     for path in [*(out / "figures").glob("*.png"), *(out / "figures").glob("*.pdf"), *out.glob("prediction_grid*.png")]:
-        if path.stem not in names:
+        if path.stem not in names and is_ours(path):
             path.unlink()
 
 

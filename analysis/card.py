@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.answer import Answer, distinguishable, pair_of
+from analysis.answer import Answer, distinguishable, own_seconds, pair_of, quickest
 from analysis.figures.accuracy import pareto_front
 from analysis.tables import Comparison
 from analysis.wording import interval, p_text, percent, points, spent
@@ -62,12 +62,11 @@ def card(comparison: Comparison, result: Answer, data: dict[str, Any]) -> dict[s
 
 def recommended(comparison: Comparison, result: Answer) -> str:
     """Return the strategy to use: the best one, or the quickest of those that can't be told from it."""
-    rows = comparison.strategies.set_index("strategy")
+    rows = comparison.strategies
     if result.verdict != "not distinguishable":
         return result.best
-    own = rows["train_seconds_mean"] - rows["cache_seconds_mean"]
-    known = [name for name in result.level if pd.notna(own[name])]
-    return min(known, key=lambda name: (own[name], result.level.index(name))) if known else result.best
+    quick = quickest([row for name in result.level for _, row in rows[rows["strategy"] == name].iterrows()])
+    return result.best if quick is None else str(quick["strategy"])
 
 
 def sure(result: Answer, use: str) -> str:
@@ -86,7 +85,7 @@ def by_budget(comparison: Comparison) -> list[Step]:
     """Return what to use for how much time: the strategies on the Pareto front, the quickest first."""
     table = comparison.strategies.set_index("strategy", drop=False)
     rows = {str(row["strategy"]): row for _, row in table.iterrows()}
-    cost = table["train_seconds_mean"] - table["cache_seconds_mean"]
+    cost = table.apply(own_seconds, axis=1)
     front = pareto_front(pd.DataFrame({"cost": cost, "score": table["test_accuracy_mean"]}).dropna())
     steps: list[Step] = []
     for name in front:
@@ -114,5 +113,6 @@ def _gain(row: "pd.Series[Any]", before: "pd.Series[Any]", pairs: pd.DataFrame) 
     if pair is not None:
         sign = 1 if pair["strategy"] == row["strategy"] else -1
         ends = sorted(sign * pair[f"difference_{end}"] for end in ("low", "high"))
-        told += f" ({points(*ends)}, p {p_text(pair['p_holm'])})"
+        tested = "too few seeds for a test" if pd.isna(pair["p_holm"]) else f"p {p_text(pair['p_holm'])}"
+        told += f" ({points(*ends)}, {tested})"
     return told if distinguishable(row, before, pairs) else f"{told}: not distinguishable"

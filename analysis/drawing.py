@@ -148,6 +148,7 @@ def _of_test(row: "pd.Series[Any]") -> str:
 
 def _of_training(sweep: Sweep, comparison: Comparison, runs: pd.DataFrame) -> list[Plan]:
     strategies, one, target = comparison.strategies, unit(comparison.recipes["over"]), comparison.target
+    goal = wording.goal(target)
     best_val = _each(strategies, lambda row: wording.percent(row["val_accuracy_mean"]))
     epochs = sweep.epochs[sweep.epochs["run"].isin(runs["run"])]
     times = times_to_target(runs, epochs, target)
@@ -168,8 +169,8 @@ def _of_training(sweep: Sweep, comparison: Comparison, runs: pd.DataFrame) -> li
         "time_to_target",
         figures.time_to_target,
         (times.drop(columns="seconds"), target),
-        f"Step plot, share of runs that have reached {target:.0%} val accuracy by epoch. Runs that did: {reached}.",
-        f"Share of the chosen recipes' runs that have reached {target:.0%} on val by each epoch (Kaplan-Meier); a "
+        f"Step plot, share of runs that have reached {goal} val accuracy by epoch. Runs that did: {reached}.",
+        f"Share of the chosen recipes' runs that have reached {goal} on val by each epoch (Kaplan-Meier); a "
         "cross "
         "stands where runs ended without having reached it. Lines of one share are drawn a little apart.",
     )

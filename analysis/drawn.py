@@ -1,6 +1,7 @@
 """What a picture was drawn from, kept in the picture: what has not changed since the last report is not drawn again."""
 
 import hashlib
+import re
 import struct
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -10,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import rcParams
+from matplotlib.font_manager import FontProperties, findfont
 from PIL import Image
 
 KEY = "Drawn from"  # of a PNG's texts; a PDF has it among its keywords
-DRAWING = ("matplotlib", "seaborn", "numpy", "pandas", "pillow")  # whose versions can change a picture
+_IN_PDF = re.compile(rb"/Keywords \(([0-9a-f]{64})\)")
+DRAWING = ("matplotlib", "seaborn", "numpy", "pandas", "scipy", "pillow")  # whose versions can change a picture
 
 
 def digest(*shown: Any) -> str:
@@ -30,6 +34,17 @@ def digest(*shown: Any) -> str:
     state = hashlib.sha256(_code().encode())
     _feed(state, shown)
     return state.hexdigest()
+
+
+def is_ours(path: Path) -> bool:
+    """Whether this PNG or PDF was drawn by a report, whatever it shows: others are a user's."""
+    try:
+        if path.suffix == ".pdf":
+            return _IN_PDF.search(path.read_bytes()) is not None
+        with Image.open(path) as image:
+            return KEY in image.info
+    except OSError:
+        return False
 
 
 def is_drawn(path: Path, key: str) -> bool:
@@ -79,8 +94,10 @@ def _feed(state: Any, value: Any) -> None:
 
 @cache
 def _code() -> str:
-    """Return a hash of all that draws: this package and the libraries behind it."""
+    """Return a hash of all that draws: this package, the libraries behind it, and the user's settings of these."""
     state = hashlib.sha256(" ".join(f"{name} {version(name)}" for name in DRAWING).encode())
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         state.update(file.read_bytes())
+    state.update(repr(sorted(rcParams.items())).encode())
+    state.update(findfont(FontProperties()).encode())
     return state.hexdigest()

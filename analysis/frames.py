@@ -211,6 +211,7 @@ def _typed_runs(runs: pd.DataFrame) -> pd.DataFrame:
 def _typed_epochs(epochs: pd.DataFrame) -> pd.DataFrame:
     """Return run and HISTORY_KEYS as numbers; of an epoch that was written twice the later row counts."""
     epochs = epochs.reindex(columns=["run", *HISTORY_KEYS])
+    epochs["run"] = epochs["run"].astype(str)  # which a column without any rows would not be
     for name in HISTORY_KEYS:
         epochs[name] = pd.to_numeric(epochs[name], errors="coerce").astype(float)
     epochs = epochs.dropna(subset=["epoch"]).drop_duplicates(["run", "epoch"], keep="last")

@@ -17,7 +17,8 @@ from analysis.drawn import KEY
 from analysis.figures.style import STYLE
 from analysis.lettering import drawable, shortened
 from finetune import showcase
-from finetune.record import THUMBNAILS, replacing
+from finetune.atomic import replacing
+from finetune.record import THUMBNAILS
 from finetune.showcase import Array
 
 CELL_INCHES, DPI = 1.3, 130

@@ -15,6 +15,7 @@ from analysis.address import Address
 from analysis.errors import InputError
 from analysis.remote_run import RemoteRun
 from finetune import record
+from finetune.atomic import replacing
 
 ORDER = (
     record.PREDICTIONS,
@@ -92,7 +93,7 @@ def land(run: RemoteRun, place: Path, run_dir: Path, missing: list[str]) -> bool
     (run_dir / record.SUMS).unlink(missing_ok=True)  # of the files that were here
     for name in ORDER:
         if (place / name).exists():
-            with record.replacing(run_dir / name) as temporary:
+            with replacing(run_dir / name) as temporary:
                 (place / name).replace(temporary)
                 if run.heartbeat:  # when the sweep last changed is not when it was fetched
                     os.utime(temporary, (run.heartbeat, run.heartbeat))

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from analysis.repeats import unit
 from analysis.tables import Comparison
 from analysis.wording import Column, cells, columns
+from finetune.atomic import write_atomic
 from finetune.printed import one_line
-from finetune.record import write_atomic
 
 SHOWN = (
     "Strategy",
@@ -36,7 +37,8 @@ def latex(comparison: Comparison, headline: str) -> str:
     """Return the table as LaTeX; every text from outside is escaped."""
     shown = [column for column in columns(comparison.target) if column.heading in SHOWN]
     rows = [_row(cells_of_row) for cells_of_row in cells(comparison.strategies, shown)]
-    caption = escaped(f"{headline} Accuracies on test, mean over seeds with 95% intervals; val chose the recipes.")
+    one = unit(comparison.recipes["over"])
+    caption = escaped(f"{headline} Accuracies on test, mean over {one}s with 95% intervals; val chose the recipes.")
     return "\n".join(
         [
             "% \\usepackage{booktabs}",

@@ -13,10 +13,12 @@ import yaml
 from analysis.commands import command, recorded
 from analysis.frames import Sweep
 from analysis.tables import Comparison
-from analysis.wording import code, duration, interval, markdown_text, percent, quantity
+from analysis.wording import code, duration, gflops, interval, markdown_text, percent, quantity
+from finetune.atomic import write_atomic
 from finetune.printed import one_line
-from finetune.record import write_atomic
 from finetune.winner import WORD
+
+UNKNOWN = "not recorded"
 
 
 def write(path: Path, sweep: Sweep, comparison: Comparison, content: dict[str, Any], best: "pd.Series[Any]") -> None:
@@ -85,8 +87,9 @@ def _how_well(sweep: Sweep, comparison: Comparison, best: "pd.Series[Any]", data
     row = comparison.strategies.set_index("strategy", drop=False).loc[best["strategy"]]
     lines = [
         "## How well it works\n",
-        f"- This network: {percent(best['test/accuracy'])} of {data['splits']['test']} test pictures right; macro-F1 "
-        f"{percent(best['test/macro_f1'])}. It was chosen by val ({percent(best['best/val_accuracy'])}), not by test.",
+        f"- This network: {percent(best['test/accuracy'])} of {_known(data['splits']['test'])} test pictures right; "
+        f"macro-F1 {percent(best['test/macro_f1'])}. "
+        f"It was chosen by val ({percent(best['best/val_accuracy'])}), not by test.",
         f"- Its recipe, over {row['over']}: {percent(row['test_accuracy_mean'])} "
         f"({interval(row['test_accuracy_low'], row['test_accuracy_high'])}, 95%).",
     ]
@@ -95,7 +98,7 @@ def _how_well(sweep: Sweep, comparison: Comparison, best: "pd.Series[Any]", data
         weakest = sorted(recall.items(), key=lambda item: item[1])[:3]
         told = ", ".join(f"{markdown_text(str(name))} {percent(share)}" for name, share in weakest)
         lines.append(f"- Classes that it recognises least often: {told}.")
-    if pd.notna(best.get("temperature")):
+    if pd.notna(best.get("temperature")) and pd.notna(best.get("test/ece")) and pd.notna(best.get("test/ece_scaled")):
         lines.append(
             f"- Confidences are off by {best['test/ece'] * 100:.1f} points on average (expected calibration error), "
             f"{best['test/ece_scaled'] * 100:.1f} at temperature {best['temperature']:.2f}, which was fitted on val "
@@ -112,19 +115,26 @@ def _made(best: "pd.Series[Any]", data: dict[str, Any]) -> str:
     told = "not measured" if pd.isna(energy) else f"{energy / 3.6e6:.3g} kWh (the whole device's)"
     lines = [
         "## How it was made\n",
-        f"- Data: {markdown_text(data['name'])}, {splits['train']} training, {splits['val']} val and "
-        f"{splits['test']} test "
-        f"pictures, fingerprint {code(data['fingerprint'])}.",
+        f"- Data: {markdown_text(data['name'])}, {_known(splits['train'])} training, {_known(splits['val'])} val and "
+        f"{_known(splits['test'])} test pictures, fingerprint {code(data['fingerprint'] or UNKNOWN)}.",
         f"- Training: {duration(best['train_seconds'])} on "
-        f"{markdown_text(str(best.get('provenance/device')))}, "
-        f"{best['train_gflops'] / 1e3:.3g} TFLOPs, energy {told}.",
+        f"{_text(best.get('provenance/device'))}, {gflops(best['train_gflops'])}, energy {told}.",
         f"- Parameters: {quantity(best['trainable_parameters'])} of {quantity(best['total_parameters'])} trained "
         "at the end.",
-        f"- Commit {code(best.get('provenance/git_commit'))}, torch "
-        f"{markdown_text(str(best.get('provenance/versions/torch')))}.",
-        f"- Command: {code(recorded(best.get('provenance/command')) or 'not recorded')}\n",
+        f"- Commit {code(_text(best.get('provenance/git_commit')))}, torch "
+        f"{_text(best.get('provenance/versions/torch'))}.",
+        f"- Command: {code(recorded(best.get('provenance/command')) or UNKNOWN)}\n",
     ]
     return "\n".join(lines)
+
+
+def _known(count: int | None) -> str:
+    return "an unknown number of" if count is None else f"{count:,}"
+
+
+def _text(value: object) -> str:
+    """Return what a run tells of its origin, or that it does not."""
+    return markdown_text(value) if isinstance(value, str) and value else UNKNOWN
 
 
 def _use(best: "pd.Series[Any]") -> str:
@@ -149,9 +159,8 @@ def _limits(data: dict[str, Any], content: dict[str, Any]) -> str:
         "## What it is not for\n",
         "- Pictures of other kinds: it names one of its classes for every picture, also for one that shows none "
         "of them.",
-        f"- Finer claims than its {data['splits']['test']} test pictures allow; they were drawn like the training "
-        "pictures, "
-        "and other cameras, places or times may be harder.",
+        f"- Finer claims than {_known(data['splits']['test'])} test pictures allow; they were drawn like the training "
+        "pictures, and other cameras, places or times may be harder.",
         "- Decisions about people, or where an error does harm, without a test for that purpose.",
     ]
     lines += [f"- {markdown_text(note)}" for note in content["notes"]]

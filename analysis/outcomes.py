@@ -4,21 +4,24 @@ An accuracy changes with the pictures that happened to be tested and with the se
 that draws both anew shows how far.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import variance
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import t
 
 from analysis.errors import InputError
 from analysis.predictions import read_predictions
 from analysis.repeats import DATA
 from analysis.stats import LEVEL
 
-DRAWS = 4000  # of the bootstrap; the ends of a 95% interval then move by some hundredths of its width
+DRAWS = 4000  # of the bootstrap; the width of a 95% interval then moves by some hundredths
 Floats = NDArray[np.float64]
 
 
@@ -71,8 +74,8 @@ def bootstrap(
     Each draw takes as many pictures as there are, with replacement and the same ones for all groups, so that columns
     can be subtracted: that is what makes a comparison paired. And of each group's n runs it takes n - 1 with
     replacement, since n of so few would show too small a spread (Rao and Wu, JASA 1988, section 2). Drawing rows and
-    columns of such a table independently errs to the wide side, if at all (Owen, "The pigeonhole bootstrap", Annals
-    of Applied Statistics 2007).
+    columns of such a table independently gives a variance that errs to the large side, if at all (Owen, "The
+    pigeonhole bootstrap", Annals of Applied Statistics 2007); of what it rests on, `spread` takes account.
 
     Args:
         groups: of each, the positions of its runs, at least one.
@@ -98,18 +101,44 @@ def bootstrap(
     return means
 
 
-def interval(values: Floats, middle: float) -> tuple[float, float]:
-    """Return the percentile interval of a bootstrap's values (draws,), which contains `middle`, what was found."""
-    low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return min(float(low), middle), max(float(high), middle)
+class Spread(NamedTuple):
+    """How far a mean, or a difference of means, may lie from what would be found on all pictures with all seeds.
 
-
-def p_value(differences: Floats) -> float:
-    """Return the two-sided p-value of a bootstrap's differences (draws,): how surely are they on one side of 0?
-
-    One is added to both counts, so that no finite number of draws gives 0 (Davison and Hinkley, "Bootstrap Methods",
-    1997, section 4.2).
+    Attributes:
+        error: its standard error, a fraction of accuracy.
+        freedom: degrees of freedom of that: few where it rests on how few runs differ, infinite where on pictures.
     """
-    told = differences[~np.isnan(differences)]
-    side = min(int((told <= 0).sum()), int((told >= 0).sum()))
-    return min(1.0, 2 * (side + 1) / (len(told) + 1))
+
+    error: float
+    freedom: float
+
+
+def spread(drawn: Floats, *accuracies: Sequence[float]) -> Spread:
+    """Return the spread of what a bootstrap has drawn, which knows how few runs it was drawn from.
+
+    The percentiles of draws from three runs reach no further than these three do, and so miss the truth far too often
+    where seeds differ more than pictures can account for. Here the variance of the draws, at least that of the runs'
+    means, gives a t interval. Its degrees of freedom are those of the part that the runs' differences have in it
+    (Satterthwaite, Biometrics Bulletin 1946); what is due to pictures is known from all of them.
+
+    Args:
+        drawn: (draws,) means, or differences of two.
+        accuracies: of the runs of each mean in them.
+    """
+    parts = [(variance(values) / len(values), len(values) - 1) for values in accuracies if len(values) > 1]
+    total = max(float(np.nanvar(drawn)), sum(part for part, _ in parts))
+    doubt = sum(part**2 / freedom for part, freedom in parts)
+    return Spread(math.sqrt(total), total**2 / doubt if doubt else math.inf)
+
+
+def interval(middle: float, around: Spread, least: float = 0.0) -> tuple[float, float]:
+    """Return the LEVEL interval around what was found, between `least` and 1."""
+    half = float(t.ppf((1 + LEVEL) / 2, around.freedom)) * around.error if around.error else 0.0
+    return max(middle - half, least), min(middle + half, 1.0)
+
+
+def p_value(difference: float, around: Spread) -> float:
+    """Return the two-sided p-value of a difference of means: how often chance alone makes one as large?"""
+    if not around.error:
+        return 0.0 if difference else 1.0
+    return float(2 * t.sf(abs(difference) / around.error, around.freedom))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.outcomes import Outcomes, bootstrap, interval, p_value
+from analysis.outcomes import Outcomes, bootstrap, interval, p_value, spread
 from analysis.stats import holm, mcnemar, mean, probability_of_improvement
 
 # The columns of pairs.csv and of report.json's pairs. Accuracies and differences are fractions.
@@ -16,7 +16,7 @@ PAIRS = {
     "difference": "mean test accuracy of the one minus that of the other",
     "difference_low": "lower end of its 95% interval: pictures and seeds drawn anew, the same pictures for both",
     "difference_high": "upper end of that interval",
-    "p": "two-sided p-value of that bootstrap",
+    "p": "two-sided p-value of a t test with that bootstrap's spread; empty below 3 runs each",
     "p_holm": "the same after Holm's correction for the number of pairs",
     "probability_of_improvement": "how often a run of the one beats a run of the other; empty below 3 runs each",
     "only_one": "test pictures that only the one's best run (by val) named rightly",
@@ -24,7 +24,7 @@ PAIRS = {
     "mcnemar_p": "exact p-value of McNemar's test of these two networks",
     "mcnemar_p_holm": "the same after Holm's correction",
 }
-RUNS_NEEDED = 3  # for a share of pairs of runs to be worth the name
+RUNS_NEEDED = 3  # of each strategy, for what seeds change to be known at all
 
 
 def compare_pairs(outcomes: Outcomes, runs: pd.DataFrame, order: list[str], means: Any) -> pd.DataFrame:
@@ -42,7 +42,8 @@ def compare_pairs(outcomes: Outcomes, runs: pd.DataFrame, order: list[str], mean
         accuracies = sorted(one["test/accuracy"]), sorted(other["test/accuracy"])
         difference = mean(accuracies[0]) - mean(accuracies[1])
         drawn = means[:, first] - means[:, second]
-        low, high = interval(drawn, difference)
+        around = spread(drawn, *accuracies)
+        low, high = interval(difference, around, least=-1.0)
         only_one, only_other = _discordant(outcomes, _best(one), _best(other))
         enough = min(map(len, accuracies)) >= RUNS_NEEDED
         rows.append(
@@ -52,7 +53,7 @@ def compare_pairs(outcomes: Outcomes, runs: pd.DataFrame, order: list[str], mean
                 "difference": difference,
                 "difference_low": low,
                 "difference_high": high,
-                "p": p_value(drawn),
+                "p": p_value(difference, around) if enough else np.nan,
                 "probability_of_improvement": probability_of_improvement(*accuracies) if enough else np.nan,
                 "only_one": only_one,
                 "only_other": only_other,
@@ -80,8 +81,11 @@ def tested_pairs(
     if not whole:
         return {}, pd.DataFrame(columns=list(PAIRS))
     means = bootstrap(outcomes, groups, rng)
-    middle = [mean(sorted(runs["test/accuracy"][runs["strategy"] == name])) for name in whole]
-    intervals = {name: interval(means[:, index], middle[index]) for index, name in enumerate(whole)}
+    accuracies = [sorted(runs["test/accuracy"][runs["strategy"] == name]) for name in whole]
+    intervals = {
+        name: interval(mean(values), spread(means[:, index], values))
+        for index, (name, values) in enumerate(zip(whole, accuracies, strict=True))
+    }
     return intervals, compare_pairs(outcomes, runs, whole, means)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
-from finetune.record import MOST_TABLE, PREDICTIONS, PROBABILITY, text_of
+from finetune.csv_table import MOST_TABLE, text_of
+from finetune.record import PREDICTIONS, PROBABILITY
 
 TEXTS = ("path", "label", "prediction")
 MOST_COLUMNS, MOST_HEADER = 50_000, 8 * 2**20  # of the largest sets of classes there are 21,000; bytes of their names

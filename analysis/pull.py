@@ -18,6 +18,7 @@ from analysis.fetch import Server
 from analysis.remote_run import RemoteRun
 from analysis.server_errors import fetch_errors, is_passing, why
 from finetune import record
+from finetune.atomic import write_atomic
 from finetune.writing import WriteError, explained
 
 THREADS = 6
@@ -62,7 +63,7 @@ def pull(server: Server, given: Address, folder: Path, watch: Watch) -> Pulled:
             folder.mkdir(parents=True, exist_ok=True)
         landing.note_origin(folder, given, f"{server.page}/{given.entity}/{given.project}/sweeps/{given.sweep}")
         if text is not None and not has_text:
-            record.write_atomic(folder / record.SWEEP, text)
+            write_atomic(folder / record.SWEEP, text)
         places = {landing.place_for(run, folder, name): run for name, run in remote_run.by_directory(runs).items()}
         for run in runs:
             if folder / run.id not in places:

@@ -5,7 +5,9 @@ the mean val accuracy over its runs; test is never looked at here.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -70,8 +72,8 @@ def choose(finished: pd.DataFrame, race: bool = False) -> tuple[pd.DataFrame, li
             "strategy": groups["strategy"].first(),
             "lr": groups["lr"].first(),
             "n": groups.size(),
-            "val_accuracy": groups["best/val_accuracy"].mean(),
-            "val_loss": groups["best/val_loss"].mean(),
+            "val_accuracy": groups["best/val_accuracy"].agg(_mean),
+            "val_loss": groups["best/val_loss"].agg(_mean),
         }
     ).reset_index()
     table.insert(2, "label", table["recipe"].map(names))
@@ -83,6 +85,12 @@ def choose(finished: pd.DataFrame, race: bool = False) -> tuple[pd.DataFrame, li
     table["chosen"] = table["recipe"].isin(order.groupby("strategy")["recipe"].first())
     has_folds = "fold" in finished and bool(finished["fold"].notna().any())
     return table, _of_the_race(table) if race else _short_of_runs(table, "runs" if has_folds else "seeds")
+
+
+def _mean(values: "pd.Series[float]") -> float:
+    """Return the mean, the same for the same values in any order: in the last bits a tie would be none."""
+    told = values.dropna()
+    return round(fmean(sorted(told)), 12) if len(told) else math.nan
 
 
 def _short_of_runs(table: pd.DataFrame, units: str) -> list[str]:
@@ -130,8 +138,13 @@ def labels(recipes: Iterable[str]) -> dict[str, str]:
         for name in order:
             if name == "lr" or _kinds(fields, [*told, name]) > _kinds(fields, told):
                 told.append(name)
-        for key, field in zip(keys, fields, strict=True):
-            named[key] = ", ".join(f"{name} {readable(name, field.get(name))}" for name in told) or "as configured"
+        for digits in (3, 5, 17):  # as few as tell the recipes apart
+            texts = [
+                ", ".join(f"{name} {readable(name, field.get(name), digits)}" for name in told) for field in fields
+            ]
+            if len(set(texts)) == len(texts):
+                break
+        named |= {key: text or "as configured" for key, text in zip(keys, texts, strict=True)}
     return named
 
 
@@ -140,12 +153,12 @@ def _kinds(fields: list[dict[str, Any]], names: list[str]) -> int:
     return len({json.dumps([field.get(name) for name in names]) for field in fields})
 
 
-def readable(name: str, value: Any) -> str:
+def readable(name: str, value: Any, digits: int = 3) -> str:
     """Return a field's value for people: 0.0003, or a schedule as "0%, 33% from epoch 2"."""
     if name == "unfreeze" and isinstance(value, list):
         return schedule(value)
     if isinstance(value, float):
-        return f"{value:.3g}"
+        return f"{value:.{digits}g}"
     if name == "weights" and isinstance(value, str):
         return value[:12]  # a hash is told apart by its beginning
     return "none" if value is None else str(value)

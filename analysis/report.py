@@ -27,8 +27,9 @@ from analysis.pairs import PAIRS
 from analysis.repeats import unit
 from analysis.tables import COLUMNS, Comparison, pair_records, plain, records
 from analysis.wording import NONE, Column, columns, cost_columns, duration, pair_columns, percent
+from finetune.atomic import write_atomic
 from finetune.printed import printable
-from finetune.record import read_json, write_atomic
+from finetune.record import read_json
 from finetune.secrets import without_login
 
 SCHEMA = 1  # of report.json; rises when a key changes its meaning or goes

@@ -100,7 +100,7 @@ def measured(report: dict[str, Any]) -> list[str]:
         "recipe of each strategy. Test was read once a run, at that epoch, and chose nothing.",
         f"A recipe's mean is over {together(row['over'] for row in report['strategies'])}. The spread says what "
         f"another {one} would change; the 95% interval says where the accuracy may lie on other pictures of the same "
-        "kind (Wilson, each test picture counted once).",
+        f"kind and with other {one}s: both were drawn anew (for one run: Wilson's, over pictures).",
         "Compute saved is counted in FLOPs, against training every block from the first epoch on. Time saved is "
         "measured, against the recipe chosen for full, filling caches included: the run that comes first does that for "
         "all, and the table tells its mean over runs apart. Frozen shares are means over epochs.",

@@ -17,7 +17,8 @@ from analysis.pairs import tested_pairs
 from analysis.recipes import choose, in_order, unlike
 from analysis.stats import interquartile_mean, mean, sd, wilson_over_seeds
 from analysis.tested import Pictures
-from finetune.record import cell, replacing, write_table
+from finetune.atomic import replacing
+from finetune.csv_table import cell, write_table
 
 SEED = 0  # of the bootstrap: the same runs always give the same intervals
 
@@ -167,7 +168,7 @@ def _draw_anew(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Put the bootstrap's intervals of chosen recipes into `recipes`; return the pairs, and what keeps some out.
 
-    One run has Wilson's interval: its pictures are all that can be drawn anew, and for these it is exact.
+    One run has Wilson's interval: its pictures are all that can be drawn anew. Several have it at least.
     """
     chosen = recipes[recipes["chosen"]]
     runs = finished[finished["recipe"].isin(chosen["key"])]
@@ -175,12 +176,18 @@ def _draw_anew(
     intervals, pairs = tested_pairs(outcomes, runs, chosen["strategy"].tolist(), rng)
     for row, recipe in chosen.iterrows():
         if recipe["strategy"] in intervals and recipe["n"] > 1:
-            recipes.loc[row, ["test_accuracy_low", "test_accuracy_high"]] = intervals[recipe["strategy"]]
+            # Never less than for one run: three that name every picture rightly would leave no doubt at all.
+            low, high = intervals[recipe["strategy"]]
+            ends = np.nanmin([low, recipe["test_accuracy_low"]]), np.nanmax([high, recipe["test_accuracy_high"]])
+            recipes.loc[row, ["test_accuracy_low", "test_accuracy_high"]] = ends
             recipes.loc[row, "interval"] = "bootstrap"
     if not faults:
         return pairs, []
     more = f" (and {len(faults) - 1} more runs)" if len(faults) > 1 else ""
-    return pairs, [f"{faults[0]}{more} Intervals and verdicts without predictions are wider, from accuracies alone."]
+    return pairs, [
+        f"{faults[0]}{more} Without predictions, intervals are of "
+        "pictures alone, and strategies are told apart only where neither intervals nor seeds overlap."
+    ]
 
 
 def _save_time(recipes: pd.DataFrame) -> None:

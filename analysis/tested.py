@@ -9,7 +9,8 @@ import pandas as pd
 from analysis.errors import InputError
 from analysis.predictions import check_size
 from analysis.repeats import DATA
-from finetune.record import PREDICTIONS, text_of
+from finetune.csv_table import text_of
+from finetune.record import PREDICTIONS
 
 MIX_DATA = "put runs into one table that were tested on different pictures, and say so"  # help of --mix-data
 SPLIT = (DATA, "split_seed", "folds", "fold")  # columns of the runs that decide what is tested

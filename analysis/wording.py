@@ -11,8 +11,8 @@ import pandas as pd
 
 from analysis.repeats import unit
 from analysis.stats import ALPHA
+from finetune.atomic import write_atomic
 from finetune.printed import one_line
-from finetune.record import write_atomic
 
 if TYPE_CHECKING:
     from analysis.claims import Claim
@@ -27,6 +27,11 @@ def percent(share: float, digits: int = 1) -> str:
     """Return 0.871 as "87.1%"."""
     text = NONE if pd.isna(share) else f"{share:.{digits}%}"
     return text.removeprefix("-") if not text.strip("-0.%") else text  # nobody reads -0% as what it is
+
+
+def goal(target: float) -> str:
+    """Return a target accuracy as it was given: 0.8 as "80%", 0.925 as "92.5%"."""
+    return f"{target * 100:.6g}%"
 
 
 def interval(low: float, high: float) -> str:
@@ -125,7 +130,7 @@ class Column:
 
 def columns(target: float) -> list[Column]:
     """Return the columns that people read."""
-    to_target = f"Epochs to {target:.0%} val" if target * 100 % 1 == 0 else f"Epochs to {target:.1%} val"
+    to_target = f"Epochs to {goal(target)} val"
     return [
         Column("Strategy", lambda row: str(row["strategy"]), number=False, rank=0),
         Column("Recipe", lambda row: str(row["recipe"]), number=False, rank=1),
@@ -174,6 +179,10 @@ def cost_columns() -> list[Column]:
     ]
 
 
+def _told_apart(row: "pd.Series[Any]") -> str:
+    return "too few seeds" if pd.isna(row["p_holm"]) else "yes" if row["p_holm"] < ALPHA else "no"
+
+
 def pair_columns() -> list[Column]:
     """Return the columns of the table of pairs."""
     return [
@@ -183,7 +192,7 @@ def pair_columns() -> list[Column]:
             "95% interval", lambda row: points(row["difference_low"], row["difference_high"]), sort="difference_low"
         ),
         Column("p (Holm)", lambda row: p_text(row["p_holm"]).removeprefix("= "), sort="p_holm"),
-        Column("Distinguishable", lambda row: "yes" if row["p_holm"] < ALPHA else "no", number=False),
+        Column("Distinguishable", _told_apart, number=False),
         Column(
             "Probability of improvement",
             lambda row: percent(row["probability_of_improvement"], 0),

@@ -17,6 +17,7 @@ import psutil
 
 from finetune import record
 from finetune.config import parse_config, resolve, to_dict
+from finetune.csv_table import write_table
 from finetune.showcase import write_thumbnails
 
 CLASSES = tuple(f"class {number}" for number in range(10))
@@ -96,7 +97,7 @@ def fabricate(sweep: Path, number: int, epochs: int) -> None:
         for picture, (label, name) in enumerate(zip(labels, named, strict=True))
     ]
     columns = ["path", "label", "prediction", *(record.PROBABILITY + name for name in CLASSES)]
-    record.write_table(run / record.PREDICTIONS, columns, answers)
+    write_table(run / record.PREDICTIONS, columns, answers)
     write_thumbnails(run, sweep, CLASSES)
     test = float(np.mean([label == name for label, name in zip(labels, named, strict=True)]))
     numbers = dict.fromkeys(record.SUMMARY_KEYS, 1.0) | {

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 COLOUR = (255, 120, 0)  # over grey; where it is strongest, it covers this share of the picture:
 STRONGEST = 0.75
 BATCH_SIZE = 16
+BY_TOKENS = ("swin",)  # their maps are (B, side, side, C), which a side of as many channels would hide
 
 
 @command
@@ -98,20 +99,25 @@ def spatial_block(trained: "Trained") -> int:
     """
     import torch
 
+    if trained.config["backbone"].startswith(BY_TOKENS):
+        raise UserError(_no_places(trained))
     found = None
     with torch.inference_mode():
         hidden = torch.zeros(1, 3, trained.to.crop_px, trained.to.crop_px, device=trained.device)
         for number, block in enumerate(trained.model.blocks):
             hidden = block(hidden)
-            # Swin's are (B, side, side, C).
             if hidden.ndim == 4 and hidden.shape[2] == hidden.shape[3] > 1:
                 found = number
     if found is None:
-        raise UserError(
-            f"{trained.config['backbone']}: no block's output is a map of places, which Grad-CAM needs; it works for "
-            "convolutional networks, such as ResNet, EfficientNet, ConvNeXt, SqueezeNet"
-        )
+        raise UserError(_no_places(trained))
     return found
+
+
+def _no_places(trained: "Trained") -> str:
+    return (
+        f"{trained.config['backbone']}: no block's output is a map of places, which Grad-CAM needs; it works for "
+        "convolutional networks, such as ResNet, EfficientNet, ConvNeXt, SqueezeNet"
+    )
 
 
 def overlays(trained: "Trained", block: int, root: Path, paths: Sequence[str]) -> Iterator[tuple[str, Array]]:

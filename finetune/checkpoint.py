@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
+from finetune.atomic import check_guard, replacing
 from finetune.backbones import BACKBONES
 from finetune.causes import speaks_of_memory
 from finetune.data.transforms import Preprocessing
 from finetune.errors import DamagedError, UserError
 from finetune.model import Classifier, build_classifier, build_network
-from finetune.record import check_guard, replacing
 from finetune.seals import archive_fault, seal_archive
 from finetune.writing import explained
 

@@ -1,7 +1,7 @@
 """Who may run a run: numbered claim files in its directory, so that two processes never run the same one.
 
 The highest-numbered `claim-N.json` says who runs it; its modification time is the heartbeat. Taking over from a dead
-owner means creating N+1, which only one process can do (see `record.create_once`). No lock is held, so nothing has to
+owner means creating N+1, which only one process can do (see `create_once`). No lock is held, so nothing has to
 be undone when a process is killed.
 
 On the same machine an owner is dead when its process is gone. Elsewhere (another machine, or another container on this
@@ -24,6 +24,7 @@ from typing import NamedTuple
 import psutil
 
 from finetune import record
+from finetune.atomic import create_once, guarded, write_atomic
 from finetune.leftovers import STALE_SECONDS as STALE_SECONDS
 from finetune.leftovers import clean, silent_seconds
 from finetune.writing import explained
@@ -163,7 +164,7 @@ def _take(run_dir: Path) -> Path:
         raise TakenError(f"{run_dir} is being run by another process{_in_words(current)}")
     claim = run_dir / f"claim-{number + 1}.json"
     with explained(claim):
-        created = record.create_once(claim, _owner(released=False))
+        created = create_once(claim, _owner(released=False))
     if not created:
         raise TakenError(f"{run_dir} has just been taken by another process")
     _given_back.discard(claim.absolute())
@@ -221,7 +222,7 @@ class Claim:
     def release(self) -> None:
         """Say that the owner, though its process may live on, is done with this run."""
         try:
-            record.write_atomic(self._file, _owner(released=True))
+            write_atomic(self._file, _owner(released=True))
         except OSError:  # on a full disk, say, where a file can still be written over
             _given_back.add(self._file.absolute())
             # It must stay: to an earlier owner who was silent, and wakes up, it says that the run is not theirs.
@@ -254,7 +255,7 @@ def claimed(run_dir: Path) -> Iterator[Claim]:
     thread = threading.Thread(target=keep_beating, name="heartbeat", daemon=True)
     thread.start()
     try:
-        with record.guarded(run_dir, claim.check):
+        with guarded(run_dir, claim.check):
             yield claim
     finally:
         done.set()

@@ -12,11 +12,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn import functional
 
+from finetune.atomic import replacing
 from finetune.checkpoint import save_sealed
 from finetune.data.demo import DEMO_VERSION, SOURCE_CLASSES, draw_source
 from finetune.folders import cache_folder
 from finetune.printed import Screen
-from finetune.record import replacing
 from finetune.seals import archive_fault, set_aside
 from finetune.writing import explained
 

@@ -12,6 +12,7 @@ from finetune.best import Row, best_row
 from finetune.checkpoint import load_checkpoint
 from finetune.clock import Clock
 from finetune.costs import costs
+from finetune.csv_table import write_table
 from finetune.errors import DivergedError, Interrupted, TrainingError, UserError
 from finetune.evaluate import Floats, Ints, accuracy, by_class, cross_entropy, predict
 from finetune.fed import Fed
@@ -55,7 +56,7 @@ def finish(
         [picture.path, classes[picture.label], classes[row.argmax()], *(f"{p:.6g}" for p in row)]
         for picture, row in zip(parts.splits.test, torch.from_numpy(scores).exp().numpy(), strict=True)
     )
-    record.write_table(run_dir / record.PREDICTIONS, columns, rows)
+    write_table(run_dir / record.PREDICTIONS, columns, rows)
     showcase.write_thumbnails(run_dir, parts.splits.root, classes)
     fared = by_class(scores, labels)
     recall = {name: float(share) for name, share in zip(classes, fared.recall, strict=True) if share == share}  # no NaN

@@ -31,7 +31,7 @@ from finetune.writing import in_words
 RUNS, REPORTS = Path("runs"), Path("reports")
 OLD_SECONDS = 3600.0  # a temporary file that was touched since then may be in the making
 DAMAGED = "*.damaged*"
-# Written beside a file that they take the place of (see record.replacing), or probes and drafts of claims.
+# Written beside a file that they take the place of (see replacing), or probes and drafts of claims.
 TEMPORARY = re.compile(r"\.(.+\.[0-9a-f]{8}\.tmp|[0-9a-f]{8}\.tmp|claim-[0-9a-f]{8}|probe-[0-9a-f]{8})")
 SAME_RECIPE = ("seed", "fold", "provenance", *PLACES)  # fields in which the runs of a recipe may differ
 UNITS = {"": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}

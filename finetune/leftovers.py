@@ -1,6 +1,6 @@
 """What killed processes have left of files in the making, and what time the file system has.
 
-`record.replacing` and others write to `.NAME.xxxxxxxx.tmp` first. Nobody reads that; it is only to be deleted one day.
+`replacing` and others write to `.NAME.xxxxxxxx.tmp` first. Nobody reads that; it is only to be deleted one day.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from finetune.record import temporary_for
+from finetune.atomic import temporary_for
 
 TRIES = 3  # at asking for the time
 STALE_SECONDS = 120.0  # what has not been written to for this long belongs to nobody

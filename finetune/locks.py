@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock
 
-from finetune.record import temporary_for
+from finetune.atomic import temporary_for
 
 _HELD = {errno.EAGAIN, errno.EACCES}
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from finetune import record
 from finetune.answers import squares
+from finetune.atomic import replacing
+from finetune.csv_table import read_table
 from finetune.data.transforms import Preprocessing, stack
 from finetune.errors import ExportError
 from finetune.trained import Trained
@@ -55,7 +57,7 @@ def write(trained: Trained, run_dir: Path, path: Path) -> list[str]:
     if size >= MOST_BYTES:
         raise ExportError(f"its weights are {size / 1e9:.1f} GB, and one ONNX file holds at most 2.1")
     images, whence = _pictures(trained, run_dir)
-    with record.replacing(path) as temporary:
+    with replacing(path) as temporary:
         _export(Deployed(trained).eval(), trained, temporary)
         apart = difference(trained, temporary, images)
         if not apart <= TOLERANCE:  # NaN is not
@@ -154,7 +156,7 @@ def _val_paths(run_dir: Path) -> Iterator[Path]:
     """Yield the paths of a few val pictures of a run, spread over val; none where they are not known."""
     try:
         root = record.read_config(run_dir).get("provenance", {}).get("data_root")
-        paths = [row["path"] for row in record.read_table(run_dir / record.SPLITS) if row["split"] == "val"]
+        paths = [row["path"] for row in read_table(run_dir / record.SPLITS) if row["split"] == "val"]
     except (OSError, ValueError, KeyError):
         return
     if root is not None:

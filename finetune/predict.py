@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from rich.progress import track
 
-from finetune import record, winner
+from finetune import winner
 from finetune.bar import say_aside
+from finetune.csv_table import cell, write_table
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, DataError, UserError
 from finetune.flags import fail
 from finetune.printed import Screen, result_command
@@ -96,11 +97,11 @@ def _predict(given: argparse.Namespace) -> int:
     )
     rows = _rows(watched, top, page)
     if given.csv is not None:
-        record.write_table(given.csv, columns(top), rows)
+        write_table(given.csv, columns(top), rows)
     elif page is None:
         lines = csv.writer(sys.stdout, lineterminator="\n")
         lines.writerow(columns(top))
-        lines.writerows(map(record.cell, row) for row in rows)
+        lines.writerows(map(cell, row) for row in rows)
     else:
         deque(rows, maxlen=0)
     for line in unreadable:

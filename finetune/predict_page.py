@@ -16,9 +16,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image, ImageOps
 
+from finetune.atomic import replacing
 from finetune.bar import bar
 from finetune.data.reading import UNREADABLE, to_rgb
-from finetune.record import replacing
 
 if TYPE_CHECKING:
     from finetune.answers import Answer

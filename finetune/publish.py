@@ -22,6 +22,7 @@ from finetune import claim, plain_yaml, record
 from finetune.agents import server
 from finetune.agents.server import Remote, ServerError, UnreachableError
 from finetune.agents.sweepfile import RUNS, is_unfinished, refuse_secrets
+from finetune.atomic import replacing
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
 from finetune.locks import lock
 from finetune.printed import Screen, command
@@ -138,7 +139,7 @@ def _remote(folder: Path, entity: str | None, project: str | None) -> Remote:
         raise UserError(f"{file} holds no sweep")
     refuse_secrets(text, file)
     spec = {"name": folder.resolve().name, **spec}
-    with record.replacing(folder / record.REMOTE) as temporary:
+    with replacing(folder / record.REMOTE) as temporary:
         # Takes the room first: a sweep that is made and can't be noted would be made once more the next time.
         temporary.write_text(" " * MOST_REMOTE)
         remote = server.create(spec, entity, project or spec.get("project") or "finetune-sweeps")

@@ -24,20 +24,15 @@ All of it may come from elsewhere: reading is bounded, runs nothing, and raises 
     claim-N.json     who runs it (see claim.py); the newest one's modification time is the heartbeat
 """
 
-import contextlib
-import csv
-import errno
 import json
-import os
-import re
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
 from finetune import plain_yaml
+from finetune.atomic import check_guard, write_atomic
 from finetune.errors import DamagedError
 from finetune.secrets import redact, redact_values
 from finetune.writing import explained
@@ -53,12 +48,8 @@ STOP = "stop"  # a file of this name in a run directory asks the run to end afte
 PROBABILITY = "probability/"  # prefix of the probability columns of PREDICTIONS
 
 # What is read of one file, far more than any run writes.
-MOST_JSON, MOST_HISTORY, MOST_TABLE = 64 * 2**20, 64 * 2**20, 2**30  # bytes
+MOST_JSON, MOST_HISTORY = 64 * 2**20, 64 * 2**20  # bytes
 MOST_LINE = 2**20  # of a history
-
-# What a spreadsheet takes for a formula, if a cell begins with it (OWASP, "CSV Injection"), and what is a number.
-_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 # Accuracies and shares are fractions in [0, 1]; `epoch` counts finished epochs, so the first row has epoch 1.
 HISTORY_KEYS = {
@@ -120,104 +111,6 @@ SUMMARY_KEYS = {
     "frozen/parameter_share": "share of the backbone's parameters frozen, mean over epochs",
     "frozen/flop_share": "share of the backbone's forward FLOPs in frozen blocks, mean over epochs",
 }
-
-
-_NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-
-_guards: dict[str, Callable[[], None]] = {}  # folder -> what is to be asked before its files change
-
-
-@contextlib.contextmanager
-def guarded(folder: Path, check: Callable[[], None]) -> Iterator[None]:
-    """Have this process call `check` before it puts a file into `folder`; what that raises keeps the old file."""
-    key = os.path.abspath(folder)  # noqa: PTH100  (links need not be followed)
-    _guards[key] = check
-    try:
-        yield
-    finally:
-        del _guards[key]
-
-
-def check_guard(path: Path) -> None:
-    _guards.get(os.path.abspath(path.parent), lambda: None)()  # noqa: PTH100
-
-
-def temporary_for(path: Path) -> Path:
-    """Return a name beside `path` for what is to become that file (see leftovers.py)."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place if all goes well.
-
-    A reader, or a crash at any moment, sees the old file or the new one, never a part.
-
-    Raises:
-        WriteError: the disk is full, say.
-    """
-    temporary = temporary_for(path)
-    try:
-        with explained(path):
-            yield temporary
-            _sync(temporary)
-            check_guard(path)
-            temporary.replace(path)
-    finally:
-        with contextlib.suppress(OSError):  # of a disk that can't be written to: what led to this is told
-            temporary.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def create_once(path: Path, text: str) -> bool:
-    """Create `path` with this text and return True, or False if it is there: of several callers only one gets True.
-
-    A hard link fails where the name exists, on every local file system and on NFS, and nobody sees half a file. Where
-    there are none (FAT, some network file systems), the name is taken first and the text follows, so that the file is
-    empty for a moment.
-    """
-    draft = temporary_for(path)
-    try:
-        draft.write_text(text, encoding="utf-8")
-        _sync(draft)
-        return _name_once(draft, path)
-    except FileNotFoundError:  # whoever has got `path` has tidied up
-        if not path.exists():
-            raise
-        return False
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-
-
-def _name_once(draft: Path, path: Path) -> bool:
-    """Give a file its name if that is free, and return whether it was."""
-    try:
-        os.link(draft, path)
-        return True
-    except OSError as error:
-        if draft.stat().st_nlink == 2:  # NFS repeats a request whose answer was lost, and finds its own link
-            return True
-        if path.exists():
-            return False
-        if error.errno not in _NO_LINKS:
-            raise
-    try:
-        path.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    draft.replace(path)
-    return True
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write `text` to `path`, wholly or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def json_text(value: Mapping[str, Any]) -> str:
@@ -342,47 +235,6 @@ def _rest_of_line(file: IO[bytes]) -> bytes:
         if file.tell() > MOST_HISTORY:
             break
     return b"too long"
-
-
-def cell(value: Any) -> Any:
-    """Return what is written into a cell of a CSV file for people: a text that a spreadsheet would run begins with '.
-
-    `text_of` takes that away again. Numbers, also as text, stay as they are.
-    """
-    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
-        return f"'{value}"
-    return value
-
-
-def text_of(written: str) -> str:
-    """Return the text that `cell` was given; what others wrote is mostly the same in both."""
-    return written[1:] if written.startswith("'") and _FORMULA.match(written) else written
-
-
-def write_table(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a CSV file, wholly or not at all; no cell of it is a formula (see `cell`)."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(map(cell, columns))
-        writer.writerows(map(cell, row) for row in rows)
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file that `write_table` wrote, each column -> text as it was before it was made a cell.
-
-    Raises:
-        OSError: it can't be read.
-        DamagedError: it is no such file: of another encoding, with cells that end nowhere, or rows of another length.
-    """
-    if path.stat().st_size > MOST_TABLE:
-        raise DamagedError(f"{path} is larger than the {MOST_TABLE / 2**20:,.0f} MB that are read of it")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            lines = csv.reader(file, strict=True)
-            columns = [text_of(name) for name in next(lines, [])]
-            return [dict(zip(columns, map(text_of, row), strict=True)) for row in lines if row]
-        except (csv.Error, ValueError) as error:  # a cell of more than 131,072 characters, say
-            raise DamagedError(f"{path} is damaged: it is no table ({error})") from error
 
 
 def write_state(run_dir: Path, state: str, reason: str = "", cause: str = "") -> None:

@@ -25,6 +25,7 @@ from finetune.causes import cause_of
 from finetune.checkpoint import save_checkpoint
 from finetune.claim import Claim, TakenError, claimed
 from finetune.config import Config, resolve, run_id, to_dict
+from finetune.csv_table import write_table
 from finetune.data.splits import Splits
 from finetune.energy import meter
 from finetune.errors import Interrupted
@@ -137,7 +138,7 @@ def _run(
     joules, made["energy"] = meter(parts.loop.device)
     made = {"run_id": name, "sweep": run_dir.resolve().parent.name, **made}
     record.write_config(run_dir, parts.about["config"], made)
-    record.write_table(run_dir / record.SPLITS, ["path", "label", "split"], parts.splits.rows())
+    write_table(run_dir / record.SPLITS, ["path", "label", "split"], parts.splits.rows())
     log = asked.log
     for line in _introduction(parts, name, claim.attempt):
         log(line)

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finetune.record import check_guard, read_json, write_json
+from finetune.atomic import check_guard
+from finetune.record import read_json, write_json
 
 SEAL = "crc32"  # the key of sealed JSON, and the word in the comment of a sealed ZIP archive
 _COMMENT = re.compile(rb"crc32 ([0-9a-f]{8})")

@@ -8,7 +8,8 @@ import contextlib
 import re
 from pathlib import Path
 
-from finetune.record import STOP, write_atomic
+from finetune.atomic import write_atomic
+from finetune.record import STOP
 
 _NOTE = re.compile(r"^ended after epoch (\d{1,9})$", re.MULTILINE)
 

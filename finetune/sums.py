@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from finetune import record
+from finetune.atomic import write_atomic
 from finetune.seals import archive_fault, set_aside
 
 NUMBERS = (record.SUMMARY, record.CONFIG, record.HISTORY, record.PREDICTIONS, record.SPLITS)  # what results rest on
@@ -26,7 +27,7 @@ def write_sums(run_dir: Path, to_come: Mapping[str, str]) -> None:
     names = [name for name in (*NUMBERS, record.THUMBNAILS) if name not in to_come and (run_dir / name).is_file()]
     digests = {name: _digest((run_dir / name).read_bytes()) for name in names}
     digests |= {name: _digest(text.encode()) for name, text in to_come.items()}
-    record.write_atomic(run_dir / record.SUMS, "".join(f"{digest}  {name}\n" for name, digest in digests.items()))
+    write_atomic(run_dir / record.SUMS, "".join(f"{digest}  {name}\n" for name, digest in digests.items()))
 
 
 def damaged(run_dir: Path, names: Collection[str] = NUMBERS) -> list[str]:

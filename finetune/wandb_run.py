@@ -14,6 +14,7 @@ from wandb.errors import Error as WandbError
 from finetune import record, showcase
 from finetune.best import Row, with_best
 from finetune.config import LATER, PLACES, Config
+from finetune.csv_table import read_table
 from finetune.secrets import redact
 from finetune.tracking import Target
 
@@ -216,7 +217,7 @@ def finish_failed(run: wandb.Run, code: int, state: str, reason: str, cause: str
 
 def _tables(run_dir: Path, classes: list[str]) -> dict[str, Any]:
     """Return the confusion matrix, and the pictures of the prediction grid with what was said of them."""
-    answers = record.read_table(run_dir / record.PREDICTIONS)
+    answers = read_table(run_dir / record.PREDICTIONS)
     classes = list(dict.fromkeys([*classes, *(answer[key] for answer in answers for key in ("label", "prediction"))]))
     number = {name: index for index, name in enumerate(classes)}
     matrix = wandb.plot.confusion_matrix(

@@ -25,10 +25,10 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from finetune import plain_yaml
+from finetune.atomic import write_atomic
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError, nearest
 from finetune.flags import fail
 from finetune.printed import Screen, command
-from finetune.record import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "notebooks" / "trials.ipynb"

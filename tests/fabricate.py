@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 
 from finetune import record, showcase
 from finetune.config import parse_config, resolve, to_dict
+from finetune.csv_table import write_table
 
 CLASSES = ("disc", "square", "stripes")
 COST = {"scratch": 1.0, "head": 0.35, "partial": 0.45, "gradual": 0.75, "full": 1.0}  # of a full training pass
@@ -140,7 +141,7 @@ def write_predictions(run_dir: Path, answers: list[tuple[str, str, str, float]],
         for path, label, said, sure in answers
     ]
     columns = ["path", "label", "prediction", *(f"{record.PROBABILITY}{name}" for name in classes)]
-    record.write_table(run_dir / record.PREDICTIONS, columns, rows)
+    write_table(run_dir / record.PREDICTIONS, columns, rows)
 
 
 def tear_history(run_dir: Path) -> None:

@@ -23,6 +23,7 @@ from finetune.best import best_row
 from finetune.causes import cause_of
 from finetune.claim import claimed
 from finetune.config import Config, resolve, run_id, to_dict
+from finetune.csv_table import write_table
 from finetune.errors import DataError, Interrupted
 from finetune.signals import polled
 
@@ -120,12 +121,12 @@ def _finish(config: Config, run_dir: Path) -> None:
     rows, _ = record.read_history(run_dir)
     answers = [["test/cat/1.jpg", "cat", "cat", 0.75, 0.25], ["test/dog/1.jpg", "dog", "cat", 0.625, 0.375]]
     columns = ["path", "label", "prediction", *(record.PROBABILITY + name for name in CLASSES)]
-    record.write_table(run_dir / record.PREDICTIONS, columns, answers)
+    write_table(run_dir / record.PREDICTIONS, columns, answers)
     for path, *_ in answers:
         (run_dir / "pictures" / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (24, 16), (40, 90, 200)).save(run_dir / "pictures" / path)
     showcase.write_thumbnails(run_dir, run_dir / "pictures", CLASSES)
-    record.write_table(run_dir / record.SPLITS, ["path", "label", "split"], [["test/cat/1.jpg", "cat", "test"]])
+    write_table(run_dir / record.SPLITS, ["path", "label", "split"], [["test/cat/1.jpg", "cat", "test"]])
     best = best_row(rows)
     numbers = dict.fromkeys((key for key in record.SUMMARY_KEYS if key not in ("state", "test/recall")), 1.0)
     summary = {

@@ -13,7 +13,9 @@ import psutil
 import pytest
 
 from finetune import claim, record
+from finetune.atomic import create_once, guarded, replacing
 from finetune.claim import TakenError, attempts, claimed, is_alive
+from finetune.csv_table import write_table
 from tests.agents import wait_until
 
 
@@ -205,7 +207,7 @@ def test_a_claim_given_back_on_a_full_disk_still_says_whose_the_run_was(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(record, "write_atomic", full)
+        patch.setattr(claim, "write_atomic", full)
         second.release()
     with pytest.raises(TakenError):
         first.check()
@@ -259,16 +261,16 @@ def test_who_has_lost_a_run_writes_nothing_more_into_it(tmp_path: Path) -> None:
     with pytest.raises(TakenError), claimed(tmp_path):  # noqa: PT012
         record.write_json(tmp_path / record.STATE, {"by": "the first"})
         record.append_history(tmp_path, {"epoch": 1})
-        with record.replacing(tmp_path / record.BEST) as temporary:
+        with replacing(tmp_path / record.BEST) as temporary:
             temporary.write_text("late")
             claim_of_another(tmp_path, 2)
             (tmp_path / record.BEST).write_text("the new owner's")
     for write in (
         lambda: record.write_json(tmp_path / record.STATE, {"by": "the late one"}),
         lambda: record.append_history(tmp_path, {"epoch": 2}),
-        lambda: record.write_table(tmp_path / record.PREDICTIONS, ["a"], [["b"]]),
+        lambda: write_table(tmp_path / record.PREDICTIONS, ["a"], [["b"]]),
     ):
-        with record.guarded(tmp_path, claim.Claim(tmp_path / "claim-1.json").check), pytest.raises(TakenError):
+        with guarded(tmp_path, claim.Claim(tmp_path / "claim-1.json").check), pytest.raises(TakenError):
             write()
     assert (tmp_path / record.BEST).read_text() == "the new owner's"
     assert record.read_json(tmp_path / record.STATE) == {"by": "the first"}
@@ -318,8 +320,8 @@ def test_a_link_whose_answer_was_lost_is_a_link(tmp_path: Path, monkeypatch: pyt
         link(*names)
 
     monkeypatch.setattr(os, "link", twice)
-    assert record.create_once(tmp_path / "name", "mine")
-    assert not record.create_once(tmp_path / "name", "another's")
+    assert create_once(tmp_path / "name", "mine")
+    assert not create_once(tmp_path / "name", "another's")
     assert (tmp_path / "name").read_text() == "mine"
 
 

@@ -246,7 +246,7 @@ from pathlib import Path
 from finetune import record
 from finetune.printed import command
 def main():
-    with record.replacing(Path("table.csv")) as temporary:
+    with replacing(Path("table.csv")) as temporary:
         temporary.write_text("half")
         print("begun", flush=True)
         time.sleep(60)

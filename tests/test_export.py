@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from finetune import export, onnx_file, record
+from finetune.csv_table import write_table
 from finetune.predict import main as predict
 from finetune.run import run
 from tests.failing_disk import each_write_failing
@@ -127,7 +128,7 @@ def test_it_is_compared_on_val_pictures_or_without_them_on_noise(
     assert export.main([str(tmp_path / "run"), "--onnx", out]) == 0
     assert "of noise, as no val pictures are here" in capsys.readouterr().out  # val has 6, which are too few
     rows = [[f"{name}/{n:03}.png", name, "val"] for name in ("train/red", "train/blue") for n in range(10)]
-    record.write_table(tmp_path / "run" / record.SPLITS, ["path", "label", "split"], rows)
+    write_table(tmp_path / "run" / record.SPLITS, ["path", "label", "split"], rows)
     assert export.main([str(tmp_path / "run"), "--onnx", out]) == 0
     said = capsys.readouterr().out
     assert "on 10 val pictures" in said

@@ -14,9 +14,10 @@ import pytest
 import yaml
 
 from finetune import claim, mirror, publish, record, wandb_run
-from finetune.agents import online, server
+from finetune.agents import early_stop, online, server
 from finetune.agents.server import Failed, Remote
 from finetune.agents.trial import Interruption, Log
+from finetune.atomic import write_atomic
 from finetune.mirror import Orders
 from finetune.tracking import Target
 from finetune.writing import WriteError
@@ -60,7 +61,7 @@ def test_a_run_that_can_not_be_told_to_stop_early_goes_on(place: Place, monkeypa
         },
     }
     (place.folder / "seeds.yaml").write_text(yaml.safe_dump(spec))
-    tried, real = place.folder / "output-tried", record.write_atomic
+    tried, real = place.folder / "output-tried", write_atomic
 
     def write(path: Path, text: str) -> None:
         if path.name == record.STOP:
@@ -68,7 +69,7 @@ def test_a_run_that_can_not_be_told_to_stop_early_goes_on(place: Place, monkeypa
             raise WriteError(errno.ENOSPC, "No space left on device", path, None)
         real(path, text)
 
-    monkeypatch.setattr(record, "write_atomic", write)  # in the agent, which is a fork of this process
+    monkeypatch.setattr(early_stop, "write_atomic", write)  # in the agent, which is a fork of this process
     code, output = place.run("seeds.yaml", seconds=0.25)
     assert tried.exists()
     assert code == 0, output

@@ -21,6 +21,7 @@ from finetune import plain_yaml, record, showcase
 from finetune.agents import server, sweepfile
 from finetune.checkpoint import load_checkpoint, rebuild
 from finetune.config import Config, parse_config, resolve, run_id
+from finetune.csv_table import read_table
 from finetune.data.archive import unpack
 from finetune.data.layout import read_layout
 from finetune.data.looking import look
@@ -134,7 +135,7 @@ def test_tables(text: str, encoding: str) -> None:
     content = text.encode(encoding, errors="replace")
     apart(content, "splits.csv", read_layout)
     apart(content, record.PREDICTIONS, lambda path: read_predictions(path.parent))
-    apart(content, record.PREDICTIONS, record.read_table)
+    apart(content, record.PREDICTIONS, read_table)
 
 
 @few

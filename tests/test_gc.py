@@ -11,6 +11,7 @@ import pytest
 
 from finetune import record, store
 from finetune.claim import claimed
+from finetune.csv_table import write_table
 from finetune.errors import UserError
 from finetune.gc import main, parse_size
 from tests.test_store import make
@@ -25,7 +26,7 @@ def made_run(runs: Path, name: str, val: float | None, **fields: Any) -> Path:
     folder.mkdir(parents=True)
     record.write_config(folder, {"strategy": name.split("-")[0], "lr": 0.1, "seed": 0, **fields}, {"run_id": name})
     record.write_history(folder, [{"epoch": 1, "val/accuracy": val or 0.1}])
-    record.write_table(folder / record.PREDICTIONS, ["path"], [["a.png"]])
+    write_table(folder / record.PREDICTIONS, ["path"], [["a.png"]])
     for file in (record.BEST, record.LAST):
         (folder / file).write_bytes(bytes(KILO))
     if val is not None:

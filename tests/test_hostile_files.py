@@ -21,6 +21,7 @@ from finetune import plain_yaml, record, showcase
 from finetune.agents import sweepfile
 from finetune.checkpoint import load_checkpoint
 from finetune.config import parse_config
+from finetune.csv_table import MOST_TABLE, read_table
 from finetune.data.archive import unpack
 from finetune.errors import DamagedError, UserError
 from finetune.predict import main as predict
@@ -236,7 +237,7 @@ TABLES = {
 def test_hostile_tables_are_told(tmp_path: Path, name: str) -> None:
     """A table of predictions that is none: the analysis and the mirror get an error that they tell, or plain text."""
     (tmp_path / record.PREDICTIONS).write_bytes(TABLES[name])
-    for read in (lambda: read_predictions(tmp_path), lambda: record.read_table(tmp_path / record.PREDICTIONS)):
+    for read in (lambda: read_predictions(tmp_path), lambda: read_table(tmp_path / record.PREDICTIONS)):
         with contextlib.suppress(UserError):
             read()
 
@@ -244,8 +245,8 @@ def test_hostile_tables_are_told(tmp_path: Path, name: str) -> None:
 def test_a_table_too_large_is_not_read(tmp_path: Path) -> None:
     """What has more bytes than any run writes would take all memory."""
     with (tmp_path / record.PREDICTIONS).open("wb") as file:
-        file.truncate(record.MOST_TABLE + 1)  # takes no room on the disk
-    for read in (lambda: read_predictions(tmp_path), lambda: record.read_table(tmp_path / record.PREDICTIONS)):
+        file.truncate(MOST_TABLE + 1)  # takes no room on the disk
+    for read in (lambda: read_predictions(tmp_path), lambda: read_table(tmp_path / record.PREDICTIONS)):
         with pytest.raises(UserError, match="larger"):
             read()
 

@@ -15,6 +15,7 @@ from analysis import commands, latex, wording
 from analysis.__main__ import main
 from analysis.predictions import read_predictions
 from finetune import record
+from finetune.csv_table import cell, read_table, text_of, write_table
 from finetune.printed import Screen, one_line, printable, tamed
 from tests.fabricate import fabricate_run, write_predictions
 from tests.test_report import Page
@@ -78,9 +79,9 @@ def test_no_cell_of_a_table_is_a_formula(out: Path, name: str) -> None:
     with (out / name).open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert len(rows) > 1
-    for cell in (cell for row in rows for cell in row):
-        assert cell[:1] not in tuple("=+-@\t\r") or is_number(cell), cell
-    assert name != "runs.csv" or any("'=cmd" in cell for row in rows for cell in row)
+    for text in (text for row in rows for text in row):
+        assert text[:1] not in tuple("=+-@\t\r") or is_number(text), text
+    assert name != "runs.csv" or any("'=cmd" in text for row in rows for text in row)
 
 
 def is_number(text: str) -> bool:
@@ -145,26 +146,26 @@ def test_a_recorded_command_of_ours_is_shown() -> None:
 def test_cells_can_be_read_back(one: str, other: str) -> None:
     """Whatever a text is, the reader gets it as it was, and no two texts are written alike."""
     for text in (one, f"={one}", f"'={one}", f"''-{one}"):
-        assert record.text_of(record.cell(text)) == text
-    assert (record.cell(one) == record.cell(other)) == (one == other)
+        assert text_of(cell(text)) == text
+    assert (cell(one) == cell(other)) == (one == other)
 
 
 def test_numbers_stay_numbers() -> None:
     """Negative ones, also where they are text; nothing but a text is touched."""
     for value in (-0.5, -1, None, True, "-0.5", "+1e-5", "-.5"):
-        assert record.cell(value) == value
+        assert cell(value) == value
     for text in ("=1", "-1+1", "@x", "\tx", "\rx", "+a", "-", "'=1"):
-        assert record.cell(text) == f"'{text}"
+        assert cell(text) == f"'{text}"
 
 
 def test_predictions_come_back_as_they_were(tmp_path: Path) -> None:
-    """Paths and classes that begin like formulas are found again by the analysis and by `record.read_table`."""
+    """Paths and classes that begin like formulas are found again by the analysis and by `read_table`."""
     answers = [("=a/1.jpg", "=a", "-b", 0.6), ("'=a/2.jpg", "-b", "=a", 0.7), ("@c/3.jpg", "-1", "-1", 0.8)]
     write_predictions(tmp_path, answers)
     assert "\n'=a/1.jpg,'=a,'-b" in (tmp_path / record.PREDICTIONS).read_text().replace("\r", "")
     read = read_predictions(tmp_path)
     assert list(zip(read["path"], read["label"], read["prediction"], read["confidence"], strict=True)) == answers
-    rows = record.read_table(tmp_path / record.PREDICTIONS)
+    rows = read_table(tmp_path / record.PREDICTIONS)
     assert [(row["path"], row["label"], row["prediction"]) for row in rows] == [answer[:3] for answer in answers]
 
 
@@ -179,7 +180,7 @@ def test_splits_come_back_as_they_were(tmp_path: Path) -> None:
             path.parent.mkdir(exist_ok=True)
             path.touch()
             rows.append((f"{label}/+{number}.png", label, "train"))
-    record.write_table(tmp_path / "splits.csv", ["path", "label", "split"], rows)
+    write_table(tmp_path / "splits.csv", ["path", "label", "split"], rows)
     layout = read_layout(tmp_path / "splits.csv")
     assert sorted(layout.paths()) == sorted(path for path, *_ in rows)
     assert set(layout.parts[""]) == {"=a", "-b"}

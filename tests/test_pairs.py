@@ -1,17 +1,21 @@
 """Tests and intervals of differences: answers worked out on paper, and what has to hold whatever the numbers."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import ttest_ind
 
 from analysis import stats
 from analysis.answer import answer
+from analysis.card import by_budget, recommended
 from analysis.frames import read_sweep
-from analysis.outcomes import Outcomes, bootstrap, interval, p_value
+from analysis.outcomes import Outcomes, Spread, bootstrap, interval, p_value, spread
 from analysis.tables import Comparison, compare
+from analysis.wording import pair_columns
 from tests.fabricate import fabricate_run
 
 
@@ -34,7 +38,8 @@ def test_an_interval_contains_its_mean_and_repeats(runs: int, pictures: int, see
     names, paths = tuple(map(str, range(runs))), tuple(map(str, range(pictures)))
     drawn = [bootstrap(Outcomes(names, paths, right), [range(runs)], np.random.default_rng(seed), 100) for _ in "ab"]
     assert np.array_equal(*drawn)
-    low, high = interval(drawn[0][:, 0], right.mean())
+    accuracies = sorted(right.mean(axis=1))
+    low, high = interval(right.mean(), spread(drawn[0][:, 0], accuracies))
     assert 0 <= low <= right.mean() <= high <= 1
 
 
@@ -42,7 +47,7 @@ def test_a_bootstrap_of_one_run_agrees_with_wilson() -> None:
     """One run of 400 pictures: only pictures can be drawn anew, which is what Wilson's interval is about."""
     right = np.array([[1.0] * 320 + [0.0] * 80])
     outcomes = Outcomes(("a",), tuple(map(str, range(400))), right)
-    found = interval(bootstrap(outcomes, [[0]], np.random.default_rng(0))[:, 0], 0.8)
+    found = interval(0.8, spread(bootstrap(outcomes, [[0]], np.random.default_rng(0))[:, 0], [0.8]))
     assert found == pytest.approx(stats.wilson(320, 400), abs=0.006)
 
 
@@ -51,7 +56,46 @@ def test_a_strategy_is_not_better_than_itself() -> None:
     right = (np.random.default_rng(0).random((3, 200)) < 0.8).astype(float)
     outcomes = Outcomes(tuple("abcdef"), tuple(map(str, range(200))), np.concatenate([right, right]))
     drawn = bootstrap(outcomes, [[0, 1, 2], [3, 4, 5]], np.random.default_rng(0))
-    assert p_value(drawn[:, 0] - drawn[:, 1]) > 0.8
+    accuracies = sorted(right.mean(axis=1))
+    assert p_value(0.0, spread(drawn[:, 0] - drawn[:, 1], accuracies, accuracies)) == 1.0
+
+
+def test_where_only_seeds_differ_it_is_welchs_test() -> None:
+    """On paper: seeds .5, .6, .7 against .7, .8, .9 have variance .01 each, t = -.2 / sqrt(.02 / 3) on 4 degrees."""
+    one, other = [0.5, 0.6, 0.7], [0.7, 0.8, 0.9]
+    around = spread(np.full(100, -0.2), one, other)
+    assert around == pytest.approx(((0.02 / 3) ** 0.5, 4.0))
+    assert p_value(-0.2, around) == pytest.approx(ttest_ind(one, other, equal_var=False).pvalue)
+    alone = interval(0.6, spread(np.full(100, 0.6), one))
+    assert alone == pytest.approx((0.6 - 4.3027 * (0.01 / 3) ** 0.5, 0.6 + 4.3027 * (0.01 / 3) ** 0.5), abs=1e-4)
+
+
+def test_pictures_alone_give_infinite_degrees_of_freedom_and_nothing_gives_no_width() -> None:
+    """A normal interval; and where neither seeds nor pictures differ, a difference of none can't be told."""
+    drawn = np.random.default_rng(0).normal(0.8, 0.02, 100_000)
+    around = spread(drawn, [0.8, 0.8, 0.8])
+    assert around.freedom == math.inf
+    assert interval(0.8, around) == pytest.approx((0.8 - 1.96 * 0.02, 0.8 + 1.96 * 0.02), abs=1e-3)
+    assert p_value(0.0, spread(np.zeros(10), [1.0, 1.0], [1.0, 1.0])) == 1.0
+    assert interval(0.99, Spread(0.1, 3.0))[1] == 1.0
+    assert interval(-0.9, Spread(0.5, 3.0), least=-1.0)[0] == -1.0
+
+
+def test_the_level_is_held_where_seeds_differ_more_than_pictures() -> None:
+    """Equal strategies with 3 seeds each, 2,000 pictures, seeds 3 points apart: a difference in few of 150 sweeps."""
+    rng, told, covered = np.random.default_rng(1), 0, 0
+    for _ in range(150):
+        seeds = np.clip(rng.normal(0.85, 0.03, 6), 0, 1)
+        right = (rng.random((6, 2000)) < seeds[:, None]).astype(float)
+        outcomes = Outcomes(tuple("abcdef"), tuple(map(str, range(2000))), right)
+        drawn = bootstrap(outcomes, [[0, 1, 2], [3, 4, 5]], rng, 300)
+        one, other = right[:3].mean(axis=1).tolist(), right[3:].mean(axis=1).tolist()
+        around = spread(drawn[:, 0] - drawn[:, 1], one, other)
+        told += p_value(float(np.mean(one) - np.mean(other)), around) < stats.ALPHA
+        low, high = interval(float(np.mean(one)), spread(drawn[:, 0], one))
+        covered += low <= 0.85 <= high
+    assert told <= 15
+    assert covered >= 0.9 * 150
 
 
 def sweep_of(folder: Path, wrong: dict[str, list[range]]) -> Comparison:
@@ -104,3 +148,32 @@ def test_a_third_that_can_not_be_told_from_the_first_keeps_the_verdict_open(tmp_
     assert told.level == ("partial", "full")
     assert told.headline.startswith("partial and full are not distinguishable with 3 seeds: partial is ahead")
     assert "partial minus full" in " ".join(told.sentences)
+
+
+def test_three_seeds_without_an_error_have_no_less_doubt_than_one(tmp_path: Path) -> None:
+    """100 of 100 pictures right: where accuracy may lie on others is Wilson's to say."""
+    comparison = sweep_of(tmp_path, {"head": [range(0)] * 3, "full": [range(1)] * 3})
+    ends = comparison.strategies[["test_accuracy_low", "test_accuracy_high"]].to_numpy()
+    assert ends[0] == pytest.approx(stats.wilson(100, 100))
+    assert (ends[1][0], ends[1][1]) == pytest.approx(stats.wilson(99, 100), abs=0.01)
+
+
+def test_a_strategy_with_too_few_seeds_is_neither_told_apart_nor_recommended(tmp_path: Path) -> None:
+    """One seed is quicker and far behind; another is alone with its one: each table and sentence says it alike."""
+    comparison = sweep_of(tmp_path, {"partial": [range(5)] * 3, "full": [range(40)] * 3, "gradual": [range(45)]})
+    told = answer(comparison)
+    assert told.headline == "Use partial: 95.0% on test, 35.0 points above full, with 3 seeds each."
+    assert told.sentences[-1] == "No verdict on gradual, with 1 seed: 3 are needed."
+    assert recommended(comparison, told) == "partial"
+    pairs = comparison.pairs.set_index(["strategy", "other"])
+    assert pairs["p"].isna().tolist() == [True, False, True]
+    cells = dict(zip(pairs.index, (pair_columns()[4].cell(row) for _, row in comparison.pairs.iterrows()), strict=True))
+    assert cells == {
+        ("partial", "gradual"): "too few seeds",
+        ("partial", "full"): "yes",
+        ("gradual", "full"): "too few seeds",
+    }
+    (tmp_path / "one").mkdir()
+    one = sweep_of(tmp_path / "one", {"head": [range(40)], "full": [range(5)]})
+    assert answer(one).verdict == "too few seeds"
+    assert not any("p <" in step.gain or "p =" in step.gain for step in by_budget(one))

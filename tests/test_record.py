@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from finetune import record
+from finetune.atomic import replacing
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -16,7 +17,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path
         record.write_json(path, {"state": float("nan")})
 
     def write_half() -> None:
-        with record.replacing(path) as temporary:
+        with replacing(path) as temporary:
             temporary.write_text("half")
             raise RuntimeError
 

@@ -17,6 +17,7 @@ from tests.fabricate import fabricate_pictures, fabricate_run
 FILES = {
     *("comparison.csv", "comparison.md", "comparison.tex", "recipes.csv", "pairs.csv", "runs.csv", "epochs.csv"),
     *("prediction_grid.png", "prediction_grid_confident_errors.png", "prediction_grid_least_confident.png"),
+    "prediction_grid_differences.png",
     "model_card.md",
     "report.html",
     "report.json",
@@ -60,8 +61,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("place")
     pictures = fabricate_pictures(place / "data", each=4)
     answers = [(path, name, "disc" if index % 3 == 0 else name, 0.9) for index, (path, name) in enumerate(pictures)]
+    answers_of = {"full": answers, "head": [*answers[:4], (*pictures[4], "disc", 0.9), *answers[5:]]}  # 10, 9 of 12
     provenance = {"data_root": str(place / "data"), "splits_from": ["val is a stratified 20% of train"]}
-    for strategy, test in (("head", 0.6), ("full", 0.7)):
+    for strategy, test in (("head", 9 / 12), ("full", 10 / 12)):
         for seed in range(3):
             fabricate_run(
                 place / "runs/tiny",
@@ -70,7 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 seed=seed,
                 val=test + 0.05,
                 test=test,
-                predictions=answers,
+                predictions=answers_of[strategy],
                 provenance=provenance,
             )
     fabricate_run(place / "runs/tiny", "bad", lr=0.01, state="failed", reason="<script>alert(1)</script>")
@@ -96,7 +98,7 @@ def test_the_page_needs_nothing_but_itself(place: Path) -> None:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src 'unsafe-inline'"
     assert f"{policy}; script-src 'sha256-{digest}'" in text
-    assert page.tags.count("img") == 13
+    assert page.tags.count("img") == 14
     assert page.without_alt == 0
     links = [address for address in page.addresses if not address.startswith(("data:image/", "#"))]
     assert sorted(links) == sorted(f"../../runs/tiny/{name}-{seed}/" for name in ("head", "full") for seed in range(3))

@@ -175,7 +175,7 @@ def test_a_loss_that_is_lost_is_noted_as_such(tmp_path: Path, pictures: Path) ->
 
 @contextlib.contextmanager
 def full_disk(path: Path) -> Iterator[Path]:
-    """Stand in for record.replacing: what is written goes to a device that is always full."""
+    """Stand in for replacing: what is written goes to a device that is always full."""
     del path
     yield Path("/dev/full")
 

@@ -1,5 +1,6 @@
 """The W&B report of a sweep: its words, its blocks, and the command against a backend on the loopback interface."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -7,12 +8,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from analysis import fetch, report_words, tables, wording
+from analysis import fetch, report_words, tables, wandb_report, wording
 from analysis.address import Address
 from analysis.build import build
 from analysis.frames import read_sweep
@@ -85,6 +87,22 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
         commands="make it",
         file=sweep.text,
     )
+
+
+def test_a_sweep_is_read_and_analysed_before_anything_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way of `make report` up to the server, which is a stand-in here; the tests below have one."""
+    monkeypatch.chdir(tmp_path)
+    make_sweep(tmp_path / "runs/demo", tmp_path / "pictures")
+    sent: list[Any] = []
+    monkeypatch.setattr(wandb_report.address, "of_folder", lambda _: Address("tester", "trials", "abcd1234"))
+    monkeypatch.setattr(wandb_report, "_connect", lambda: SimpleNamespace(url="https://w", app_url="https://w"))
+    monkeypatch.setattr(wandb_report.report_run, "opened", lambda *_: contextlib.nullcontext(None))
+    monkeypatch.setattr(wandb_report.report_run, "log", lambda _, out, rows: sent.append((out, rows)))
+    monkeypatch.setattr(wandb_report, "_save", lambda *given: f"https://w/{given[4]}")
+    assert wandb_report.write_report("runs/demo") == "https://w/demo"
+    ((out, rows),) = sent
+    assert [row["strategy"] for row in rows] == ["head", "full"]
+    assert (out / "report.html").is_file()
 
 
 @pytest.mark.parametrize(

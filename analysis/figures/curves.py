@@ -7,6 +7,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from analysis.figures.style import DASHES, MARKERS, colour, percent_axis, spread_out
 from analysis.recipes import in_order
 from analysis.survival import kaplan_meier
+from analysis.wording import goal
 
 
 def learning_curves(runs: pd.DataFrame, epochs: pd.DataFrame, ax: Axes) -> Axes:
@@ -104,7 +105,9 @@ def time_to_target(times: pd.DataFrame, target: float, ax: Axes) -> Axes:
             ax.plot(steps[-1], heights[-1], marker="x", markersize=9, markeredgewidth=2, color=shade, linestyle="none")
         ends.append((strategy, steps[-1], heights[-1]))
     ax.set_ylim(-0.06, 1.06)
-    ax.set(xlabel="epoch", ylabel=f"runs at {target:.0%} val accuracy", title=f"Epochs to {target:.0%} val accuracy")
+    ax.set(
+        xlabel="epoch", ylabel=f"runs at {goal(target)} val accuracy", title=f"Epochs to {goal(target)} val accuracy"
+    )
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.margins(x=0.02)

@@ -10,6 +10,7 @@ from typing import Any
 from finetune import record
 from finetune.agents import plan, search
 from finetune.agents.plan import Plan, PlannedRun
+from finetune.atomic import write_atomic
 from finetune.best import with_best
 
 Told = tuple[
@@ -48,4 +49,4 @@ def consider(todo: Plan, run: PlannedRun) -> None:
         return
     trials = [search.Trial(other.id, other.point, *told(other)) for other in todo.runs]
     if run.id in search.to_stop(todo.sweep.spec, trials):
-        record.write_atomic(run.directory / record.STOP, f"hyperband, after {rows[-1]['epoch']} epochs\n")
+        write_atomic(run.directory / record.STOP, f"hyperband, after {rows[-1]['epoch']} epochs\n")

@@ -25,6 +25,7 @@ from finetune.agents.server import Failed, Remote, ServerError
 from finetune.agents.stopping import Stop, signals_noted
 from finetune.agents.sweepfile import RUNS
 from finetune.agents.watch import Watch
+from finetune.atomic import write_atomic
 from finetune.config import Config, parse_config, resolve, with_absolute_paths
 from finetune.errors import EXIT_FAILED, UserError
 from finetune.secrets import redact_values
@@ -194,7 +195,7 @@ def _store(remote: Remote) -> Path:
     folder = RUNS / remote.id
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    record.write_atomic(folder / record.SWEEP, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
+    write_atomic(folder / record.SWEEP, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
     names = {"entity": remote.entity, "project": remote.project, "sweep": remote.id, "url": remote.url}
     record.write_json(folder / record.REMOTE, names)
     return folder
@@ -255,7 +256,7 @@ def _start_again(remote: Remote, run: Failed, slot: int, slots: int, folder: Pat
     with explained(parameters):
         parameters.parent.mkdir(exist_ok=True)
     content = {"wandb_version": 1, **{name: {"value": value} for name, value in run.values.items()}}
-    record.write_atomic(parameters, yaml.safe_dump(content))
+    write_atomic(parameters, yaml.safe_dump(content))
     return _start(
         _command(remote.spec),
         slot,

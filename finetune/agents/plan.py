@@ -13,6 +13,7 @@ from finetune.agents import search
 from finetune.agents.order import breadth_first
 from finetune.agents.search import Point
 from finetune.agents.sweepfile import Sweep
+from finetune.atomic import create_once, write_atomic
 from finetune.config import PLACES, Config, parse_config, resolve, run_id, with_absolute_paths
 from finetune.errors import ConfigError, MissingError, UserError
 from finetune.writing import explained
@@ -216,7 +217,7 @@ def store(plan: Plan) -> None:
     """Write the sweep as it is run, and what it asks for, beside its run directories."""
     with explained(plan.sweep.folder):
         plan.sweep.folder.mkdir(parents=True, exist_ok=True)
-    record.write_atomic(plan.sweep.folder / record.SWEEP, plan.sweep.text)
+    write_atomic(plan.sweep.folder / record.SWEEP, plan.sweep.text)
     store_runs(plan)
 
 
@@ -277,10 +278,10 @@ def note_trial(folder: Path, number: int, point: Point) -> None:
     path, text = folder / TRIALS / f"{number:05d}.json", json.dumps(point) + "\n"
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if record.create_once(path, text) or path.stat().st_size:
+        if create_once(path, text) or path.stat().st_size:
             return
         if leftovers.silent_seconds(path) >= leftovers.STALE_SECONDS:  # whoever was writing it there has been killed
-            record.write_atomic(path, text)
+            write_atomic(path, text)
 
 
 def add_trials(plan: Plan) -> None:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from finetune import probe, record, store
+from finetune import probe, store
 from finetune.agents import machine
+from finetune.atomic import write_atomic
 from finetune.errors import UserError
 from finetune.folders import cache_folder
 from finetune.probe import Speed, Wanted
@@ -48,7 +49,7 @@ def speed_of(wanted: Wanted, agents: int, say: Callable[[str], None]) -> Speed:
         return speed
     with contextlib.suppress(OSError):  # measured again the next time
         kept.parent.mkdir(parents=True, exist_ok=True)
-        record.write_atomic(kept, probe.to_json(speed))
+        write_atomic(kept, probe.to_json(speed))
     return speed
 
 

@@ -25,6 +25,7 @@ from finetune import claim, plain_yaml, record, tracking
 from finetune.agents import machine
 from finetune.agents.code import Code
 from finetune.agents.sweepfile import RUNS
+from finetune.atomic import write_atomic
 from finetune.causes import cause_of
 from finetune.claim import TakenError
 from finetune.config import Config, parse_config, resolve, run_id, with_absolute_paths
@@ -207,7 +208,7 @@ class Interruption:
         if self._mirror.stop:
             if not self._stop.exists():
                 with contextlib.suppress(WriteError):  # on a full disk the run goes on, and this is tried again
-                    record.write_atomic(self._stop, "W&B asked the run to stop\n")
+                    write_atomic(self._stop, "W&B asked the run to stop\n")
             return False
         if not self._signals.number:
             return False

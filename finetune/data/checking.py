@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from finetune import record
+from finetune.csv_table import write_table
 from finetune.data import catalog, inaturalist
 from finetune.data.check_classes import class_findings, unused_findings
 from finetune.data.check_copies import copy_findings
@@ -191,7 +191,7 @@ def _write_fixes(file: Path, findings: Sequence[Finding]) -> None:
         for fix in finding.fixes:
             fixes.setdefault(fix.path, fix)
     try:
-        record.write_table(file, FIX_COLUMNS, ((fix.path, fix.do, fix.to, fix.why) for fix in fixes.values()))
+        write_table(file, FIX_COLUMNS, ((fix.path, fix.do, fix.to, fix.why) for fix in fixes.values()))
     except WriteError:
         raise
     except OSError as error:

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from finetune.atomic import replacing
 from finetune.data.demo_paint import paint
 from finetune.data.demo_shapes import TARGET_SHAPES
 from finetune.data.demo_source_shapes import SOURCE_SHAPES
 from finetune.folders import cache_folder
-from finetune.record import replacing
 from finetune.writing import explained
 
 DEMO_VERSION = "1"  # to be raised whenever the pictures change

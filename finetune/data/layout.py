@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.csv_table import MOST_TABLE, text_of
 from finetune.errors import DataError
 from finetune.printed import one_line
-from finetune.record import MOST_TABLE, text_of
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 VAL_NAMES = ("val", "validation", "valid")

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from finetune import record
+from finetune.atomic import replacing
 from finetune.config import Config, parse_config
 from finetune.data import catalog
 from finetune.data.augmenting import LEVELS, train_transform
@@ -80,7 +80,7 @@ def main(known: argparse.Namespace) -> int:
     image = sheet(groups, names_of_rows)
     kind = "PNG" if known.out.suffix.lower() == ".png" else "JPEG"
     try:
-        with record.replacing(known.out) as temporary:
+        with replacing(known.out) as temporary:
             image.save(temporary, kind, optimize=True, quality=90)
     except WriteError:
         raise

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from finetune import record
+from finetune.csv_table import read_table, write_table
 from finetune.data import catalog
 from finetune.data.layout import read_layout
 from finetune.data.splits import find_splits
@@ -45,7 +46,7 @@ def main(known: argparse.Namespace) -> int:
     out = (known.out or layout.root / NAME).expanduser().absolute()
     if out.suffix.lower() != ".csv" or out.parent.resolve() != layout.root.resolve():
         raise UserError(f"--out: {out} must be a .csv file in {layout.root}, as its paths start from where it lies")
-    record.write_table(out, ["path", "label", "split"], splits.rows())
+    write_table(out, ["path", "label", "split"], splits.rows())
     counts = Counter(split for _, _, split in splits.rows())
     print(f"{out}: {', '.join(f'{count:,} {split}' for split, count in counts.items())}")
     for line in splits.how:
@@ -61,7 +62,7 @@ def _removed(file: Path, root: Path) -> dict[str, str]:
         UserError: it is no fix list, or not of this data.
     """
     try:
-        rows = record.read_table(file)
+        rows = read_table(file)
     except (OSError, ValueError) as error:
         raise UserError(f"--without: {file} can't be read ({error})") from error
     removed = {row["path"]: row["why"] for row in rows if row.keys() >= {"path", "do", "why"} and row["do"] == "remove"}

@@ -17,6 +17,7 @@ from analysis.address import Address
 from analysis.frames import read_sweep
 from analysis.pull import Pulled
 from finetune import record
+from finetune.csv_table import write_table
 from tests.fabricate import fabricate_pictures, fabricate_run
 from tests.fetch.pulling import as_fetched, config_as_fetched, contents, pulled, requests
 from tests.on_server import FILES, PROJECT, SWEPT, add_row, fetched_note, put_files, put_run, put_sweep
@@ -32,7 +33,7 @@ def test_finished_runs_arrive_as_they_are(server: Server, tmp_path: Path) -> Non
         run_dir = fabricate_run(
             tmp_path / "there", f"head-{seed}", seed=seed, predictions=answers, pictures=tmp_path / "data"
         )
-        record.write_table(run_dir / record.SPLITS, ["path", "label", "split"], [["a.png", "disc", "test"]])
+        write_table(run_dir / record.SPLITS, ["path", "label", "split"], [["a.png", "disc", "test"]])
         (run_dir / record.LOG).write_text("epoch 1\n")
         record.write_state(run_dir, "finished")
         run = put_run(server, sweep, run_dir, swept={"seed": seed})

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from analysis import fetch, server_errors
+from analysis import fetch, landing, server_errors
 from analysis.address import Address
 from analysis.errors import InputError
 from analysis.patience import Limiter
 from analysis.pull import Pulled, pull
-from finetune import record
+from finetune import atomic, record
+from finetune.atomic import replacing
 from tests.fabricate import fabricate_run
 from tests.fetch.pulling import as_fetched, config_as_fetched, contents, pulled, requests, unwatched
 from tests.on_server import FILES, PROJECT, fetched_note, put_run, put_sweep
@@ -33,7 +34,7 @@ def test_an_interrupted_fetch_leaves_no_run_that_seems_finished(
     put_run(server, sweep, run_dir)
     here = tmp_path / "here" / "a"
     wanted = {name: content for name, content in as_fetched(contents(run_dir)).items() if name in FILES}
-    real, written = record.replacing, []
+    real, written = replacing, []
 
     def cut_off(path: Path) -> Any:
         if path.parent == here:
@@ -43,7 +44,8 @@ def test_an_interrupted_fetch_leaves_no_run_that_seems_finished(
         return real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(record, "replacing", cut_off)
+        for module in (atomic, landing):
+            patch.setattr(module, "replacing", cut_off)
         with pytest.raises(KeyboardInterrupt):
             pulled(sweep, here.parent)
     if record.is_run_dir(here) and record.status(here)[0] == "finished":

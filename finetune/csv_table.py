@@ -1,0 +1,57 @@
+"""CSV files, for people with a spreadsheet and for programs: no cell is a formula, all texts come back as they were."""
+
+import csv
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from finetune.atomic import replacing
+from finetune.errors import DamagedError
+
+MOST_TABLE = 2**30  # bytes that are read of one file, far more than any run writes
+
+# What a spreadsheet takes for a formula, if a cell begins with it (OWASP, "CSV Injection"), and what is a number.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def cell(value: Any) -> Any:
+    """Return what is written into a cell of a CSV file for people: a text that a spreadsheet would run begins with '.
+
+    `text_of` takes that away again. Numbers, also as text, stay as they are.
+    """
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
+def text_of(written: str) -> str:
+    """Return the text that `cell` was given; what others wrote is mostly the same in both."""
+    return written[1:] if written.startswith("'") and _FORMULA.match(written) else written
+
+
+def write_table(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a CSV file, wholly or not at all; no cell of it is a formula (see `cell`)."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(map(cell, columns))
+        writer.writerows(map(cell, row) for row in rows)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file that `write_table` wrote, each column -> text as it was before it was made a cell.
+
+    Raises:
+        OSError: it can't be read.
+        DamagedError: it is no such file: of another encoding, with cells that end nowhere, or rows of another length.
+    """
+    if path.stat().st_size > MOST_TABLE:
+        raise DamagedError(f"{path} is larger than the {MOST_TABLE / 2**20:,.0f} MB that are read of it")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            lines = csv.reader(file, strict=True)
+            columns = [text_of(name) for name in next(lines, [])]
+            return [dict(zip(columns, map(text_of, row), strict=True)) for row in lines if row]
+        except (csv.Error, ValueError) as error:  # a cell of more than 131,072 characters, say
+            raise DamagedError(f"{path} is damaged: it is no table ({error})") from error
