@@ -243,7 +243,7 @@ def test_errors_of_the_system_have_a_code(capsys: pytest.CaptureFixture[str], tm
 SLEEPER = """
 import sys, time
 from pathlib import Path
-from finetune import record
+from finetune.atomic import replacing
 from finetune.printed import command
 def main():
     with replacing(Path("table.csv")) as temporary:
