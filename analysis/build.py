@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import figures, grids, model_card, report, tables, wording
+from analysis import figures, grids, model_card, page, report, tables, wording
 from analysis.answer import answer
 from analysis.card import by_budget, card
 from analysis.claims import check_claims
@@ -16,6 +16,7 @@ from analysis.commands import command, recorded
 from analysis.drawing import Later, Plan, plans
 from analysis.drawn import digest, is_drawn, is_ours
 from analysis.errors import InputError
+from analysis.facts import data_facts, left_out_sentence
 from analysis.frames import Sweep
 from analysis.latex import write_latex
 from analysis.pairs import PAIRS
@@ -52,7 +53,7 @@ def build(
     comparison = tables.compare(sweep, target, rng)
     result = answer(comparison)
     best = tables.best_run(sweep, comparison)
-    notes = [*([said] if (said := report.left_out_sentence(sweep)) else []), *comparison.notes, *sweep.notes]
+    notes = [*([said] if (said := left_out_sentence(sweep)) else []), *comparison.notes, *sweep.notes]
     try:
         predictions = read_predictions(Path(best["path"]))
     except InputError as error:
@@ -60,7 +61,7 @@ def build(
         notes.append(str(error))
     if (why := look(Path(best["path"]))) is not None:
         notes.append(why)
-    data = report.data_facts(sweep, predictions)
+    data = data_facts(sweep, predictions)
     claims, setting = check_claims(comparison, tables.chosen_runs(sweep, comparison), sweep.epochs)
 
     sizes = by_size(parts, sweep, comparison, rng)
@@ -86,7 +87,7 @@ def build(
     content = report.document(sweep, comparison, result, data, best, notes)
     content["claims"] = report.claim_records(claims, setting)
     told_sizes = [size_record(size) for size in sizes]
-    facts = report.Facts(card(comparison, result, data), by_budget(comparison), told_sizes, claims, setting)
+    facts = page.Facts(card(comparison, result, data), by_budget(comparison), told_sizes, claims, setting)
     content["card"] = {
         "facts": facts.card,
         "by_budget": [report.step_record(step) for step in facts.steps],
@@ -97,13 +98,13 @@ def build(
     model_card.write(out / "model_card.md", sweep, comparison, content, best)
     report.write_json(out / "report.json", content)
     commands = _commands(sweep, best, target, seed)
-    report.write_html(
+    page.write_html(
         out / "report.html",
         sweep,
         comparison,
         content,
         facts,
-        report.Pictures(shown, shown_grids, _best_said(comparison, best)),
+        page.Pictures(shown, shown_grids, _best_said(comparison, best)),
         commands,
     )
     _forget(out, {picture["title"] for picture in shown} | {plan.name for plan in grids_planned})
@@ -135,7 +136,7 @@ def _draw(planned: Plan | Later, folder: Path) -> dict[str, str] | None:
     png, pdf = figures.paths(folder / plan.name)
     if not (is_drawn(png, key) and is_drawn(pdf, key)):
         figures.save(figures.new_figure(partial(plan.draw, *plan.shows), plan.height), folder / plan.name, key)
-    return report.picture(png, plan.alt, plan.name, plan.caption)
+    return page.picture(png, plan.alt, plan.name, plan.caption)
 
 
 def _best_said(comparison: tables.Comparison, best: "pd.Series[Any]") -> str:

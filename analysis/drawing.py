@@ -58,7 +58,7 @@ def plans(
     """Return the figures that this sweep has something to show in, in their order; a `Later` may come to have nothing.
 
     Args:
-        data: as `report.data_facts` has it.
+        data: as `facts.data_facts` has it.
         best: the best run.
         predictions: its, or None.
         rng: of the importance of settings.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import report, wording
+from analysis import page, wording
 from analysis.drawn import digest, is_drawn
 from analysis.errors import InputError
 from analysis.frames import Sweep
@@ -60,7 +60,7 @@ def plans(
 
     Args:
         predictions: of the best run, or None where it has none.
-        data: as `report.data_facts` has it.
+        data: as `facts.data_facts` has it.
     """
     if predictions is None:
         return []
@@ -136,7 +136,7 @@ def write(plan: Plan, path: Path) -> tuple[dict[str, str], list[str]]:
     key = digest(plan.grid, pictures, plan.title)
     if not is_drawn(path, key):
         save_grid(draw_grid(plan.grid, pictures, plan.title), path, key)
-    shown = report.picture(path, plan.alt, plan.title, plan.grid.caption, True)
+    shown = page.picture(path, plan.alt, plan.title, plan.grid.caption, True)
     if len(pictures) == plan.grid.size or plan.name != "prediction_grid":
         return shown, []
     where = str(plan.runs[0] / THUMBNAILS) + (f" and below {plan.root}" if plan.root else "")

@@ -1,95 +1,23 @@
-"""report.html, one file that opens offline, and report.json, the same for programs."""
+"""report.json: what the report says, for programs."""
 
-import base64
-import hashlib
-import io
 import json
-import os
-import platform
-from collections import Counter
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from PIL import Image
 
 from analysis.answer import Answer
 from analysis.card import Step
 from analysis.claims import Claim
-from analysis.figures import colour
+from analysis.facts import origin, versions
 from analysis.frames import Sweep
 from analysis.pairs import PAIRS
 from analysis.repeats import unit
 from analysis.tables import COLUMNS, Comparison, pair_records, plain, records
-from analysis.wording import NONE, Column, columns, cost_columns, duration, pair_columns, percent
 from finetune.atomic import write_atomic
-from finetune.printed import printable
-from finetune.record import read_json
-from finetune.secrets import without_login
 
 SCHEMA = 1  # of report.json; rises when a key changes its meaning or goes
-TEMPLATE, SCRIPT = "report.html.j2", "report.js"
-USED = (
-    "numpy",
-    "pandas",
-    "scipy",
-    "matplotlib",
-    "seaborn",
-    "scikit-learn",
-)  # the versions that can change a number or a figure
-
-
-def data_facts(sweep: Sweep, predictions: pd.DataFrame | None) -> dict[str, Any]:
-    """Return what is known of the data: name, whether it is synthetic, classes, pictures a split, chance, majority."""
-    first = sweep.finished.iloc[0]
-    given = sorted({Path(str(name)).name or str(name) for name in sweep.finished.get("data", ["unknown"])})
-    synthetic = bool((sweep.finished["data"] == "demo").any()) if "data" in sweep.finished else False
-    classes = first.get("provenance/classes")
-    classes = [str(name) for name in classes] if isinstance(classes, list) else []
-    told = first.get("provenance/splits_from")
-    splits = {split: plain(first.get(f"provenance/splits/{split}")) for split in ("train", "val", "test")}
-    shares = predictions["label"].value_counts(normalize=True) if predictions is not None else None
-    return {
-        "name": "demo (synthetic pictures)" if given == ["demo"] else " and ".join(given),
-        "synthetic": synthetic,
-        "fingerprint": plain(first.get("provenance/data_fingerprint")),
-        "classes": classes,
-        "splits": {split: None if count is None else int(count) for split, count in splits.items()},
-        "splits_from": [str(line) for line in told] if isinstance(told, list) else [],
-        "chance": 1 / len(classes) if classes else None,
-        "majority_share": None if shares is None else float(shares.iloc[0]),
-        "majority_class": None if shares is None else str(sorted(shares[shares == shares.max()].index)[0]),
-    }
-
-
-def origin(sweep: Sweep) -> dict[str, list[str]]:
-    """Return where the finished runs come from: each fact with the values it took."""
-    asked = {
-        "commit": "provenance/git_commit",
-        "python": "provenance/versions/python",
-        "torch": "provenance/versions/torch",
-        "torchvision": "provenance/versions/torchvision",
-        "device": "provenance/device",
-        "backbone": "backbone",
-        "weights": "weights",
-        "weights hash": "provenance/weights_hash",
-    }
-    found = {name: _values(sweep.finished, column) for name, column in asked.items()}
-    return {name: values for name, values in found.items() if values}
-
-
-def _values(runs: pd.DataFrame, column: str) -> list[str]:
-    return sorted({str(value) for value in runs[column].dropna()}) if column in runs else []
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what made the numbers and figures of the report."""
-    return {"python": platform.python_version(), **{name: version(name) for name in USED}}
 
 
 def document(
@@ -126,63 +54,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomic(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def left_out_groups(sweep: Sweep) -> list[dict[str, Any]]:
-    """Return the runs that do not count, grouped by state and reason, the largest group first."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for _, run in sweep.left_out.fillna({"reason": ""}).iterrows():
-        groups.setdefault((run["state"], run["reason"]), []).append(run["run"])
-    rows = [{"state": state, "reason": reason, "runs": names} for (state, reason), names in groups.items()]
-    return sorted(rows, key=lambda row: -len(row["runs"]))
-
-
-def left_out_sentence(sweep: Sweep) -> str | None:
-    """Return how many runs do not count, by state, or None where all do."""
-    counts = Counter(sweep.left_out["state"])
-    if not counts:
-        return None
-    told = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    return f"{counts.total()} of {len(sweep.runs)} runs are left out ({told})."
-
-
-def picture(path: Path, alt: str, title: str, caption: str, photo: bool = False) -> dict[str, str]:
-    """Return a picture as the template needs it. A photo is packed as JPEG, which is a tenth of the PNG."""
-    content, kind = path.read_bytes(), "png"
-    if photo:
-        packed = io.BytesIO()
-        with Image.open(path) as image:
-            image.convert("RGB").save(packed, "JPEG", quality=88)
-        content, kind = packed.getvalue(), "jpeg"
-    address = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    return {"src": address, "alt": alt, "title": title, "caption": caption}
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What stands at the top of the report, and the claims.
-
-    Attributes:
-        card: heading -> fact.
-        steps: what to use for how much time.
-        sizes: what to use for how many training pictures, where the sweep has several (see `sizes.size_record`).
-        setting: what sets this sweep apart from the one that the claims were made on.
-    """
-
-    card: dict[str, str]
-    steps: list[Step]
-    sizes: list[dict[str, Any]]
-    claims: list[Claim]
-    setting: str
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """The figures and grids as the template needs them (see `picture`), and which run the grids show."""
-
-    figures: list[dict[str, str]]
-    grids: list[dict[str, str]]
-    best: str
-
-
 def claim_records(claims: list[Claim], setting: str) -> dict[str, Any]:
     """Return the claims for report.json."""
     return {"setting": setting, "checked": [asdict(claim) for claim in claims]}
@@ -191,133 +62,3 @@ def claim_records(claims: list[Claim], setting: str) -> dict[str, Any]:
 def step_record(step: Step) -> dict[str, Any]:
     """Return a step of the recommendation for report.json."""
     return asdict(step)
-
-
-def write_html(
-    path: Path,
-    sweep: Sweep,
-    comparison: Comparison,
-    content: dict[str, Any],
-    facts: Facts,
-    pictures: Pictures,
-    commands: list[str],
-) -> None:
-    """Write the report. Everything that runs or users named is escaped by the template."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
-    shown = columns(comparison.target)
-    # A page that may run one script, known by its hash, runs no other, whatever a run was called.
-    script = "\n" + (Path(__file__).parent / SCRIPT).read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    text = environment.get_template(TEMPLATE).render(
-        report=content,
-        table=_table(comparison.strategies, shown),
-        costs=_table(comparison.strategies, cost_columns()),
-        pairs=_table(comparison.pairs, pair_columns()) if len(comparison.pairs) else None,
-        recipes=_table(comparison.recipes, _of_recipes(shown)),
-        runs=_runs(sweep, comparison, path.parent),
-        facts=facts,
-        pictures=pictures,
-        left_out=left_out_groups(sweep),
-        commands=commands,
-        sweep_text=sweep.text,
-        finished=len(sweep.finished),
-        started=len(sweep.runs),
-        script=Markup(script),
-        script_hash=digest,
-    )
-    write_atomic(path, text)
-
-
-def _of_recipes(shown: list[Column]) -> list[Column]:
-    """Return the columns for the table of all recipes: what val says, and what it took.
-
-    Test is left out: looking at it for recipes that val did not choose is how a table gets too good.
-    """
-    kept = ("Seeds", "Val", "Train time", "Compute saved")
-    recipe = Column("Recipe", lambda row: f"{row['recipe']}{' ← chosen' if row['chosen'] else ''}", number=False)
-    return [shown[0], recipe, *(column for column in shown if column.heading in kept)]
-
-
-def _table(table: pd.DataFrame, shown: list[Column]) -> dict[str, Any]:
-    """Return a table of text with what the template needs to set it."""
-    chosen = table["chosen"] if "chosen" in table else pd.Series(False, index=table.index)
-    return {
-        "columns": shown,
-        "rows": [
-            {
-                "colour": colour(str(row["strategy"])),
-                "chosen": bool(marked),
-                "cells": [
-                    (column.cell(row), _sort_value(row[column.sort]) if column.sort else None) for column in shown
-                ],
-            }
-            for marked, (_, row) in zip(chosen, table.iterrows(), strict=True)
-        ],
-    }
-
-
-def _sort_value(value: Any) -> str:
-    """Return what a cell is sorted by; nothing where there is nothing to tell."""
-    return "" if value is None or pd.isna(value) else f"{float(value):.8g}"
-
-
-def _runs(sweep: Sweep, comparison: Comparison, out: Path) -> list[dict[str, Any]]:
-    """Return every finished run: its links, and (text, what it is sorted by) of each cell."""
-    names = dict(zip(comparison.recipes["key"], comparison.recipes["recipe"], strict=True))
-    chosen = set(comparison.strategies["key"])
-    order = {key: index for index, key in enumerate(comparison.recipes["key"])}
-    runs = sweep.finished.assign(order=sweep.finished["recipe"].map(order))
-    runs = runs.sort_values(["order", "seed", "fold", "run"])
-    return [
-        {
-            "name": str(run["run"]),
-            "folder": _link(Path(run["path"]), out),
-            "page": _page(Path(run["path"])),
-            "colour": colour(str(run["strategy"])),
-            "cells": [
-                (str(run["strategy"]), None),
-                (names[run["recipe"]], None),
-                (
-                    (NONE if pd.isna(run["seed"]) else f"{run['seed']:.0f}")
-                    + ("" if pd.isna(run["fold"]) else f", fold {run['fold']:.0f}"),
-                    None,
-                ),
-                (percent(run["best/val_accuracy"]), _sort_value(run["best/val_accuracy"])),
-                (percent(run["test/accuracy"]) if run["recipe"] in chosen else NONE, _tested(run, chosen)),
-                (duration(run["train_seconds"]), _sort_value(run["train_seconds"])),
-            ],
-        }
-        for _, run in runs.iterrows()
-    ]
-
-
-def _tested(run: "pd.Series[Any]", chosen: set[str]) -> str:
-    return _sort_value(run["test/accuracy"]) if run["recipe"] in chosen else ""
-
-
-def _link(run_dir: Path, out: Path) -> str:
-    """Return the address of a run's directory from the report's folder, or "" where there is none (other drives)."""
-    try:
-        return quote(Path(os.path.relpath(run_dir.resolve(), out.resolve())).as_posix()) + "/"
-    except ValueError:
-        return ""
-
-
-def _page(run_dir: Path) -> str:
-    """Return the address of a run's page on W&B, which its mirror noted, or ""."""
-    for file in sorted(run_dir.glob("wandb-*.json")):
-        try:
-            url = without_login(str((read_json(file) or {}).get("url") or ""))
-        except (OSError, ValueError):
-            continue
-        if url.startswith(("https://", "http://")):
-            return url
-    return ""

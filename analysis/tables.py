@@ -41,7 +41,7 @@ COLUMNS = {
     "test_accuracy_iqm": "interquartile mean of test accuracy over the runs; empty below 4 runs",
     "test_accuracy_low": "lower end of the 95% interval of that mean",
     "test_accuracy_high": "upper end of that interval",
-    "interval": "bootstrap: seeds and pictures drawn anew, and a t interval of that; Wilson: pictures alone, each counted once",
+    "interval": "bootstrap: of seeds and pictures drawn anew; Wilson: of pictures, each counted once; empty: none",
     "test_pictures": "pictures that the runs were tested on, each counted once",
     "macro_f1_mean": "mean over classes of F1 on test, mean over the runs",
     "balanced_accuracy_mean": "mean over classes of recall on test, mean over the runs",

@@ -11,9 +11,9 @@ from analysis import drawn
 from analysis.__main__ import main
 from analysis.answer import answer
 from analysis.card import card
+from analysis.facts import data_facts
 from analysis.frames import read_sweep
 from analysis.recipes import choose, labels
-from analysis.report import data_facts
 from analysis.tables import compare
 from finetune import record
 from tests.fabricate import fabricate_run

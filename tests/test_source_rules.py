@@ -12,7 +12,7 @@ SOURCES = sorted([ROOT / "agent.py", *(path for part in ("finetune", "analysis",
 SAFE_LOADERS = {"SafeLoader", "CSafeLoader", "LOADER"}
 # Why text may go into the page unescaped.
 MARKUP = {
-    "analysis/report.py": "the page's own script, a file of this repository whose hash the page allows",
+    "analysis/page.py": "the page's own script, a file of this repository whose hash the page allows",
     "finetune/predict_page.py": "the page's own style, a file of this repository whose hash the page allows",
 }
 
