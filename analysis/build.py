@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import figures, grids, model_card, page, report, tables, wording
+from analysis import columns, figures, grids, model_card, page, report, tables, wording
 from analysis.answer import answer
 from analysis.card import by_budget, card
 from analysis.claims import check_claims
@@ -112,12 +112,12 @@ def build(
 
 
 def _write_tables(out: Path, sweep: Sweep, comparison: tables.Comparison) -> None:
-    tables.write_csv(out / "comparison.csv", comparison.strategies)
-    tables.write_csv(out / "recipes.csv", comparison.recipes)
-    pairs = tables.pair_records(comparison.pairs)
+    columns.write_csv(out / "comparison.csv", comparison.strategies)
+    columns.write_csv(out / "recipes.csv", comparison.recipes)
+    pairs = columns.pair_records(comparison.pairs)
     write_table(out / "pairs.csv", list(PAIRS), [[row[name] for name in PAIRS] for row in pairs])
-    tables.write_frame(out / "runs.csv", sweep.runs)
-    tables.write_frame(out / "epochs.csv", sweep.epochs)
+    columns.write_frame(out / "runs.csv", sweep.runs)
+    columns.write_frame(out / "epochs.csv", sweep.epochs)
 
 
 def _forget(out: Path, names: set[str]) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.columns import plain
 from analysis.frames import Sweep
-from analysis.tables import plain
 
 USED = (
     "numpy",

@@ -10,11 +10,12 @@ import pandas as pd
 from analysis.answer import Answer
 from analysis.card import Step
 from analysis.claims import Claim
+from analysis.columns import COLUMNS, pair_records, plain, records
 from analysis.facts import origin, versions
 from analysis.frames import Sweep
 from analysis.pairs import PAIRS
 from analysis.repeats import unit
-from analysis.tables import COLUMNS, Comparison, pair_records, plain, records
+from analysis.tables import Comparison
 from finetune.atomic import write_atomic
 
 SCHEMA = 1  # of report.json; rises when a key changes its meaning or goes

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.address import Address
+from analysis.columns import COLUMNS
 from analysis.report_blocks import FIGURES, GRID, TABLE
-from analysis.tables import COLUMNS
 
 if TYPE_CHECKING:
     import wandb

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from analysis import figures, tables, wording
+from analysis import columns, figures, tables, wording
 from analysis.build import build
 from analysis.by_class import RECALL, lowest, mean_recalls, recall_frame
 from analysis.figures.classes import MOST_CLASSES, height_for, recall_by_class
@@ -24,7 +24,7 @@ def test_the_lowest_recall_is_of_the_mean_over_runs(tmp_path: Path) -> None:
         told = {RECALL: recall, "test/balanced_accuracy": 0.5 + seed / 5}
         fabricate_run(tmp_path, f"head-{seed}", seed=seed, summary=told)
     comparison = tables.compare(read_sweep(tmp_path))
-    (row,) = tables.records(comparison.strategies)
+    (row,) = columns.records(comparison.strategies)
     assert (row["lowest_recall"], row["lowest_recall_class"]) == (0.5, "dog")
     assert row["balanced_accuracy_mean"] == pytest.approx(0.6)
     (column,) = (column for column in wording.columns(0.8) if column.heading == "Lowest recall")
@@ -48,7 +48,7 @@ def test_a_run_of_an_earlier_version_leaves_a_blank(tmp_path: Path) -> None:
     fabricate_run(tmp_path / "runs", "head-0", summary=OLD)
     fabricate_run(tmp_path / "runs", "head-1", seed=1)
     comparison, _ = build(read_sweep(tmp_path / "runs"), tmp_path / "out", 0.8)
-    (row,) = tables.records(comparison.strategies)
+    (row,) = columns.records(comparison.strategies)
     assert (row["n"], row["macro_f1_mean"]) == (2, pytest.approx(0.79))
     assert [row[name] for name in ("lowest_recall", "lowest_recall_class", "balanced_accuracy_mean")] == [None] * 3
     assert "recall" not in " ".join(path.name for path in (tmp_path / "out/figures").iterdir())

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import stats, tables, wording
+from analysis import columns, stats, tables, wording
 from analysis.answer import answer
 from analysis.frames import Sweep, read_sweep
 from analysis.recipes import choose, labels, schedule
@@ -155,7 +155,7 @@ def test_csv_holds_fractions_and_no_formulas(tmp_path: Path) -> None:
     """A spreadsheet runs a cell that begins with an equals sign; numbers, negative ones too, stay numbers."""
     comparison = compared(tmp_path, {"strategy": "scratch", "seconds": 110.0}, {"strategy": "full", "seconds": 100.0})
     table = comparison.strategies.assign(recipe="=1+1")
-    tables.write_csv(tmp_path / "out.csv", table)
+    columns.write_csv(tmp_path / "out.csv", table)
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert list(rows[0]) == list(tables.COLUMNS)
     assert rows[0]["recipe"] == "'=1+1"
