@@ -15,23 +15,18 @@ from finetune.attention import heats, main, overlay, spatial_block
 from finetune.data.transforms import Preprocessing
 from finetune.errors import UserError
 from finetune.model import Classifier, build_classifier, build_network
-from finetune.run import run
 from finetune.trained import Trained
 from tests import offline
 from tests.fabricate import fabricate_run
 from tests.failing_disk import each_write_failing
-from tests.pictures import write_folder
-from tests.test_run import quiet, small
+from tests.finished_run import leave_run
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with pictures/ and a sweep runs/tiny of one run, `only`."""
     place = tmp_path_factory.mktemp("place")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FINETUNE_CACHE", str(place / "cache"))
-        folder = write_folder(place / "pictures", {"train": 10, "test": 4})
-        run(small(folder, strategy="scratch", backbone="resnet18", epochs=1), place / "runs/tiny/only", log=quiet)
+    leave_run(place, "runs/tiny/only", 1)
     return place
 
 

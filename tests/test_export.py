@@ -14,7 +14,7 @@ from finetune.csv_table import write_table
 from finetune.predict import main as predict
 from finetune.run import run
 from tests.failing_disk import each_write_failing
-from tests.pictures import write_folder
+from tests.finished_run import leave_run
 from tests.test_run import quiet, small
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -24,13 +24,10 @@ onnxruntime = pytest.importorskip("onnxruntime")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with pictures/, the directory run/ of a run with temperature 2, and its model.onnx."""
     place = tmp_path_factory.mktemp("place")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FINETUNE_CACHE", str(place / "cache"))
-        folder = write_folder(place / "pictures", {"train": 10, "test": 4})
-        run(small(folder, strategy="scratch", backbone="resnet18", epochs=4, lr=1e-3), place / "run", log=quiet)
-        summary = record.read_json(place / "run" / record.SUMMARY) or {}
-        record.write_json(place / "run" / record.SUMMARY, {**summary, "temperature": 2.0})
-        assert export.main([str(place / "run"), "--onnx", str(place / "model.onnx")]) == 0
+    leave_run(place, "run", 4)
+    summary = record.read_json(place / "run" / record.SUMMARY) or {}
+    record.write_json(place / "run" / record.SUMMARY, {**summary, "temperature": 2.0})
+    assert export.main([str(place / "run"), "--onnx", str(place / "model.onnx")]) == 0
     return place
 
 

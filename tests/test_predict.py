@@ -15,21 +15,16 @@ from finetune import record
 from finetune.calibration import scaled
 from finetune.predict import main
 from finetune.predict_page import Gathered, visible
-from finetune.run import run
 from tests.failing_disk import each_write_failing
-from tests.pictures import write_folder
+from tests.finished_run import leave_run
 from tests.test_report import Page
-from tests.test_run import quiet, small
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with pictures/ of three colours and the directory run/ of a run that can tell them apart."""
     place = tmp_path_factory.mktemp("place")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FINETUNE_CACHE", str(place / "cache"))
-        folder = write_folder(place / "pictures", {"train": 10, "test": 4})
-        run(small(folder, strategy="scratch", backbone="resnet18", epochs=6, lr=1e-3), place / "run", log=quiet)
+    leave_run(place, "run", 6)
     return place
 
 
