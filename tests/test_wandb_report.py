@@ -94,6 +94,8 @@ def test_a_sweep_is_read_and_analysed_before_anything_is_sent(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     make_sweep(tmp_path / "runs/demo", tmp_path / "pictures")
     sent: list[Any] = []
+    monkeypatch.setattr("analysis.build.plans", lambda *_: [])  # drawn often enough
+    monkeypatch.setattr("analysis.build.grids.plans", lambda *_: [])
     monkeypatch.setattr(wandb_report.address, "of_folder", lambda _: Address("tester", "trials", "abcd1234"))
     monkeypatch.setattr(wandb_report, "_connect", lambda: SimpleNamespace(url="https://w", app_url="https://w"))
     monkeypatch.setattr(wandb_report.report_run, "opened", lambda *_: contextlib.nullcontext(None))
