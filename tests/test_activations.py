@@ -53,7 +53,9 @@ def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("in_float32")
-@pytest.mark.parametrize("strategy", ["head", "partial", "gradual", "lpft"])
+@pytest.mark.parametrize(
+    "strategy", ["head", "gradual", *(pytest.param(name, marks=pytest.mark.slow) for name in ("partial", "lpft"))]
+)
 def test_stored_in_float32_the_run_is_the_same_to_the_last_bit_or_rounding(
     strategy: str, pictures: Path, tmp_path: Path
 ) -> None:
@@ -305,7 +307,7 @@ def test_other_weights_pictures_sizes_and_networks_have_entries_of_their_own(pic
     assert len([path for path in store.folder().glob("activations-*") if path.is_dir()]) == len(seen) + 3
 
 
-@pytest.mark.parametrize("kind", ["activations", "pictures"])
+@pytest.mark.parametrize("kind", ["activations", pytest.param("pictures", marks=pytest.mark.slow)])
 def test_a_flipped_bit_in_the_cache_is_found_and_said_and_changes_no_result(
     kind: str, pictures: Path, tmp_path: Path
 ) -> None:

@@ -199,7 +199,7 @@ def rounds(interruptions: int, asked: Config, folder: Path) -> Done:
             continue
 
 
-@pytest.mark.parametrize("balance", ["weights", "sampler"])
+@pytest.mark.parametrize("balance", [pytest.param("weights", marks=pytest.mark.slow), "sampler"])
 def test_an_interrupted_run_is_the_same_run_with_any_number_of_loader_processes(
     balance: str, unequal: Path, tmp_path: Path
 ) -> None:

@@ -49,7 +49,7 @@ def assert_same_run(one: Path, other: Path, checkpoints: Iterable[str] = (record
         ("partial", "shufflenet_v2_x0_5"),
         ("gradual", "shufflenet_v2_x0_5"),
         ("full", "squeezenet1_1"),
-        ("gradual", "efficientnet_b0"),  # with stochastic depth
+        pytest.param("gradual", "efficientnet_b0", marks=pytest.mark.slow),  # with stochastic depth
     ],
 )
 def test_a_run_interrupted_again_and_again_is_the_same_run(

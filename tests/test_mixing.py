@@ -113,6 +113,7 @@ def test_a_run_erases_and_counts_mixed_pictures_by_their_heavier_label(pictures:
     assert record.read_history(tmp_path / "mixed")[0][-1]["train/accuracy"] > 0.8
 
 
+@pytest.mark.slow
 def test_micro_batches_see_what_whole_batches_are_mixed_to(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
