@@ -5,12 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.pairs import RUNS_NEEDED
 from analysis.repeats import together, unit
 from analysis.stats import ALPHA
 from analysis.tables import Comparison
 from analysis.wording import interval, p_text, percent, points, spent
-
-SEEDS_NEEDED = 3  # below so many seeds or folds a spread over them is not worth the name
 
 
 @dataclass(frozen=True)
@@ -51,21 +50,21 @@ def answer(comparison: Comparison) -> Answer:
     lead = float(best["test_accuracy_mean"] - second["test_accuracy_mean"])
     ahead = f"{score} on test, {lead * 100:.1f} points above {second['strategy']}"
     fewest = min(best["n"], second["n"])
-    if fewest < SEEDS_NEEDED:
+    if fewest < RUNS_NEEDED:
         headline = (
             f"No verdict yet: {name} is ahead with {ahead}, but {_seeds(best, second)} can't show that it is better."
         )
         one = _unit(best, second)
         mend = (
-            f"At least {SEEDS_NEEDED} {one}s a recipe are needed. Add values to {'fold' if one == 'fold' else 'seed'} "
+            f"At least {RUNS_NEEDED} {one}s a recipe are needed. Add values to {'fold' if one == 'fold' else 'seed'} "
             "in the sweep file and run it again: only what is missing is run."
         )
         return Answer(
             "too few seeds", name, str(second["strategy"]), lead, (), headline, (f"Ahead so far: {_recipe(best)}", mend)
         )
-    judged = [row for row in rows if row["n"] >= SEEDS_NEEDED]
+    judged = [row for row in rows if row["n"] >= RUNS_NEEDED]
     level = [row for row in judged if row is best or not distinguishable(best, row, comparison.pairs)]
-    unjudged = _unjudged([row for row in rows if row["n"] < SEEDS_NEEDED])
+    unjudged = _unjudged([row for row in rows if row["n"] < RUNS_NEEDED])
     names = tuple(str(row["strategy"]) for row in level)
     if len(level) == 1:
         headline = f"Use {name}: {ahead}, with {_seeds(best, second)} each."
@@ -100,7 +99,7 @@ def _unjudged(rows: "list[pd.Series[Any]]") -> tuple[str, ...]:
     if not rows:
         return ()
     names = _joined(tuple(str(row["strategy"]) for row in rows))
-    return (f"No verdict on {names}, with {_seeds(*rows)}: {SEEDS_NEEDED} are needed.",)
+    return (f"No verdict on {names}, with {_seeds(*rows)}: {RUNS_NEEDED} are needed.",)
 
 
 def distinguishable(one: "pd.Series[Any]", other: "pd.Series[Any]", pairs: pd.DataFrame) -> bool:
@@ -109,7 +108,7 @@ def distinguishable(one: "pd.Series[Any]", other: "pd.Series[Any]", pairs: pd.Da
     By the paired bootstrap with Holm's correction. Where predictions are missing, by accuracies alone: their intervals
     and their seeds must be apart, which is said too rarely. Not where one of them has too few seeds.
     """
-    if min(one["n"], other["n"]) < SEEDS_NEEDED:
+    if min(one["n"], other["n"]) < RUNS_NEEDED:
         return False
     pair = pair_of(one, other, pairs)
     if pair is not None:

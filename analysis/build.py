@@ -20,7 +20,7 @@ from analysis.facts import data_facts, left_out_sentence
 from analysis.frames import Sweep
 from analysis.latex import write_latex
 from analysis.pairs import PAIRS
-from analysis.parallel import one_by_one
+from analysis.parallel import Do, one_by_one
 from analysis.predictions import read_predictions
 from analysis.sizes import by_size, largest, size_record
 from finetune.csv_table import write_table
@@ -32,7 +32,7 @@ def build(
     sweep: Sweep,
     out: Path,
     target: float,
-    do: Callable[[list[Callable[[], Any]]], list[Any]] = one_by_one,
+    do: Do = one_by_one,
     seed: int = tables.SEED,
     look: Callable[[Path], str | None] = lambda run_dir: None,  # noqa: ARG005
 ) -> tuple[tables.Comparison, list[str]]:

@@ -1,7 +1,7 @@
 """Tidy frames from run directories: one row a run, one row a run and epoch (predictions.py has the third)."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.by_class import RECALL
 from analysis.errors import InputError
-from analysis.parallel import one_by_one
+from analysis.parallel import Do, one_by_one
 from analysis.recipes import recipe_key
 from analysis.repeats import REPEATS
 from analysis.tested import Pictures, check_one_test_set, listed, tested
@@ -80,9 +80,7 @@ class Sweep:
         return self.runs[self.runs["state"] != "finished"]
 
 
-def read_sweep(
-    folder: Path, do: Callable[[list[Callable[[], Any]]], list[Any]] = one_by_one, mix_data: bool = False
-) -> Sweep:
+def read_sweep(folder: Path, do: Do = one_by_one, mix_data: bool = False) -> Sweep:
     """Read every run directory in `folder`.
 
     Args:

@@ -24,7 +24,7 @@ PAIRS = {
     "mcnemar_p": "exact p-value of McNemar's test of these two networks",
     "mcnemar_p_holm": "the same after Holm's correction",
 }
-RUNS_NEEDED = 3  # of each strategy, for what seeds change to be known at all
+RUNS_NEEDED = 3  # of each strategy, seeds or folds, for what these change to be known at all
 
 
 def compare_pairs(outcomes: Outcomes, runs: pd.DataFrame, order: list[str], means: Any) -> pd.DataFrame:

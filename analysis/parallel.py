@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 Watch = Callable[[list[Any]], Iterable[Any]]
+Do = Callable[[list[Callable[[], Any]]], list[Any]]  # does jobs and returns their results, as the two below do
 TICKET = struct.Struct("<I")  # the number of a job
 MOST_WORKERS = 8
 MOST_JOBS = 4096  # whose tickets fit into a pipe that nobody has read from yet

@@ -45,6 +45,21 @@ def write_sweep(folder: Path, seeds: int = 4, epochs: int = 2, **parameters: obj
     (folder / "seeds.yaml").write_text(yaml.safe_dump(spec))
 
 
+def write_hyperband(folder: Path, min_iter: int, **parameters: object) -> None:
+    """Write seeds.yaml, a sweep of two good rates and then a bad one, whose run Hyperband stops below the median."""
+    given = {"data": "demo", "strategy": "head", **parameters}
+    spec = {
+        "method": "grid",
+        "metric": {"name": "best/val_accuracy", "goal": "maximize"},
+        "early_terminate": {"type": "hyperband", "min_iter": min_iter, "eta": 2},
+        "parameters": {
+            "lr": {"values": [3.0e-3, 3.1e-3, 1.0e-2]},
+            **{name: {"value": value} for name, value in given.items()},
+        },
+    }
+    (folder / "seeds.yaml").write_text(yaml.safe_dump(spec))
+
+
 @dataclass
 class Agent:
     """A running agent, its exit code, and what it has printed."""
@@ -128,6 +143,10 @@ class Place:
     def states(self) -> list[str]:
         """Return the states of all runs, sorted."""
         return sorted(record.status(run)[0] for run in self.runs())
+
+    def epochs(self) -> list[int]:
+        """Return the numbers of all epochs that the runs have finished, run by run."""
+        return [row["epoch"] for run in self.runs() for row in record.read_history(run)[0]]
 
     def starts(self) -> list[int]:
         """Return how often each run has been started."""

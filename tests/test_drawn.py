@@ -1,5 +1,7 @@
 """What has not changed is not drawn again; what has, or is damaged, is."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
@@ -58,6 +60,15 @@ def test_other_code_or_libraries_draw_again(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(drawn, "version", lambda name: "99" if name == "matplotlib" else "1")
     assert digest(frame()) != before
     drawn._code.cache_clear()
+
+
+def test_asking_for_the_settings_looks_for_no_window_system() -> None:
+    """On a desktop matplotlib would load Tk or Qt for the answer; and two processes must give the same one."""
+    code = (
+        "import sys; from analysis.drawn import digest; print(digest(1)); assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    told = [subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(2)]
+    assert told[0] == told[1] != b""
 
 
 def test_a_damaged_picture_is_not_taken_for_drawn(tmp_path: Path) -> None:

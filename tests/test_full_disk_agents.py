@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 
 from finetune import claim, mirror, publish, record, wandb_run
 from finetune.agents import early_stop, online, server
@@ -21,7 +20,7 @@ from finetune.atomic import write_atomic
 from finetune.mirror import Orders
 from finetune.tracking import Target
 from finetune.writing import WriteError
-from tests.agents import CODE, Place, wait_until, write_sweep
+from tests.agents import CODE, Place, wait_until, write_hyperband, write_sweep
 from tests.fabricate import fabricate_run
 from tests.failing_disk import failing_disk
 from tests.online import PROGRAM
@@ -49,18 +48,7 @@ def test_a_plan_needs_no_room(place: Place) -> None:
 
 def test_a_run_that_can_not_be_told_to_stop_early_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hyperband's file can't be written: all runs train to their last epoch, and nothing has failed."""
-    spec = {
-        "method": "grid",
-        "metric": {"name": "best/val_accuracy", "goal": "maximize"},
-        "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 2},
-        "parameters": {
-            "data": {"value": "demo"},
-            "epochs": {"value": 4},
-            "lr": {"values": [3.0e-3, 3.1e-3, 1.0e-2]},  # the good rates first; a run is stopped below the median
-            "strategy": {"value": "head"},
-        },
-    }
-    (place.folder / "seeds.yaml").write_text(yaml.safe_dump(spec))
+    write_hyperband(place.folder, 1, epochs=4)
     tried, real = place.folder / "output-tried", write_atomic
 
     def write(path: Path, text: str) -> None:

@@ -1,19 +1,16 @@
 """Agents side by side, killed, stopped and started again, in real processes with a stand-in for training."""
 
-import errno
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 import yaml
 
 from finetune import record
-from finetune.agents import machine, search, workers
+from finetune.agents import machine, search
 from finetune.causes import CAUSES
-from tests.agents import Place, wait_until, write_sweep
+from tests.agents import Place, wait_until, write_hyperband, write_sweep
 from tests.failing_disk import failing_disk
 
 
@@ -78,7 +75,7 @@ def test_a_killed_agent_leaves_no_process_and_a_rerun_does_only_what_is_missing(
     """SIGKILL to the agent ends all its processes; the next one resumes the cut run and keeps the finished ones."""
     write_sweep(place.folder, epochs=3)
     agent = place.start("seeds.yaml", seconds=0.4)
-    wait_until(lambda: place.states() == ["finished", "unfinished"] and len(_epochs(place)) > 3)
+    wait_until(lambda: place.states() == ["finished", "unfinished"] and len(place.epochs()) > 3)
     agent.signal(signal.SIGKILL)
     agent.wait()
     place.assert_empty()
@@ -91,11 +88,7 @@ def test_a_killed_agent_leaves_no_process_and_a_rerun_does_only_what_is_missing(
     assert place.states() == ["finished"] * 4
     assert sorted(place.starts()) == [1, 1, 1, 2]
     assert all((run / record.SUMMARY).stat().st_mtime_ns == time for run, time in finished.items())
-    assert _epochs(place) == [1, 2, 3] * 4
-
-
-def _epochs(place: Place) -> list[int]:
-    return [row["epoch"] for run in place.runs() for row in record.read_history(run)[0]]
+    assert place.epochs() == [1, 2, 3] * 4
 
 
 def test_a_failed_run_is_named_and_retried_only_when_asked(place: Place) -> None:
@@ -193,7 +186,7 @@ def test_a_run_that_the_user_ends_is_no_failure_in_a_row(place: Place) -> None:
     """Ended with `kill`, it is left for the next time; the others go on."""
     write_sweep(place.folder, seeds=2)
     agent = place.start("seeds.yaml", "--max-failures", "1", seconds=0.5)
-    wait_until(lambda: len(_epochs(place)) == 1)
+    wait_until(lambda: len(place.epochs()) == 1)
     os.kill(int((place.runs()[0] / "starts.txt").read_text()), signal.SIGTERM)
     code, output = agent.wait()
     assert code == 1
@@ -260,19 +253,7 @@ def test_hyperband_stops_runs_that_lag_behind_but_never_before_the_last_unfreeze
     place: Place, unfreeze: list[list[float]], first: int, last: int
 ) -> None:
     """A bad rate is stopped early; the same rate in a schedule that unfreezes later goes on until it has."""
-    spec = {
-        "method": "grid",
-        "metric": {"name": "best/val_accuracy", "goal": "maximize"},
-        "early_terminate": {"type": "hyperband", "min_iter": 2, "eta": 2},
-        "parameters": {
-            "data": {"value": "demo"},
-            "epochs": {"value": 16},
-            "lr": {"values": [3.0e-3, 3.1e-3, 1.0e-2]},  # the good rates first; a run is stopped below the median
-            "strategy": {"value": "gradual"},
-            "unfreeze": {"value": unfreeze},
-        },
-    }
-    (place.folder / "seeds.yaml").write_text(yaml.safe_dump(spec))
+    write_hyperband(place.folder, 2, epochs=16, strategy="gradual", unfreeze=unfreeze)
     code, output = place.run("seeds.yaml", seconds=0.25)
     assert code == 0, output
     epochs: dict[float, list[int]] = {}
@@ -351,65 +332,6 @@ def test_what_can_not_be_noted_beside_the_runs_ends_the_agent_with_a_message(pla
     assert place.run("seeds.yaml")[0] == 0
     assert place.states() == ["finished"] * 4
     assert not list((place.folder / "runs").rglob(".*"))
-
-
-def _fork_servers(place: Place) -> list[psutil.Process]:
-    return [process for process in place.processes() if any("forkserver" in word for word in process.cmdline())
-            and os.getsid(process.pid) != process.pid]  # fmt: skip
-
-
-def test_a_machine_without_a_process_left_ends_the_agent_with_a_message(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The run under way ends by itself, no other is started, and the same command goes on later."""
-    true, started = workers.start, []
-
-    def start(*given: Any, **named: Any) -> workers.Worker:
-        if started:
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        started.append(given)
-        return true(*given, **named)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(workers, "start", start)
-        code, output = place.run("seeds.yaml", "--agents", "2")
-    assert code == 1, output
-    assert "Traceback" not in output
-    assert output.count("no process can be started for ") == 1
-    assert "see `ulimit -u`" in output
-    assert sorted(place.states()) == ["finished"]
-    assert place.run("seeds.yaml")[0] == 0
-    assert place.states() == ["finished"] * 4
-
-
-def test_an_agent_goes_on_without_its_fork_server_and_starts_another(place: Place) -> None:
-    """The run that goes on ends by itself, once; the next ones come from a new server; none is left, none failed."""
-    agent = place.start("seeds.yaml", seconds=0.5)
-    wait_until(lambda: len(_epochs(place)) == 1)
-    (server,) = _fork_servers(place)
-    server.kill()
-    code, output = agent.wait()
-    assert code == 0, output
-    assert "Traceback" not in output
-    assert place.states() == ["finished"] * 4
-    assert place.starts() == [1] * 4
-    assert [len(list(run.glob("claim-*.json"))) for run in place.runs()] == [1] * 4
-    place.assert_empty()
-
-
-def test_a_run_that_dies_with_the_fork_server_is_told_and_left_for_the_next_time(place: Place) -> None:
-    """Nobody learns its exit code; it is not taken for one of another agent's."""
-    write_sweep(place.folder, seeds=2)
-    agent = place.start("seeds.yaml", seconds=0.5)
-    wait_until(lambda: len(_epochs(place)) == 1)
-    (server,) = _fork_servers(place)
-    server.kill()
-    os.kill(int((place.runs()[0] / "starts.txt").read_text()), signal.SIGKILL)
-    code, output = agent.wait()
-    assert code == 1
-    assert "killed: ended without a word" in output
-    assert place.run("seeds.yaml")[0] == 0
-    assert place.states() == ["finished"] * 2
 
 
 def test_an_agent_deletes_what_killed_ones_have_left_of_files_in_the_making(place: Place) -> None:
