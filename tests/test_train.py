@@ -13,6 +13,8 @@ from finetune.errors import DivergedError, Interrupted
 from finetune.fed import Fed
 from finetune.frozen import FrozenPrefix
 from finetune.model import Classifier, build_classifier, build_network
+from finetune.optimizer import adamw
+from finetune.parts import autocast_of
 from finetune.strategies import param_groups
 from finetune.train import Calls, Loop, Standing, should_stop
 
@@ -180,6 +182,33 @@ def test_a_step_that_is_repeated_draws_what_it_would_have_drawn() -> None:
         return torch.cat([value.flatten() for value in model.state_dict().values()])
 
     assert torch.equal(run(4, None), run(None, 4))
+
+
+def test_what_adamw_keeps_is_there_before_the_first_gradients() -> None:
+    """Where memory runs out after that, nothing has changed yet, and smaller pieces can help."""
+    model = build_classifier(build_network("squeezenet1_1", 32), 2, 0.0)
+    optimizer = adamw(param_groups(model, 0.1, 0.1, 1.0, 0.0))
+    seen: list[int] = []
+    model.head.register_forward_pre_hook(lambda *_: seen.append(len(optimizer.state)))
+    fit(loop(1), model, optimizer, _Feed(some_batches(2)), Standing(), calls())
+    assert seen[0] == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("supported", "emulated", "chosen"), [(True, True, torch.bfloat16), (False, True, None), (False, False, None)]
+)
+def test_bfloat16_is_chosen_where_a_gpu_computes_in_it_and_not_where_it_pretends_to(
+    supported: bool, emulated: bool, chosen: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A T4 takes it, and is slower for it; who asks for it gets it."""
+
+    def answer(including_emulation: bool = True) -> bool:
+        return supported or (including_emulation and emulated)
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", answer)
+    assert autocast_of("auto", torch.device("cuda")) is chosen
+    assert autocast_of("bf16", torch.device("cuda")) is torch.bfloat16
+    assert autocast_of("auto", torch.device("cpu")) is None
 
 
 def test_seconds_of_an_interrupted_epoch_are_the_sum_of_its_parts() -> None:
