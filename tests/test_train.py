@@ -200,7 +200,7 @@ def test_what_adamw_keeps_is_there_before_the_first_gradients() -> None:
 def test_bfloat16_is_chosen_where_a_gpu_computes_in_it_and_not_where_it_pretends_to(
     supported: bool, emulated: bool, chosen: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A T4 takes it, and is slower for it; who asks for it gets it."""
+    """Older ones take it and compute in float32; who asks for it gets it."""
 
     def answer(including_emulation: bool = True) -> bool:
         return supported or (including_emulation and emulated)
