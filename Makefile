@@ -97,7 +97,7 @@ publish: $(READY)  ## send to W&B what it has not got: SWEEP=runs/name
 report: $(READY)  ## write the comparison as a W&B Report: SWEEP=runs/name or a W&B id
 	@$(PYTHON) -m analysis.wandb_report $${SWEEP:+"$$SWEEP"} $(ARGS)
 
-gc: $(READY)  ## make room: BUDGET=10GB for runs and caches (default: damaged files alone), ARGS=--dry-run to see what would go
+gc: $(READY)  ## make room: BUDGET=10GB for runs and caches (default: what is of no use alone), ARGS=--dry-run to see what would go
 	@$(PYTHON) -m finetune.gc $${BUDGET:+--budget "$$BUDGET"} $(ARGS)
 
 # What runs are measured against has a venv of its own, with the same torch.

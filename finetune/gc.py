@@ -3,12 +3,13 @@
 Deleted in this order, until what is below RUNS and the caches together take no more than the budget:
 
     damaged       files set aside as damaged, and what killed processes have left half-written
+    unkept        weights that a run killed at its very end was to delete, by its field `keep`
     caches        what can be computed again, the longest unused first
     last.pt       of finished runs, and the checkpoints of single epochs
     best.pt       of finished runs that val does not find the best of their recipe, then of their strategy
 
-Without a budget, the first of these alone. Configs, histories, predictions and summaries stay in any case; so do all
-files of runs that are unfinished, failed or alive, and of those that a report names.
+Without a budget, the first two of these alone. Configs, histories, predictions and summaries stay in any case; so do
+all files of runs that are unfinished, failed or alive, and of those that a report names.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import re
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,12 +98,17 @@ def collect(runs: Path, reports: Path, budget: float | None, dry_run: bool) -> i
     print(f"{runs}/ and the caches take {in_words(total)}" + ("" if budget is None else f" of {in_words(budget)}"))
     named = named_in(reports)
     live = {folder for folder in _folders(runs) if claim.is_alive(folder)}
-    freed = 0
-    for step in (damaged(runs, live), *(() if budget is None else (caches(), *weights(runs, named, live)))):
+    finished = [run for folder in _folders(runs) if folder not in live and (run := _finished(folder)) is not None]
+    freed, gone = 0, set[Path]()
+    of_no_use = (damaged(runs, live), unkept(finished, named))
+    for step in (*of_no_use, *(() if budget is None else (caches(), *weights(finished, named)))):
         for piece in step:
             if budget is not None and total - freed <= budget:
                 break
+            if piece.path in gone:
+                continue
             freed += piece.size
+            gone.add(piece.path)
             print(f"{'would free' if dry_run else 'frees'} {in_words(piece.size):>7}  {piece.path}  ({piece.why})")
             if not dry_run:
                 store.delete([piece.path]) if piece.path.is_dir() else piece.path.unlink(missing_ok=True)
@@ -134,15 +140,25 @@ def damaged(runs: Path, live: set[Path]) -> Iterator[Piece]:
             yield Piece(path, path.stat().st_size, "half-written by a process that was killed")
 
 
+def unkept(finished: Iterable[Run], named: set[str]) -> Iterator[Piece]:
+    """Yield the checkpoints that runs delete as the last thing they do, where that was not reached."""
+    for run in finished:
+        keep = run.config.get("keep")
+        if keep not in keeping.LEFT or run.folder.name in named:
+            continue
+        for path in (run.folder / record.LAST, run.folder / record.BEST):
+            if path.name not in keeping.LEFT[keep] and path.is_file():
+                yield Piece(path, path.stat().st_size, f"of a finished run with keep: {keep}")
+
+
 def caches() -> Iterator[Piece]:
     """Yield what can be computed again and nobody reads or fills, the longest unused first."""
     for path in store.evictable():
         yield Piece(path, _size(path), "cache, can be computed again")
 
 
-def weights(runs: Path, named: set[str], live: set[Path]) -> tuple[Iterable[Piece], Iterable[Piece]]:
+def weights(finished: Sequence[Run], named: set[str]) -> tuple[Iterable[Piece], Iterable[Piece]]:
     """Return the checkpoints that can go: those beside best.pt, and best.pt of runs that others outdo."""
-    finished = [run for folder in _folders(runs) if folder not in live and (run := _finished(folder)) is not None]
     free = [run for run in finished if run.folder.name not in named]
     beside = [
         Piece(path, path.stat().st_size, "of a finished run")

@@ -146,6 +146,30 @@ def test_without_a_budget_only_what_is_of_no_use_goes(runs: Path) -> None:
     assert weights_of(runs) == ALL
 
 
+@pytest.mark.parametrize(
+    ("keep", "stay"), [("none", set()), ("best", {"best.pt"}), ("best_last", {"best.pt", "last.pt"})]
+)
+def test_weights_that_a_run_was_to_delete_go_without_a_budget(runs: Path, keep: str, stay: set[str]) -> None:
+    """It was killed between its summary and that. What is named in a report stays, and so do unfinished runs."""
+    reports = runs.parent / "reports"
+    reports.mkdir()
+    (reports / "report.json").write_text(json.dumps({"best_run": "head-named"}))
+    made_run(runs, "head-ended", 0.5, keep=keep)
+    made_run(runs, "head-named", 0.9, keep=keep)
+    made_run(runs, "head-under-way", None, keep=keep)
+    others = ALL | {f"head-{run}/{file}" for run in ("named", "under-way") for file in ("best.pt", "last.pt")}
+    assert main(["runs"]) == 0
+    assert weights_of(runs) == others | {f"head-ended/{file}" for file in stay}
+
+
+def test_what_goes_is_counted_once(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights that a run was to delete are those of a finished run, too."""
+    made_run(runs, "head-ended", 0.5, keep="none")
+    main(["runs", "--budget", "1", "--dry-run"])
+    output = capsys.readouterr().out
+    assert output.count("head-ended/last.pt") == output.count("head-ended/best.pt") == 1
+
+
 def test_caches_go_before_weights_and_the_longest_unused_first(runs: Path) -> None:
     """One that was just used stays: somebody is reading it."""
     fresh, old, older = make("numbers-1", KILO, 60), make("numbers-2", KILO, 4000), make("numbers-3", KILO, 5000)
