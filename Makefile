@@ -74,8 +74,10 @@ format: $(READY)  ## format the code
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
-sweep: $(READY)  ## create a sweep on the W&B server: SWEEP=file.yaml (default: sweeps/strategies.yaml)
+# A fault in the file, or a secret, is told here: on the server, it would end run after run, and the secret be there.
+sweep: $(READY)  ## check a sweep file and create the sweep on the W&B server: SWEEP=file.yaml (default: sweeps/strategies.yaml)
 	@test -f "$${SWEEP:-sweeps/strategies.yaml}" || { echo "$$SWEEP: no such sweep file. There: $$(echo sweeps/*.yaml)" >&2; exit 2; }
+	@$(PYTHON) agent.py "$${SWEEP:-sweeps/strategies.yaml}" --check
 	@$(PYTHON) -m wandb sweep "$${SWEEP:-sweeps/strategies.yaml}"
 
 data: $(READY)  ## fetch ahead what a sweep needs, for machines without internet: SWEEP=file.yaml (default: as agents)

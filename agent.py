@@ -8,7 +8,7 @@ from typing import get_args
 
 from finetune.agents import choice, display, machine, offline, online, outlook, stopping, trial
 from finetune.agents.code import REAL, Code
-from finetune.agents.plan import make_plan
+from finetune.agents.plan import check, make_plan
 from finetune.config import MOST_FOLDS, Keep
 from finetune.errors import EXIT_FAILED, UserError
 from finetune.printed import command
@@ -42,6 +42,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     plan_help = (
         "print the runs that would be started and what they will take, and stop; exit code 1: no room on the disk"
     )
+    check_help = "check what the sweep file says, and stop; for `make sweep`: data and weights may lie elsewhere"
+    parser.add_argument("--check", action="store_true", help=check_help)
     parser.add_argument("--plan", action="store_true", help=plan_help)
     parser.add_argument(
         "--fetch", action="store_true", help="bring the data and weights that it needs to this machine, and stop"
@@ -71,6 +73,8 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
         if isinstance(sweep, choice.Remote):
             if args.race:
                 raise UserError("--race is for sweeps that run here: W&B's server hands out all runs of a sweep")
+            if args.check:
+                raise UserError(f"{args.sweep} is on the W&B server already: --check is for sweep files")
             if args.plan:
                 online.show_plan(sweep)
                 return 0
@@ -80,6 +84,9 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
             if args.retry_failed:
                 return online.retry_failed(sweep, code, args.agents, args.count, args.max_failures)
             return online.run_online(sweep, code, args.agents, args.count, args.max_failures)
+        if args.check:
+            print(check(sweep))
+            return 0
         plan = make_plan(
             sweep, args.count, code.identify, args.race, lambda configs: code.bring(configs, not args.plan)
         )

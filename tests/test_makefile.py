@@ -93,3 +93,16 @@ def test_a_sweep_file_that_is_not_there_is_told(place: Path) -> None:
     assert done.stderr.startswith("$(touch x) y.yaml: no such sweep file. There: sweeps/strategies.yaml\n")
     assert not (place / "words").exists()
     assert not (place / "x").exists()
+
+
+def test_make_sweep_makes_none_of_a_file_with_faults(place: Path) -> None:
+    """The check comes first, and W&B's command after it alone."""
+    note = 'printf "%s " "$@" >> words; echo >> words'
+    for code, lines in ((0, 2), (2, 1)):
+        (place / "words").unlink(missing_ok=True)
+        wrong = f'[[ " $* " != *" --check "* ]] || exit {code}'
+        (place / "python").write_text(PYTHON.replace("printf '%s\\n' \"$@\" > words", f"{note}\n{wrong}"))
+        done = make(place, "sweep")
+        assert done.returncode == code
+        expected = ["agent.py sweeps/strategies.yaml --check ", "-m wandb sweep sweeps/strategies.yaml "]
+        assert (place / "words").read_text().splitlines() == expected[:lines]

@@ -86,17 +86,17 @@ def make_plan(
     cap = spec.get("run_cap") or count
     if method == "grid":
         points = search.grid(spec)[: spec.get("run_cap")]
-        configs = _check(points, sweep)
+        configs = check_points(points, sweep)
     elif not cap:
         raise UserError(
             f"{sweep.source}: a {method} search has no end of its own: add `run_cap: 20`, or give --count 20"
         )
     elif method == "random":
         points = [search.draw(spec, name, number) for number in range(cap)]
-        configs = _check(points, sweep)
+        configs = check_points(points, sweep)
     else:
         points = [point for point in read_trials(sweep.folder) if fits(spec, point)]
-        configs = _check([*points, *search.probes(spec, name)], sweep)
+        configs = check_points([*points, *search.probes(spec, name)], sweep)
     plan = Plan(sweep, identify, cap=cap if method == "bayes" and cap else 0)
     plan.to_prepare = _check_places(configs, identify, bring)
     plan.race = bool(record.read_if_whole(sweep.folder / record.PLAN).get("race")) if race is None else race
@@ -107,6 +107,22 @@ def make_plan(
     if not plan.cap:  # a search that learns has an order of its own
         plan.runs = [plan.runs[index] for index in breadth_first([run.config for run in plan.runs])]
     return plan
+
+
+def check(sweep: Sweep) -> str:
+    """Check all that a sweep file says by itself, whatever this machine has of its data and weights.
+
+    Returns:
+        What it is, in words.
+
+    Raises:
+        ConfigError: with all faults of all points.
+    """
+    spec, method = sweep.spec, sweep.spec["method"]
+    points = search.grid(spec)[: spec.get("run_cap")] if method == "grid" else search.probes(spec, sweep.folder.name)
+    check_points(points, sweep)
+    size = f"a grid of {len(points)} points" if method == "grid" else f"a {method} search"
+    return f"{sweep.source}: {size}, all of them fields and values that a run takes"
 
 
 def add(plan: Plan, point: Point) -> PlannedRun | None:
@@ -125,8 +141,12 @@ def add(plan: Plan, point: Point) -> PlannedRun | None:
     return run
 
 
-def _check(points: Iterable[Point], sweep: Sweep) -> list[Config]:
-    """Return the points' configs, or raise ConfigError with all faults of all points, each told once."""
+def check_points(points: Iterable[Point], sweep: Sweep) -> list[Config]:
+    """Return the points' configs.
+
+    Raises:
+        ConfigError: with all faults of all points, each told once.
+    """
     configs, faults = [], {}
     for point in points:
         try:
