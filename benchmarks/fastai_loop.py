@@ -23,10 +23,11 @@ from torch import nn
 
 from benchmarks import plain
 from benchmarks.clock import Clock, peak_memory
-from finetune.config import Config, resolve
+from finetune.config import Config
 from finetune.data.augmenting import LEVELS
 from finetune.data.splits import Splits
 from finetune.data.transforms import Preprocessing, preprocessing
+from finetune.identity import resolve
 from finetune.preflight import split
 
 

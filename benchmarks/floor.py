@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from benchmarks import plain
-from finetune.config import Config, resolve
+from finetune.config import Config
 from finetune.data.transforms import preprocessing
+from finetune.identity import resolve
 from finetune.model import build_classifier, build_network, forward_flops
 
 SECONDS = 0.2  # of each measurement; the best of REPEATS counts

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from benchmarks import contenders, floor, plain
-from finetune.config import parse_config, resolve
+from finetune.config import parse_config
 from finetune.errors import EXIT_BAD_INPUT, UserError
 from finetune.flags import fail
+from finetune.identity import resolve
 from finetune.record import write_json
 
 Fields = dict[str, Any]  # of a config

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from benchmarks import plain
 from benchmarks.clock import Clock, peak_memory
-from finetune.config import Config, resolve
+from finetune.config import Config
 from finetune.data.transforms import preprocessing
+from finetune.identity import resolve
 from finetune.preflight import split
 
 

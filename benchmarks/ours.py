@@ -8,7 +8,8 @@ from typing import Any
 from benchmarks.clock import peak_memory
 from benchmarks.plain import pick_device
 from finetune import record
-from finetune.config import Config, resolve, to_dict
+from finetune.config import Config, to_dict
+from finetune.identity import resolve
 from finetune.run import run
 
 

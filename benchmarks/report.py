@@ -16,8 +16,9 @@ import numpy as np
 import psutil
 
 from finetune import record
-from finetune.config import parse_config, resolve, to_dict
+from finetune.config import parse_config, to_dict
 from finetune.csv_table import write_table
+from finetune.identity import resolve
 from finetune.showcase import write_thumbnails
 
 CLASSES = tuple(f"class {number}" for number in range(10))

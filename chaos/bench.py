@@ -9,7 +9,8 @@ from chaos.crashes import Attempt, Point, attempt
 from chaos.points import nothing
 from chaos.scene import SMALL, draw
 from chaos.verdict import faults_of
-from finetune.config import Config, parse_config, resolve
+from finetune.config import Config, parse_config
+from finetune.identity import resolve
 
 # Unfreezes in each epoch, and has its frozen part cached in the first two.
 RUN = {**SMALL, "strategy": "gradual", "epochs": 3, "cache": "on", "unfreeze": [[0, 0], [1, 0.5], [2, 1]]}

@@ -9,9 +9,9 @@ from typing import Any
 from finetune import record
 from finetune.causes import cause_of
 from finetune.claim import TakenError
-from finetune.config import resolve, run_id
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, Interrupted, MissingError, TrainingError, UserError
 from finetune.flags import add_fields, fail, parse_flags
+from finetune.identity import resolve, run_id
 from finetune.printed import Screen, command, log_line
 from finetune.signals import noted
 from finetune.sums import faults

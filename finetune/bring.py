@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable
 
 from finetune import weights
 from finetune.bar import say_aside
-from finetune.config import Config, resolve
+from finetune.config import Config
 from finetune.data import inaturalist
 from finetune.download import Wanted, in_words
 from finetune.errors import DownloadError, MissingError
+from finetune.identity import resolve
 
 
 def missing(configs: Iterable[Config]) -> list[Wanted]:

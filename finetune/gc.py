@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune import claim, keeping, record, store
-from finetune.config import PLACES
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
 from finetune.flags import fail
+from finetune.identity import PLACES
 from finetune.printed import command
 from finetune.writing import in_words
 

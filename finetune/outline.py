@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from finetune.config import Config, Strategy, resolve
+from finetune.config import Config, Strategy
 from finetune.data.transforms import preprocessing
+from finetune.identity import resolve
 from finetune.model import build_classifier, forward_flops, outline_network
 from finetune.strategies import share_at, trainable_blocks
 

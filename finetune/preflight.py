@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from finetune import store, weights
-from finetune.config import Config, resolve
+from finetune.config import Config
 from finetune.data import catalog, inaturalist
 from finetune.data.layout import read_layout
 from finetune.data.splits import Splits, find_splits
@@ -16,6 +16,7 @@ from finetune.data.survey import survey
 from finetune.data.thinning import thinned
 from finetune.data.transforms import preprocessing
 from finetune.errors import ConfigError, MissingError
+from finetune.identity import resolve
 from finetune.model import build_classifier, check_image_px, outline_network
 from finetune.strategies import set_trainable, trainable_blocks
 

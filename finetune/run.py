@@ -24,12 +24,13 @@ from finetune.best import Row, best_row
 from finetune.causes import cause_of
 from finetune.checkpoint import save_checkpoint
 from finetune.claim import Claim, TakenError, claimed
-from finetune.config import Config, resolve, run_id, to_dict
+from finetune.config import Config, to_dict
 from finetune.csv_table import write_table
 from finetune.data.splits import Splits
 from finetune.energy import meter
 from finetune.errors import Interrupted
 from finetune.finish import finish
+from finetune.identity import resolve, run_id
 from finetune.memory import keep_freed_memory
 from finetune.parts import Parts, build, make_feed
 from finetune.preflight import identify

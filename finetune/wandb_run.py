@@ -13,8 +13,9 @@ from wandb.errors import Error as WandbError
 
 from finetune import record, showcase
 from finetune.best import Row, with_best
-from finetune.config import LATER, PLACES, Config
+from finetune.config import Config
 from finetune.csv_table import read_table
+from finetune.identity import LATER, PLACES
 from finetune.secrets import redact
 from finetune.tracking import Target
 

@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from finetune import record, showcase
-from finetune.config import parse_config, resolve, to_dict
+from finetune.config import parse_config, to_dict
 from finetune.csv_table import write_table
+from finetune.identity import resolve
 
 CLASSES = ("disc", "square", "stripes")
 COST = {"scratch": 1.0, "head": 0.35, "partial": 0.45, "gradual": 0.75, "full": 1.0}  # of a full training pass

@@ -22,9 +22,10 @@ from finetune.agents.code import Code
 from finetune.best import best_row
 from finetune.causes import cause_of
 from finetune.claim import claimed
-from finetune.config import Config, resolve, run_id, to_dict
+from finetune.config import Config, to_dict
 from finetune.csv_table import write_table
 from finetune.errors import DataError, Interrupted
+from finetune.identity import resolve, run_id
 from finetune.signals import polled
 
 CLASSES = ["cat", "dog"]

@@ -13,9 +13,10 @@ from torch import nn
 
 from finetune import activations, preflight, record, store
 from finetune.checkpoint import load_checkpoint
-from finetune.config import Config, parse_config, resolve
+from finetune.config import Config, parse_config
 from finetune.errors import Interrupted, TrainingError
 from finetune.frozen import FrozenPrefix
+from finetune.identity import resolve
 from finetune.run import run
 from finetune.weights import identify
 from tests.faults import flip

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune.config import parse_config, resolve, run_id
+from finetune.config import parse_config
 from finetune.data.augmenting import LEVELS, mean_colour, train_transform
 from finetune.data.loading import Batches, Pictures, make_loader
 from finetune.data.splits import find_splits
 from finetune.data.transforms import eval_transform, to_base
+from finetune.identity import resolve, run_id
 from finetune.sharing import shared_needs
 from tests.test_transforms import TO, photo, ramp
 

@@ -18,10 +18,11 @@ from torch.nn import functional
 
 from finetune import activations, record
 from finetune.checkpoint import load_checkpoint
-from finetune.config import Config, parse_config, resolve
+from finetune.config import Config, parse_config
 from finetune.data.balance import balanced_order, class_weights
 from finetune.data.loading import Batches
 from finetune.errors import Interrupted
+from finetune.identity import resolve
 from finetune.loss import batch_loss
 from finetune.run import run
 from tests.pictures import write_picture

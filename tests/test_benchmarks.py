@@ -11,7 +11,8 @@ from PIL import Image
 from benchmarks import __main__ as command
 from benchmarks import contenders, drawn, figure, floor, ours, plain, rounds, table
 from benchmarks.clock import Clock
-from finetune.config import Config, parse_config, resolve
+from finetune.config import Config, parse_config
+from finetune.identity import resolve
 
 BACKBONE = "resnet18"
 

@@ -6,17 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.config import (
-    DEFAULT_VIEWS,
-    Config,
-    default_schedule,
-    parse_config,
-    resolve,
-    run_id,
-    to_dict,
-    with_absolute_paths,
-)
+from finetune.config import DEFAULT_VIEWS, Config, parse_config, to_dict
 from finetune.errors import ConfigError
+from finetune.identity import default_schedule, resolve, run_id, with_absolute_paths
 
 
 def faults(**values: object) -> list[str]:

@@ -18,8 +18,9 @@ from finetune.agents.forecast import (
     wall_seconds,
 )
 from finetune.agents.outlook import Outlook
-from finetune.config import parse_config, resolve
+from finetune.config import parse_config
 from finetune.data.transforms import Preprocessing
+from finetune.identity import resolve
 from finetune.probe import Speed
 
 SIZES = {"train": 100, "val": 20, "test": 30}

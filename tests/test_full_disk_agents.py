@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from finetune import claim, mirror, publish, record, wandb_run
-from finetune.agents import early_stop, online, server
+from finetune.agents import early_stop, launch, online, server
 from finetune.agents.server import Failed, Remote
 from finetune.agents.trial import Interruption, Log
 from finetune.atomic import write_atomic
@@ -142,7 +142,7 @@ def test_a_log_of_a_server_s_agent_that_can_not_be_opened_costs_the_log(tmp_path
     """The agent is started all the same."""
     with failing_disk(tmp_path) as disk:
         disk.arm(0)
-        process = online._start([sys.executable, "-c", "print('told')"], 0, 1, tmp_path)
+        process = launch.start([sys.executable, "-c", "print('told')"], 0, 1, tmp_path)
         assert process.wait() == 0
         process.stdin.close()  # type: ignore[union-attr]
         assert disk.hit == "open agent-1.txt"
@@ -165,8 +165,8 @@ def test_runs_that_are_started_again_go_on_when_the_next_can_not_be(
             started.append(real(*given))
             return started[-1]
 
-        real, started = online._start_again, []
-        monkeypatch.setattr(online, "_start_again", start)
+        real, started = launch.start_again, []
+        monkeypatch.setattr(launch, "start_again", start)
         assert online.retry_failed(remote, CODE, 2, None, 0) == 1
         for process in started:
             process.stdin.close()

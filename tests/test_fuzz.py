@@ -20,12 +20,13 @@ from analysis.predictions import read_predictions
 from finetune import plain_yaml, record, showcase
 from finetune.agents import server, sweepfile
 from finetune.checkpoint import load_checkpoint, rebuild
-from finetune.config import Config, parse_config, resolve, run_id
+from finetune.config import Config, parse_config
 from finetune.csv_table import read_table
 from finetune.data.archive import unpack
 from finetune.data.layout import read_layout
 from finetune.data.looking import look
 from finetune.errors import UserError
+from finetune.identity import resolve, run_id
 from finetune.weights import read_state_dict
 from tests.fabricate import fabricate_run
 

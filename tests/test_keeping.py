@@ -7,8 +7,9 @@ import pytest
 from agent import parse, settings
 from finetune import record
 from finetune.checkpoint import load_checkpoint
-from finetune.config import parse_config, resolve, run_id
+from finetune.config import parse_config
 from finetune.errors import ConfigError
+from finetune.identity import resolve, run_id
 from finetune.keeping import checkpoints_left
 from finetune.predict import main as predict
 from finetune.run import run

@@ -8,8 +8,9 @@ import torch
 from torch.nn import functional
 
 from finetune import record, train
-from finetune.config import parse_config, resolve
+from finetune.config import parse_config
 from finetune.errors import ConfigError, Interrupted
+from finetune.identity import resolve
 from finetune.loss import batch_loss, heaviest
 from finetune.mixing import mix
 from finetune.run import run

@@ -13,8 +13,8 @@ import torch
 
 from finetune import checkpoint, record, stopfile, sums
 from finetune.checkpoint import load_checkpoint
-from finetune.config import resolve
 from finetune.errors import DamagedError, Interrupted, UserError
+from finetune.identity import resolve
 from finetune.run import run
 from tests.faults import flip
 from tests.test_damage import FIELDS, leave_killed

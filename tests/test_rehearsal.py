@@ -7,9 +7,9 @@ import torch
 
 from finetune import record
 from finetune.checkpoint import load_checkpoint
-from finetune.config import resolve
 from finetune.epoch import random_state
 from finetune.errors import TrainingError
+from finetune.identity import resolve
 from finetune.parts import Parts, build
 from finetune.rehearsal import Stage, largest_stage, rehearse
 from finetune.run import run

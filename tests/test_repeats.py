@@ -12,7 +12,8 @@ from analysis.frames import read_sweep
 from analysis.repeats import over, together, unit
 from analysis.tables import Comparison, compare
 from finetune import record
-from finetune.config import LATER, Config
+from finetune.config import Config
+from finetune.identity import LATER
 from tests.fabricate import fabricate_run
 
 NAN = float("nan")

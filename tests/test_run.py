@@ -17,10 +17,11 @@ from finetune.__main__ import main
 from finetune.causes import cause_of
 from finetune.checkpoint import load_checkpoint
 from finetune.claim import TakenError, claimed
-from finetune.config import Config, parse_config, resolve
+from finetune.config import Config, parse_config
 from finetune.data.survey import Survey
 from finetune.errors import DivergedError, Interrupted, TrainingError, UserError
 from finetune.flags import add_fields, parse_flags
+from finetune.identity import resolve
 from finetune.model import Classifier, build_classifier
 from finetune.run import run
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.config import default_schedule
+from finetune.identity import default_schedule
 from finetune.model import Classifier, build_classifier, build_network
 from finetune.strategies import param_groups, rates, set_trainable, share_at, trainable_blocks
 

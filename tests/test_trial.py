@@ -8,7 +8,7 @@ import yaml
 
 from finetune import record
 from finetune.agents import trial
-from finetune.config import resolve, run_id
+from finetune.identity import resolve, run_id
 from tests.agents import CODE, identify
 
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from finetune.config import parse_config, resolve, to_dict
+from finetune.config import parse_config, to_dict
+from finetune.identity import resolve
 from finetune.wandb_run import MOST_RECALLS, group_of, summary_to_send
 
 

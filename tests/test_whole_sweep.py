@@ -9,7 +9,8 @@ from analysis.frames import read_sweep
 from benchmarks import drawn, plain, whole_sweep
 from finetune import record
 from finetune.agents.outlook import FORECAST
-from finetune.config import Config, parse_config, resolve
+from finetune.config import Config, parse_config
+from finetune.identity import resolve
 from finetune.run import run
 from tests.fabricate import fabricate_run
 

@@ -15,7 +15,8 @@ from finetune import record
 from finetune.agents import early_stop, machine, workers
 from finetune.agents.plan import Plan, PlannedRun
 from finetune.agents.sweepfile import Sweep
-from finetune.config import parse_config, resolve
+from finetune.config import parse_config
+from finetune.identity import resolve
 from tests import offline
 from tests.agents import wait_until
 

@@ -12,12 +12,13 @@ from finetune.agents import forecast, machine, probes, search
 from finetune.agents.forecast import Ahead
 from finetune.agents.outlook import Outlook
 from finetune.agents.plan import Plan, PlannedRun
-from finetune.config import Config, parse_config, resolve, with_absolute_paths
+from finetune.config import Config, parse_config
 from finetune.data import catalog
 from finetune.data.loading import worker_count
 from finetune.data.pixels import open_pixels
 from finetune.data.splits import Splits
 from finetune.data.transforms import Preprocessing, preprocessing
+from finetune.identity import resolve, with_absolute_paths
 from finetune.probe import CPU_BATCH, Speed, Wanted
 
 LEAST_RUNS = 3  # fewer are soon over, and their bars tell how long

@@ -5,35 +5,32 @@ W&B's server decides which run is next, so that any number of machines can work 
 """
 
 import contextlib
-import os
-import re
 import subprocess
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
 
 import yaml
 
 from finetune import record
-from finetune.agents import machine, search, server, workers
+from finetune.agents import launch, machine, search, server, workers
 from finetune.agents.code import Code
 from finetune.agents.display import console, show_causes
-from finetune.agents.server import Failed, Remote, ServerError
+from finetune.agents.server import Remote, ServerError
 from finetune.agents.stopping import Stop, signals_noted
 from finetune.agents.sweepfile import RUNS
 from finetune.agents.watch import Watch
 from finetune.atomic import write_atomic
-from finetune.config import Config, parse_config, resolve, with_absolute_paths
+from finetune.config import Config, parse_config
 from finetune.errors import EXIT_FAILED, UserError
+from finetune.identity import resolve, with_absolute_paths
 from finetune.secrets import redact_values
 from finetune.writing import WriteError, explained
 
 POLL_SECONDS = 0.5
 IDLE_SECONDS = 90.0  # an agent without a run for so long: is the sweep over, and the server has not told the agent?
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -72,7 +69,7 @@ def run_online(remote: Remote, code: Code, agents: int | None, count: int | None
             options += ["--count", str(share)] if share else []
             options += ["--max-consecutive-failed-runs", str(max_failures)] if max_failures else []
             command = [sys.executable, "-m", "finetune.agents.cli_agent", *options, remote.path]
-            started.processes.append(_start(command, slot, slots, folder))
+            started.processes.append(launch.start(command, slot, slots, folder))
         _wait(started, stop, watch, remote)
         crashed = [slot for slot, process in enumerate(started.processes) if process.returncode]
     if crashed and not stop.count:
@@ -113,7 +110,7 @@ def retry_failed(remote: Remote, code: Code, agents: int | None, count: int | No
             for slot in range(slots):
                 if todo and not stop.count and slot not in running:
                     try:
-                        running[slot] = _start_again(remote, todo.pop(0), slot, slots, folder)
+                        running[slot] = launch.start_again(remote, todo.pop(0), slot, slots, folder)
                     except WriteError as error:  # the runs under way go on: they may have room enough
                         full = True
                         watch.say(f"WriteError: {error}; no more runs are started")
@@ -183,7 +180,7 @@ def _store(remote: Remote) -> Path:
     """
     program = remote.spec.get("program")
     if program and not Path(str(program)).is_file():
-        raise UserError(f"{remote.path} runs {program}, and there is none in {Path.cwd()}: start this in {ROOT}")
+        raise UserError(f"{remote.path} runs {program}, and there is none in {Path.cwd()}: start this in {launch.ROOT}")
     kept = redact_values(remote.spec)  # what runs are started with stays in memory
     parameters = remote.spec.get("parameters") or {}
     secret = [name for name, given in parameters.items() if redact_values(given) != given]
@@ -207,80 +204,6 @@ def _shares(count: int | None, slots: int) -> list[int | None]:
         return [None] * slots
     shares = [count // slots + (slot < count % slots) for slot in range(slots)]
     return [share for share in shares if share]
-
-
-def _environment(slot: int, slots: int, folder: Path) -> dict[str, str]:
-    """Return the environment of an agent, or of what it would start: its GPU, its share of the cores."""
-    environment = dict(os.environ)
-    paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
-    environment["PYTHONPATH"] = os.pathsep.join(paths)
-    # W&B's agent runs `/usr/bin/env python`: that must be this Python.
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
-    environment.setdefault("OMP_NUM_THREADS", str(machine.threads(slots)))
-    environment.setdefault("WANDB_DIR", str(folder.resolve()))
-    environment.setdefault("WANDB_AGENT_DISABLE_FLAPPING", "true")  # --max-failures decides when to give up
-    environment.setdefault("WANDB_AGENT_MAX_INITIAL_FAILURES", str(10**6))
-    environment.setdefault("WANDB_AGENT_KILL_DELAY", str(6 * 3600))  # a run stopped early ends its epoch and is tested
-    gpu = machine.gpu_of(slot)
-    if gpu is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = gpu
-    return environment
-
-
-def _start(command: list[str], slot: int, slots: int, folder: Path, **more: str) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own, so that Ctrl-C on the terminal reaches this process alone."""
-    with _opened(folder / f"agent-{slot + 1}.txt") as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            env={**_environment(slot, slots, folder), **more},
-            start_new_session=True,
-        )
-
-
-def _opened(log: Path) -> IO[bytes]:
-    """Open a log to be added to, or nowhere if that can't be written, on a full disk, say: runs do not rest on it."""
-    try:
-        return log.open("ab")
-    except OSError:
-        return Path(os.devnull).open("ab")
-
-
-def _start_again(remote: Remote, run: Failed, slot: int, slots: int, folder: Path) -> subprocess.Popen[bytes]:
-    """Start a run as W&B's agent would."""
-    if not re.fullmatch(r"[\w-]{1,128}", run.id):
-        raise UserError(f"{remote.path}: a run is called {run.id!r}, which can't be the name of a file")
-    parameters = folder / "wandb" / f"retry-{run.id}.yaml"
-    with explained(parameters):
-        parameters.parent.mkdir(exist_ok=True)
-    content = {"wandb_version": 1, **{name: {"value": value} for name, value in run.values.items()}}
-    write_atomic(parameters, yaml.safe_dump(content))
-    return _start(
-        _command(remote.spec),
-        slot,
-        slots,
-        folder,
-        WANDB_ENTITY=remote.entity,
-        WANDB_PROJECT=remote.project,
-        WANDB_SWEEP_ID=remote.id,
-        WANDB_RUN_ID=run.id,
-        WANDB_SWEEP_PARAM_PATH=str(parameters.resolve()),
-    )
-
-
-def _command(spec: dict[str, Any]) -> list[str]:
-    """Return the sweep's command with this Python; the values themselves come from a file (see trial.py)."""
-    macros = {"${interpreter}": sys.executable, "${program}": str(spec.get("program", "agent.py"))}
-    words = []
-    for word in map(str, spec.get("command") or macros):
-        variable = re.fullmatch(r"\$\{envvar:(\w+)\}", word)
-        if variable:
-            words.append(os.environ.get(variable[1], ""))
-        elif word in macros or not word.startswith("${"):
-            words.append(macros.get(word, word))
-    return words
 
 
 def _wait(agents: Agents, stop: Stop, watch: Watch, remote: Remote) -> None:

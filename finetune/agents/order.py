@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
-from finetune.config import PLACES, Config, to_dict
+from finetune.config import Config, to_dict
+from finetune.identity import PLACES
 
 FIRST = (
     "strategy",

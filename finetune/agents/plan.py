@@ -14,8 +14,9 @@ from finetune.agents.order import breadth_first
 from finetune.agents.search import Point
 from finetune.agents.sweepfile import Sweep
 from finetune.atomic import create_once, write_atomic
-from finetune.config import PLACES, Config, parse_config, resolve, run_id, with_absolute_paths
+from finetune.config import Config, parse_config
 from finetune.errors import ConfigError, MissingError, UserError
+from finetune.identity import PLACES, resolve, run_id, with_absolute_paths
 from finetune.writing import explained
 
 Identify = Callable[[Config], tuple[str, str]]  # config -> (data fingerprint, weights hash)

@@ -28,8 +28,9 @@ from finetune.agents.sweepfile import RUNS
 from finetune.atomic import write_atomic
 from finetune.causes import cause_of
 from finetune.claim import TakenError
-from finetune.config import Config, parse_config, resolve, run_id, with_absolute_paths
+from finetune.config import Config, parse_config
 from finetune.errors import EXIT_FAILED, ConfigError, Interrupted, UserError, nearest
+from finetune.identity import resolve, run_id, with_absolute_paths
 from finetune.printed import log_line
 from finetune.signals import Noted, noted, polled
 from finetune.tracking import Mirror
