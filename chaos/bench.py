@@ -34,7 +34,7 @@ class Bench:
         self.points: list[Point] = whole.points
         if whole.fault or faults_of(self.reference, self.reference):
             raise AssertionError(f"the undisturbed run: {whole.fault or faults_of(self.reference, self.reference)}")
-        self._halfway: Path | None = None
+        self._halfway: dict[int, Path] = {}
 
     def _attempt_in(
         self, folder: Path, at: int | None = None, before: Callable[[], None] = nothing, **more: Any
@@ -49,14 +49,21 @@ class Bench:
         folder.mkdir()
         return folder
 
-    def halfway(self) -> Path:
-        """Return a new folder with a run that was killed in the middle of its history's second line."""
-        if self._halfway is None:
+    def halfway(self, line: int = 2) -> Path:
+        """Return a new folder with a run that was killed in the middle of this line of its history."""
+        if line not in self._halfway:
             lines = [number for number, (what, path) in enumerate(self.points) if (what, path) == LINE]
-            self._halfway = self.folder()
-            assert self._attempt_in(self._halfway, lines[1]).killed
+            self._halfway[line] = self.folder()
+            assert self._attempt_in(self._halfway[line], lines[line - 1]).killed
+        return self._copy(self._halfway[line])
+
+    def finished(self) -> Path:
+        """Return a new folder with the undisturbed run."""
+        return self._copy(self.reference.parent)
+
+    def _copy(self, made: Path) -> Path:
         folder = self.folder()
-        shutil.copytree(self._halfway, folder, dirs_exist_ok=True)
+        shutil.copytree(made, folder, dirs_exist_ok=True)
         return folder
 
     def crash(self, folder: Path, at: int, before: Callable[[], None] = nothing, **more: int) -> list[str]:

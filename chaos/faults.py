@@ -20,6 +20,9 @@ from finetune.leftovers import STALE_SECONDS
 
 CHECKPOINTS = (record.LAST, record.PREVIOUS, record.BEST)
 TEXTS = (record.HISTORY, record.CONFIG, record.SPLITS, record.STATE)
+RESULTS = (record.SUMMARY, record.CONFIG, record.HISTORY, record.PREDICTIONS, record.SPLITS, record.BEST)
+
+Damage = Callable[[Path, random.Random], None]  # harms a file, or a run directory
 
 Inject = Callable[[Bench, random.Random], list[str]]
 
@@ -38,7 +41,7 @@ class Fault(NamedTuple):
     times: int
 
 
-def damaged(name: str, damage: Callable[[Path, random.Random], None], times: int = 5) -> Fault:
+def damaged(name: str, damage: Damage, times: int = 5) -> Fault:
     """Return a fault that befalls the directory of a run that was killed half-way."""
 
     def inject(bench: Bench, rng: random.Random) -> list[str]:
@@ -47,6 +50,29 @@ def damaged(name: str, damage: Callable[[Path, random.Random], None], times: int
         return bench.finish(folder)
 
     return Fault(name, inject, times)
+
+
+def damaged_cache(name: str, damage: Damage, times: int = 5) -> Fault:
+    """Return a fault that befalls a file of the cache that a run was using when it was killed."""
+
+    def inject(bench: Bench, rng: random.Random) -> list[str]:
+        folder = bench.halfway(line=1)  # two of its three epochs, and what they need, are to come
+        files = sorted(path for path in (folder / "cache/store").glob("*/*") if path.stat().st_size)
+        damage(rng.choice(files), rng)
+        return bench.finish(folder)
+
+    return Fault(name, inject, times)
+
+
+def damaged_result(name: str, times: int = 5) -> Fault:
+    """Return a fault that befalls a file of a finished run, which is then started again."""
+
+    def inject(bench: Bench, rng: random.Random) -> list[str]:
+        folder = bench.finished()
+        flip(folder / "run" / name, rng)
+        return bench.finish(folder)
+
+    return Fault(f"{name} of a finished run with a flipped bit", inject, times)
 
 
 def handicapped(name: str, handicap: Callable[[], None], times: int = 3) -> Fault:
@@ -95,20 +121,21 @@ def full_disk(bench: Bench, rng: random.Random) -> list[str]:
     return bench.fill(folder, rng.randrange(len(bench.points))) + bench.finish(folder)
 
 
-def _cut(name: str) -> Callable[[Path, random.Random], None]:
-    def damage(run_dir: Path, rng: random.Random) -> None:
-        os.truncate(run_dir / name, rng.randrange((run_dir / name).stat().st_size))
-
-    return damage
+def cut(path: Path, rng: random.Random) -> None:
+    """Cut a file short."""
+    os.truncate(path, rng.randrange(path.stat().st_size))
 
 
-def _flip(name: str) -> Callable[[Path, random.Random], None]:
-    def damage(run_dir: Path, rng: random.Random) -> None:
-        content = bytearray((run_dir / name).read_bytes())
-        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-        (run_dir / name).write_bytes(content)
+def flip(path: Path, rng: random.Random) -> None:
+    """Turn a bit of a file over."""
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)
 
-    return damage
+
+def _of(name: str, damage: Damage) -> Damage:
+    """Return what does this damage to a file of a run directory."""
+    return lambda run_dir, rng: damage(run_dir / name, rng)
 
 
 def _torn_line(run_dir: Path, rng: random.Random) -> None:
@@ -227,6 +254,9 @@ FAULTS = [
     handicapped("file system that refuses locks", _without_locks),
     handicapped("file system whose locks do nothing", _idle_locks),
     Fault("disk that becomes full at a write", full_disk, 30),
-    *(damaged(f"{name} cut short", _cut(name)) for name in CHECKPOINTS),
-    *(damaged(f"{name} with a flipped bit", _flip(name)) for name in (*CHECKPOINTS, *TEXTS)),
+    *(damaged(f"{name} cut short", _of(name, cut)) for name in CHECKPOINTS),
+    *(damaged(f"{name} with a flipped bit", _of(name, flip)) for name in (*CHECKPOINTS, *TEXTS)),
+    *(damaged_result(name) for name in RESULTS),
+    damaged_cache("file of the cache cut short", cut, 10),
+    damaged_cache("file of the cache with a flipped bit", flip, 10),
 ]
