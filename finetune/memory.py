@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from torch import nn
 
 from finetune.causes import speaks_of_memory
 from finetune.errors import TrainingError
@@ -54,12 +53,6 @@ def piece_sizes(count: int, limit: int | None, least: int = 1) -> list[int]:
     """
     pieces = 1 if limit is None else max(1, min(-(-count // limit), count // least))
     return [count // pieces + (index < count % pieces) for index in range(pieces)]
-
-
-def least_piece(model: nn.Module) -> int:
-    """Return how few pictures can train at once: batch-norm needs two."""
-    norms = (module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
-    return 2 if any(norm.training for norm in norms) else 1
 
 
 def in_pieces(

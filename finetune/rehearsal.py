@@ -10,9 +10,10 @@ from typing import NamedTuple
 import torch
 
 from finetune import strategies
+from finetune.batchnorm import least_piece
 from finetune.epoch import random_state, set_random_state
 from finetune.loss import batch_loss
-from finetune.memory import in_pieces, least_piece, peak_memory_mb
+from finetune.memory import in_pieces, peak_memory_mb
 from finetune.parts import Parts, cut_at
 from finetune.views import side_at
 

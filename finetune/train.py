@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.batchnorm import Statistics, copied, least_piece, restore, statistics
 from finetune.best import Row, best_row
 from finetune.clock import Clock
 from finetune.config import Schedule
@@ -20,7 +21,7 @@ from finetune.evaluate import accuracy, by_class, cross_entropy, predict
 from finetune.fed import Fed
 from finetune.frozen import FrozenPrefix
 from finetune.loss import batch_loss, heaviest
-from finetune.memory import in_pieces, least_piece
+from finetune.memory import in_pieces
 from finetune.model import Classifier
 from finetune.optimizer import reserve
 from finetune.strategies import last_unfreeze, set_trainable, share_at, trainable_blocks
@@ -179,7 +180,7 @@ def _train_epoch(
     share = blocks / len(model.blocks)
     set_trainable(model, blocks)
     reserve(optimizer, f"at epoch {number + 1}, where {share:.0%} of the backbone trains")
-    least = least_piece(model)
+    least, seen = least_piece(model), statistics(model)
     fed = feed.train(number, epoch.steps, cut, epoch.clock)
     steps, epoch.fed_from = fed.steps, fed.start
     # Dropout and stochastic depth draw from torch's global stream. Seeding it for each epoch makes the epoch number
@@ -195,7 +196,7 @@ def _train_epoch(
         where = f"at epoch {number + 1}, step {index + 1}, where {share:.0%} of the backbone trains"
         batch = Batch(inputs, labels, fed.start, cut)
         with epoch.clock.on("suffix"):
-            loss, right = _gradients(loop, model, prefix, batch, standing, least, where, calls.log)
+            loss, right = _gradients(loop, model, prefix, batch, standing, least, seen, where, calls.log)
             optimizer.step()
         epoch.add(loss, right, len(labels))
         if epoch.steps % _CHECK_STEPS == 0 or epoch.steps == steps:
@@ -226,6 +227,7 @@ def _gradients(
     batch: Batch,
     standing: Standing,
     least: int,
+    seen: Statistics,
     where: str,
     log: Callable[[str], None],
 ) -> tuple[Tensor, Tensor]:
@@ -233,10 +235,14 @@ def _gradients(
 
     Batch-norm aside, which then sees micro-batches, these are the same gradients.
 
+    Args:
+        least: pictures in a pass at least.
+        seen: of batch-norm; what an attempt that failed has added is taken back.
+
     Returns:
         The loss and how many pictures were named rightly, 0-d tensors on the device that computes.
     """
-    noise = random_state(loop.device)
+    noise, before = random_state(loop.device), copied(seen)
     count, clock = len(batch.labels), standing.epoch.clock
 
     def work(sizes: list[int]) -> tuple[Tensor, Tensor]:
@@ -261,6 +267,7 @@ def _gradients(
         )
         model.zero_grad(set_to_none=True)
         set_random_state(noise, loop.device)
+        restore(seen, before)
 
     result, standing.micro_batch = in_pieces(work, count, standing.micro_batch, least, loop.device, where, again)
     return result

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from finetune.batchnorm import least_piece
 from finetune.errors import TrainingError
 from finetune.evaluate import predict
 from finetune.fed import Fed
-from finetune.memory import in_pieces, least_piece, piece_sizes
+from finetune.memory import in_pieces, piece_sizes
 from finetune.model import Classifier
 
 CPU = torch.device("cpu")

@@ -164,12 +164,14 @@ def test_batch_norm_is_never_given_one_picture_and_the_log_says_what_it_sees() -
     assert lines[0].endswith("; batch-norm that trains sees one micro-batch at a time")
 
 
-def test_a_step_that_is_repeated_draws_what_it_would_have_drawn() -> None:
-    """Dropout in the second try is that of the first: the weights are those of a run that starts with micro-batches."""
+@pytest.mark.parametrize("backbone", ["squeezenet1_1", "shufflenet_v2_x0_5"])
+def test_a_step_that_is_repeated_is_as_if_it_had_not_been_tried(backbone: str) -> None:
+    """Dropout in the second try is that of the first, and batch-norm has not seen the batch twice: weights and
+    statistics are those of a run that starts with micro-batches."""
 
     def run(most: int | None, micro_batch: int | None) -> Tensor:
         torch.manual_seed(0)
-        model = build_classifier(build_network("squeezenet1_1", 32), 2, 0.5)
+        model = build_classifier(build_network(backbone, 32), 2, 0.5)
 
         def hook(_: nn.Module, __: tuple[Tensor], logits: Tensor) -> None:  # after dropout has drawn
             if model.training and most is not None and len(logits) > most:
