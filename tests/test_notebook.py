@@ -24,6 +24,7 @@ from finetune.model import build_network
 from notebooks import execute as command
 from notebooks.execute import NOTEBOOK, ROOT, execute, with_settings
 from tests import offline
+from tests.failing_disk import failing_disk
 
 STRATEGIES = ["head", "partial", "full"]
 
@@ -234,3 +235,25 @@ def test_a_signal_ends_the_kernel_and_is_the_exit_code(number: int, code: int, t
     while psutil.pid_exists(kernel):
         assert time.monotonic() < deadline, "the kernel goes on"
         time.sleep(0.05)
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_notebook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1, and what was there before stays."""
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+    monkeypatch.setattr(command, "execute", lambda *_: None)
+    with failing_disk(tmp_path / "reports") as disk:
+        assert command.main([]) == 0
+        out = tmp_path / "reports/trials/trials.ipynb"
+        before = out.read_bytes()
+        disk.arm(None)
+        assert command.main([]) == 0
+        writes = list(disk.writes)
+        for number in range(writes.index(f"rename {out.name}") + 1):
+            disk.arm(number)
+            assert command.main([]) == 1, disk.hit
+            said = capsys.readouterr().err
+            assert str(tmp_path / "reports") in said, disk.hit
+            assert "Traceback" not in said
+            assert out.read_bytes() == before

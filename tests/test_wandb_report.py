@@ -22,6 +22,7 @@ from analysis.report_blocks import Told, blocks, ending, kept, library
 from analysis.wandb_report import main
 from finetune import record
 from tests.fabricate import fabricate_pictures, fabricate_run
+from tests.failing_disk import failing_disk
 from tests.wandb_server import Server, serve
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")  # wandb-workspaces says it of itself, when loaded
@@ -89,8 +90,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     )
 
 
-def test_a_sweep_is_read_and_analysed_before_anything_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The way of `make report` up to the server, which is a stand-in here; the tests below have one."""
+@pytest.fixture
+def sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Work in a folder with that sweep, where the server is a stand-in; return what it gets."""
     monkeypatch.chdir(tmp_path)
     make_sweep(tmp_path / "runs/demo", tmp_path / "pictures")
     sent: list[Any] = []
@@ -101,10 +103,38 @@ def test_a_sweep_is_read_and_analysed_before_anything_is_sent(tmp_path: Path, mo
     monkeypatch.setattr(wandb_report.report_run, "opened", lambda *_: contextlib.nullcontext(None))
     monkeypatch.setattr(wandb_report.report_run, "log", lambda _, out, rows: sent.append((out, rows)))
     monkeypatch.setattr(wandb_report, "_save", lambda *given: f"https://w/{given[4]}")
+    return sent
+
+
+def test_a_sweep_is_read_and_analysed_before_anything_is_sent(sent: list[Any]) -> None:
+    """The way of `make report` up to the server; the tests below have one."""
     assert wandb_report.write_report("runs/demo") == "https://w/demo"
     ((out, rows),) = sent
     assert [row["strategy"] for row in rows] == ["head", "full"]
     assert (out / "report.html").is_file()
+
+
+def test_a_full_disk_ends_it_before_anything_is_sent(
+    sent: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the name of a file and exit code 1, whichever write fails first; with room, the same command goes on."""
+    with failing_disk(tmp_path / "reports") as disk:
+        assert wandb_report.main(["runs/demo"]) == 0
+        disk.arm(None)
+        assert wandb_report.main(["runs/demo"]) == 0  # what it drew is there and not written again
+        writes = len(disk.writes)
+        assert writes > 20
+        sent.clear()
+        for number in (0, writes // 2, writes - 2):
+            disk.arm(number)
+            assert wandb_report.main(["runs/demo"]) == 1, disk.hit
+            said = capsys.readouterr().err
+            assert said.startswith("WriteError: reports/demo"), said
+            assert said.count("\n") == 1
+            assert sent == []
+        disk.arm(None)
+        assert wandb_report.main(["runs/demo"]) == 0
+        assert len(sent) == 1
 
 
 @pytest.mark.parametrize(
