@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 
 from finetune import record
-from finetune.agents import display, early_stop, forks, outlook, plan, progress, race, search, workers
+from finetune.agents import display, earlier, early_stop, forks, outlook, plan, progress, race, search, workers
 from finetune.agents.code import Code
 from finetune.agents.outlook import Outlook
 from finetune.agents.plan import Plan, PlannedRun
@@ -107,11 +107,12 @@ def run_sweep(
         max_failures: start no more after so many failures in a row, which have one cause, most likely; 0: never mind.
 
     Raises:
-        UserError: the sweep's folder holds runs on other data, or weights are not to be had; nothing was started.
+        UserError: the sweep's folder holds runs on other data or from other weights, or weights are not to be had;
+            nothing was started.
     """
-    plan.refuse_other_data(todo)
-    plan.clean(todo)
-    for line in plan.mend(todo):
+    earlier.refuse_others(todo)
+    earlier.clean(todo)
+    for line in earlier.mend(todo):
         print(line)
     display.show_start(todo, retry_failed)
     session = Session(todo, code, agents, count, retry_failed, max_failures)

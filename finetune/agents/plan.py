@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune import claim, leftovers, record, sums
+from finetune import claim, leftovers, record
 from finetune.agents import search
 from finetune.agents.order import breadth_first
 from finetune.agents.search import Point
@@ -247,41 +247,6 @@ def store_runs(plan: Plan) -> None:
     still = max(plan.cap - plan.points, 0)
     ids = [run.id for run in plan.runs]
     record.write_json(plan.sweep.folder / record.PLAN, {"runs": ids, "at_least": len(ids) + still, "race": plan.race})
-
-
-def clean(plan: Plan) -> None:
-    """Delete what killed processes have left of files in the making, where no live run would do it."""
-    for folder in (plan.sweep.folder, plan.sweep.folder / TRIALS, *(run.directory for run in plan.runs)):
-        leftovers.clean(folder)
-
-
-def mend(plan: Plan) -> list[str]:
-    """Have finished runs whose files are damaged count as unfinished, and return a line on each such file.
-
-    They test their checkpoint again and write the files anew; one without a whole checkpoint trains again.
-    """
-    lines: list[str] = []
-    for run in plan.runs:
-        if (run.directory / record.SUMMARY).is_file() and not claim.is_alive(run.directory):
-            sums.mend(run.directory, lambda line, run=run: lines.append(f"{run.id}: {line}"), checkpoints=False)  # type: ignore[misc]
-    return lines
-
-
-def refuse_other_data(plan: Plan) -> None:
-    """Raise UserError if the folder holds runs on other data, which must not be compared with these."""
-    folder = plan.sweep.folder
-    ours = {plan.identify(config)[0] for config in plan.to_prepare}
-    for run_dir in record.find_runs(folder) if folder.is_dir() else []:
-        try:
-            config = record.read_config(run_dir)
-        except ValueError:  # damaged; whoever runs it finds out which run it is
-            continue
-        theirs = config.get("provenance", {}).get("data_fingerprint")
-        if not isinstance(theirs, str) or theirs not in ours:
-            raise UserError(
-                f"{folder} holds runs on other pictures, such as {run_dir.name} on {config.get('data')}; "
-                f"--name other keeps them apart"
-            )
 
 
 def read_trials(folder: Path) -> list[Point]:

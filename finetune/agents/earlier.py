@@ -1,0 +1,55 @@
+"""What earlier agents have left in a sweep's folder: files half-written, damaged runs, runs that are no part of it."""
+
+from pathlib import Path
+
+from finetune import claim, leftovers, record, sums
+from finetune.agents.plan import TRIALS, Plan
+from finetune.errors import UserError
+
+
+def clean(plan: Plan) -> None:
+    """Delete what killed processes have left of files in the making, where no live run would do it."""
+    for folder in (plan.sweep.folder, plan.sweep.folder / TRIALS, *(run.directory for run in plan.runs)):
+        leftovers.clean(folder)
+
+
+def mend(plan: Plan) -> list[str]:
+    """Have finished runs whose files are damaged count as unfinished, and return a line on each such file.
+
+    They test their checkpoint again and write the files anew; one without a whole checkpoint trains again.
+    """
+    lines: list[str] = []
+    for run in plan.runs:
+        if (run.directory / record.SUMMARY).is_file() and not claim.is_alive(run.directory):
+            sums.mend(run.directory, lambda line, run=run: lines.append(f"{run.id}: {line}"), checkpoints=False)  # type: ignore[misc]
+    return lines
+
+
+def refuse_others(plan: Plan) -> None:
+    """Raise UserError if the folder holds runs that must not be compared with these.
+
+    They are on other data; or from a file of weights that is another one now, changed or damaged: all runs would be new
+    ones, and those that are there count no more.
+    """
+    folder = plan.sweep.folder
+    ours = [(config.weights, *plan.identify(config)) for config in plan.to_prepare]
+    pictures = {fingerprint for _, fingerprint, _ in ours}
+    files = {weights: content for weights, _, content in ours if Path(weights).is_absolute()}
+    for run_dir in record.find_runs(folder) if folder.is_dir() else []:
+        try:
+            config = record.read_config(run_dir)
+        except ValueError:  # damaged; whoever runs it finds out which run it is
+            continue
+        provenance = config.get("provenance", {})
+        theirs = provenance.get("data_fingerprint")
+        if not isinstance(theirs, str) or theirs not in pictures:
+            raise UserError(
+                f"{folder} holds runs on other pictures, such as {run_dir.name} on {config.get('data')}; "
+                f"--name other keeps them apart"
+            )
+        weights, content = config.get("weights"), provenance.get("weights_hash")
+        if isinstance(weights, str) and isinstance(content, str) and files.get(weights, content) != content:
+            raise UserError(
+                f"{weights} is not what it was when {run_dir.name} was trained from it: changed, or damaged. Bring it "
+                "back as it was; or --name other keeps runs from this one apart"
+            )
