@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,19 @@ def test_a_crash_at_every_point_of_a_run_loses_nothing(bench: Bench, part: int) 
     assert not lost
 
 
-@pytest.mark.parametrize("fault", FAULTS[1:], ids=lambda fault: fault.name)
+def _kinds() -> list[Any]:
+    """Return all but the first, which has tests of its own; of damage to files, the quick tests do one of each way."""
+    quick = ("last.pt cut", "history.jsonl with", "summary.json of a finished", "file of the cache with")
+    files = [fault for fault in FAULTS if fault.name.endswith(("cut short", "with a flipped bit"))]
+    slow = {fault.name for fault in files if not fault.name.startswith(quick)}
+    assert len(slow) == len(files) - len(quick)
+    return [
+        pytest.param(fault, id=fault.name, marks=[pytest.mark.slow] if fault.name in slow else [])
+        for fault in FAULTS[1:]
+    ]
+
+
+@pytest.mark.parametrize("fault", _kinds())
 def test_a_fault_loses_nothing(bench: Bench, fault: Fault) -> None:
     """Each kind, once; `make chaos` does it more often."""
     assert fault.inject(bench, random.Random(fault.name)) == []
