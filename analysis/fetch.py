@@ -31,6 +31,7 @@ from analysis.server_errors import (
 )
 from finetune import record, showcase
 from finetune.secrets import redact_values, without_login
+from finetune.wandb_exit import bound_exit
 from finetune.writing import FULL, WriteError
 
 CALLS_A_MINUTE, BURST = 50.0, 40  # as W&B's free plan has them
@@ -104,6 +105,7 @@ def connect(before: Server | None = None, is_brief: bool = False) -> Server:
     import wandb
     from wandb.sdk.lib import wbauth
 
+    bound_exit()
     quiet = wandb.Settings(silent=True, x_file_transfer_retry_max=3, x_file_transfer_timeout_seconds=300)
     settings = wandb.setup(settings=quiet).settings
     url = str(settings.base_url).rstrip("/")

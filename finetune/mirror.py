@@ -123,6 +123,10 @@ def _mirror(target: Target, orders: Orders, folder: Path, pid: int, say: Say) ->
         note = record.read_json(_note_of(run_dir, target)) or {}
         if orders.end is not None and note.get("sent") and note.get("state") == orders.end["state"] == "finished":
             return 0
+        if not note:  # before the server is asked: if it does not answer, `publish` sends the run under this very id
+            about = {"path": f"{target.entity}/{target.project}/{target.run}"} if target.entity else {}
+            with contextlib.suppress(WriteError):
+                record.write_json(_note_of(run_dir, target), {**about, "sent": False})
         return _serve(target, orders, run_dir, folder, pid, say)
 
 
@@ -150,6 +154,7 @@ def _serve(target: Target, orders: Orders, run_dir: Path | None, folder: Path, p
     """Open the run and copy all there is to it, as often as it takes."""
     from finetune import wandb_run
 
+    say({"connecting": True})
     lost = 0
     while True:
         try:

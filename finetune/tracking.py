@@ -13,13 +13,15 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 # How long the end of a run waits for what is still to be sent (see `Mirror.end`); seconds.
 WAIT_VARIABLE, WAIT_SECONDS = "FINETUNE_WANDB_WAIT", 60.0
-UNREACHED_SECONDS = 10.0  # the same, where the server has not answered once
+UNREACHED_SECONDS = 10.0  # the same, where the server does not answer, and nobody has said how long to wait
+POLL_SECONDS = 0.1
 ASK_SECONDS = 18.0  # W&B's client learns of a stop within 15 s; its agent ends a run for good after 30 s
 
 
@@ -69,7 +71,9 @@ class Mirror:
             wait: seconds that `end` waits at most (default: FINETUNE_WANDB_WAIT, else WAIT_SECONDS).
         """
         self._wait = wait_seconds() if wait is None else wait
-        self._unreached = UNREACHED_SECONDS if wait is None else wait
+        is_said = wait is not None or WAIT_VARIABLE in os.environ
+        self._unreached = self._wait if is_said else UNREACHED_SECONDS
+        self._connecting: float | None = None  # since when the server has been asked, of time.monotonic()
         self.url: str | None = None
         self.stop: bool | None = None
         self.error: str | None = None
@@ -103,12 +107,15 @@ class Mirror:
         )
 
     def _listen(self, lines: IO[str]) -> None:
-        for line in lines:
-            told = json.loads(line)
-            self.url = told.get("url", self.url)
-            self.error = told.get("error", self.error)
-            if "stop" in told:
-                self.stop = self.stop or told["stop"]
+        with lines:
+            for line in lines:
+                told = json.loads(line)
+                self.url = told.get("url", self.url)
+                self.error = told.get("error", self.error)
+                if "connecting" in told:
+                    self._connecting = time.monotonic()
+                if "stop" in told:
+                    self.stop = self.stop or told["stop"]
 
     def follow(self, run_dir: Path) -> None:
         """Copy what `run_dir` holds, and what is added to it from now on."""
@@ -127,7 +134,7 @@ class Mirror:
     def end(self, code: int, state: str, reason: str = "", cause: str = "") -> bool:
         """Tell how the run ended, wait for what is still to be sent, and return whether all of it has arrived.
 
-        Waits less where the server has never answered.
+        Waits less where the server does not answer; a client that is still starting, on a busy machine, is none.
 
         Args:
             code: the exit code.
@@ -138,14 +145,15 @@ class Mirror:
         self._tell({"end": {"code": code, "state": state, "reason": reason, "cause": cause}})
         with contextlib.suppress(OSError):
             self._process.stdin.close()  # type: ignore[union-attr]
-        try:
-            if self.url is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    return self._process.wait(min(self._wait, self._unreached)) == 0
-            if self.url is not None:
-                return self._process.wait(self._wait) == 0
-        except subprocess.TimeoutExpired:
-            pass
+        ended = time.monotonic()
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._process.wait(POLL_SECONDS) == 0
+            limit, begun = ended + self._wait, self._connecting
+            if self.url is None and begun is not None:
+                limit = min(limit, max(ended, begun) + self._unreached)
+            if time.monotonic() > limit:
+                break
         self.kill()
         return False
 

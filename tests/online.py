@@ -43,7 +43,8 @@ class Machine:
     def start(self, *command: str, **more: object) -> subprocess.Popen[str]:
         """Start a command in the folder; `python` is this Python."""
         words = [sys.executable if word == "python" else word for word in command]
-        environment = {**self.server.environment(self.folder / "home"), **offline.environment(ROOT), **self.environment}
+        environment = {**self.server.environment(self.folder / "home"), **offline.environment(ROOT)}
+        environment |= {"FINETUNE_WANDB_WAIT": "180", **self.environment}  # a busy machine is no silent server
         environment |= {name: str(value) for name, value in more.items()} | {"AGENT_MARK": self.mark}
         process = subprocess.Popen(
             words, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

@@ -19,7 +19,8 @@ from tests.wandb_server import Server
 
 __all__ = ["outcome", "outcomes"]
 
-README_REQUESTS = 25  # fewer than this, says README.md
+README_REQUESTS = 30  # fewer than this, says README.md
+EPOCHS = 200  # of 0.4 s: time enough for the server to hear of a laggard and stop it, however busy the machine is
 
 
 @scenario
@@ -193,7 +194,7 @@ def hyperband(server: Server, folder: Path) -> Any:
     machine = Machine(server, folder)
     schedules = {"values": [[[0, 0.5]], [[0, 0], [20, 0.5]]]}
     sweep = machine.sweep(
-        {"lr": [0.003, 0.009], "strategy": "gradual", "epochs": 60, "unfreeze": schedules},
+        {"lr": [0.003, 0.009], "strategy": "gradual", "epochs": EPOCHS, "unfreeze": schedules},
         early_terminate={"type": "hyperband", "min_iter": 2, "eta": 2},
     )
     quick = machine.agent(sweep, "--count", "2", FAKE_SECONDS="0.01")
@@ -215,6 +216,6 @@ def test_hyperband_stops_laggards_but_never_before_the_last_unfreeze(outcome: An
         epochs[run.config["lr"], len(run.config["unfreeze"])] = run.summary["epochs"]
         first = next(row["epoch"] for row in run.history if "best/val_accuracy" in row)
         assert first == run.config["unfreeze"][-1][0] + 1
-    assert epochs[0.003, 1] == epochs[0.003, 2] == 60
-    assert 2 <= epochs[0.009, 1] < 60
-    assert 22 <= epochs[0.009, 2] < 60
+    assert epochs[0.003, 1] == epochs[0.003, 2] == EPOCHS
+    assert 2 <= epochs[0.009, 1] < EPOCHS
+    assert 22 <= epochs[0.009, 2] < EPOCHS

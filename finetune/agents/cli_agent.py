@@ -9,6 +9,7 @@ import sys
 import threading
 
 from finetune.printed import tame
+from finetune.wandb_exit import bound_exit
 
 
 def _end_with_starter() -> None:
@@ -21,6 +22,7 @@ def _end_with_starter() -> None:
 def main() -> None:
     """Be `wandb agent`."""
     threading.Thread(target=_end_with_starter, daemon=True).start()
+    bound_exit()
     tame()  # before the client takes the streams: it tells the server's address, with a password perhaps
     from wandb.cli.cli import cli
 

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
-from finetune import record
+from finetune import record, wandb_exit
 from finetune.agents import launch, machine, search, server, workers
 from finetune.agents.code import Code
 from finetune.agents.display import console, show_causes
@@ -259,23 +260,29 @@ def _end(remote: Remote, folder: Path, watch: Watch, stop: Stop, before: Counter
         watch.say(
             "on the server: " + (", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no run")
         )
-    server.close()
+    wandb_exit.end()
     if stop.count:
         watch.say(f"stopped; go on with: make agents SWEEP={remote.path}")
         return 128 + stop.signal
-    failed = bool(watch.failed()) or any(states[state] > before[state] for state in server.BROKEN)
+    # W&B takes a run for crashed that it hears no more of. One that is finished here is not lost, and needs no retry.
+    unsent = watch.unsent()
+    if unsent:
+        runs = f"{len(unsent)} finished run{'s' * (len(unsent) > 1)}"
+        watch.say(f"W&B has not got all of {runs}; to send the rest: make publish SWEEP={folder}")
+    broken = sum(states[state] - before[state] for state in server.BROKEN)
+    failed = bool(watch.failed()) or broken > len(unsent)
     if failed:
-        _tell_failures(remote, folder)
+        _tell_failures(remote, folder, unsent)
         watch.say(f"what the agents said: {folder}/agent-*.txt")
         watch.say(f"failed and crashed runs are started again by: python agent.py {remote.path} --retry-failed")
     watch.say(f"compare the runs with: make analysis SWEEP={remote.path}")
     return EXIT_FAILED if failed else 0
 
 
-def _tell_failures(remote: Remote, folder: Path) -> None:
-    """Print the failed runs by cause, and those that have left no directory one by one."""
+def _tell_failures(remote: Remote, folder: Path, unsent: Collection[str]) -> None:
+    """Print the failed runs by cause, and those that have left no directory one by one; not those that are `unsent`."""
     with contextlib.suppress(ServerError):
-        failed = server.failed_runs(remote)
+        failed = [run for run in server.failed_runs(remote) if run.id not in unsent]
         here = {file.stem.removeprefix("wandb-") for file in folder.glob("*/wandb-*.json")}
         for run in failed:
             if run.id not in here:

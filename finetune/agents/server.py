@@ -16,6 +16,7 @@ from urllib.parse import urlparse
 from finetune import plain_yaml, tracking
 from finetune.errors import UserError
 from finetune.secrets import without_login
+from finetune.wandb_exit import bound_exit
 
 OPEN = ("PENDING", "RUNNING", "PAUSED")  # states of a sweep that still has runs to do
 BROKEN = ("failed", "crashed")  # states of runs that W&B does not hand out again
@@ -191,14 +192,6 @@ def failed_runs(remote: Remote) -> list[Failed]:
     return _asked(read, f"the failed runs of {remote.path}")
 
 
-def close() -> None:
-    """End W&B's own process behind this one, which may be gone already: a signal to all processes of a job ends it."""
-    import wandb
-
-    with contextlib.suppress(Exception):
-        wandb.teardown()
-
-
 def states(remote: Remote) -> Counter[str]:
     """Count the runs of a sweep by their state on the server.
 
@@ -274,6 +267,7 @@ def _asked(question: Callable[[Any], T], what: str) -> T:
     """Ask the server, and turn whatever it raises into one kind of error."""
     import wandb
 
+    bound_exit()
     try:
         api = wandb.Api(timeout=20)
     except wandb.errors.AuthenticationError as error:

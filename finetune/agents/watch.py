@@ -55,6 +55,12 @@ class Watch:
         """Return the runs that have failed since this watch began."""
         return [run for run, state in self._states.items() if state == "failed" and self._before.get(run) != "failed"]
 
+    def unsent(self) -> set[str]:
+        """Return the W&B ids of runs that have finished since this watch began, of which W&B has not got all."""
+        done = [run for run, state in self._states.items() if state == "finished" != self._before.get(run)]
+        notes = [file for run in done for file in run.glob("wandb-*.json")]
+        return {note.stem.removeprefix("wandb-") for note in notes if record.read_if_whole(note).get("sent") is False}
+
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         console.print(line)
