@@ -31,6 +31,7 @@ POLL_SECONDS = 0.5
 RETRY_SECONDS = 15.0
 LOCK_SECONDS = 120.0
 MOST_LOST = 3  # times that W&B's own process may die under a run
+MOST_REFUSED = 2  # times that a run which is over is not taken: a client or server may only have been busy
 GONE = {"code": 137, "state": "killed", "reason": "the run's process was killed (out of memory is the usual cause)",
         "cause": "memory"}  # fmt: skip
 
@@ -155,7 +156,7 @@ def _serve(target: Target, orders: Orders, run_dir: Path | None, folder: Path, p
     from finetune import wandb_run
 
     say({"connecting": True})
-    lost = 0
+    lost = refused = 0
     while True:
         try:
             run = wandb_run.open_run(target, run_dir, folder, pid, wait_seconds(), lambda: say({"stop": True}))
@@ -173,9 +174,10 @@ def _serve(target: Target, orders: Orders, run_dir: Path | None, folder: Path, p
             return 1
         except wandb_run.WandbError as error:  # the server does not answer, or refuses
             say({"error": f"{type(error).__name__}: {error}"})
-            if orders.end is not None:
+            refused += orders.end is not None
+            if refused == MOST_REFUSED:
                 return 1
-            wait = RETRY_SECONDS
+            wait = RETRY_SECONDS if orders.end is None else POLL_SECONDS
         except ConnectionError as error:  # W&B's own process has died, by a signal to all processes of a job perhaps
             say({"error": f"{type(error).__name__}: {error}"})
             lost, wait = lost + 1, 0.0

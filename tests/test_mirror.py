@@ -1,0 +1,44 @@
+"""How often the mirror tries to reach W&B: one refusal of a busy client costs no run its copy; a lasting one is told."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from finetune import mirror, wandb_run
+from finetune.tracking import Target
+
+TARGET = Target("tester", "trials", "abcd1234")
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, refusals: int, is_over: bool) -> tuple[int, list[dict[str, Any]], int]:
+    """Mirror a run that W&B refuses so many times; return the exit code, what was said, and how often it was opened."""
+    opened: list[str] = []
+
+    def open_run(*_: Any) -> Any:
+        opened.append("")
+        if len(opened) <= refusals:
+            raise wandb_run.WandbError("the service process is busy")
+        return SimpleNamespace(url="https://w/run")
+
+    monkeypatch.setattr(wandb_run, "open_run", open_run)
+    monkeypatch.setattr(wandb_run, "forget", lambda: None)
+    monkeypatch.setattr(mirror, "_copy", lambda *_, **__: None)
+    orders: Any = SimpleNamespace(end={"state": "finished"} if is_over else None, wait=lambda _: None)
+    said: list[dict[str, Any]] = []
+    code = mirror._serve(TARGET, orders, None, Path(), 1, said.append)
+    return code, said, len(opened)
+
+
+def test_a_run_that_is_over_is_offered_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's own process may have been busy for its ten seconds."""
+    code, said, opened = serve(monkeypatch, refusals=1, is_over=True)
+    assert (code, opened) == (0, 2)
+    assert said == [{"connecting": True}, {"error": "Error: the service process is busy"}, {"url": "https://w/run"}]
+
+
+def test_a_lasting_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With exit code 1 once the run is over; while it goes on, it is offered again and again."""
+    assert serve(monkeypatch, refusals=100, is_over=True)[::2] == (1, mirror.MOST_REFUSED)
+    assert serve(monkeypatch, refusals=100, is_over=False)[::2] == (0, 101)
