@@ -1,4 +1,4 @@
-"""How often the mirror tries to reach W&B: one refusal of a busy client costs no run its copy; a lasting one is told."""
+"""How often the mirror tries to reach W&B: a refusal of a busy client costs no run its copy; a lasting one is told."""
 
 from pathlib import Path
 from types import SimpleNamespace
