@@ -39,10 +39,12 @@ def place(tmp_path: Path) -> Path:
 
 
 def make(place: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run make in the folder."""
+    """Run make in the folder, without what a make that runs these tests hands on: `make test ARGS=-x`."""
+    handed = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS", "SWEEP", "AGENTS", "BUDGET")
+    kept = {name: value for name, value in os.environ.items() if name not in handed}
     return subprocess.run(
         ["make", "-f", str(MAKEFILE), "PYTHON=./python", "READY=ready", *words],
-        cwd=place, env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+        cwd=place, env={**kept, **environment}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
