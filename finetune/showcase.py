@@ -154,7 +154,7 @@ def read_thumbnails(run_dir: Path, name: str = THUMBNAILS) -> dict[str, Array]:
                 picture = _decode(archive, entry)
                 if picture is not None:
                     found[entry.removesuffix(ENDING)] = picture
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):  # the third: of a later format, it says
         return found
     return found
 

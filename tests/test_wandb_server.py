@@ -122,7 +122,7 @@ def trainer(server: Server, tmp_path: Path) -> Iterator[Callable[..., Trainer]]:
         agent.wait()
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
     """Return as soon as the condition holds."""
     end = time.monotonic() + seconds
     while not condition():
