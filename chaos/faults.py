@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from chaos.bench import LINE, Bench
 from finetune import claim, record
 from finetune.leftovers import STALE_SECONDS
+from finetune.store import ABOUT
 
 CHECKPOINTS = (record.LAST, record.PREVIOUS, record.BEST)
 TEXTS = (record.HISTORY, record.CONFIG, record.SPLITS, record.STATE)
@@ -53,12 +54,14 @@ def damaged(name: str, damage: Damage, times: int = 5) -> Fault:
 
 
 def damaged_cache(name: str, damage: Damage, times: int = 5) -> Fault:
-    """Return a fault that befalls a file of the cache that a run was using when it was killed."""
+    """Return a fault that befalls all data in the cache that a run was using when it was killed."""
 
     def inject(bench: Bench, rng: random.Random) -> list[str]:
         folder = bench.halfway(line=1)  # two of its three epochs, and what they need, are to come
         files = sorted(path for path in (folder / "cache/store").glob("*/*") if path.stat().st_size)
-        damage(rng.choice(files), rng)
+        for path in files:
+            if path.name != ABOUT:  # without which the data would not be looked at
+                damage(path, rng)
         return bench.finish(folder)
 
     return Fault(name, inject, times)
@@ -257,6 +260,6 @@ FAULTS = [
     *(damaged(f"{name} cut short", _of(name, cut)) for name in CHECKPOINTS),
     *(damaged(f"{name} with a flipped bit", _of(name, flip)) for name in (*CHECKPOINTS, *TEXTS)),
     *(damaged_result(name) for name in RESULTS),
-    damaged_cache("file of the cache cut short", cut, 10),
-    damaged_cache("file of the cache with a flipped bit", flip, 10),
+    damaged_cache("files of the cache cut short", cut, 10),
+    damaged_cache("files of the cache with a flipped bit", flip, 10),
 ]

@@ -44,7 +44,7 @@ def test_a_crash_at_every_point_of_a_run_loses_nothing(bench: Bench, part: int) 
 
 def _kinds() -> list[Any]:
     """Return all but the first, which has tests of its own; of damage to files, the quick tests do one of each way."""
-    quick = ("last.pt cut", "history.jsonl with", "summary.json of a finished", "file of the cache with")
+    quick = ("last.pt cut", "history.jsonl with", "summary.json of a finished", "files of the cache with")
     files = [fault for fault in FAULTS if fault.name.endswith(("cut short", "with a flipped bit"))]
     slow = {fault.name for fault in files if not fault.name.startswith(quick)}
     assert len(slow) == len(files) - len(quick)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from finetune import mirror, wandb_run
+from finetune import mirror, record, wandb_run
 from finetune.tracking import Target
+from tests.fabricate import fabricate_run
 
 TARGET = Target("tester", "trials", "abcd1234")
 
@@ -32,7 +33,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, refusals: int, is_over: bool) -> tupl
 
 
 def test_a_run_that_is_over_is_offered_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client's own process may have been busy for its ten seconds."""
+    """The client's own process may only have been busy."""
     code, said, opened = serve(monkeypatch, refusals=1, is_over=True)
     assert (code, opened) == (0, 2)
     assert said == [{"connecting": True}, {"error": "Error: the service process is busy"}, {"url": "https://w/run"}]
@@ -42,3 +43,16 @@ def test_a_lasting_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """With exit code 1 once the run is over; while it goes on, it is offered again and again."""
     assert serve(monkeypatch, refusals=100, is_over=True)[::2] == (1, mirror.MOST_REFUSED)
     assert serve(monkeypatch, refusals=100, is_over=False)[::2] == (0, 101)
+
+
+def test_a_run_s_id_is_noted_before_the_server_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what a silent server missed is sent under the id that it handed out; a note that is there stays."""
+    run = fabricate_run(tmp_path, "head-1", strategy="head")
+    note = run / "wandb-abcd1234.json"
+    seen: list[Any] = []
+    monkeypatch.setattr(mirror, "_serve", lambda *_: seen.append(record.read_json(note)) or 1)
+    orders: Any = SimpleNamespace(end=None, run_dir=run, wait=lambda _: None)
+    assert mirror._mirror(TARGET, orders, tmp_path, 1, lambda _: None) == 1
+    record.write_json(note, {"path": "kept", "sent": True})
+    assert mirror._mirror(TARGET, orders, tmp_path, 1, lambda _: None) == 1
+    assert seen == [{"path": "tester/trials/abcd1234", "sent": False}, {"path": "kept", "sent": True}]

@@ -15,7 +15,7 @@ TARGET = Target("tester", "trials", "abcd1234")
 def end(monkeypatch: pytest.MonkeyPatch, *lines: str, given: float | None = None) -> tuple[bool, float]:
     """End a run whose mirror is a Python program of these lines; return whether all arrived, and the seconds it took.
 
-    It is waited for 20 s at most, and for 1 s where the server does not answer.
+    It is waited for 20 s at most, and for 2 s where the server does not answer.
     """
     program = "\n".join(["import json, time", "def say(**what): print(json.dumps(what), flush=True)", *lines])
 
@@ -27,7 +27,7 @@ def end(monkeypatch: pytest.MonkeyPatch, *lines: str, given: float | None = None
 
     monkeypatch.delenv(tracking.WAIT_VARIABLE, raising=False)
     monkeypatch.setattr(tracking, "WAIT_SECONDS", 20.0)
-    monkeypatch.setattr(tracking, "UNREACHED_SECONDS", 1.0)
+    monkeypatch.setattr(tracking, "UNREACHED_SECONDS", 2.0)
     monkeypatch.setattr(Mirror, "_start", start)
     mirror = Mirror(TARGET, given)
     begun = time.monotonic()
@@ -37,7 +37,9 @@ def end(monkeypatch: pytest.MonkeyPatch, *lines: str, given: float | None = None
 
 def test_a_client_that_takes_long_to_start_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine, or from a slow disk: the server has not been asked yet, which is no silence of its."""
-    assert end(monkeypatch, "time.sleep(2.5)", "say(connecting=True)", "say(url='u')", "time.sleep(1.5)")[0]
+    assert end(
+        monkeypatch, "time.sleep(3)", "say(connecting=True)", "time.sleep(0.7)", "say(url='u')", "time.sleep(2.5)"
+    )[0]
 
 
 def test_a_server_that_does_not_answer_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,8 +47,8 @@ def test_a_server_that_does_not_answer_is_given_up_soon(monkeypatch: pytest.Monk
     silent = ("say(connecting=True)", "time.sleep(60)")
     arrived, seconds = end(monkeypatch, *silent)
     assert not arrived
-    assert 1 <= seconds < 15
-    assert end(monkeypatch, "say(connecting=True)", "time.sleep(2.5)", given=30.0)[0]
+    assert 2 <= seconds < 15
+    assert end(monkeypatch, "say(connecting=True)", "time.sleep(3.5)", given=30.0)[0]
 
 
 def test_a_mirror_that_failed_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
