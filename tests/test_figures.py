@@ -78,6 +78,25 @@ def test_accuracy_against_time_has_all_runs_pale_and_the_chosen_bold(
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["head", "gradual"]
 
 
+@pytest.mark.parametrize("most", [12, 20, 43, 90, 900])
+def test_a_logarithmic_axis_has_numbers_and_no_powers(
+    sweep: Sweep, comparison: Comparison, ax: Axes, most: float
+) -> None:
+    """However short it is: matplotlib labels minor ticks of a short one in TeX's words, which are not read here."""
+    rows = len(sweep.finished)
+    runs = sweep.finished.assign(train_seconds=np.geomspace(1.3, 1.3 * most, rows), cache_seconds=0.0)
+    figures.accuracy_against_time(runs, runs, ax)
+    counts = comparison.strategies.assign(trainable_parameters=[1000.0, 1000.0 * most])
+    other = Figure().add_subplot()
+    figures.accuracy_against_parameters(counts, runs, other)
+    for axes in (ax, other):
+        assert axes.get_xscale() == "log"
+        axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+        told = [label.get_text() for minor in (False, True) for label in axes.get_xticklabels(minor=minor)]
+        assert "".join(told)
+        assert not {"$", "^", "\\"} & set("".join(told)), told
+
+
 def test_accuracy_by_strategy_names_strategies_seeds_and_chance(sweep: Sweep, comparison: Comparison, ax: Axes) -> None:
     """The first strategy is on top; the interval's ends are the table's."""
     figures.accuracy_by_strategy(comparison.strategies, chosen_runs(sweep, comparison), 1 / 3, ax)

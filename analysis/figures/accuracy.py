@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from analysis.figures.style import MARKERS, colour, legend_below, percent_axis
+from analysis.figures.style import MARKERS, colour, legend_below, log_axis, percent_axis
 from analysis.recipes import in_order
 from analysis.repeats import unit
 from analysis.wording import quantity
@@ -82,7 +82,7 @@ def accuracy_against_time(runs: pd.DataFrame, chosen: pd.DataFrame, ax: Axes) ->
     means = pd.DataFrame({"cost": _own_seconds(chosen) / size, "score": chosen["test/accuracy"]})
     _draw_front(means.groupby(chosen["strategy"]).mean().dropna(), ax)
     if len(seconds) and seconds.min() > 0 and seconds.max() / seconds.min() > 10:
-        ax.set_xscale("log")
+        log_axis(ax)
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.set(
@@ -126,7 +126,7 @@ def accuracy_against_parameters(strategies: pd.DataFrame, runs: pd.DataFrame, ax
     _draw_front(points.set_index(strategies["strategy"]).dropna(), ax)
     counts = strategies["trainable_parameters"].dropna()
     if len(counts) and counts.min() > 0 and counts.max() / counts.min() > 10:
-        ax.set_xscale("log")
+        log_axis(ax)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
     ax.set(
         xlabel="parameters that train in the last epoch",

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from analysis.figures.style import DASHES, MARKERS, colour, legend_below, percent_axis
+from analysis.figures.style import DASHES, MARKERS, colour, legend_below, log_axis, percent_axis
 from analysis.recipes import in_order
 
 
@@ -26,7 +26,7 @@ def accuracy_by_size(data: pd.DataFrame, ax: Axes) -> Axes:
                 markeredgecolor="white", **style)  # fmt: skip
         ax.vlines(at, rows["low"], rows["high"], color=colour(strategy), linewidth=2)
     counts = sorted(set(data["pictures"]))
-    ax.set_xscale("log")
+    log_axis(ax)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(counts, [f"{count:,}" for count in counts])
     ax.set(xlabel="training pictures", ylabel="test accuracy, mean with 95% interval", title="Accuracy by data size")

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
 from analysis.drawn import KEY
 from finetune.atomic import replacing
@@ -59,6 +59,12 @@ def spread_out(values: list[float], gap: float, most: float) -> list[float]:
         ceiling = moved[index] - gap
     placed = dict(zip(order, moved, strict=True))
     return [placed[index] for index in range(len(values))]
+
+
+def log_axis(ax: Axes) -> None:
+    """Make the x axis logarithmic, without the labels that minor ticks get on a short one: powers, in TeX's words."""
+    ax.set_xscale("log")
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def percent_axis(ax: Axes, which: str) -> None:
