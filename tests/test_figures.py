@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Annotation, Text
 
 from analysis import figures
 from analysis.frames import Sweep, read_sweep
@@ -51,6 +52,17 @@ def test_learning_curves_have_a_named_line_a_strategy_and_a_mark_a_step(
     assert len(ax.collections) == 2
     marks = [list(line.get_xdata()) for line in ax.lines if line.get_marker() == "^"]
     assert [epochs for epochs in marks if epochs] == [[2, 3, 4]]
+
+
+def test_the_line_to_a_name_ends_at_its_left_edge(sweep: Sweep, comparison: Comparison, ax: Axes) -> None:
+    """From the middle of a name it would cross the names below, where many lines end at one height."""
+    figures.learning_curves(chosen_runs(sweep, comparison), sweep.epochs, ax)
+    ax.figure.draw_without_rendering()  # type: ignore[union-attr]
+    names = [text for text in ax.texts if isinstance(text, Annotation)]
+    assert len(names) == 2
+    for name in names:
+        assert name.arrow_patch is not None
+        assert name.arrow_patch.get_window_extent().x1 <= Text.get_window_extent(name).x0 + 1
 
 
 def test_one_seed_has_a_line_and_no_band(sweep: Sweep, comparison: Comparison, ax: Axes) -> None:

@@ -68,7 +68,15 @@ def _label_ends(ax: Axes, ends: list[tuple[str, float, float]]) -> None:
             fontweight="bold",
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour(strategy), "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0},
+            # From the name's left edge: from its middle, a line would cross the names below.
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour(strategy),
+                "linewidth": 0.8,
+                "shrinkA": 0,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
         )
 
 
