@@ -1,6 +1,8 @@
 """What several tests share: a quiet, closed-off environment and a tiny folder of pictures."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -29,6 +31,18 @@ def _closed_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("FINETUNE_INATURALIST_URL", "FINETUNE_WEIGHTS_URL"):  # nobody listens there
         monkeypatch.setenv(name, "http://127.0.0.1:9/file.zip")
     monkeypatch.setattr("finetune.download.PAUSE_SECONDS", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def _no_fork_server_left() -> Iterator[None]:
+    """Fail a test that has an agent of runs in this process.
+
+    Its fork server would stay, and the agents that later tests start as forks of this process would take it for theirs.
+    """
+    yield
+    server = sys.modules.get("multiprocessing.forkserver")
+    left = server and server._forkserver._forkserver_pid
+    assert not left, "this test has left a fork server: give `python agent.py` to a process of its own"
 
 
 @pytest.fixture

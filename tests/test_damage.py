@@ -3,6 +3,8 @@
 import os
 import random
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from tests.faults import FAULTS, flip
 from tests.test_interruption import after, assert_same_run
 from tests.test_run import flags, quiet, small
 
+ROOT = Path(__file__).parents[1]
 FIELDS: dict[str, Any] = {"strategy": "lpft", "epochs": 3}
 FILES = (
     *(record.LAST, record.PREVIOUS, record.BEST, record.HISTORY, record.SUMMARY, record.STATE, record.CONFIG),
@@ -249,24 +252,24 @@ def read_quickly(folder: Path) -> str:
     return "" if left["reason"].str.len().gt(0).all() else "a reason is missing"
 
 
-def test_a_run_that_the_analysis_leaves_out_is_mended_by_the_agent(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_the_analysis_leaves_out_is_mended_by_the_agent(pictures: Path, tmp_path: Path) -> None:
     """Giving the sweep again tests its checkpoint anew."""
-    import agent
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", offline.environment(Path(agent.__file__).parent)["PYTHONPATH"])
     fields = {**small(pictures, epochs=1, strategy="head").model_dump(exclude_unset=True), "seed": 0}
     lines = [f"  {name}: {{value: {value}}}" for name, value in fields.items()]
     (tmp_path / "one.yaml").write_text("\n".join(["method: grid", "parameters:", *lines, ""]))
-    assert agent.main(["one.yaml"]) == 0
+
+    def agent() -> str:
+        words = [sys.executable, str(ROOT / "agent.py"), "one.yaml"]
+        environment = {**os.environ, **offline.environment(ROOT)}
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    agent()
     run_dir = record.find_runs(tmp_path / "runs" / "one")[0]
     before = (run_dir / record.PREDICTIONS).read_bytes()
     flip(run_dir / record.PREDICTIONS, random.Random(0))
-    capsys.readouterr()
-    assert agent.main(["one.yaml"]) == 0
-    assert "predictions.csv is damaged: set aside as predictions.csv.damaged-1" in capsys.readouterr().out
+    assert "predictions.csv is damaged: set aside as predictions.csv.damaged-1" in agent()
     assert (run_dir / record.PREDICTIONS).read_bytes() == before
     assert sums.faults(run_dir) == []
     assert len(load_checkpoint(run_dir / record.BEST)["history"]) == 1

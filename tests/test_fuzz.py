@@ -187,18 +187,31 @@ def test_checkpoints(content: bytes) -> None:
     apart(content, "best.pt", read_state_dict)
 
 
-def archive() -> bytes:
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+
+
+def archive(kind: int = zipfile.ZIP_DEFLATED) -> bytes:
     """Return a small zip file."""
     made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as file:
+    with zipfile.ZipFile(made, "w", kind) as file:
         for name in ("d/a.jpg", "d/b/c.jpg", "e.jpg"):
             file.writestr(name, bytes(500))
     return made.getvalue()
 
 
+def damaged_inside(kind: int) -> bytes:
+    """Return one whose first file has zeros in the midst of what is packed."""
+    whole = archive(kind)
+    at = 30 + len("d/a.jpg")  # the header's length
+    return whole[:at] + bytes(16) + whole[at + 16 :]
+
+
 @few
-@given(mutated(archive()) | st.binary())
+@given(st.sampled_from(PACKED).flatmap(lambda kind: mutated(archive(kind))) | st.binary())
 @example(archive().replace(b"PK\1\2\x14\3\x14\0", b"PK\1\2\x14\3\x40\0"))  # needs version 6.4 of the format
+@example(damaged_inside(zipfile.ZIP_DEFLATED))
+@example(damaged_inside(zipfile.ZIP_BZIP2))
+@example(damaged_inside(zipfile.ZIP_LZMA))
 @pytest.mark.filterwarnings("ignore")
 def test_zip_files(content: bytes) -> None:
     """A zip file with bytes exchanged is unpacked as a whole into its folder, or not at all."""

@@ -159,6 +159,8 @@ import os, signal, sys, time
 from multiprocessing import forkserver
 from finetune.agents import forks
 if __name__ == "__main__":
+    if sys.argv[1] == "ignored":
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     context = forks.start_server([])
     for _ in range(5):
         server = forkserver._forkserver._forkserver_pid
@@ -177,12 +179,17 @@ if __name__ == "__main__":
 """
 
 
-def test_a_process_is_started_though_the_fork_server_is_killed_at_that_moment(tmp_path: Path) -> None:
-    """Between being asked and answering; what the first try has begun is nothing, and the next one succeeds."""
+@pytest.mark.parametrize("ends_of_children", ["told", "ignored"])
+def test_a_process_is_started_though_the_fork_server_is_killed_at_that_moment(
+    tmp_path: Path, ends_of_children: str
+) -> None:
+    """Between being asked and answering; what the first try has begun is nothing, and the next one succeeds.
+
+    So, too, where the agent's parent ignores the ends of children, and the agent has inherited it.
+    """
     script = tmp_path / "script.py"
     script.write_text(FORKS)
     environment = {**os.environ, **offline.environment(Path(__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120, env=environment
-    )
+    words = [sys.executable, str(script), ends_of_children]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120, env=environment)
     assert done.stdout == "done\n", done.stderr

@@ -19,7 +19,10 @@ TRIES, PAUSE_SECONDS = 5, 0.5  # at starting a process; the server may be killed
 
 
 def start_server(preload: list[str]) -> ForkServerContext:
-    """Start the fork server and return the context whose processes it makes."""
+    """Start the fork server and return the context whose processes it makes. For the main thread."""
+    # Started by a program that ignores it (a shell's `trap '' CHLD`), the system would keep from us whether the server
+    # has ended, and none could be started in its place.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(preload)
     _ensure_server()

@@ -1,7 +1,9 @@
 """Zip files: taken apart as a whole or not at all, and never outside of their folder."""
 
+import lzma
 import shutil
 import stat
+import struct
 import uuid
 import zipfile
 import zlib
@@ -17,6 +19,12 @@ UNPACKING = ".unpacking"  # ends the names of folders under way
 
 MOST_MEMBERS = 2_000_000
 MOST_RATIO, FREE_BYTES = 100, 2**20  # of pictures hardly anything can be packed; so much is let pass in any case
+
+# What zipfile raises in the midst of a damaged file, by how it is packed.
+BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError),
+    *(NotImplementedError, RuntimeError, ValueError),
+)
 
 File = tuple[PurePosixPath, zipfile.ZipInfo]
 
@@ -61,7 +69,7 @@ def unpack(
                         done += len(chunk)
                         on_progress(done, total)
         temporary.rename(folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+    except BROKEN as error:
         raise zipfile.BadZipFile(f"{archive} is no whole zip file ({error})") from error
     except OSError as error:
         if error.errno in FULL:
