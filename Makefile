@@ -54,8 +54,10 @@ demo: $(READY)  ## a real sweep of every strategy on drawn pictures, offline, wi
 	if [ $$code -gt 1 ]; then exit $$code; fi; \
 	$(PYTHON) -m analysis runs/demo && exit $$code
 
-# Each test file goes to one of the processes as a whole; one more than cores, as tests with a server mostly wait.
-PARALLEL := --numprocesses $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --maxprocesses 4 --dist loadfile
+# Each test file goes to one of the processes as a whole, those that take longest first (tests/conftest.py); one more
+# than cores, as tests with a server mostly wait.
+PARALLEL := --numprocesses $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --maxprocesses 4 \
+  --dist loadfile --no-loadscope-reorder
 
 test: $(READY)  ## the tests that are quick (no network, account or GPU)
 	@$(PYTHON) -m pytest $(PARALLEL) -m "not slow" $(ARGS)

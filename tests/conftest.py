@@ -18,6 +18,18 @@ os.environ.update(offline.environment())
 # One thread: the networks are tiny, and two tests at once would only take cores from each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# The files that take longest, which are begun first: otherwise one process is left with them at the end.
+FIRST = (
+    *("test_online_faults", "test_chaos", "test_activations", "test_online", "test_wandb_server", "test_damage"),
+    *("test_resume", "test_mix_data", "test_interruption", "test_run", "test_online_offline", "test_end_to_end"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of these files before all others."""
+    places = {name: number for number, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(FIRST)))
+
 
 @pytest.fixture(autouse=True)
 def _closed_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

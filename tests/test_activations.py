@@ -186,6 +186,7 @@ def test_off_keeps_nothing(pictures: Path, tmp_path: Path) -> None:
     assert not store.folder().exists()
 
 
+@pytest.mark.slow
 def test_filling_that_is_interrupted_goes_on_and_gives_the_same(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,6 +132,7 @@ def test_weights_that_are_not_what_their_name_says_are_refused(
     assert not list((tmp_path / "torch").rglob("*.pth*[!k]"))
 
 
+@pytest.mark.slow
 def test_a_sweep_on_a_server_starts_no_run_that_would_lack_its_pictures(tmp_path: Path) -> None:
     """W&B never hands a failed run out again: what is missing is told before, on the same screen."""
     environment = dict.fromkeys(("FINETUNE_INATURALIST_URL", "FINETUNE_WEIGHTS_URL"), "http://127.0.0.1:9")

@@ -218,6 +218,7 @@ def test_a_stopped_run_that_is_interrupted_in_its_test_trains_no_further(picture
     assert (record.read_json(tmp_path / "killed" / record.SUMMARY) or {})["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_the_analysis_leaves_out_a_damaged_run_and_says_which_file(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -252,6 +253,7 @@ def read_quickly(folder: Path) -> str:
     return "" if left["reason"].str.len().gt(0).all() else "a reason is missing"
 
 
+@pytest.mark.slow
 def test_a_run_that_the_analysis_leaves_out_is_mended_by_the_agent(pictures: Path, tmp_path: Path) -> None:
     """Giving the sweep again tests its checkpoint anew."""
     fields = {**small(pictures, epochs=1, strategy="head").model_dump(exclude_unset=True), "seed": 0}

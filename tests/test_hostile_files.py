@@ -294,6 +294,21 @@ def test_links_and_bombs_in_a_zip_file_are_refused(tmp_path: Path, monkeypatch: 
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_file_that_is_damaged_within_is_told_however_it_is_packed(tmp_path: Path, kind: int) -> None:
+    """What is packed breaks off, or has another checksum: nothing is left of it, and no thumbnail is shown."""
+    with zipfile.ZipFile(tmp_path / record.THUMBNAILS, "w", kind) as archive:
+        archive.writestr("d/x.jpg", bytes(range(256)) * 4)
+    content = bytearray((tmp_path / record.THUMBNAILS).read_bytes())
+    start = 30 + len("d/x.jpg")  # where the header ends
+    content[start : start + 16] = bytes(16)
+    (tmp_path / record.THUMBNAILS).write_bytes(content)
+    with pytest.raises(zipfile.BadZipFile, match="is no whole zip file"):
+        unpack(tmp_path / record.THUMBNAILS, tmp_path / "out" / "data", "d")
+    assert not list((tmp_path / "out").iterdir())
+    assert showcase.read_thumbnails(tmp_path) == {}
+
+
 def test_a_zip_file_that_lies_about_sizes_is_damaged(tmp_path: Path) -> None:
     """The directory says ten bytes, the member unpacks to a million: no more than ten are written, and it is told."""
     archive = zipped(tmp_path / "a.zip", {"d/x": bytes(10**6)})

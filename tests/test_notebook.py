@@ -169,6 +169,7 @@ def streams(notebook: NotebookNode) -> dict[str, str]:
     return printed
 
 
+@pytest.mark.slow
 def test_it_runs_from_start_to_end(notebook: NotebookNode, pictures: Path, repo: Path) -> None:
     """From its own folder: tables, figures, the answer; nothing is written but runs and reports, no bars are shown."""
     one = pictures / "train" / "blue" / "000.png"

@@ -89,6 +89,7 @@ def test_of_probes_side_by_side_the_mean_counts() -> None:
     assert mean == dataclasses.replace(SPEED, decode=mean.decode, train=mean.train)
 
 
+@pytest.mark.slow
 def test_as_many_probes_run_at_once_as_runs_will(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
     """In processes of their own; what they told is kept, for these agents and this network."""
     said: list[str] = []

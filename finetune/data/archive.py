@@ -72,6 +72,8 @@ def unpack(
     except BROKEN as error:
         raise zipfile.BadZipFile(f"{archive} is no whole zip file ({error})") from error
     except OSError as error:
+        if error.errno is None:  # bz2's, of a damaged file
+            raise zipfile.BadZipFile(f"{archive} is no whole zip file ({error})") from error
         if error.errno in FULL:
             raise NoRoomError(str(WriteError(error.errno, error.strerror or "", folder, total))) from error
         raise DataError(f"{archive} can't be unpacked into {folder} ({error.strerror or error})") from error
