@@ -17,7 +17,7 @@ import yaml
 
 from finetune import record
 from tests import offline
-from tests.processes import marked
+from tests.processes import end_marked, marked
 from tests.wandb_server import Server
 
 ROOT = Path(__file__).parents[1]
@@ -106,8 +106,7 @@ def machines_ended(server: Server) -> Iterator[None]:
         yield
     finally:
         for machine in [machine for machine in _MACHINES if machine.server is server]:
-            for left in machine.processes():
-                left.kill()
+            end_marked(machine.mark)
             for process in machine.started:
                 process.wait()
                 process.stdout.close()  # type: ignore[union-attr]

@@ -1,4 +1,6 @@
-"""Finding the processes that a test has started, by a mark in their environment."""
+"""Finding and ending the processes that a test has started, by a mark in their environment."""
+
+import contextlib
 
 import psutil
 
@@ -13,3 +15,10 @@ def marked(mark: str) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+def end_marked(mark: str) -> None:
+    """Kill the processes whose AGENT_MARK is `mark`."""
+    for process in marked(mark):
+        with contextlib.suppress(psutil.NoSuchProcess):  # has ended by itself just now
+            process.kill()

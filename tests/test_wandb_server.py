@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import uuid
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.processes import end_marked
 from tests.wandb_server import API_KEY, ENTITY, Run, Server, serve, wandb_command
 from tests.wandb_server.search import heartbeat
 from tests.wandb_server.store import Agent
@@ -71,6 +73,7 @@ class Trainer:
         (folder / "train.py").write_text(TRAIN)
         self.sweep = make_sweep(server, {**GRID, "parameters": {"lr": {"values": values}}})
         self.agents: list[subprocess.Popen[str]] = []
+        self.mark = uuid.uuid4().hex  # by which the processes of its runs are found
 
     @property
     def path(self) -> str:
@@ -84,10 +87,8 @@ class Trainer:
 
     def agent(self) -> subprocess.Popen[str]:
         """Start an agent."""
-        command, environment = (
-            wandb_command("agent", self.path, poll=0.2),
-            self.server.environment(self.folder / "home"),
-        )
+        command = wandb_command("agent", self.path, poll=0.2)
+        environment = {**self.server.environment(self.folder / "home"), "AGENT_MARK": self.mark}
         with (self.folder / f"agent-{len(self.agents)}.log").open("w") as log:
             agent = subprocess.Popen(command, env=environment, cwd=self.folder, stdout=log, stderr=log, text=True)
         self.agents.append(agent)
@@ -109,7 +110,7 @@ class Trainer:
 
 @pytest.fixture
 def trainer(server: Server, tmp_path: Path) -> Iterator[Callable[..., Trainer]]:
-    """Return what makes a trainer; its agents are gone afterwards."""
+    """Return what makes a trainer; its agents and their runs are gone afterwards, whatever has failed."""
     made: list[Trainer] = []
 
     def make(*values: int) -> Trainer:
@@ -120,6 +121,8 @@ def trainer(server: Server, tmp_path: Path) -> Iterator[Callable[..., Trainer]]:
     for agent in [agent for trainer in made for agent in trainer.agents]:
         agent.kill()
         agent.wait()
+    for trainer in made:
+        end_marked(trainer.mark)
 
 
 def until(condition: Callable[[], bool], seconds: float = 120) -> None:
