@@ -11,6 +11,7 @@ from statistics import median
 
 import matplotlib.pyplot as plt
 import seaborn
+from matplotlib import rc_context
 from matplotlib.patches import Rectangle
 
 from benchmarks.contenders import OURS, PLAIN
@@ -48,6 +49,7 @@ def epoch_parts(runs: Sequence[Row], strategy: str, contender: str, key: str) ->
     }
 
 
+@rc_context()  # at its end, matplotlib's settings are again what they were before seaborn's
 def draw_figure(results: Results, path: Path) -> bool:
     """Draw the figure into `path`; return False where the results lack the plain loop or ours."""
     strategies = [name for name in results["plan"]["strategies"] if _bars(results, name)]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib import rcParams
 from PIL import Image
 
 from benchmarks import __main__ as command
@@ -308,7 +309,9 @@ def test_where_the_time_goes(tmp_path: Path) -> None:
     assert shown is not None
     assert (shown["loader"], shown["suffix"], shown["val"]) == (2.0, 3.0, 0.0)
     assert figure.epoch_parts([run], "full", "plain", "epochs") is None
+    before = rcParams.copy()
     assert figure.draw_figure(make_results(), tmp_path / "figure.png")
+    assert rcParams.copy() == before  # other pictures of this process are not drawn in its style
     assert (tmp_path / "figure.png").stat().st_size > 1000
     assert not figure.draw_figure(make_results(runs=[run]), tmp_path / "none.png")
 
