@@ -59,7 +59,9 @@ class FailingDisk:
     def open(self, file: Any, mode: str = "r", buffering: int = -1, *args: Any, **named: Any) -> Any:
         """Stand in for `open`."""
         if not WRITES & set(mode) or not self.holds(file):
-            return _OPEN(file, mode, buffering, *args, **named)
+            other = _OPEN(file, mode, buffering, *args, **named)
+            self._names.pop(other.fileno(), None)  # of a file that had this number, and is closed
+            return other
         self.check("open", file)
         raw = _Raw(file, mode.replace("b", "").replace("t", ""), disk=self)
         self._names[raw.fileno()] = os.fspath(file)
@@ -76,6 +78,7 @@ class FailingDisk:
         if self.holds(path) and flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR):
             self.check("open", path)
         number = _OS_OPEN(path, flags, *args, **named)
+        self._names.pop(number, None)
         if self.holds(path):
             self._names[number] = os.fspath(path)
         return number

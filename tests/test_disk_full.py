@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -165,3 +166,18 @@ def test_a_disk_that_fails_at_a_write_costs_nothing(
             found, expected = (values["summary"]["test/loss"] for values in (results(folder), scene.expected))
             assert found == pytest.approx(expected, rel=0.02), told
         shutil.rmtree(folder)
+
+
+def test_only_what_is_written_below_the_folder_counts(tmp_path: Path) -> None:
+    """A file elsewhere may get the number of one that was closed: its sync is none of the folder's writes."""
+    (tmp_path / "in").mkdir()
+    with failing_disk(tmp_path / "in") as disk:
+        for opened_elsewhere in (open, os.open):
+            with (tmp_path / "in" / "a").open("wb") as file:
+                number = file.fileno()
+                file.write(b"x")
+            other = opened_elsewhere(tmp_path / "b", "wb" if opened_elsewhere is open else os.O_WRONLY)
+            assert number == (other if isinstance(other, int) else other.fileno())
+            os.fsync(other)
+            os.close(other) if isinstance(other, int) else other.close()
+    assert disk.writes == ["open a", "write a"] * 2
