@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The files that take longest, which are begun first: otherwise one process is left with them at the end.
 FIRST = (
-    *("test_online_faults", "test_chaos", "test_activations", "test_online", "test_wandb_server", "test_damage"),
+    *("test_online_faults", "test_chaos", "test_activations", "test_online", "test_wandb_server_agents", "test_damage"),
     *("test_resume", "test_mix_data", "test_interruption", "test_run", "test_online_offline", "test_end_to_end"),
 )
 

@@ -87,8 +87,8 @@ def test_a_reliability_diagram_tells_before_from_after_by_more_than_colour(ax: A
         }
     )
     figures.reliability_diagram(bins, {"before": 0.125, "after": 0.0}, ax)
-    legend = ax.get_legend()
-    assert legend is not None
+    assert ax.get_legend() is None  # it is outside of the plot, where it hides no point
+    (legend,) = ax.get_figure().legends
     assert [text.get_text() for text in legend.get_texts()] == [
         "as the network says: error 12.5 points",
         "after temperature scaling: error 0.0 points",

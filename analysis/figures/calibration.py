@@ -4,6 +4,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from analysis.figures.style import legend_below
+
 STYLES = {"before": ("#A86200", "o", "--"), "after": ("#0072B2", "s", "-")}
 NAMES = {"before": "as the network says", "after": "after temperature scaling"}
 
@@ -31,5 +33,5 @@ def reliability_diagram(bins: pd.DataFrame, errors: dict[str, float], ax: Axes) 
     ax.set_title("Can confidences be believed?")
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.legend(loc="upper left", frameon=False, fontsize=10.5)
+    legend_below(ax, columns=1)  # in the plot, it hides points wherever a network is too sure or too unsure
     return ax

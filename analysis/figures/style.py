@@ -84,13 +84,13 @@ def percent_axis(ax: Axes, which: str) -> None:
         ax.set_xlim(bounds)
 
 
-def legend_below(ax: Axes) -> None:
+def legend_below(ax: Axes, columns: int = 5) -> None:
     """Put the legend outside the data, where it hides nothing."""
     handles, names = ax.get_legend_handles_labels()
     figure = ax.get_figure()
     if handles and figure is not None:
         figure.legend(
-            handles, names, loc="outside lower center", ncols=5, frameon=False, columnspacing=1, handletextpad=0.1
+            handles, names, loc="outside lower center", ncols=columns, frameon=False, columnspacing=1, handletextpad=0.1
         )
 
 

@@ -20,11 +20,8 @@ UNPACKING = ".unpacking"  # ends the names of folders under way
 MOST_MEMBERS = 2_000_000
 MOST_RATIO, FREE_BYTES = 100, 2**20  # of pictures hardly anything can be packed; so much is let pass in any case
 
-# What zipfile raises in the midst of a damaged file, by how it is packed.
-BROKEN = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError),
-    *(NotImplementedError, RuntimeError, ValueError),
-)
+# What zipfile raises in the midst of a damaged file, by how it is packed; and bz2 an OSError without a number.
+BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, ValueError)
 
 File = tuple[PurePosixPath, zipfile.ZipInfo]
 
@@ -72,7 +69,7 @@ def unpack(
     except BROKEN as error:
         raise zipfile.BadZipFile(f"{archive} is no whole zip file ({error})") from error
     except OSError as error:
-        if error.errno is None:  # bz2's, of a damaged file
+        if error.errno is None:  # bz2's
             raise zipfile.BadZipFile(f"{archive} is no whole zip file ({error})") from error
         if error.errno in FULL:
             raise NoRoomError(str(WriteError(error.errno, error.strerror or "", folder, total))) from error
