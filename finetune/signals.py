@@ -71,12 +71,28 @@ def polled() -> Iterator[None]:
         _polled = before
 
 
+def kill_tree(pid: int) -> None:
+    """End a process and all that it has started, in whatever groups and sessions, at once."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)  # or it would see what it waits for end, and go on
+        kill_descendants(pid)
+        os.kill(pid, signal.SIGKILL)
+
+
 def kill_descendants(pid: int) -> None:
     """Kill what a process has started, and what that has started, at once."""
+    found: list[psutil.Process] = []
     with contextlib.suppress(psutil.Error):
-        for process in psutil.Process(pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                process.kill()
+        root = psutil.Process(pid)
+        # All are stopped before the first is killed: none can start another meanwhile, or outlive what it waits for.
+        while new := [process for process in root.children(recursive=True) if process not in found]:
+            for process in new:
+                with contextlib.suppress(psutil.Error):
+                    process.suspend()
+            found += new
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from finetune import signals
 from finetune.signals import noted, polled
 from tests.agents import wait_until
+from tests.processes import end_marked, marked
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -96,3 +98,34 @@ def test_a_loader_process_outlives_the_signals_for_a_while() -> None:
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False, timeout=60)
     assert done.returncode == -signal.SIGALRM
     assert int(done.stdout) > 5  # the seconds it still had
+
+
+LIVES_ON = """
+import os, subprocess
+def start():
+    return subprocess.Popen(["sleep", "99"], start_new_session=True)
+started = [start() for _ in range(100)]
+print("up", flush=True)
+while True:
+    os.wait()
+    print("went on", flush=True)
+    started.append(start())
+"""
+
+
+def test_a_tree_of_processes_is_ended_before_any_of_it_can_act(tmp_path: Path) -> None:
+    """In whatever sessions they are: none outlives what it waits for, starts it anew or ends as if all were well."""
+    mark = str(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", LIVES_ON], stdout=subprocess.PIPE, text=True, env={**os.environ, "AGENT_MARK": mark}
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "up\n"
+            signals.kill_tree(process.pid)
+            assert process.wait(60) == -signal.SIGKILL
+            wait_until(lambda: not marked(mark))
+            assert process.stdout.read() == ""
+        finally:
+            end_marked(mark)
+    signals.kill_tree(process.pid)  # nothing is left, and that is no error

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 
 from finetune import record
@@ -18,7 +17,6 @@ from finetune.agents.sweepfile import Sweep
 from finetune.config import parse_config
 from finetune.identity import resolve
 from tests import offline
-from tests.agents import wait_until
 
 
 def test_slots_take_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,21 +102,6 @@ def test_a_full_disk_does_not_keep_the_agent_from_knowing(tmp_path: Path, monkey
     last_words = {"failed": "WriteError: last.pt can't be written", "cause": "disk"}
     ended = workers.outcome(ended_worker(tmp_path, 1, {"epoch": 1.0}, last_words))
     assert ended == ("failed", "WriteError: last.pt can't be written", "disk")
-
-
-def test_a_tree_of_processes_is_ended_at_once() -> None:
-    """In whatever sessions they are."""
-    sleep = "import time; print('up', flush=True); time.sleep(99)"
-    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleep!r}], start_new_session=True)"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "up\n"
-    child = psutil.Process(process.pid).children()[0]
-    workers.kill_tree(process.pid)
-    assert process.wait(60) == -9
-    process.stdout.close()
-    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
-    workers.kill_tree(process.pid)  # nothing is left, and that is no error
 
 
 @pytest.mark.parametrize(

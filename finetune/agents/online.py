@@ -15,8 +15,8 @@ from pathlib import Path
 
 import yaml
 
-from finetune import record, wandb_exit
-from finetune.agents import launch, machine, search, server, workers
+from finetune import record, signals, wandb_exit
+from finetune.agents import launch, machine, search, server
 from finetune.agents.code import Code
 from finetune.agents.display import console, show_causes
 from finetune.agents.server import Remote, ServerError
@@ -245,7 +245,7 @@ def _pass_on(agents: Agents, stop: Stop, handled: int, watch: Watch) -> int:
 def _signal(agents: Agents, first: bool) -> None:
     """Ask the agents to stop, or kill them; without its agent, a run ends itself."""
     for process in agents.alive():
-        process.terminate() if first else workers.kill_tree(process.pid)
+        process.terminate() if first else signals.kill_tree(process.pid)
 
 
 def _end(remote: Remote, folder: Path, watch: Watch, stop: Stop, before: Counter[str]) -> int:

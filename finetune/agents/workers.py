@@ -161,13 +161,6 @@ def kill(worker: Worker) -> None:
         os.kill(_pid(worker), signal.SIGKILL)
 
 
-def kill_tree(pid: int) -> None:
-    """End a process and all that it has started, in whatever groups, at once."""
-    signals.kill_descendants(pid)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
 def _kill_group(worker: Worker) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(_pid(worker), signal.SIGKILL)
