@@ -28,9 +28,7 @@ class Limiter:
             Stopped: somebody called `stop`, now or before.
         """
         with self._lock:
-            now = time.monotonic()
-            self._free = min(self._free + (now - self._at) * self._a_second, self._burst) - calls
-            self._at = now
+            self._free = self._free_now() - calls
             debt = -self._free / self._a_second
         self.sleep(debt)
 
@@ -42,11 +40,16 @@ class Limiter:
     def empty(self) -> None:
         """Let nobody have a call at once: the server says that there were too many."""
         with self._lock:
-            self._free, self._at = min(self._free, 0.0), time.monotonic()
+            self._free = min(self._free_now(), 0.0)
 
     def stop(self) -> None:
         """End all waiting, for good."""
         self._stopped.set()
+
+    def _free_now(self) -> float:
+        """Return how many calls may be made at once; below zero are those that wait."""
+        before, self._at = self._at, time.monotonic()
+        return min(self._free + (self._at - before) * self._a_second, self._burst)
 
 
 def patiently(
