@@ -6,7 +6,7 @@ import pytest
 
 from finetune.run import run
 from tests.pictures import write_folder
-from tests.test_run import quiet, small
+from tests.small_runs import quiet, small
 
 
 def leave_run(place: Path, name: str, epochs: int) -> None:

@@ -20,8 +20,7 @@ from finetune.errors import DivergedError, Interrupted, TrainingError
 from finetune.run import run
 from tests import offline
 from tests.faults import FAULTS, flip
-from tests.test_interruption import after, assert_same_run
-from tests.test_run import flags, quiet, small
+from tests.small_runs import after, assert_same_run, flags, quiet, small
 
 ROOT = Path(__file__).parents[1]
 FIELDS: dict[str, Any] = {"strategy": "lpft", "epochs": 3}

@@ -15,7 +15,7 @@ from finetune.predict import main as predict
 from finetune.run import run
 from tests.failing_disk import each_write_failing
 from tests.finished_run import leave_run
-from tests.test_run import quiet, small
+from tests.small_runs import quiet, small
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

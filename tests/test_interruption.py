@@ -1,45 +1,18 @@
 """A run that is interrupted at any step goes on as the same run, bitwise; and signals interrupt it."""
 
-import itertools
 import os
 import signal
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import torch
 
 from finetune import __main__ as command
 from finetune import record, signals
-from finetune.checkpoint import load_checkpoint
 from finetune.errors import Interrupted
 from finetune.run import run
-from tests.test_run import flags, quiet, small
-
-
-def after(asks: int) -> Callable[[], bool]:
-    """Return `interrupted`, true from the given time on that it is asked."""
-    counter = itertools.count(1)
-    return lambda: next(counter) >= asks
-
-
-def assert_same_run(one: Path, other: Path, checkpoints: Iterable[str] = (record.BEST, record.LAST)) -> None:
-    """Weights, history, predictions and summary are equal, bitwise, times left out."""
-    for name in checkpoints:
-        weights, others = (load_checkpoint(folder / name)["model"] for folder in (one, other))
-        assert all(torch.equal(weights[key], others[key]) for key in weights)
-    timeless = [
-        [
-            {k: v for k, v in row.items() if "second" not in k and "memory" not in k}
-            for row in (*record.read_history(folder)[0], summary)
-        ]
-        for folder in (one, other)
-        for summary in [record.read_json(folder / record.SUMMARY) or {}]
-    ]
-    assert timeless[0] == timeless[1]
-    assert (one / record.PREDICTIONS).read_bytes() == (other / record.PREDICTIONS).read_bytes()
+from tests.small_runs import after, assert_same_run, flags, quiet, small
 
 
 @pytest.mark.parametrize(

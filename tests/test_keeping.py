@@ -13,7 +13,7 @@ from finetune.identity import resolve, run_id
 from finetune.keeping import checkpoints_left
 from finetune.predict import main as predict
 from finetune.run import run
-from tests.test_run import quiet, small
+from tests.small_runs import quiet, small
 
 
 @pytest.mark.parametrize(

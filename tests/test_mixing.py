@@ -14,8 +14,7 @@ from finetune.identity import resolve
 from finetune.loss import batch_loss, heaviest
 from finetune.mixing import mix
 from finetune.run import run
-from tests.test_interruption import after, assert_same_run
-from tests.test_run import quiet, small
+from tests.small_runs import after, assert_same_run, quiet, small
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:

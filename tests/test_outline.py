@@ -9,7 +9,7 @@ from finetune import record
 from finetune.config import Strategy, parse_config
 from finetune.outline import outline
 from finetune.run import run
-from tests.test_run import quiet, small
+from tests.small_runs import quiet, small
 
 
 def test_a_run_trains_what_was_told(pictures: Path, tmp_path: Path) -> None:

@@ -17,9 +17,8 @@ from finetune.errors import DamagedError, Interrupted, UserError
 from finetune.identity import resolve
 from finetune.run import run
 from tests.faults import flip
+from tests.small_runs import assert_same_run, quiet, small
 from tests.test_damage import FIELDS, leave_killed
-from tests.test_interruption import assert_same_run
-from tests.test_run import quiet, small
 
 
 def states_of(folder: Path) -> set[str]:

@@ -13,7 +13,7 @@ from finetune.identity import resolve
 from finetune.parts import Parts, build
 from finetune.rehearsal import Stage, largest_stage, rehearse
 from finetune.run import run
-from tests.test_run import least_memory, quiet, small
+from tests.small_runs import least_memory, quiet, small
 
 GROWS = {"strategy": "gradual", "backbone": "shufflenet_v2_x0_5", "unfreeze": "[[0, 0], [2, 0.5], [3, 1]]"}
 

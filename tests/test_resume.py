@@ -14,8 +14,7 @@ from finetune import record, run
 from finetune.checkpoint import load_checkpoint
 from finetune.config import to_dict
 from finetune.errors import Interrupted
-from tests.test_interruption import assert_same_run
-from tests.test_run import least_memory, quiet, small
+from tests.small_runs import assert_same_run, least_memory, quiet, small
 
 STRATEGIES = ("head", "partial", "gradual", "lpft", "full", "scratch")
 EPOCHS = 4

@@ -17,37 +17,19 @@ from finetune.__main__ import main
 from finetune.causes import cause_of
 from finetune.checkpoint import load_checkpoint
 from finetune.claim import TakenError, claimed
-from finetune.config import Config, parse_config
 from finetune.data.survey import Survey
 from finetune.errors import DivergedError, Interrupted, TrainingError, UserError
 from finetune.flags import add_fields, parse_flags
 from finetune.identity import resolve
-from finetune.model import Classifier, build_classifier
+from finetune.model import Classifier
 from finetune.run import run
-
-SMALL: dict[str, Any] = {
-    "backbone": "squeezenet1_1",
-    "weights": "none",
-    "image_px": 24,
-    "batch_size": 8,
-    "epochs": 4,
-    "lr": 3e-3,
-    "device": "cpu",
-}
-
-
-def small(pictures: Path, **values: Any) -> Config:
-    return parse_config({**SMALL, "data": str(pictures), **values}, "a test")
+from tests.small_runs import flags, least_memory, quiet, small
 
 
 def parser_of_fields() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
     add_fields(parser)
     return parser
-
-
-def quiet(line: str) -> None:
-    del line
 
 
 def test_a_finished_run_directory_holds_what_the_contract_says(pictures: Path, tmp_path: Path) -> None:
@@ -210,22 +192,6 @@ def test_a_full_disk_is_told_though_that_can_not_be_written_either(
         assert cause(folder) == "disk"
 
 
-def least_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    """Have memory run out wherever the backbone trains on more than so many pictures at a time."""
-
-    def build(*given: Any) -> Classifier:
-        model = build_classifier(*given)
-
-        def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
-            if model.blocks[-1].training and len(inputs[0]) > most:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-
-        model.blocks[-1].register_forward_pre_hook(hook)
-        return model
-
-    monkeypatch.setattr("finetune.parts.build_classifier", build)
-
-
 def test_memory_that_runs_out_at_an_unfreeze_costs_time_and_no_run(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,11 +305,6 @@ def test_a_test_that_gives_no_numbers_is_told_with_the_picture(
     with pytest.raises(DivergedError, match=r"no numbers for 12 of 12 test pictures, such as test/.*\.png"):
         run(small(pictures, epochs=1), tmp_path / "run", log=quiet)
     assert not (tmp_path / "run" / record.PREDICTIONS).exists()
-
-
-def flags(pictures: Path, **values: Any) -> list[str]:
-    fields = {**SMALL, "data": str(pictures), "epochs": 1, **values}
-    return [word for name, value in fields.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def test_the_command_runs_names_its_directory_and_does_not_run_twice(

@@ -13,7 +13,7 @@ from finetune.preflight import split
 from finetune.run import run
 from finetune.sharing import shared_needs
 from tests.pictures import COLOURS, write_folder
-from tests.test_run import quiet, small
+from tests.small_runs import quiet, small
 
 
 def test_a_part_is_stratified_and_lies_within_larger_ones(tmp_path: Path) -> None:
