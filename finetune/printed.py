@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
 from typing import IO, Any, ParamSpec
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -21,6 +22,7 @@ from rich.segment import Segment
 
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED
 from finetune.secrets import look_again, redact
+from finetune.signals import put_off
 from finetune.writing import FULL as NO_ROOM
 from finetune.writing import WriteError
 
@@ -245,13 +247,28 @@ def _all_told(code: int) -> int:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Have SIGTERM leave through all `finally`s within the block, where it would end the process on the spot."""
+    """Have Ctrl-C and SIGTERM leave through all `finally`s within the block, but never out of an import."""
+    handlers: dict[int, tuple[Any, Callable[[int, FrameType | None], None]]] = {
+        signal.SIGINT: (signal.default_int_handler, _interrupt),
+        signal.SIGTERM: (signal.SIG_DFL, _terminate),
+    }
     is_main = threading.current_thread() is threading.main_thread()
-    is_mine = is_main and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if is_mine:
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    # A handler of somebody else's stays, as does a signal that is to be ignored (`nohup`, a shell's `trap '' INT`).
+    mine = [number for number, (usual, _) in handlers.items() if is_main and signal.getsignal(number) == usual]
+    for number in mine:
+        signal.signal(number, handlers[number][1])
     try:
         yield
     finally:
-        if is_mine:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in mine:
+            signal.signal(number, handlers[number][0])
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if not put_off(number, frame):
+        raise KeyboardInterrupt
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    if not put_off(number, frame):
+        sys.exit(128 + number)

@@ -3,8 +3,10 @@
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from types import FrameType
 
 import psutil
 
@@ -12,6 +14,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # `timeout` and some job launchers send one signal twice, to the process and to its group. That is no second request.
 SAME_REQUEST_SECONDS = 0.5
+
+AGAIN_SECONDS = 0.05  # after which a signal that was put off comes again
 
 _polled = False  # whether somebody asks, so that a signal need only be noted
 
@@ -28,9 +32,11 @@ class Noted:
         self._at = 0.0
         self._same_request_seconds = same_request_seconds
 
-    def receive(self, number: int, frame: object) -> None:  # noqa: ARG002  (the signature of a signal handler)
+    def receive(self, number: int, frame: FrameType | None) -> None:
         """Note a first signal and, where nobody asks for it, leave through all `finally`s; end at once at a second."""
         if not self.number:
+            if not _polled and put_off(number, frame):
+                return
             self.number, self._at = number, time.monotonic()
             if not _polled:
                 raise SystemExit(128 + number)
@@ -58,6 +64,25 @@ def noted(numbers: Iterable[int] = SIGNALS, same_request_seconds: float = SAME_R
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def put_off(number: int, frame: FrameType | None) -> bool:
+    """Return whether a module is being imported; the signal is then sent again a little later.
+
+    For handlers that raise. Inside a library in C++ that is being loaded, such as those of torch, an exception ends the
+    process on the spot, or is taken for a library that can't be loaded.
+
+    Args:
+        frame: where the signal came, as handlers are told.
+    """
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    if frame is None:
+        return False
+    again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
+    return True
 
 
 @contextlib.contextmanager

@@ -224,7 +224,7 @@ def test_analysis_never_loads_torch() -> None:
         "loaded = {name for name in sys.modules if name.startswith('finetune')};"
         "assert 'torch' not in sys.modules and 'wandb' not in sys.modules;"
         "known = 'atomic bar calibration csv_table data data.reading errors leftovers plain_yaml printed'.split();"
-        "known += 'record seals secrets showcase sums wandb_exit winner writing'.split();"
+        "known += 'record seals secrets showcase signals sums wandb_exit winner writing'.split();"
         "assert loaded == {'finetune', *(f'finetune.{name}' for name in known)}, loaded"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)

@@ -129,3 +129,64 @@ def test_a_tree_of_processes_is_ended_before_any_of_it_can_act(tmp_path: Path) -
         finally:
             end_marked(mark)
     signals.kill_tree(process.pid)  # nothing is left, and that is no error
+
+
+SLOW_MODULE = """
+import os, signal, time
+os.kill(os.getpid(), signal.{name})
+time.sleep(0.2)
+begun = True
+"""
+
+IMPORTERS = {
+    "agent": """
+import signal
+from finetune.agents import stopping
+signal.signal(signal.{name}, stopping.interrupt)
+try:
+    work()
+except stopping.Interrupted as error:
+    print("left by", error.signal)
+""",
+    "run": """
+from finetune import signals
+with signals.noted() as received:
+    try:
+        work()
+    except SystemExit:
+        print("left by", received.number)
+""",
+    "command": """
+from finetune.printed import command
+@command
+def main():
+    try:
+        work()
+    finally:
+        print("left by", int(signal.{name}))
+sys.exit(main())
+""",
+}
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("importer", IMPORTERS)
+def test_a_signal_leaves_no_import_half_done(tmp_path: Path, importer: str, name: str) -> None:
+    """Inside of torch's libraries that would end in an abort; the signal is obeyed as soon as the module is there."""
+    (tmp_path / "slow_module.py").write_text(SLOW_MODULE.format(name=name))
+    work = """
+import signal, sys, time
+sys.path.insert(0, sys.argv[1])
+def work():
+    import slow_module
+    print("begun", slow_module.begun, flush=True)
+    time.sleep(60)
+"""
+    code = work + IMPORTERS[importer].format(name=name)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=50, check=False
+    )
+    number = getattr(signal, name)
+    assert ended.stdout.split("\n")[:2] == ["begun True", f"left by {int(number)}"]
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode == (128 + number if importer == "command" else 0)

@@ -5,8 +5,9 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import FrameType
 
-from finetune.signals import SAME_REQUEST_SECONDS, SIGNALS
+from finetune.signals import SAME_REQUEST_SECONDS, SIGNALS, put_off
 
 
 class Interrupted(BaseException):
@@ -20,9 +21,10 @@ class Interrupted(BaseException):
         self.signal = signal
 
 
-def interrupt(number: int, frame: object) -> None:  # noqa: ARG001  (the signature of a signal handler)
+def interrupt(number: int, frame: FrameType | None) -> None:
     """Raise Interrupted: the handler of both signals until runs are started."""
-    raise Interrupted(number)
+    if not put_off(number, frame):
+        raise Interrupted(number)
 
 
 @dataclass
