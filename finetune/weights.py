@@ -93,7 +93,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file is no state dict, or damaged as far as that can be told.
     """
-    if zipfile.is_zipfile(path) and (fault := archive_fault(path)):
+    if _is_archive(path) and (fault := archive_fault(path)):
         raise WeightsError(f"weights: {path} is damaged ({fault}). Copy or export it again")
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -108,6 +108,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if value.is_floating_point() and not value.isfinite().all():
             raise WeightsError(f"weights: {path} holds numbers that are not finite, in {name}")
     return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _is_archive(path: Path) -> bool:
+    """Return whether torch.save() wrote a ZIP archive; those of before torch 1.6 are none."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # it begins to read the archive, and may find damage
+        return True
 
 
 def _state_dict(backbone: str, weights: str) -> dict[str, Tensor]:

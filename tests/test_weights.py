@@ -111,3 +111,22 @@ def test_published_weights_are_named_without_a_download() -> None:
     """DEFAULT and the name it stands for are the same weights."""
     assert weights.identify("resnet50", "DEFAULT") == weights.identify("resnet50", "IMAGENET1K_V2")
     assert weights.identify("resnet50", "none") == "none"
+
+
+def test_every_damaged_byte_at_the_end_of_a_file_is_told_or_harmless(tmp_path: Path) -> None:
+    """The directory of the archive and the records after it, among them one of large archives that is read early."""
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.arange(3.0)}, path)
+    whole = path.read_bytes()
+    told = 0
+    for place in range(len(whole) - 500, len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            assert torch.equal(weights.read_state_dict(path)["a"], torch.arange(3.0))
+        except WeightsError:
+            told += 1
+    assert told > 100
+    at = whole.rindex(b"PK\6\7") + 16  # how many disks the archive is on
+    path.write_bytes(whole[:at] + b"\2" + whole[at + 1 :])
+    with pytest.raises(WeightsError, match="is damaged"):
+        weights.read_state_dict(path)
