@@ -132,7 +132,7 @@ lock-bench: $(READY)
 audit: $(READY)  ## known holes in the locked packages (skipped where their list can't be reached)
 	@$(PYTHON) scripts/audit.py
 
-fuzz: $(READY)  ## many more examples for the parsers than in the tests (about 20 minutes)
+fuzz: $(READY)  ## many more examples for the parsers than in the tests, others each time (about 2 minutes)
 	@$(PYTHON) -m pytest --hypothesis-profile=thorough tests/test_fuzz.py tests/test_hostile_output.py $(ARGS)
 
 clean:  ## delete the environment and tools' caches; runs/ and reports/ stay

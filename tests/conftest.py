@@ -10,8 +10,14 @@ import pytest
 
 from tests import offline
 
+# The tests draw the same examples each time: what they say of a change is no chance. `make fuzz` draws others.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile(
+    "thorough", hypothesis.settings.get_profile("default"), max_examples=2_000, deadline=None
+)
+hypothesis.settings.load_profile("same")  # --hypothesis-profile names another
+
 # For the whole session, before anything is imported: no test reaches another machine, nor does what it starts.
-hypothesis.settings.register_profile("thorough", max_examples=2_000, deadline=None)  # --hypothesis-profile=thorough
 offline.install()
 os.environ.update(offline.environment())
 
