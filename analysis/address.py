@@ -9,12 +9,13 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 from finetune import plain_yaml
+from finetune.folders import ROOT
 from finetune.record import REMOTE, read_json
 
 ID = re.compile(r"[a-z0-9]{8}")
 FOLDERS = ("runs", "reports", ".", "..")  # what begins a path here, not the name of a project
 NAME = re.compile(r"[^/\\#?%:\x00-\x1f]+")  # of an entity or a project, as W&B has them
-SWEEP_FILE = Path(__file__).parents[1] / "sweeps" / "strategies.yaml"  # its project is where this repository's runs go
+SWEEP_FILE = ROOT / "sweeps" / "strategies.yaml"  # its project is where this repository's runs go
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from finetune.folders import python_path
+
 # How long the end of a run waits for what is still to be sent (see `Mirror.end`); seconds.
 WAIT_VARIABLE, WAIT_SECONDS = "FINETUNE_WANDB_WAIT", 60.0
 UNREACHED_SECONDS = 10.0  # the same, where the server does not answer, and nobody has said how long to wait
@@ -101,7 +103,7 @@ class Mirror:
             start_new_session=True,  # Ctrl-C is for the run, which then tells the mirror how it ended
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")])),
+                "PYTHONPATH": python_path(),
                 WAIT_VARIABLE: str(self._wait),
             },
         )
@@ -171,9 +173,6 @@ class Mirror:
         with contextlib.suppress(OSError, ValueError):
             self._process.stdin.write(json.dumps(what) + "\n")
             self._process.stdin.flush()
-
-
-_ROOT = str(Path(__file__).parents[1])
 
 
 def wait_seconds() -> float:

@@ -11,6 +11,7 @@ from finetune.agents.display import console
 from finetune.agents.server import Remote, ServerError, UnreachableError
 from finetune.agents.sweepfile import Sweep
 from finetune.errors import UserError
+from finetune.folders import ROOT
 from finetune.tracking import is_off
 
 __all__ = ["Remote", "Sweep", "choose"]
@@ -82,7 +83,7 @@ def _project() -> str:
     """Return the project where a sweep is looked for: WANDB_PROJECT, else that of the default sweep file."""
     if os.environ.get("WANDB_PROJECT"):
         return os.environ["WANDB_PROJECT"]
-    spec = plain_yaml.load((Path(__file__).parents[2] / sweepfile.DEFAULT).read_text())
+    spec = plain_yaml.load((ROOT / sweepfile.DEFAULT).read_text())
     return str(spec["project"])
 
 

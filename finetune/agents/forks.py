@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
-from pathlib import Path
 from typing import Any
 
+from finetune.folders import python_path
 from finetune.signals import SIGNALS
 
 TRIES, PAUSE_SECONDS = 5, 0.5  # at starting a process; the server may be killed in between
@@ -56,8 +56,7 @@ def _ensure_server() -> None:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     kept = os.environ.get("PYTHONPATH")
     # The server looks for the modules to preload on its own path, whatever directory the agent was started from.
-    root = str(Path(__file__).parents[2])
-    os.environ["PYTHONPATH"] = os.pathsep.join([root, kept] if kept else [root])
+    os.environ["PYTHONPATH"] = python_path()
     try:
         forkserver.ensure_running()
     finally:

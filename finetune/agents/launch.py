@@ -13,16 +13,14 @@ from finetune.agents import machine
 from finetune.agents.server import Failed, Remote
 from finetune.atomic import write_atomic
 from finetune.errors import UserError
+from finetune.folders import python_path
 from finetune.writing import explained
-
-ROOT = Path(__file__).parents[2]
 
 
 def _environment(slot: int, slots: int, folder: Path) -> dict[str, str]:
     """Return the environment of an agent, or of what it would start: its GPU, its share of the cores."""
     environment = dict(os.environ)
-    paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
-    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    environment["PYTHONPATH"] = python_path()
     # W&B's agent runs `/usr/bin/env python`: that must be this Python.
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     environment.setdefault("OMP_NUM_THREADS", str(machine.threads(slots)))

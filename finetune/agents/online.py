@@ -26,6 +26,7 @@ from finetune.agents.watch import Watch
 from finetune.atomic import write_atomic
 from finetune.config import Config, parse_config
 from finetune.errors import EXIT_FAILED, UserError
+from finetune.folders import ROOT
 from finetune.identity import resolve, with_absolute_paths
 from finetune.secrets import redact_values
 from finetune.writing import WriteError, explained
@@ -181,7 +182,7 @@ def _store(remote: Remote) -> Path:
     """
     program = remote.spec.get("program")
     if program and not Path(str(program)).is_file():
-        raise UserError(f"{remote.path} runs {program}, and there is none in {Path.cwd()}: start this in {launch.ROOT}")
+        raise UserError(f"{remote.path} runs {program}, and there is none in {Path.cwd()}: start this in {ROOT}")
     kept = redact_values(remote.spec)  # what runs are started with stays in memory
     parameters = remote.spec.get("parameters") or {}
     secret = [name for name, given in parameters.items() if redact_values(given) != given]

@@ -10,20 +10,18 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 
 from finetune import probe, store
 from finetune.agents import machine
 from finetune.atomic import write_atomic
 from finetune.errors import UserError
-from finetune.folders import cache_folder
+from finetune.folders import cache_folder, python_path
 from finetune.probe import Speed, Wanted
 
 VERSION = 2  # to be raised whenever the same machine would tell something else
 KEPT_SECONDS = 3600.0  # what else the machine does changes, and a probe takes less than a minute
 BUSY_SHARE = 0.5  # of the cores at work before a probe, mean over a minute: what it tells is not kept
 LIMIT_SECONDS = 300.0  # a large network on a small machine takes a minute
-ROOT = Path(__file__).parents[2]
 
 
 def speed_of(wanted: Wanted, agents: int, say: Callable[[str], None]) -> Speed:
@@ -90,7 +88,7 @@ def _start(slot: int, threads: int) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": str(threads),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONPATH": python_path(),
         **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
     }
     pipe = subprocess.PIPE
