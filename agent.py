@@ -6,14 +6,15 @@ import sys
 from collections.abc import Sequence
 from typing import get_args
 
-from finetune.agents import choice, display, machine, offline, online, outlook, stopping, trial
+from finetune.agents import choice, display, machine, offline, online, outlook, server, trial
 from finetune.agents.code import REAL, Code
 from finetune.agents.plan import check, make_plan
-from finetune.config import MOST_FOLDS, Keep
+from finetune.config import MAX_FOLDS, Keep
 from finetune.errors import EXIT_FAILED, UserError
-from finetune.printed import command
-from finetune.signals import SIGNALS
-from finetune.writing import WriteError
+from finetune.system import signals
+from finetune.system.atomic import WriteError
+from finetune.system.output import command
+from finetune.system.signals import SIGNALS
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -65,12 +66,12 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
     if trial.is_trial():  # started by W&B's agent, with a run's config for a command line
         return trial.run_trial(list(words), code)
     args = parse(words)
-    before = {number: signal.signal(number, stopping.interrupt) for number in SIGNALS}
+    before = {number: signal.signal(number, signals.raise_stopped) for number in SIGNALS}
     try:
         sweep = choice.choose(args.sweep, settings(args), args.name)
         if sweep is None:
             return 0
-        if isinstance(sweep, choice.Remote):
+        if isinstance(sweep, server.Remote):
             if args.race:
                 raise UserError("--race is for sweeps that run here: W&B's server hands out all runs of a sweep")
             if args.check:
@@ -107,7 +108,7 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
     except WriteError as error:  # of what is kept beside the runs
         print(f"{type(error).__name__}: {error}; then give the same command again", file=sys.stderr)
         return EXIT_FAILED
-    except stopping.Interrupted as error:
+    except signals.StoppedBySignal as error:
         return 128 + error.signal
     finally:
         for number, handler in before.items():
@@ -123,8 +124,8 @@ def count(text: str) -> int:
 
 def folds(text: str) -> int:
     """Return `text` as a number of folds."""
-    if not text.isdecimal() or not 2 <= int(text) <= MOST_FOLDS:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of folds: cross-validation takes 2 to {MOST_FOLDS}")
+    if not text.isdecimal() or not 2 <= int(text) <= MAX_FOLDS:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of folds: cross-validation takes 2 to {MAX_FOLDS}")
     return int(text)
 
 

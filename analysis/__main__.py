@@ -31,15 +31,15 @@ from analysis.parallel import side_by_side
 from analysis.source import find_folder
 from analysis.tested import MIX_DATA
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
-from finetune.printed import Screen, command
-from finetune.writing import WriteError
+from finetune.system.atomic import WriteError
+from finetune.system.output import SafeConsole, command
 
 
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Analyse one sweep; return the exit code."""
     options = _parser().parse_args(arguments)
-    progress = Screen(stderr=True)
+    progress = SafeConsole(stderr=True)
     try:
         watch: Any = partial(track, console=progress, transient=True, disable=not progress.is_terminal)
         folder = find_folder(
@@ -106,11 +106,11 @@ def _check_out(out: Path) -> None:
 
 def _print(sweep: Sweep, comparison: tables.Comparison, said: list[str], out: Path) -> None:
     """Print the comparison, what to know of it, and the files to open."""
-    console = Screen()
+    console = SafeConsole()
     if console.is_terminal:
         shown = wording.fitting(comparison.strategies, comparison.target, console.width)
     else:  # a log or a pipe: no box, no width to keep to
-        console, shown = Screen(width=240), wording.columns(comparison.target)
+        console, shown = SafeConsole(width=240), wording.columns(comparison.target)
     table = Table(
         box=box.ROUNDED if console.is_terminal else box.MARKDOWN, title=Text(_title(sweep)), title_justify="left"
     )

@@ -8,9 +8,10 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
-from finetune import plain_yaml
-from finetune.folders import ROOT
-from finetune.record import REMOTE, read_json
+from finetune.rundir.keys import REMOTE
+from finetune.system import documents
+from finetune.system.documents import read_json
+from finetune.system.environment import ROOT
 
 ID = re.compile(r"[a-z0-9]{8}")
 FOLDERS = ("runs", "reports", ".", "..")  # what begins a path here, not the name of a project
@@ -76,7 +77,7 @@ def of_folder(folder: Path) -> Address | None:
 def default_project() -> str:
     """Return the project of a sweep that is named by its id alone."""
     try:
-        told = plain_yaml.load(SWEEP_FILE.read_text(encoding="utf-8")).get("project")
+        told = documents.load_yaml(SWEEP_FILE.read_text(encoding="utf-8")).get("project")
     except (OSError, AttributeError, yaml.YAMLError):
         told = None
     return os.environ.get("WANDB_PROJECT") or str(told or "finetune-sweeps")

@@ -23,9 +23,8 @@ from analysis.pairs import PAIRS
 from analysis.parallel import Do, one_by_one
 from analysis.predictions import read_predictions
 from analysis.sizes import by_size, largest, size_record
-from finetune.csv_table import write_table
-from finetune.leftovers import clean
-from finetune.writing import explained
+from finetune.system.atomic import delete_stale_temporaries, raising_write_error
+from finetune.system.tables import write_table
 
 
 def build(
@@ -66,10 +65,10 @@ def build(
 
     sizes = by_size(parts, sweep, comparison, rng)
 
-    with explained(out):
+    with raising_write_error(out):
         (out / "figures").mkdir(parents=True, exist_ok=True)
     for folder in (out, out / "figures"):  # what killed processes, and disks gone read-only, have left there
-        clean(folder)
+        delete_stale_temporaries(folder)
     figures_planned = plans(sweep, comparison, data, best, predictions, rng, sizes)
     grids_planned = grids.plans(sweep, comparison, best, predictions, data)
     jobs: list[Callable[[], Any]] = [

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from finetune.atomic import replacing
-from finetune.csv_table import cell, write_table
+from finetune.system.atomic import replacing
+from finetune.system.tables import escape_cell, write_table
 
 # The columns of comparison.csv and report.json. Accuracies and shares are fractions in [0, 1].
 COLUMNS = {
@@ -95,8 +95,8 @@ def write_frame(path: Path, frame: pd.DataFrame) -> None:
     """Write a tidy frame as CSV: every column as it is, empty where there is nothing to tell, no formulas."""
     table = frame.drop(columns="recipe", errors="ignore")
     for name in table.select_dtypes(exclude="number"):
-        table[name] = table[name].map(cell)
-    table.columns = pd.Index([cell(name) for name in table.columns])
+        table[name] = table[name].map(escape_cell)
+    table.columns = pd.Index([escape_cell(name) for name in table.columns])
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
 

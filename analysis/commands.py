@@ -3,8 +3,8 @@
 import shlex
 from pathlib import Path
 
-from finetune.printed import printable
-from finetune.secrets import redact
+from finetune.system.output import escape_control_characters
+from finetune.system.redaction import redact
 
 OURS = ["python", "-m", "finetune"]
 
@@ -19,7 +19,7 @@ def recorded(text: object) -> str | None:
 
     A run directory may come from anybody. Only what a shell would pass on word for word is taken.
     """
-    if not isinstance(text, str) or redact(printable(text)) != text or "\n" in text:
+    if not isinstance(text, str) or redact(escape_control_characters(text)) != text or "\n" in text:
         return None
     try:
         words = shlex.split(text)

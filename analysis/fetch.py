@@ -29,10 +29,12 @@ from analysis.server_errors import (
     is_passing,
     is_worth_another_try,
 )
-from finetune import record, showcase
-from finetune.secrets import redact_values, without_login
+from finetune import showcase
+from finetune.rundir import files, keys
+from finetune.system import documents
+from finetune.system.atomic import DISK_FULL_ERRNOS, WriteError
+from finetune.system.redaction import redact_values, without_login
 from finetune.wandb_exit import bound_exit
-from finetune.writing import FULL, WriteError
 
 CALLS_A_MINUTE, BURST = 50.0, 40  # as W&B's free plan has them
 PAGE = 100  # runs in one answer
@@ -42,13 +44,13 @@ TRIES = 4  # of each request; the client makes some of its own within the time f
 FOLDER = "run/"  # of a W&B run's files, where those of the run directory lie
 MEGABYTE = 2**20
 FILES = {  # what is taken of a finished run, and at most how large
-    record.CONFIG: MEGABYTE,
-    record.HISTORY: 64 * MEGABYTE,
-    record.SUMMARY: MEGABYTE,
-    record.PREDICTIONS: 1024 * MEGABYTE,
-    record.SPLITS: 1024 * MEGABYTE,
-    record.THUMBNAILS: showcase.MOST_ARCHIVE_BYTES,
-    record.LOG: 64 * MEGABYTE,
+    keys.CONFIG: MEGABYTE,
+    keys.HISTORY: 64 * MEGABYTE,
+    keys.SUMMARY: MEGABYTE,
+    keys.PREDICTIONS: 1024 * MEGABYTE,
+    keys.SPLITS: 1024 * MEGABYTE,
+    keys.THUMBNAILS: showcase.MOST_ARCHIVE_BYTES,
+    keys.LOG: 64 * MEGABYTE,
 }
 
 Result = TypeVar("Result")
@@ -186,7 +188,7 @@ def _get(file: Any, target: Path) -> None:
     try:
         file.download(root=str(root), replace=True).close()
     except Exception as error:  # the client's own, which has the system's words in it and no number
-        full = next((number for number in FULL if os.strerror(number).lower() in str(error).lower()), None)
+        full = next((number for number in DISK_FULL_ERRNOS if os.strerror(number).lower() in str(error).lower()), None)
         if full is None:
             raise
         raise WriteError(full, os.strerror(full), target, file.size) from error
@@ -198,10 +200,10 @@ def _get(file: Any, target: Path) -> None:
 def _is_readable(file: Path) -> bool:
     """Whether a downloaded file is there, and is an object if it should be one."""
     try:
-        if file.name == record.SUMMARY:
-            record.read_json(file)
-        if file.name == record.CONFIG:
-            record.read_config(file.parent)
+        if file.name == keys.SUMMARY:
+            documents.read_json(file)
+        if file.name == keys.CONFIG:
+            files.read_config(file.parent)
     except (OSError, ValueError):
         return False
     return file.is_file()

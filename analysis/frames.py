@@ -16,23 +16,12 @@ from analysis.parallel import Do, one_by_one
 from analysis.recipes import recipe_key
 from analysis.repeats import REPEATS
 from analysis.tested import Pictures, check_one_test_set, listed, tested
-from finetune.printed import one_line, printable
-from finetune.record import (
-    CONFIG,
-    HISTORY,
-    HISTORY_KEYS,
-    PLAN,
-    SUMMARY,
-    SUMMARY_KEYS,
-    SWEEP,
-    find_runs,
-    read_config,
-    read_history,
-    read_if_whole,
-    status,
-)
-from finetune.secrets import redact
-from finetune.sums import damaged
+from finetune.rundir.files import find_runs, read_config, read_history, status
+from finetune.rundir.integrity import mismatched_files
+from finetune.rundir.keys import CONFIG, HISTORY, HISTORY_KEYS, PLAN, SUMMARY, SUMMARY_KEYS, SWEEP
+from finetune.system.documents import read_json_or_empty
+from finetune.system.output import escape_control_characters, one_line
+from finetune.system.redaction import redact
 
 AT_A_TIME = 20  # runs that are read in one go
 MOST_TEXT = 2**20  # bytes of a sweep file
@@ -109,7 +98,7 @@ def read_sweep(folder: Path, do: Do = one_by_one, mix_data: bool = False) -> Swe
         epochs=typed_epochs,
         notes=(*mixed, *notes, *repeats, *_gaps(runs, typed_epochs), *_unlike_origins(finished)),
         text=_sweep_text(sweep_file),
-        race=bool(read_if_whole(folder / PLAN).get("race")),
+        race=bool(read_json_or_empty(folder / PLAN).get("race")),
         tested=known,
         mixed=mix_data and bool(mixed),
     )
@@ -123,7 +112,7 @@ def _sweep_text(file: Path) -> str | None:
     if not file.is_file() or file.is_symlink():
         return None
     with file.open("rb") as content:
-        return redact(printable(content.read(MOST_TEXT).decode("utf-8", errors="replace")))
+        return redact(escape_control_characters(content.read(MOST_TEXT).decode("utf-8", errors="replace")))
 
 
 def _read(paths: list[Path]) -> tuple[list[dict[str, Any]], pd.DataFrame, list[str]]:
@@ -158,8 +147,8 @@ def _run_row(path: Path) -> dict[str, Any]:
     row["recipe"] = recipe_key(config, origin.get("weights_hash"))
     try:
         state, reason = status(path)
-        bad = damaged(path)
-        summary = read_if_whole(path / SUMMARY)
+        bad = mismatched_files(path)
+        summary = read_json_or_empty(path / SUMMARY)
     except OSError as error:
         return {**row, "state": "damaged", "reason": f"its files can't be read: {_one_line(error)}"}
     if bad:

@@ -17,9 +17,9 @@ from analysis.drawn import KEY
 from analysis.figures.style import STYLE
 from analysis.lettering import drawable, shortened
 from finetune import showcase
-from finetune.atomic import replacing
-from finetune.record import THUMBNAILS
+from finetune.rundir.keys import THUMBNAILS
 from finetune.showcase import Array
+from finetune.system.atomic import replacing
 
 CELL_INCHES, DPI = 1.3, 130
 RIGHT, WRONG = "#00507D", "#B33C00"  # told apart by brightness too; the mark and the border differ as well

@@ -22,7 +22,7 @@ from analysis.grid import (
 )
 from analysis.predictions import read_predictions
 from analysis.tables import Comparison, chosen_runs
-from finetune.record import ATTENTION, THUMBNAILS
+from finetune.rundir.keys import ATTENTION, THUMBNAILS
 
 
 @dataclass(frozen=True)

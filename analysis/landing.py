@@ -14,18 +14,19 @@ from analysis import address, remote_run
 from analysis.address import Address
 from analysis.errors import InputError
 from analysis.remote_run import RemoteRun
-from finetune import record
-from finetune.atomic import replacing
+from finetune.rundir import files, keys
+from finetune.system import documents
+from finetune.system.atomic import replacing
 
 ORDER = (
-    record.PREDICTIONS,
-    record.SPLITS,
-    record.THUMBNAILS,
-    record.LOG,
-    record.HISTORY,
-    record.STATE,
-    record.CONFIG,
-    record.SUMMARY,
+    keys.PREDICTIONS,
+    keys.SPLITS,
+    keys.THUMBNAILS,
+    keys.LOG,
+    keys.HISTORY,
+    keys.STATE,
+    keys.CONFIG,
+    keys.SUMMARY,
 )
 STALE_SECONDS = 120.0  # a claim without a sign of life for this long holds no run (as in finetune/claim.py)
 
@@ -46,7 +47,7 @@ def note_origin(folder: Path, origin: Address, url: str) -> None:
         )
     if before is None:
         told = {"entity": origin.entity, "project": origin.project, "sweep": origin.sweep, "url": url}
-        record.write_json(folder / record.REMOTE, told)
+        documents.write_json(folder / keys.REMOTE, told)
 
 
 def place_for(run: RemoteRun, folder: Path, name: str) -> Path:
@@ -64,7 +65,7 @@ def mark_left_over(run: RemoteRun, folder: Path) -> None:
     """
     before = folder / run.id
     if run.directory not in (None, run.id) and _is_fetched(run, before) and not _is_finished(before):
-        record.write_state(before, "killed", f"its results are in {run.directory}")
+        files.write_state(before, "killed", f"its results are in {run.directory}")
 
 
 def is_wanted(run: RemoteRun, run_dir: Path) -> bool:
@@ -90,7 +91,7 @@ def land(run: RemoteRun, place: Path, run_dir: Path, missing: list[str]) -> bool
     if _is_run_here(run_dir):
         return False
     _forget_data_root(place)
-    (run_dir / record.SUMS).unlink(missing_ok=True)  # of the files that were here
+    (run_dir / keys.SUMS).unlink(missing_ok=True)  # of the files that were here
     for name in ORDER:
         if (place / name).exists():
             with replacing(run_dir / name) as temporary:
@@ -104,7 +105,7 @@ def land(run: RemoteRun, place: Path, run_dir: Path, missing: list[str]) -> bool
         "missing": missing,
         "complete": run.is_finished and not missing,
     }
-    record.write_json(_note_file(run, run_dir), {**_note(run, run_dir), **told})  # what others have noted stays
+    documents.write_json(_note_file(run, run_dir), {**_note(run, run_dir), **told})  # what others have noted stays
     return True
 
 
@@ -114,11 +115,11 @@ def _forget_data_root(place: Path) -> None:
     Here a folder of that name is another one, and whoever sent the config may have named any: a report would show
     pictures from there, and reports are passed on.
     """
-    config = record.read_config(place)
+    config = files.read_config(place)
     provenance = config.pop("provenance", {})
     if "data_root" in provenance:
         del provenance["data_root"]
-        record.write_config(place, config, provenance)
+        files.write_config(place, config, provenance)
 
 
 def _note_file(run: RemoteRun, run_dir: Path) -> Path:
@@ -128,7 +129,7 @@ def _note_file(run: RemoteRun, run_dir: Path) -> Path:
 def _note(run: RemoteRun, run_dir: Path) -> dict[str, Any]:
     """Return what is noted here of the W&B run."""
     try:
-        return record.read_json(_note_file(run, run_dir)) or {}
+        return documents.read_json(_note_file(run, run_dir)) or {}
     except (OSError, TypeError, ValueError):
         return {}
 
@@ -147,7 +148,7 @@ def _is_fetched(run: RemoteRun, run_dir: Path) -> bool:
 
 
 def _is_finished(run_dir: Path) -> bool:
-    return all((run_dir / name).is_file() for name in (record.SUMMARY, record.CONFIG))
+    return all((run_dir / name).is_file() for name in (keys.SUMMARY, keys.CONFIG))
 
 
 def _is_begun_here(run_dir: Path) -> bool:
@@ -162,7 +163,7 @@ def _is_run_here(run_dir: Path) -> bool:
         return False
     newest = claims[str(max(numbers))]
     try:
-        released = (record.read_json(newest) or {}).get("released")
+        released = (documents.read_json(newest) or {}).get("released")
         return not released and time.time() - newest.stat().st_mtime < STALE_SECONDS
     except (OSError, TypeError, ValueError):
         return False

@@ -5,8 +5,8 @@ from pathlib import Path
 from analysis.repeats import unit
 from analysis.tables import Comparison
 from analysis.wording import Column, cells, columns
-from finetune.atomic import write_atomic
-from finetune.printed import one_line
+from finetune.system.atomic import write_atomic
+from finetune.system.output import one_line
 
 SHOWN = (
     "Strategy",

@@ -14,9 +14,9 @@ from analysis.commands import command, recorded
 from analysis.frames import Sweep
 from analysis.tables import Comparison
 from analysis.wording import code, duration, gflops, interval, markdown_text, percent, quantity
-from finetune.atomic import write_atomic
-from finetune.printed import one_line
-from finetune.winner import WORD
+from finetune.rundir.find import WORD
+from finetune.system.atomic import write_atomic
+from finetune.system.output import one_line
 
 UNKNOWN = "not recorded"
 

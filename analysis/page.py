@@ -17,14 +17,14 @@ from PIL import Image
 from analysis.card import Step
 from analysis.claims import Claim
 from analysis.facts import left_out_groups
-from analysis.figures import colour
+from analysis.figures.style import colour
 from analysis.frames import Sweep
 from analysis.tables import Comparison
 from analysis.wording import NONE, Column, columns, cost_columns, duration, pair_columns, percent
-from finetune.atomic import write_atomic
-from finetune.printed import printable
-from finetune.record import read_json
-from finetune.secrets import without_login
+from finetune.system.atomic import write_atomic
+from finetune.system.documents import read_json
+from finetune.system.output import escape_control_characters
+from finetune.system.redaction import without_login
 
 TEMPLATE, SCRIPT = "report.html.j2", "report.js"
 
@@ -81,7 +81,7 @@ def write_html(
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
+        finalize=lambda value: escape_control_characters(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

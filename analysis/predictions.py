@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import InputError
-from finetune.csv_table import MOST_TABLE, text_of
-from finetune.record import PREDICTIONS, PROBABILITY
+from finetune.rundir.keys import PREDICTIONS, PROBABILITY
+from finetune.system.tables import MAX_TABLE_BYTES, unescape_cell
 
 TEXTS = ("path", "label", "prediction")
 MOST_COLUMNS, MOST_HEADER = 50_000, 8 * 2**20  # of the largest sets of classes there are 21,000; bytes of their names
@@ -64,14 +64,14 @@ def _read(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     for name in TEXTS:
         if name in table:
-            table[name] = table[name].map(text_of)
+            table[name] = table[name].map(unescape_cell)
     return table
 
 
 def check_size(path: Path) -> None:
     """Raise ValueError if a table has more bytes or columns than any run writes: reading it would take all memory."""
-    if path.stat().st_size > MOST_TABLE:
-        raise ValueError(f"it is larger than the {MOST_TABLE / 2**20:,.0f} MB that are read of it")
+    if path.stat().st_size > MAX_TABLE_BYTES:
+        raise ValueError(f"it is larger than the {MAX_TABLE_BYTES / 2**20:,.0f} MB that are read of it")
     with path.open("rb") as file:
         columns = file.readline(MOST_HEADER + 1)
     if len(columns) > MOST_HEADER or columns.count(b",") > MOST_COLUMNS:

@@ -17,12 +17,12 @@ from analysis.address import Address
 from analysis.fetch import Server
 from analysis.remote_run import RemoteRun
 from analysis.server_errors import fetch_errors, is_passing, why
-from finetune import record
-from finetune.atomic import write_atomic
-from finetune.writing import WriteError, explained
+from finetune.rundir import files, keys
+from finetune.system import documents
+from finetune.system.atomic import WriteError, raising_write_error, write_atomic
 
 THREADS = 6
-NEEDED = (record.PREDICTIONS, record.CONFIG, record.SUMMARY)  # without these a finished run is asked for again
+NEEDED = (keys.PREDICTIONS, keys.CONFIG, keys.SUMMARY)  # without these a finished run is asked for again
 
 Watch = Callable[[Iterable[Any], int], Iterable[Any]]
 
@@ -53,17 +53,17 @@ def pull(server: Server, given: Address, folder: Path, watch: Watch) -> Pulled:
         WriteError: there is no room for it, say; the same holds.
     """
     with fetch_errors(server.url):
-        has_text = (folder / record.SWEEP).exists()
+        has_text = (folder / keys.SWEEP).exists()
         is_known = has_text and address.of_folder(folder) in (None, given)
         text = None if is_known else fetch.sweep_text(server, given)
         runs = fetch.list_runs(server, given)
         if not runs:
             return Pulled(0, 0, ())
-        with explained(folder):
+        with raising_write_error(folder):
             folder.mkdir(parents=True, exist_ok=True)
         landing.note_origin(folder, given, f"{server.page}/{given.entity}/{given.project}/sweeps/{given.sweep}")
         if text is not None and not has_text:
-            write_atomic(folder / record.SWEEP, text)
+            write_atomic(folder / keys.SWEEP, text)
         places = {landing.place_for(run, folder, name): run for name, run in remote_run.by_directory(runs).items()}
         for run in runs:
             if folder / run.id not in places:
@@ -86,7 +86,7 @@ def pull(server: Server, given: Address, folder: Path, watch: Watch) -> Pulled:
 
 def _fetch(server: Server, run: RemoteRun, run_dir: Path) -> bool:
     """Bring one run here; return whether it was, which a process that runs it here may have prevented."""
-    with explained(run_dir):
+    with raising_write_error(run_dir):
         run_dir.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=run_dir) as name:
             place = Path(name)
@@ -98,26 +98,26 @@ def _finished(server: Server, run: RemoteRun, place: Path) -> list[str]:
     """Write a finished run's files to `place`; return which of those that the server should have, it has not."""
     downloaded = fetch.download(server, run, place)
     missing = [name for name in NEEDED if name not in downloaded]
-    if record.CONFIG not in downloaded:
-        record.write_config(place, *remote_run.config_of(run))
-    if record.SUMMARY not in downloaded:
-        record.write_json(place / record.SUMMARY, remote_run.summary_of(run))
-    trained = (record.read_json(place / record.SUMMARY) or {}).get("epochs")
-    rows, _ = record.read_history(place)
+    if keys.CONFIG not in downloaded:
+        files.write_config(place, *remote_run.config_of(run))
+    if keys.SUMMARY not in downloaded:
+        documents.write_json(place / keys.SUMMARY, remote_run.summary_of(run))
+    trained = (documents.read_json(place / keys.SUMMARY) or {}).get("epochs")
+    rows, _ = files.read_history(place)
     known = len(remote_run.epochs_of(rows))
     if known != trained:
         scanned = fetch.history(server, run)
         if len(scanned) == trained or len(scanned) > known:
-            record.write_history(place, scanned)
-    record.write_state(place, "finished")
+            files.write_history(place, scanned)
+    files.write_state(place, "finished")
     return missing
 
 
 def _unfinished(server: Server, run: RemoteRun, place: Path) -> list[str]:
     """Write what is known so far of a run that is not finished."""
-    record.write_history(place, fetch.history(server, run) if run.rows else [])
-    record.write_state(place, *remote_run.state_of(run))
-    record.write_config(place, *remote_run.config_of(run))
+    files.write_history(place, fetch.history(server, run) if run.rows else [])
+    files.write_state(place, *remote_run.state_of(run))
+    files.write_config(place, *remote_run.config_of(run))
     return []
 
 

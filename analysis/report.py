@@ -16,7 +16,7 @@ from analysis.frames import Sweep
 from analysis.pairs import PAIRS
 from analysis.repeats import unit
 from analysis.tables import Comparison
-from finetune.atomic import write_atomic
+from finetune.system.atomic import write_atomic
 
 SCHEMA = 1  # of report.json; rises when a key changes its meaning or goes
 

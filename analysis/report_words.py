@@ -8,7 +8,7 @@ import yaml
 from analysis.commands import command
 from analysis.repeats import REPEATS, together
 from analysis.wording import percent
-from finetune import plain_yaml
+from finetune.system import documents
 
 GENERAL = "Which fine-tuning recipe suits these pictures, what does it cost, and how sure are we?"
 OPENING = "Question:"  # begins the comment at the top of a sweep file
@@ -46,7 +46,7 @@ def _opening_comment(text: str) -> str:
 def _spec(text: str | None) -> dict[str, Any]:
     """Return what a sweep file holds; nothing where it is no sweep file."""
     try:
-        spec = plain_yaml.load(text or "")
+        spec = documents.load_yaml(text or "")
     except yaml.YAMLError:
         return {}
     return spec if isinstance(spec, dict) else {}

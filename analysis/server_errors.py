@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from analysis.errors import InputError
-from finetune.writing import WriteError
+from finetune.system.atomic import WriteError
 
 CALLS_VARIABLE = "FINETUNE_WANDB_CALLS_A_MINUTE"
 

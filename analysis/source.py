@@ -13,7 +13,8 @@ from analysis.errors import InputError
 from analysis.fetch import Server
 from analysis.pull import Pulled, Watch, pull
 from analysis.server_errors import FetchError, NoLoginError, NoSweepError
-from finetune.record import CONFIG, HISTORY, SUMMARY, SWEEP, find_runs
+from finetune.rundir.files import find_runs
+from finetune.rundir.keys import CONFIG, HISTORY, SUMMARY, SWEEP
 
 Say = Callable[[str], None]
 

@@ -9,8 +9,8 @@ import pandas as pd
 from analysis.errors import InputError
 from analysis.predictions import check_size
 from analysis.repeats import DATA
-from finetune.csv_table import text_of
-from finetune.record import PREDICTIONS
+from finetune.rundir.keys import PREDICTIONS
+from finetune.system.tables import unescape_cell
 
 MIX_DATA = "put runs into one table that were tested on different pictures, and say so"  # help of --mix-data
 SPLIT = (DATA, "split_seed", "folds", "fold")  # columns of the runs that decide what is tested
@@ -43,7 +43,7 @@ def _pictures(run_dir: str, fingerprint: object) -> Pictures | None:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, usecols=["path", "label"], encoding="utf-8")
     except (OSError, ValueError):  # pandas' parser errors and wrong encodings are ValueErrors
         return None
-    paths, labels = (table[name].map(text_of) for name in ("path", "label"))
+    paths, labels = (table[name].map(unescape_cell) for name in ("path", "label"))
     return {f"{fingerprint}:{path}": label for path, label in zip(paths, labels, strict=True)}
 
 

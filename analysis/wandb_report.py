@@ -33,9 +33,10 @@ from analysis.server_errors import FetchError, fetch_errors
 from analysis.source import find_folder
 from analysis.tested import MIX_DATA
 from finetune.errors import EXIT_BAD_INPUT, UserError
-from finetune.printed import Screen, command
-from finetune.record import REMOTE, read_json
-from finetune.secrets import without_login
+from finetune.rundir.keys import REMOTE
+from finetune.system.documents import read_json
+from finetune.system.output import SafeConsole, command
+from finetune.system.redaction import without_login
 
 TARGET = 0.8  # val accuracy to time the way to, as `python -m analysis` has it
 MOST_TITLE = 128  # characters, as W&B has it
@@ -87,7 +88,7 @@ def write_report(argument: str | None, title: str | None = None, draft: bool = F
         InputError: there is no such sweep, W&B does not have it, W&B can't be reached, or, not `mix_data`, its runs
             were tested on different pictures.
     """
-    screen = Screen(stderr=True)
+    screen = SafeConsole(stderr=True)
     watch: Any = partial(track, console=screen, transient=True, disable=not screen.is_terminal)
     folder = find_folder(argument, watch=lambda runs, number: watch(runs, description="fetching runs", total=number))
     place = address.of_folder(folder)

@@ -11,8 +11,8 @@ import pandas as pd
 
 from analysis.repeats import unit
 from analysis.stats import ALPHA
-from finetune.atomic import write_atomic
-from finetune.printed import one_line
+from finetune.system.atomic import write_atomic
+from finetune.system.output import one_line
 
 if TYPE_CHECKING:
     from analysis.claims import Claim

@@ -10,10 +10,10 @@ from benchmarks import table
 from benchmarks.contenders import CONTENDERS, OURS, PLAIN
 from benchmarks.figure import draw_figure
 from benchmarks.rounds import Plan, Results, Target, measure
-from finetune.agents.machine import cores
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, ConfigError, UserError, nearest
-from finetune.flags import fail
-from finetune.record import write_json
+from finetune.system.documents import write_json
+from finetune.system.environment import cores
+from finetune.system.output import fail
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 RESULTS = Path(__file__).parent / "results"

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-from finetune.bar import bar
 from finetune.data.alike import LEAST_COSINE, LENGTH, MIRROR, trace_of
 from finetune.data.layout import find_pictures
 from finetune.data.looking import look
+from finetune.system.progress_bar import progress_bar
 
 COSINES = (0.8, LEAST_COSINE, 0.9)
 EVERY = 8  # of the photos one in so many is edited
@@ -80,7 +80,7 @@ def main() -> int:
         paths = list(found)
         traces = np.array(list(found.values()), np.float32)
         some = range(0, len(paths), EVERY)
-        with bar("editing") as show:
+        with progress_bar("editing") as show:
             edited = []
             for number, one in enumerate(pool.map(_edited, (paths[index] for index in some))):
                 edited.append(one)

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from finetune.bar import bar
 from finetune.data.layout import find_pictures
 from finetune.data.reading import read_picture
+from finetune.system.progress_bar import progress_bar
 
 CLASSES = 10
 QUALITY = 90
@@ -44,7 +44,7 @@ def main() -> int:
             return path.stat().st_size
 
         total = 0
-        with ThreadPoolExecutor(os.cpu_count()) as pool, bar("writing pictures") as show:
+        with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("writing pictures") as show:
             for done, size in enumerate(pool.map(write, range(known.pictures))):
                 total += size
                 show(done + 1, known.pictures)

@@ -27,8 +27,8 @@ from finetune.config import Config
 from finetune.data.augmenting import LEVELS
 from finetune.data.splits import Splits
 from finetune.data.transforms import Preprocessing, preprocessing
-from finetune.identity import resolve
 from finetune.preflight import split
+from finetune.resolve import resolve
 
 
 class Timer(Callback):  # type: ignore[misc]

@@ -14,9 +14,9 @@ import torch
 from benchmarks import contenders, floor, plain
 from finetune.config import parse_config
 from finetune.errors import EXIT_BAD_INPUT, UserError
-from finetune.flags import fail
-from finetune.identity import resolve
-from finetune.record import write_json
+from finetune.resolve import resolve
+from finetune.system.documents import write_json
+from finetune.system.output import fail
 
 Fields = dict[str, Any]  # of a config
 

@@ -13,8 +13,8 @@ from benchmarks import plain
 from benchmarks.clock import Clock, peak_memory
 from finetune.config import Config
 from finetune.data.transforms import preprocessing
-from finetune.identity import resolve
 from finetune.preflight import split
+from finetune.resolve import resolve
 
 
 class Unfreezing(BackboneFinetuning):  # type: ignore[misc]

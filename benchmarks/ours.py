@@ -7,10 +7,11 @@ from typing import Any
 
 from benchmarks.clock import peak_memory
 from benchmarks.plain import pick_device
-from finetune import record
 from finetune.config import Config, to_dict
-from finetune.identity import resolve
+from finetune.resolve import resolve
 from finetune.run import run
+from finetune.rundir import files, keys
+from finetune.system import documents
 
 
 def train(config: Config, precision: str, again: bool = False) -> dict[str, Any]:
@@ -47,8 +48,8 @@ def loader_seconds(config: Config, cache: str) -> list[float]:
 
 def _train(config: Config, run_dir: Path) -> dict[str, Any]:
     run(config, run_dir, log=lambda line: print(line, file=sys.stderr))
-    rows, _ = record.read_history(run_dir)
+    rows, _ = files.read_history(run_dir)
     # Checkpoints are left out: none of the others writes any.
     kept = [name for name in rows[0] if name.startswith("seconds/") and name != "seconds/save"]
     epochs = [{name: row[name] for name in ("epoch", "val/accuracy", *kept)} for row in rows]
-    return {"epochs": epochs, "test/accuracy": (record.read_json(run_dir / record.SUMMARY) or {})["test/accuracy"]}
+    return {"epochs": epochs, "test/accuracy": (documents.read_json(run_dir / keys.SUMMARY) or {})["test/accuracy"]}

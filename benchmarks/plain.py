@@ -26,16 +26,17 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.clock import Clock, peak_memory
 from finetune.config import Config, to_dict
+from finetune.config_flags import add_fields, parse_flags
 from finetune.data.augmenting import LEVELS
 from finetune.data.splits import Picture, Splits
 from finetune.data.transforms import Preprocessing, preprocessing
 from finetune.errors import EXIT_BAD_INPUT, UserError
 from finetune.families import split_into_blocks
-from finetune.flags import add_fields, fail, parse_flags
-from finetune.identity import resolve
 from finetune.preflight import split
-from finetune.record import write_json
+from finetune.resolve import resolve
 from finetune.strategies import rates, share_at, trainable_blocks
+from finetune.system.documents import write_json
+from finetune.system.output import fail
 from finetune.weights import load_weights
 
 Batches = DataLoader[tuple[Tensor, Tensor]]  # images (B, 3, H, W) float32, normalised, and labels (B,) int64

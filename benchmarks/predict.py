@@ -16,15 +16,15 @@ from pathlib import Path
 
 import torch
 
-from finetune import winner
 from finetune.answers import answers
-from finetune.bar import bar
 from finetune.data.layout import find_pictures
 from finetune.data.loading import Batches, Pictures, make_loader, worker_count
 from finetune.data.splits import Picture
 from finetune.data.transforms import eval_transform, normalise
 from finetune.evaluate import predict
 from finetune.fed import Fed
+from finetune.rundir import find
+from finetune.system.progress_bar import progress_bar
 from finetune.trained import Trained, load
 
 
@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--pictures", type=int, default=1000)
     known = parser.parse_args()
     torch.set_num_threads(known.threads)
-    trained = load(winner.find_checkpoint(known.run))
+    trained = load(find.find_checkpoint(known.run))
     paths = list(find_pictures(known.dir))[: known.pictures]
     for path in paths:
         path.read_bytes()
@@ -49,7 +49,7 @@ def main() -> int:
     speeds: dict[str, list[float]] = {name: [] for name in sides}
     processor: dict[str, list[float]] = {name: [] for name in sides}
     said: dict[str, list[int]] = {}
-    with bar("rounds") as show:
+    with progress_bar("rounds") as show:
         for number in range(known.rounds):
             for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
                 started, busy = time.perf_counter(), time.process_time()

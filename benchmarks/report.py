@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from finetune import record
 from finetune.config import parse_config, to_dict
-from finetune.csv_table import write_table
-from finetune.identity import resolve
+from finetune.resolve import resolve
+from finetune.rundir import files, keys
 from finetune.showcase import write_thumbnails
+from finetune.system import documents
+from finetune.system.tables import write_table
 
 CLASSES = tuple(f"class {number}" for number in range(10))
 STRATEGIES = ("scratch", "head", "partial", "gradual", "full")
@@ -79,17 +80,17 @@ def fabricate(sweep: Path, number: int, epochs: int) -> None:
         "splits_from": ["test is validation/"], "command": "python -m finetune --strategy head",
         "versions": {"python": "3.11", "torch": "2", "torchvision": "0"},
     }  # fmt: skip
-    record.write_config(run, config, origin)
+    files.write_config(run, config, origin)
     score = SCORE[strategy] + rng.normal(0, 0.01)
     curve = score * (1 - np.exp(-np.arange(1, epochs + 1) / 4))
-    parts = [key for key in record.HISTORY_KEYS if key.startswith("seconds/")]
+    parts = [key for key in keys.HISTORY_KEYS if key.startswith("seconds/")]
     rows = [
-        {key: float(rng.random()) for key in record.HISTORY_KEYS}
+        {key: float(rng.random()) for key in keys.HISTORY_KEYS}
         | {"epoch": epoch, "val/accuracy": float(value), "trainable_share": 0.5, "epoch_seconds": 10.0}
         | dict.fromkeys(parts, 1.0)
         for epoch, value in enumerate(curve, start=1)
     ]
-    record.write_history(run, rows)
+    files.write_history(run, rows)
     labels = [CLASSES[picture % 10] for picture in range(PICTURES)]
     right = rng.random(PICTURES) < score
     named = [label if good else CLASSES[int(rng.integers(10))] for label, good in zip(labels, right, strict=True)]
@@ -97,15 +98,15 @@ def fabricate(sweep: Path, number: int, epochs: int) -> None:
         [f"test/{label}/{picture}.jpg", label, name, *(0.82 if other == name else 0.02 for other in CLASSES)]
         for picture, (label, name) in enumerate(zip(labels, named, strict=True))
     ]
-    columns = ["path", "label", "prediction", *(record.PROBABILITY + name for name in CLASSES)]
-    write_table(run / record.PREDICTIONS, columns, answers)
+    columns = ["path", "label", "prediction", *(keys.PROBABILITY + name for name in CLASSES)]
+    write_table(run / keys.PREDICTIONS, columns, answers)
     write_thumbnails(run, sweep, CLASSES)
     test = float(np.mean([label == name for label, name in zip(labels, named, strict=True)]))
-    numbers = dict.fromkeys(record.SUMMARY_KEYS, 1.0) | {
+    numbers = dict.fromkeys(keys.SUMMARY_KEYS, 1.0) | {
         "state": "finished", "best/val_accuracy": float(curve[-1]), "best/val_loss": 1 - float(curve[-1]),
         "test/accuracy": test, "epochs": epochs, "full_gflops": 2.0, "test/recall": dict.fromkeys(CLASSES, test),
     }  # fmt: skip
-    record.write_json(run / record.SUMMARY, json.loads(json.dumps(numbers)))
+    documents.write_json(run / keys.SUMMARY, json.loads(json.dumps(numbers)))
 
 
 if __name__ == "__main__":

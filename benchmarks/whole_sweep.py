@@ -22,12 +22,13 @@ from analysis.errors import InputError
 from analysis.frames import Sweep, read_sweep
 from benchmarks import plain
 from finetune.agents.display import duration
-from finetune.agents.machine import cores
 from finetune.agents.outlook import FORECAST
 from finetune.config import parse_config
 from finetune.errors import EXIT_BAD_INPUT, UserError
-from finetune.flags import fail
-from finetune.record import read_config, read_json, write_json
+from finetune.rundir.files import read_config
+from finetune.system.documents import read_json, write_json
+from finetune.system.environment import cores
+from finetune.system.output import fail
 
 RESULTS = Path(__file__).parent / "results"
 

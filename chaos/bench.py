@@ -10,7 +10,7 @@ from chaos.points import nothing
 from chaos.scene import SMALL, draw
 from chaos.verdict import faults_of
 from finetune.config import Config, parse_config
-from finetune.identity import resolve
+from finetune.resolve import resolve
 
 # Unfreezes in each epoch, and has its frozen part cached in the first two.
 RUN = {**SMALL, "strategy": "gradual", "epochs": 3, "cache": "on", "unfreeze": [[0, 0], [1, 0.5], [2, 1]]}

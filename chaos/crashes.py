@@ -13,7 +13,7 @@ from typing import NamedTuple
 from chaos import points
 from finetune.config import Config
 from finetune.run import run
-from finetune.signals import polled
+from finetune.system.signals import polling_signals
 
 Point = tuple[str, str]  # what, and where below the folder
 
@@ -94,7 +94,7 @@ def _be_the_run(
         os.environ["FINETUNE_CACHE"] = str(folder / "cache")
         before()
         points.watch([folder], on_point)
-        with polled():
+        with polling_signals():
             run(config, folder / "run", log=lambda _: None, peers=[config], interrupted=lambda: next(asked) == asks)
         code = 0
     except BaseException:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chaos.bench import LINE, Bench
-from finetune import claim, record
-from finetune.leftovers import STALE_SECONDS
-from finetune.store import ABOUT
+from finetune.draft import ABOUT
+from finetune.rundir import claim, keys
+from finetune.system.atomic import STALE_SECONDS
 
-CHECKPOINTS = (record.LAST, record.PREVIOUS, record.BEST)
-TEXTS = (record.HISTORY, record.CONFIG, record.SPLITS, record.STATE)
-RESULTS = (record.SUMMARY, record.CONFIG, record.HISTORY, record.PREDICTIONS, record.SPLITS, record.BEST)
+CHECKPOINTS = (keys.LAST, keys.PREVIOUS, keys.BEST)
+TEXTS = (keys.HISTORY, keys.CONFIG, keys.SPLITS, keys.STATE)
+RESULTS = (keys.SUMMARY, keys.CONFIG, keys.HISTORY, keys.PREDICTIONS, keys.SPLITS, keys.BEST)
 
 Damage = Callable[[Path, random.Random], None]  # harms a file, or a run directory
 
@@ -142,7 +142,7 @@ def _of(name: str, damage: Damage) -> Damage:
 
 
 def _torn_line(run_dir: Path, rng: random.Random) -> None:
-    with (run_dir / record.HISTORY).open("a") as file:
+    with (run_dir / keys.HISTORY).open("a") as file:
         file.write('\n{"epoch": 2, "train/loss": 0.123456'[: rng.randint(1, 36)])
 
 

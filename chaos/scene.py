@@ -19,7 +19,7 @@ import psutil
 import yaml
 from PIL import Image
 
-from finetune import record
+from finetune.rundir import keys
 
 ROOT = Path(__file__).parents[1]
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
@@ -125,7 +125,7 @@ class Scene:
 
     def is_done(self, expected: int) -> bool:
         """Whether so many runs are finished."""
-        return len(list(self.runs.glob(f"*/{record.SUMMARY}"))) == expected
+        return len(list(self.runs.glob(f"*/{keys.SUMMARY}"))) == expected
 
     def end(self) -> None:
         """Kill what is left."""

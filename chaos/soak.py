@@ -9,7 +9,7 @@ import psutil
 import yaml
 
 from chaos.scene import NAME, ROOT, Scene, draw, role
-from finetune import record
+from finetune.rundir import keys
 
 
 class Reading(NamedTuple):
@@ -48,7 +48,7 @@ def soak(folder: Path, runs: int, real: bool) -> tuple[int, list[Reading]]:
     readings: list[Reading] = []
     try:
         while agent.poll() is None:
-            done = len(list(scene.runs.glob(f"*/{record.SUMMARY}")))
+            done = len(list(scene.runs.glob(f"*/{keys.SUMMARY}")))
             if not readings or done >= readings[-1].done + max(1, runs // 30):
                 readings += _read(scene, done)
             time.sleep(0.1)

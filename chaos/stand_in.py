@@ -6,21 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import agent
-from finetune import record
 from finetune.agents.code import Code
-from finetune.claim import claimed
 from finetune.config import Config, to_dict
+from finetune.rundir import files, keys
+from finetune.rundir.claim import hold_claim
+from finetune.system import documents
 
 
 def run(config: Config, run_dir: Path, *, on_progress: Callable[[dict[str, Any]], None], **_: object) -> None:
     """Write what a real run writes, as far as agents look at it."""
-    with claimed(run_dir):
-        record.write_state(run_dir, "running")
-        record.write_config(run_dir, to_dict(config), {"data_fingerprint": "data"})
+    with hold_claim(run_dir):
+        files.write_state(run_dir, "running")
+        files.write_config(run_dir, to_dict(config), {"data_fingerprint": "data"})
         for epoch in range(1, config.epochs + 1):
-            record.append_history(run_dir, {"epoch": epoch, "val/accuracy": 0.5})
+            files.append_history(run_dir, {"epoch": epoch, "val/accuracy": 0.5})
             on_progress({"phase": "train", "epoch": float(epoch), "epochs": config.epochs, "val_accuracy": 0.5})
-        record.write_json(run_dir / record.SUMMARY, {"state": "finished", "best/val_accuracy": 0.5})
+        documents.write_json(run_dir / keys.SUMMARY, {"state": "finished", "best/val_accuracy": 0.5})
 
 
 if __name__ == "__main__":

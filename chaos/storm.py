@@ -13,7 +13,7 @@ import psutil
 
 from chaos.scene import Scene, draw, role, send, wait_until
 from chaos.verdict import faults_of, overlaps, strays_in
-from finetune import record
+from finetune.rundir import files
 
 # What is hit, and by what; a stopped process goes on after a moment.
 BLOWS = {
@@ -64,7 +64,7 @@ def storm(
     rng, told = random.Random(seed), Told()
     pictures = draw(folder / "pictures", {"train": 6, "test": 2})
     reference = _undisturbed(folder, pictures, seeds, epochs)
-    expected = len(record.find_runs(reference))
+    expected = len(files.find_runs(reference))
     number = 0
     while told.blows.total() < blows:
         number += 1
@@ -75,7 +75,7 @@ def storm(
             told.lost += _verdict(scene, reference)
         finally:
             scene.end()
-        claims = [len(list(run.glob("claim-*.json"))) for run in record.find_runs(scene.runs)]
+        claims = [len(list(run.glob("claim-*.json"))) for run in files.find_runs(scene.runs)]
         told.runs, told.starts = told.runs + len(claims), told.starts + sum(claims)
         say(f"sweep {number}: {told.blows.total()} of {blows} blows, {len(told.lost)} lost")
     return told
@@ -157,8 +157,8 @@ def _verdict(scene: Scene, reference: Path) -> list[str]:
         told.append(f"the last agent ended with exit code {code}: {said[-500:]}")
     told += [f"an agent: {text[-800:]}" for text in _outputs(scene) if "Traceback" in text]
     told += [f"a temporary file is left: {stray}" for stray in strays_in(scene.runs)]
-    names = {run.name for run in record.find_runs(scene.runs)}
-    wanted = {run.name for run in record.find_runs(reference)}
+    names = {run.name for run in files.find_runs(scene.runs)}
+    wanted = {run.name for run in files.find_runs(reference)}
     if names != wanted:
         told.append(f"{len(wanted - names)} of {len(wanted)} runs are missing, {len(names - wanted)} are there beyond")
     for name in sorted(names & wanted):

@@ -12,19 +12,20 @@ from typing import Any
 
 import yaml
 
-from finetune import claim, record
 from finetune.checkpoint import load_checkpoint
 from finetune.errors import UserError
+from finetune.rundir import claim, files, keys
+from finetune.system import documents
 
 # Times, energy and memory are not the same twice.
 VARYING = ("second", "memory", "energy")
 # Written by the owner of a run alone, and by no one else.
-OWNED = (record.CONFIG, record.HISTORY, record.SUMMARY, record.PREDICTIONS, record.BEST, record.LAST)
+OWNED = (keys.CONFIG, keys.HISTORY, keys.SUMMARY, keys.PREDICTIONS, keys.BEST, keys.LAST)
 
 
 def faults_of(run_dir: Path, reference: Path) -> list[str]:
     """Return all that is wrong with a run that should be finished and the same as `reference`."""
-    if not (run_dir / record.SUMMARY).exists():
+    if not (run_dir / keys.SUMMARY).exists():
         return [f"{run_dir.name}: not finished"]
     told = [f"{run_dir.name}: {fault}" for fault in (*_unreadable(run_dir), *_unclean(run_dir, reference))]
     return told or [f"{run_dir.name}: {fault}" for fault in _differences(run_dir, reference)]
@@ -50,11 +51,11 @@ def _unreadable(run_dir: Path) -> Iterable[str]:
             yield f"{path.name} can't be read: {error}"
     if claim.is_alive(run_dir):
         yield "its claim is not released"
-    rows, torn = record.read_history(run_dir)
+    rows, torn = files.read_history(run_dir)
     epochs = [row.get("epoch") for row in rows]
     if torn or epochs != list(range(1, len(rows) + 1)):
         yield f"history has epochs {epochs} and {torn} torn lines"
-    summary = record.read_json(run_dir / record.SUMMARY) or {}
+    summary = documents.read_json(run_dir / keys.SUMMARY) or {}
     if summary.get("epochs") != len(rows):
         yield f"summary tells {summary.get('epochs')} epochs, history has {len(rows)}"
 
@@ -72,24 +73,24 @@ def _names(run_dir: Path) -> set[str]:
     """Return the names of a run's files, without those that depend on how, and how often, it was started."""
     names = {path.name for path in run_dir.iterdir()}
     told = re.compile(r"claim-\d+\.json|.+\.damaged-\d+")
-    return {name for name in names if name != record.LOG and not told.fullmatch(name)}
+    return {name for name in names if name != keys.LOG and not told.fullmatch(name)}
 
 
 def _differences(run_dir: Path, reference: Path) -> Iterable[str]:
     """Yield in what two finished runs differ, what varies left out."""
-    for name in (record.BEST, record.LAST):
+    for name in (keys.BEST, keys.LAST):
         weights, others = (load_checkpoint(folder / name)["model"] for folder in (run_dir, reference))
         if weights.keys() != others.keys() or not all(weights[key].equal(others[key]) for key in weights):
             yield f"{name} has other weights"
     if _constant(run_dir) != _constant(reference):
         yield "history or summary differ"
-    for name in (record.PREDICTIONS, record.SPLITS):
+    for name in (keys.PREDICTIONS, keys.SPLITS):
         if (run_dir / name).read_bytes() != (reference / name).read_bytes():
             yield f"{name} differs"
 
 
 def _constant(run_dir: Path) -> list[dict[str, Any]]:
-    rows = [*record.read_history(run_dir)[0], record.read_json(run_dir / record.SUMMARY) or {}]
+    rows = [*files.read_history(run_dir)[0], documents.read_json(run_dir / keys.SUMMARY) or {}]
     return [{key: value for key, value in row.items() if not any(word in key for word in VARYING)} for row in rows]
 
 
@@ -104,7 +105,7 @@ def overlaps(log: Path) -> list[str]:
         _, pid, what, path = line.split(" ", 3)
         place = Path(path)
         name = place.name if what != "rename" else re.sub(r"^\.(.+)\.[0-9a-f]{8}\.tmp$", r"\1", place.name)
-        if (what == "rename" and name in OWNED) or (what == "write" and name == record.HISTORY):
+        if (what == "rename" and name in OWNED) or (what == "write" and name == keys.HISTORY):
             writers.setdefault(str(place.parent), []).append(pid)
     told = []
     for folder, pids in writers.items():

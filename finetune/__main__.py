@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from finetune import record
-from finetune.causes import cause_of
-from finetune.claim import TakenError
-from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, Interrupted, MissingError, TrainingError, UserError
-from finetune.flags import add_fields, fail, parse_flags
-from finetune.identity import resolve, run_id
-from finetune.printed import Screen, command, log_line
-from finetune.signals import noted
-from finetune.sums import faults
+from finetune.config_flags import add_fields, parse_flags
+from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, NotDownloadedError, RunInterrupted, TrainingError, UserError
+from finetune.resolve import resolve, run_id
+from finetune.rundir import keys
+from finetune.rundir.claim import RunTakenError
+from finetune.rundir.failures import cause_of
+from finetune.rundir.integrity import damaged_files
+from finetune.system.output import SafeConsole, command, fail, log_line
+from finetune.system.signals import handle_signals
 
 RUNS = Path("runs/single")  # beside the folders of sweeps
 
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--run-dir", type=Path, help=f"where the run goes (default: {RUNS}/<strategy>-<hash>)")
     add_fields(parser)
-    with noted() as received:
+    with handle_signals() as received:
         try:
             known, config = parse_flags(parser, arguments)
             # Only now torch, which takes seconds to import: a fault in a flag is told at once.
@@ -36,13 +36,13 @@ def main(arguments: list[str]) -> int:
             from finetune.recovery import check_directory
             from finetune.run import run
 
-            with contextlib.suppress(MissingError):
+            with contextlib.suppress(NotDownloadedError):
                 identify(resolve(config))  # a typo is not to wait for a download
             bring([config])
             name = run_id(config, *identify(resolve(config)))
             run_dir = known.run_dir or RUNS / name
             damaged = check_directory(run_dir, name)
-            if (run_dir / record.SUMMARY).exists() and not damaged and not faults(run_dir):
+            if (run_dir / keys.SUMMARY).exists() and not damaged and not damaged_files(run_dir):
                 print(f"{run_dir} is finished; nothing to do")
                 return 0
             with _Bar(sys.stderr.isatty()) as bar:
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
                 )
         except UserError as error:
             return fail(error, error.exit_code)
-        except TakenError as error:
+        except RunTakenError as error:
             return fail(error, EXIT_BAD_INPUT)
         except TrainingError as error:
             return fail(error, EXIT_FAILED)
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
             if cause_of(error) not in ("disk", "memory"):
                 raise  # with its traceback: a fault of the code
             return fail(error, EXIT_FAILED)
-        except Interrupted as error:
+        except RunInterrupted as error:
             print(f"{error}; the same command goes on from there", file=sys.stderr)
             return 128 + received.number
         except SystemExit:
@@ -82,7 +82,7 @@ class _Bar:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=Screen(stderr=True), disable=not visible)
+        self._progress = Progress(*columns, console=SafeConsole(stderr=True), disable=not visible)
         self._task = self._progress.add_task("start", total=None)
 
     def __enter__(self) -> "_Bar":
@@ -102,7 +102,7 @@ class _Bar:
     def log(self, run_dir: Path, line: str) -> None:
         with contextlib.suppress(OSError):  # a full disk ends a run where results are lost, and not here
             print(line, flush=True)
-        with contextlib.suppress(OSError), (run_dir / record.LOG).open("a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError), (run_dir / keys.LOG).open("a", encoding="utf-8") as file:
             file.write(log_line(line))
 
 

@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune import store
-from finetune.causes import speaks_of_memory
+from finetune import draft, store
 from finetune.data.splits import Picture
 from finetune.data.transforms import Preprocessing
-from finetune.errors import Interrupted, TrainingError
+from finetune.errors import RunInterrupted, TrainingError
 from finetune.frozen import FrozenPrefix
 from finetune.memory import in_pieces
 from finetune.rows import FILE, Rows
+from finetune.rundir.failures import is_out_of_memory
 from finetune.sharing import Need
 
 VERSION = 1  # to be raised whenever the same key would give other values
@@ -122,7 +122,7 @@ class Activations:
                 return None
             self._compute(dict.fromkeys(missing, STORED), in_order)
         except (OSError, RuntimeError, MemoryError) as error:
-            if not isinstance(error, OSError) and not speaks_of_memory(error):
+            if not isinstance(error, OSError) and not is_out_of_memory(error):
                 raise
             self._no_room.add(need)
             self._say(f"cache: can't be filled ({error}); computes the frozen part in each epoch")
@@ -188,13 +188,13 @@ class Activations:
                     done += len(inputs)
                     self.on_progress(done / count)
                     if self.interrupted():
-                        raise Interrupted(f"stopped while filling the cache, at picture {done} of {count}")
+                        raise RunInterrupted(f"stopped while filling the cache, at picture {done} of {count}")
             for need, draft in drafts.items():
                 layout = self._layout(need.cut)
                 about = {"shape": [count, *layout.stored], "channels_last": layout.channels_last}
                 draft.finish({**self._what(need, wanted[need]), **about})
 
-    def _append(self, inputs: Tensor, done: int, drafts: dict[Need, store.Draft], types: dict[Need, type]) -> None:
+    def _append(self, inputs: Tensor, done: int, drafts: dict[Need, draft.Draft], types: dict[Need, type]) -> None:
         hidden, at = inputs, 0
         for need in sorted(drafts, key=lambda need: need.cut):
             hidden, at = self._through(hidden, at, need.cut), need.cut

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from finetune import record, showcase, winner
-from finetune.bar import bar
+from finetune import showcase
 from finetune.errors import EXIT_BAD_INPUT, UserError
-from finetune.flags import fail
-from finetune.printed import command
+from finetune.rundir import files, find, keys
 from finetune.showcase import Array
+from finetune.system.output import command, fail
+from finetune.system.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,11 +40,11 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "python -m finetune.attention", description="Draw where a network looked, for the prediction grid."
     )
-    parser.add_argument("run", metavar="RUN", help=winner.HELP)
+    parser.add_argument("run", metavar="RUN", help=find.HELP)
     parser.add_argument("--data", type=Path, metavar="DIR", help="the pictures (default: where the run had them)")
     given = parser.parse_args(arguments)
     try:
-        checkpoint = winner.find_checkpoint(given.run)
+        checkpoint = find.find_checkpoint(given.run)
         run_dir = checkpoint.parent
         paths = _shown(run_dir)
         root = given.data or _data_root(run_dir)
@@ -53,21 +53,21 @@ def main(arguments: list[str]) -> int:
 
         trained = load(checkpoint, say=lambda line: None)  # noqa: ARG005  # confidences are not shown
         block = spatial_block(trained)
-        with bar("where it looks") as show:
+        with progress_bar("where it looks") as show:
             drawn = []
             for made in overlays(trained, block, root, paths):
                 drawn.append(made)
                 show(len(drawn), len(paths))
         if not drawn:
             raise UserError(f"none of its {len(paths)} pictures is below {root}. Tell where they are: --data DIR")
-        showcase.pack(run_dir / record.ATTENTION, drawn)
+        showcase.pack(run_dir / keys.ATTENTION, drawn)
     except UserError as error:
         return fail(error, EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
     blocks = len(trained.model.blocks)
-    print(f"{len(drawn)} of {len(paths)} pictures, at block {block + 1} of {blocks}: {run_dir / record.ATTENTION}")
+    print(f"{len(drawn)} of {len(paths)} pictures, at block {block + 1} of {blocks}: {run_dir / keys.ATTENTION}")
     return 0
 
 
@@ -75,15 +75,13 @@ def _shown(run_dir: Path) -> list[str]:
     """Return the paths, below the data folder, of the pictures that the run's grid shows."""
     paths = list(showcase.read_thumbnails(run_dir))
     if not paths:
-        raise UserError(
-            f"{run_dir}: has no {record.THUMBNAILS}, which tells the pictures to draw; is the run finished?"
-        )
+        raise UserError(f"{run_dir}: has no {keys.THUMBNAILS}, which tells the pictures to draw; is the run finished?")
     return paths
 
 
 def _data_root(run_dir: Path) -> Path:
     try:
-        root = record.read_config(run_dir).get("provenance", {}).get("data_root")
+        root = files.read_config(run_dir).get("provenance", {}).get("data_root")
     except FileNotFoundError:
         root = None
     if root is None:

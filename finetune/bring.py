@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterable
 
 from finetune import weights
-from finetune.bar import say_aside
 from finetune.config import Config
 from finetune.data import inaturalist
-from finetune.download import Wanted, in_words
-from finetune.errors import DownloadError, MissingError
-from finetune.identity import resolve
+from finetune.errors import DownloadError, NotDownloadedError
+from finetune.resolve import resolve
+from finetune.system.download import RequiredFile, missing_files_message
+from finetune.system.progress_bar import print_to_stderr
 
 
-def missing(configs: Iterable[Config]) -> list[Wanted]:
+def missing(configs: Iterable[Config]) -> list[RequiredFile]:
     """Return the files that these runs need and that are not on this machine."""
     resolved = [resolve(config) for config in configs]
     asked = {(config.backbone, config.weights): weights.wanted(config.backbone, config.weights) for config in resolved}
@@ -19,7 +19,7 @@ def missing(configs: Iterable[Config]) -> list[Wanted]:
     return [*([] if has_data else [inaturalist.wanted()]), *(one for one in asked.values() if one is not None)]
 
 
-def bring(configs: Iterable[Config], say: Callable[[str], None] = say_aside) -> None:
+def bring(configs: Iterable[Config], say: Callable[[str], None] = print_to_stderr) -> None:
     """Fetch what is missing, each file once; several processes can do that at the same time.
 
     Raises:
@@ -34,7 +34,7 @@ def bring(configs: Iterable[Config], say: Callable[[str], None] = say_aside) -> 
             if weights.wanted(backbone, weight) is not None:
                 weights.prepare(backbone, weight)
     except DownloadError as error:
-        raise DownloadError(f"{error}\n\n{in_words(missing(configs))}") from error
+        raise DownloadError(f"{error}\n\n{missing_files_message(missing(configs))}") from error
 
 
 def need_data(configs: Iterable[Config]) -> None:
@@ -45,4 +45,4 @@ def need_data(configs: Iterable[Config]) -> None:
     """
     configs = list(configs)
     if any(config.data == inaturalist.NAME for config in configs) and inaturalist.find() is None:
-        raise MissingError(in_words(missing(configs)))
+        raise NotDownloadedError(missing_files_message(missing(configs)))

@@ -6,14 +6,13 @@ from typing import Any
 
 import torch
 
-from finetune.atomic import check_guard, replacing
-from finetune.backbones import BACKBONES
-from finetune.causes import speaks_of_memory
+from finetune.config import BACKBONES
 from finetune.data.transforms import Preprocessing
-from finetune.errors import DamagedError, UserError
+from finetune.errors import CorruptFileError, UserError
 from finetune.model import Classifier, build_classifier, build_network
-from finetune.seals import archive_fault, seal_archive
-from finetune.writing import explained
+from finetune.rundir.failures import is_out_of_memory
+from finetune.system.atomic import check_write_guard, raising_write_error, replacing
+from finetune.system.checksums import seal_archive, zip_fault
 
 FORMAT = 1
 
@@ -43,10 +42,10 @@ def save_checkpoint(
     content = {"format": FORMAT, "model": model.state_dict(), "history": history, **about, **more}
     if optimizer is not None:
         content["optimizer"] = optimizer.state_dict()
-    with explained(path, _size(content)), replacing(path) as temporary:
+    with raising_write_error(path, _size(content)), replacing(path) as temporary:
         save_sealed(content, temporary)
         if previous is not None and path.exists():
-            check_guard(path)
+            check_write_guard(path)
             path.replace(previous)
 
 
@@ -88,22 +87,22 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         UserError: it is missing, or can't be read now; it may be whole, and nothing is to be done to it.
     """
     try:
-        fault = archive_fault(path)
+        fault = zip_fault(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror or error})") from error
     if fault is not None:
-        raise DamagedError(f"{path}: can't be read as a checkpoint ({fault})")
+        raise CorruptFileError(f"{path}: can't be read as a checkpoint ({fault})")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a foreign file
         why = (str(error) or type(error).__name__).splitlines()[0]  # of an empty file the error has no words
-        if isinstance(error, OSError) or speaks_of_memory(error):
+        if isinstance(error, OSError) or is_out_of_memory(error):
             raise UserError(f"{path}: can't be read ({why})") from error
-        raise DamagedError(f"{path}: can't be read as a checkpoint ({why})") from error
+        raise CorruptFileError(f"{path}: can't be read as a checkpoint ({why})") from error
     if not _is_ours(content):
-        raise DamagedError(f"{path}: is no checkpoint of this project (format {FORMAT})")
+        raise CorruptFileError(f"{path}: is no checkpoint of this project (format {FORMAT})")
     return content  # type: ignore[no-any-return]
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from finetune.record import HISTORY_KEYS
+from finetune.rundir.keys import HISTORY_KEYS
 
 Item = TypeVar("Item")
 

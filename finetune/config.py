@@ -11,10 +11,9 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from finetune import plain_yaml
-from finetune.backbones import BACKBONES
 from finetune.errors import ConfigError, nearest
-from finetune.printed import one_line
+from finetune.system import documents
+from finetune.system.output import one_line
 
 Strategy = Literal["scratch", "head", "partial", "gradual", "lpft", "full"]
 Keep = Literal["best_last", "best", "none", "every"]
@@ -27,8 +26,8 @@ BACKBONE_LR_SHARE = 0.2
 # Random views of each picture that a frozen prefix sees, where `views` is not given (README, "Never computed twice").
 DEFAULT_VIEWS = 4
 
-MOST_FOLDS = 100
-LEAST_ALPHA = 0.01  # of MixUp and CutMix; with less, hardly a picture would be mixed
+MAX_FOLDS = 100
+MIN_ALPHA = 0.01  # of MixUp and CutMix; with less, hardly a picture would be mixed
 
 
 def _no_bool(value: Any) -> Any:
@@ -43,7 +42,7 @@ def _parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return plain_yaml.load(value)
+        return documents.load_yaml(value)
     except yaml.YAMLError:
         raise ValueError("can't be read as a list") from None
 
@@ -141,10 +140,10 @@ class Config(BaseModel):
         "a larger one, and every class keeps a picture",
     )
     folds: Int | None = Field(
-        None, ge=2, le=MOST_FOLDS, description="cross-validation: the pictures are split into so many parts"
+        None, ge=2, le=MAX_FOLDS, description="cross-validation: the pictures are split into so many parts"
     )
     fold: Int | None = Field(
-        None, ge=0, lt=MOST_FOLDS, description="which of these parts is left out of training, from 0 on"
+        None, ge=0, lt=MAX_FOLDS, description="which of these parts is left out of training, from 0 on"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
     loader_workers: Int | None = Field(
@@ -237,9 +236,9 @@ def _mix_faults(config: Config) -> list[str]:
     """Return what is wrong with MixUp and CutMix."""
     alphas = {name: getattr(config, name) for name in ("mixup", "cutmix") if getattr(config, name)}
     faults = [
-        f"{name}: {alpha} is too small an alpha: {LEAST_ALPHA} or more, or 0 for off"
+        f"{name}: {alpha} is too small an alpha: {MIN_ALPHA} or more, or 0 for off"
         for name, alpha in alphas.items()
-        if alpha < LEAST_ALPHA
+        if alpha < MIN_ALPHA
     ]
     if alphas and config.views:
         faults.append(
@@ -262,3 +261,21 @@ def _fold_faults(config: Config) -> list[str]:
 def to_dict(config: Config) -> dict[str, Any]:
     """Return the fields as plain values, fit for YAML and JSON; `parse_config` reads them back."""
     return json.loads(config.model_dump_json())  # type: ignore[no-any-return]
+
+
+BACKBONES = (
+    *("alexnet", "convnext_base", "convnext_large", "convnext_small", "convnext_tiny"),
+    *("densenet121", "densenet161", "densenet169", "densenet201"),
+    *(f"efficientnet_b{size}" for size in range(8)),
+    *("efficientnet_v2_l", "efficientnet_v2_m", "efficientnet_v2_s"),
+    *("googlenet", "inception_v3", "maxvit_t", "mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3"),
+    *("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"),
+    *(f"regnet_x_{size}" for size in ("16gf", "1_6gf", "32gf", "3_2gf", "400mf", "800mf", "8gf")),
+    *(f"regnet_y_{size}" for size in ("128gf", "16gf", "1_6gf", "32gf", "3_2gf", "400mf", "800mf", "8gf")),
+    *("resnet101", "resnet152", "resnet18", "resnet34", "resnet50"),
+    *("resnext101_32x8d", "resnext101_64x4d", "resnext50_32x4d"),
+    *("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0"),
+    *("squeezenet1_0", "squeezenet1_1", "swin_b", "swin_s", "swin_t", "swin_v2_b", "swin_v2_s", "swin_v2_t"),
+    *("vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"),
+    *("vit_b_16", "vit_b_32", "vit_h_14", "vit_l_16", "vit_l_32", "wide_resnet101_2", "wide_resnet50_2"),
+)

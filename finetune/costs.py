@@ -3,14 +3,14 @@
 from functools import cache
 
 from finetune import strategies
-from finetune.best import Row
 from finetune.memory import peak_memory_mb
 from finetune.model import Flops, count_flops, forward_flops
 from finetune.parts import Parts, cut_at
+from finetune.rundir.best_epoch import EpochMetrics
 from finetune.views import side_at
 
 
-def costs(parts: Parts, history: list[Row], wall_seconds: float) -> Row:
+def costs(parts: Parts, history: list[EpochMetrics], wall_seconds: float) -> EpochMetrics:
     """Return the summary's costs and sizes (see record.SUMMARY_KEYS).
 
     Args:

@@ -12,13 +12,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn import functional
 
-from finetune.atomic import replacing
 from finetune.checkpoint import save_sealed
 from finetune.data.demo import DEMO_VERSION, SOURCE_CLASSES, draw_source
-from finetune.folders import cache_folder
-from finetune.printed import Screen
-from finetune.seals import archive_fault, set_aside
-from finetune.writing import explained
+from finetune.system.atomic import raising_write_error, replacing
+from finetune.system.checksums import quarantine, zip_fault
+from finetune.system.environment import cache_folder
+from finetune.system.output import SafeConsole
 
 DEMO_BACKBONE = "resnet18"  # learned in a minute what three smaller ones did not
 DEMO_IMAGE_PX = 48
@@ -44,9 +43,9 @@ def demo_weights_path(progress: bool = True) -> Path:
         progress: say on stderr what is going on, with a bar where it is a terminal.
     """
     path = cache_folder() / f"{DEMO_WEIGHTS_VERSION}.pt"
-    console = Screen(stderr=True, quiet=not progress, soft_wrap=True, force_jupyter=False)
-    if path.is_file() and archive_fault(path):
-        console.print(f"{path} is damaged: set aside as {set_aside(path).name}; it is made anew", highlight=False)
+    console = SafeConsole(stderr=True, quiet=not progress, soft_wrap=True, force_jupyter=False)
+    if path.is_file() and zip_fault(path):
+        console.print(f"{path} is damaged: set aside as {quarantine(path).name}; it is made anew", highlight=False)
     if not path.is_file():
         began = time.perf_counter()
         what = f"{DEMO_BACKBONE} on {len(SOURCE_CLASSES)} classes of synthetic pictures"
@@ -90,7 +89,7 @@ def pretrain(
         network = torchvision.models.get_model(DEMO_BACKBONE, weights=None, num_classes=len(SOURCE_CLASSES))
         _fit(network, images, labels, steps, on_progress)
     accuracy = _accuracy(network, *_source(HELD_OUT_PER_CLASS, first=0))
-    with explained(path):
+    with raising_write_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         save_sealed(network.state_dict(), temporary)

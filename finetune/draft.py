@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.record import read_if_whole
-from finetune.seals import crc32_of, read_sealed, write_sealed
+from finetune.system.checksums import crc32_of, read_checked_json, write_checked_json
+from finetune.system.documents import read_json_or_empty
 
 ABOUT, PROGRESS = "about.json", "progress.json"
 GONE = ".gone"  # ends the names of what is being deleted
@@ -92,7 +92,7 @@ class Draft:
         """
         self._check_not_torn()
         self._note()
-        write_sealed(self._part / ABOUT, {**about, "files": self._sizes, "sums": self._sums})
+        write_checked_json(self._part / ABOUT, {**about, "files": self._sizes, "sums": self._sums})
         _sync(self._part)
         if is_whole(self._entry):  # the lock was deleted by hand, and another process was faster
             self.discard()
@@ -127,7 +127,7 @@ class Draft:
             raise RuntimeError(f"{self._part}: an append has failed; leave `drafting`, and begin again to go on")
 
     def _note(self) -> None:
-        by = read_if_whole(self._part / PROGRESS).get("by", self._key)
+        by = read_json_or_empty(self._part / PROGRESS).get("by", self._key)
         if by != self._key:
             raise FileExistsError(errno.EEXIST, "is being filled by another process", str(self._part))
         for name, file in self._files.items():
@@ -140,7 +140,7 @@ class Draft:
 
     def _write_note(self) -> None:
         note = {"rows": self.rows, "sizes": self._sizes, "sums": self._sums, "by": self._key}
-        write_sealed(self._part / PROGRESS, note)
+        write_checked_json(self._part / PROGRESS, note)
         self._noted_at = time.monotonic()
 
     def _close_files(self) -> None:
@@ -152,7 +152,7 @@ class Draft:
 def _noted(part: Path) -> tuple[int, dict[str, int], dict[str, int]]:
     """Return the rows that are safely on the disk, file sizes and checksums; none where note or files are damaged."""
     try:
-        noted = read_sealed(part / PROGRESS)
+        noted = read_checked_json(part / PROGRESS)
         if noted is not None and _is_as(part, noted["sizes"], noted["sums"]):
             return noted["rows"], noted["sizes"], noted["sums"]
     except (KeyError, ValueError, FileNotFoundError):
@@ -163,7 +163,7 @@ def _noted(part: Path) -> tuple[int, dict[str, int], dict[str, int]]:
 def is_whole(entry: Path) -> bool:
     """Whether all files of an entry are there, in full length; `is_right` looks into them."""
     try:
-        about = read_sealed(entry / ABOUT)
+        about = read_checked_json(entry / ABOUT)
         return about is not None and all((entry / name).stat().st_size == size for name, size in about["files"].items())
     except (OSError, KeyError, ValueError):
         return False
@@ -172,7 +172,7 @@ def is_whole(entry: Path) -> bool:
 def is_right(entry: Path) -> bool:
     """Whether the bytes of all files of an entry are those that were written; they are all read for this."""
     try:
-        about = read_sealed(entry / ABOUT)
+        about = read_checked_json(entry / ABOUT)
         return about is not None and _is_as(entry, about["files"], about["sums"])
     except (OSError, KeyError, ValueError):
         return False

@@ -17,7 +17,7 @@ class UserError(Exception):
     exit_code = EXIT_BAD_INPUT
 
 
-class DamagedError(UserError, ValueError):
+class CorruptFileError(UserError, ValueError):
     """A file that a run or an agent wrote holds something else than it should."""
 
 
@@ -42,7 +42,7 @@ class WeightsError(UserError):
     """The pretrained weights are missing or are not of this backbone."""
 
 
-class MissingError(UserError):
+class NotDownloadedError(UserError):
     """Data or weights can be fetched, but are not on this machine yet; see bring.py."""
 
 
@@ -50,7 +50,7 @@ class DownloadError(UserError):
     """A file can't be fetched; the message says from where, and why."""
 
 
-class NoRoomError(UserError):
+class DiskFullError(UserError):
     """The disk has no room for what is to be written, which is no fault of what the user gave."""
 
     exit_code = EXIT_FAILED
@@ -68,7 +68,7 @@ class ExportError(Exception):
     """A network can't be exported, or what was exported does not say what torch does. Exit code 1."""
 
 
-class Interrupted(Exception):
+class RunInterrupted(Exception):
     """The run was asked to stop, and did; the message says where. Exit code 128 + the signal's number."""
 
 

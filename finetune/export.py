@@ -13,10 +13,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from finetune import winner
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, ExportError, UserError
-from finetune.flags import fail
-from finetune.printed import command
+from finetune.rundir import find
+from finetune.system.output import command, fail
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INSTALL = "python -m pip install '.[export]'"
@@ -26,7 +25,7 @@ INSTALL = "python -m pip install '.[export]'"
 def main(arguments: list[str]) -> int:
     """Export, compare, say where; return the exit code: 1 when the two differ or it can't be done, 2 on bad input."""
     parser = argparse.ArgumentParser("python -m finetune.export", description="Write a trained network as ONNX.")
-    parser.add_argument("run", metavar="RUN", help=winner.HELP)
+    parser.add_argument("run", metavar="RUN", help=find.HELP)
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
     given = parser.parse_args(arguments)
     try:
@@ -39,7 +38,7 @@ def main(arguments: list[str]) -> int:
             raise UserError(f"--onnx: the folder {given.onnx.parent} does not exist")
         if given.onnx.is_dir():
             raise UserError(f"--onnx: {given.onnx} is a folder; name a file")
-        checkpoint = winner.find_checkpoint(given.run)
+        checkpoint = find.find_checkpoint(given.run)
 
         from finetune.onnx_file import write
         from finetune.trained import load

@@ -13,13 +13,13 @@ from finetune.data.augmenting import train_transform
 from finetune.data.loading import Batches, Loader, Pictures, make_loader
 from finetune.data.pixels import Pixels
 from finetune.data.splits import Picture, Splits
-from finetune.data.streams import stream_seed
 from finetune.data.transforms import Preprocessing, eval_transform, normalise
 from finetune.fed import Fed
 from finetune.mixing import mix
 from finetune.rows import Rows
+from finetune.seeds import stream_seed
 from finetune.sharing import Need
-from finetune.signals import held_back
+from finetune.system.signals import block_signals
 from finetune.views import draw, side_at, view_at
 
 Batch = tuple[Tensor, Tensor]  # inputs and labels, see fed.py
@@ -123,7 +123,7 @@ class Feed:
 
     def _pictures(self, loader: Loader) -> Iterator[Batch]:
         """Return what a loader gives, on the device. It starts now, and not later: that draws from torch's stream."""
-        with held_back():
+        with block_signals():
             started = iter(loader)
 
         def batches() -> Iterator[Batch]:

@@ -7,18 +7,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune import calibration, record, showcase
-from finetune.best import Row, best_row
+from finetune import calibration, showcase
 from finetune.checkpoint import load_checkpoint
 from finetune.clock import Clock
 from finetune.costs import costs
-from finetune.csv_table import write_table
-from finetune.errors import DivergedError, Interrupted, TrainingError, UserError
+from finetune.errors import DivergedError, RunInterrupted, TrainingError, UserError
 from finetune.evaluate import Floats, Ints, accuracy, by_class, cross_entropy, predict
 from finetune.fed import Fed
 from finetune.feed import Feed
 from finetune.parts import Parts, cut_at
-from finetune.sums import write_sums
+from finetune.rundir import keys
+from finetune.rundir.best_epoch import EpochMetrics, best_row
+from finetune.rundir.integrity import write_checksums
+from finetune.system import documents
+from finetune.system.tables import write_table
 from finetune.train import Standing
 
 
@@ -39,24 +41,24 @@ def finish(
 
     def on_batch() -> None:
         if interrupted():
-            raise Interrupted("stopped in the test")
+            raise RunInterrupted("stopped in the test")
 
     def scores_of(fed: Fed) -> tuple[Floats, Ints]:
         return predict(parts.model, fed, parts.loop.device, parts.loop.autocast, on_batch, log)
 
     best = best_row(standing.history)
-    parts.model.load_state_dict(_weights_of(run_dir / record.BEST, best))
+    parts.model.load_state_dict(_weights_of(run_dir / keys.BEST, best))
     cut = cut_at(parts, best["epoch"] - 1)
     temperature = calibration.temperature(*scores_of(feed.val(cut, Clock())))
     scores, labels = scores_of(feed.test(cut, Clock()))
     _check_scores(scores, parts)
     classes = parts.splits.classes
-    columns = ["path", "label", "prediction", *(record.PROBABILITY + name for name in classes)]
+    columns = ["path", "label", "prediction", *(keys.PROBABILITY + name for name in classes)]
     rows = (
         [picture.path, classes[picture.label], classes[row.argmax()], *(f"{p:.6g}" for p in row)]
         for picture, row in zip(parts.splits.test, torch.from_numpy(scores).exp().numpy(), strict=True)
     )
-    write_table(run_dir / record.PREDICTIONS, columns, rows)
+    write_table(run_dir / keys.PREDICTIONS, columns, rows)
     showcase.write_thumbnails(run_dir, parts.splits.root, classes)
     fared = by_class(scores, labels)
     recall = {name: float(share) for name, share in zip(classes, fared.recall, strict=True) if share == share}  # no NaN
@@ -79,9 +81,9 @@ def finish(
         **costs(parts, standing.history, wall_seconds()),
     }
     # All results are written. Later a crash could leave it for good: a finished run is not looked at again.
-    (run_dir / record.PREVIOUS).unlink(missing_ok=True)
-    write_sums(run_dir, {record.SUMMARY: record.json_text(summary)})
-    record.write_json(run_dir / record.SUMMARY, summary)
+    (run_dir / keys.PREVIOUS).unlink(missing_ok=True)
+    write_checksums(run_dir, {keys.SUMMARY: documents.json_text(summary)})
+    documents.write_json(run_dir / keys.SUMMARY, summary)
     worst = min(recall, key=recall.__getitem__)
     log(
         f"finished: best val {best['val/accuracy']:.1%} after epoch {best['epoch']}, "
@@ -90,7 +92,7 @@ def finish(
     )
 
 
-def _weights_of(path: Path, best: Row) -> dict[str, Tensor]:
+def _weights_of(path: Path, best: EpochMetrics) -> dict[str, Tensor]:
     """Return the weights of the epoch that val chose.
 
     Raises:

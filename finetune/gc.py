@@ -22,19 +22,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetune import claim, keeping, record, store
+from finetune import draft, store
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
-from finetune.flags import fail
-from finetune.identity import PLACES
-from finetune.printed import command
-from finetune.writing import in_words
+from finetune.resolve import FIELDS_WITHOUT_EFFECT
+from finetune.rundir import claim, files, keys, retention
+from finetune.system import documents
+from finetune.system.atomic import format_bytes
+from finetune.system.output import command, fail
 
 RUNS, REPORTS = Path("runs"), Path("reports")
 OLD_SECONDS = 3600.0  # a temporary file that was touched since then may be in the making
 DAMAGED = "*.damaged*"
 # Written beside a file that they take the place of (see replacing), or probes and drafts of claims.
 TEMPORARY = re.compile(r"\.(.+\.[0-9a-f]{8}\.tmp|[0-9a-f]{8}\.tmp|claim-[0-9a-f]{8}|probe-[0-9a-f]{8})")
-SAME_RECIPE = ("seed", "fold", "provenance", *PLACES)  # fields in which the runs of a recipe may differ
+SAME_RECIPE = ("seed", "fold", "provenance", *FIELDS_WITHOUT_EFFECT)  # fields in which the runs of a recipe may differ
 UNITS = {"": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 
 
@@ -95,7 +96,9 @@ def parse_size(text: str) -> float:
 def collect(runs: Path, reports: Path, budget: float | None, dry_run: bool) -> int:
     """Delete until the budget is kept to, say what goes and what stays, and return the exit code."""
     total = _size(runs) + store.used_bytes()
-    print(f"{runs}/ and the caches take {in_words(total)}" + ("" if budget is None else f" of {in_words(budget)}"))
+    print(
+        f"{runs}/ and the caches take {format_bytes(total)}" + ("" if budget is None else f" of {format_bytes(budget)}")
+    )
     named = named_in(reports)
     live = {folder for folder in _folders(runs) if claim.is_alive(folder)}
     finished = [run for folder in _folders(runs) if folder not in live and (run := _finished(folder)) is not None]
@@ -109,9 +112,9 @@ def collect(runs: Path, reports: Path, budget: float | None, dry_run: bool) -> i
                 continue
             freed += piece.size
             gone.add(piece.path)
-            print(f"{'would free' if dry_run else 'frees'} {in_words(piece.size):>7}  {piece.path}  ({piece.why})")
+            print(f"{'would free' if dry_run else 'frees'} {format_bytes(piece.size):>7}  {piece.path}  ({piece.why})")
             if not dry_run:
-                store.delete([piece.path]) if piece.path.is_dir() else piece.path.unlink(missing_ok=True)
+                draft.delete([piece.path]) if piece.path.is_dir() else piece.path.unlink(missing_ok=True)
     kept = [
         (live, "are alive"),
         ({folder for folder in _folders(runs) if folder.name in named}, "are named in a report"),
@@ -120,7 +123,7 @@ def collect(runs: Path, reports: Path, budget: float | None, dry_run: bool) -> i
         if folders:
             names = ", ".join(sorted(folder.name for folder in folders)[:3]) + (", ..." if len(folders) > 3 else "")
             print(f"keeps all of {len(folders)} run{'s' * (len(folders) > 1)} that {why}: {names}")
-    print(f"{'would free' if dry_run else 'freed'} {in_words(freed)}; {in_words(total - freed)} stay")
+    print(f"{'would free' if dry_run else 'freed'} {format_bytes(freed)}; {format_bytes(total - freed)} stay")
     if budget is not None and total - freed > budget:
         print(
             "that is more than the budget: what is left is results, and weights that are still of use", file=sys.stderr
@@ -144,10 +147,10 @@ def unkept(finished: Iterable[Run], named: set[str]) -> Iterator[Piece]:
     """Yield the checkpoints that runs delete as the last thing they do, where that was not reached."""
     for run in finished:
         keep = run.config.get("keep")
-        if keep not in keeping.LEFT or run.folder.name in named:
+        if keep not in retention.KEPT_FILES or run.folder.name in named:
             continue
-        for path in (run.folder / record.LAST, run.folder / record.BEST):
-            if path.name not in keeping.LEFT[keep] and path.is_file():
+        for path in (run.folder / keys.LAST, run.folder / keys.BEST):
+            if path.name not in retention.KEPT_FILES[keep] and path.is_file():
                 yield Piece(path, path.stat().st_size, f"of a finished run with keep: {keep}")
 
 
@@ -163,19 +166,17 @@ def weights(finished: Sequence[Run], named: set[str]) -> tuple[Iterable[Piece], 
     beside = [
         Piece(path, path.stat().st_size, "of a finished run")
         for run in free
-        for path in (run.folder / record.LAST, run.folder / record.PREVIOUS, *keeping.epoch_files(run.folder))
+        for path in (run.folder / keys.LAST, run.folder / keys.PREVIOUS, *retention.epoch_files(run.folder))
         if path.is_file()
     ]
     best_of_recipe, best_of_strategy = _best(finished, _recipe), _best(finished, _strategy)
     worse = [run for run in free if run.folder not in best_of_recipe]
     then = [run for run in free if run.folder in best_of_recipe - best_of_strategy]
     outdone = [
-        Piece(
-            run.folder / record.BEST, (run.folder / record.BEST).stat().st_size, f"another run of its {what} is better"
-        )
+        Piece(run.folder / keys.BEST, (run.folder / keys.BEST).stat().st_size, f"another run of its {what} is better")
         for runs, what in ((worse, "recipe"), (then, "strategy"))
         for run in sorted(runs, key=lambda run: run.val)
-        if (run.folder / record.BEST).is_file()
+        if (run.folder / keys.BEST).is_file()
     ]
     return beside, outdone
 
@@ -208,13 +209,13 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _folders(runs: Path) -> list[Path]:
     """Return the run directories below a folder, at any depth."""
-    return sorted(path.parent for path in runs.rglob(record.CONFIG))
+    return sorted(path.parent for path in runs.rglob(keys.CONFIG))
 
 
 def _finished(folder: Path) -> Run | None:
     """Return a run if it is finished and can be read; of another, nothing goes."""
     try:
-        summary, config = record.read_json(folder / record.SUMMARY), record.read_config(folder)
+        summary, config = documents.read_json(folder / keys.SUMMARY), files.read_config(folder)
         if summary is None:
             return None
         return Run(folder, config, (float(summary["best/val_accuracy"]), -float(summary["best/val_loss"])))
@@ -235,7 +236,7 @@ def _best(runs: Iterable[Run], group: Any) -> set[Path]:
     """Return the folder of the run of each group that val prefers, among those that have their weights."""
     groups: defaultdict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        if (run.folder / record.BEST).is_file():
+        if (run.folder / keys.BEST).is_file():
             groups[group(run)].append(run)
     return {max(some, key=lambda run: (run.val, run.folder.name)).folder for some in groups.values()}
 

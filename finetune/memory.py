@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import torch
 
-from finetune.causes import speaks_of_memory
 from finetune.errors import TrainingError
+from finetune.rundir.failures import is_out_of_memory
 
 Result = TypeVar("Result")
 
@@ -84,7 +84,7 @@ def in_pieces(
         try:
             return work(sizes), limit
         except (RuntimeError, MemoryError) as error:
-            if not speaks_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             limit = (sizes[0] + 1) // 2
             smaller = piece_sizes(count, limit, least)

@@ -20,12 +20,13 @@ from typing import Any
 
 from filelock import Timeout
 
-from finetune import record
-from finetune.locks import lock
-from finetune.secrets import without_login
-from finetune.signals import SIGNALS
+from finetune.rundir import files, keys
+from finetune.system import documents
+from finetune.system.atomic import WriteError
+from finetune.system.locks import lock
+from finetune.system.redaction import without_login
+from finetune.system.signals import SIGNALS
 from finetune.tracking import Target, wait_seconds
-from finetune.writing import WriteError
 
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 15.0
@@ -63,7 +64,7 @@ class Orders:
         with self._news:
             if "follow" in order:
                 self.run_dir = Path(order["follow"])
-                self.log_start = _size(self.run_dir / record.LOG)
+                self.log_start = _size(self.run_dir / keys.LOG)
             self.end = order.get("end", self.end)
             self.preempting = order.get("preempting", self.preempting)
             self.asked = self.asked or "ask" in order
@@ -114,20 +115,20 @@ def _take_standard_streams() -> Say:
 
 def _mirror(target: Target, orders: Orders, folder: Path, pid: int, say: Say) -> int:
 
-    while orders.end is None and not (orders.run_dir and record.is_run_dir(orders.run_dir)):
+    while orders.end is None and not (orders.run_dir and files.is_run_dir(orders.run_dir)):
         orders.wait(POLL_SECONDS)
-    run_dir = orders.run_dir if orders.run_dir and record.is_run_dir(orders.run_dir) else None
+    run_dir = orders.run_dir if orders.run_dir and files.is_run_dir(orders.run_dir) else None
     if run_dir is None:
         return _serve(target, orders, None, folder, pid, say)
     # One at a time: a run may be published while its mirror still sends, or start again while its last one does.
     with _alone(run_dir, target):
-        note = record.read_json(_note_of(run_dir, target)) or {}
+        note = documents.read_json(_note_of(run_dir, target)) or {}
         if orders.end is not None and note.get("sent") and note.get("state") == orders.end["state"] == "finished":
             return 0
         if not note:  # before the server is asked: if it does not answer, `publish` sends the run under this very id
             about = {"path": f"{target.entity}/{target.project}/{target.run}"} if target.entity else {}
             with contextlib.suppress(WriteError):
-                record.write_json(_note_of(run_dir, target), {**about, "sent": False})
+                documents.write_json(_note_of(run_dir, target), {**about, "sent": False})
         return _serve(target, orders, run_dir, folder, pid, say)
 
 
@@ -202,7 +203,7 @@ def _copy(run: Any, run_dir: Path | None, orders: Orders, target: Target, say: S
     note = _Note(run_dir, target, run)
     sent, position = 0, orders.log_start if run.resumed and not again else 0
     if again and run_dir is not None:
-        position = _size(run_dir / record.LOG)
+        position = _size(run_dir / keys.LOG)
     told_preempting = asked = False
     size = 0  # of the history when it was last read
     while True:
@@ -212,10 +213,10 @@ def _copy(run: Any, run_dir: Path | None, orders: Orders, target: Target, say: S
             told_preempting = True
             run.mark_preempting()
         if run_dir is not None:
-            now = _size(run_dir / record.HISTORY)
+            now = _size(run_dir / keys.HISTORY)
             if now != size:
                 sent, size = wandb_run.send_rows(run, run_dir, sent), now
-            position = _print_log(run_dir / record.LOG, position)
+            position = _print_log(run_dir / keys.LOG, position)
         if orders.asked and not asked and end is None:
             asked = True
             stopped = wandb_run.is_stopped(run)
@@ -252,7 +253,7 @@ class _Note:
         if self._file is not None:
             # The server has all there is, whether that can be noted or not. What is not noted is sent once more.
             with contextlib.suppress(WriteError):
-                record.write_json(self._file, {**(record.read_json(self._file) or {}), **self._about, **more})
+                documents.write_json(self._file, {**(documents.read_json(self._file) or {}), **self._about, **more})
                 self._is_kept = True
 
 

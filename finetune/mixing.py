@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from finetune.data.streams import drawing_from
+from finetune.seeds import seeded_rng
 
 
 def mix(images: Tensor, labels: Tensor, classes: int, mixup: float, cutmix: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -25,6 +25,6 @@ def mix(images: Tensor, labels: Tensor, classes: int, mixup: float, cutmix: floa
     mixers = [
         kind(alpha=alpha, num_classes=classes) for kind, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix)) if alpha
     ]
-    with drawing_from(seed):
+    with seeded_rng(seed):
         mixed, targets = v2.RandomChoice(mixers)(images, labels)
     return mixed.contiguous(memory_format=torch.channels_last), targets

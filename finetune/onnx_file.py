@@ -13,12 +13,12 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from finetune import record
 from finetune.answers import squares
-from finetune.atomic import replacing
-from finetune.csv_table import read_table
 from finetune.data.transforms import Preprocessing, stack
 from finetune.errors import ExportError
+from finetune.rundir import files, keys
+from finetune.system.atomic import replacing
+from finetune.system.tables import read_table
 from finetune.trained import Trained
 
 INPUT, OUTPUT = "images", "probabilities"
@@ -155,8 +155,8 @@ def _pictures(trained: Trained, run_dir: Path) -> tuple[Tensor, str]:
 def _val_paths(run_dir: Path) -> Iterator[Path]:
     """Yield the paths of a few val pictures of a run, spread over val; none where they are not known."""
     try:
-        root = record.read_config(run_dir).get("provenance", {}).get("data_root")
-        paths = [row["path"] for row in read_table(run_dir / record.SPLITS) if row["split"] == "val"]
+        root = files.read_config(run_dir).get("provenance", {}).get("data_root")
+        paths = [row["path"] for row in read_table(run_dir / keys.SPLITS) if row["split"] == "val"]
     except (OSError, ValueError, KeyError):
         return
     if root is not None:

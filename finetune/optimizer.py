@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from finetune.causes import speaks_of_memory
 from finetune.errors import TrainingError
-from finetune.writing import in_words
+from finetune.rundir.failures import is_out_of_memory
+from finetune.system.atomic import format_bytes
 
 
 def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
@@ -44,10 +44,10 @@ def reserve(optimizer: torch.optim.Optimizer, where: str) -> None:
                 "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
             }
     except (RuntimeError, MemoryError) as error:
-        if not speaks_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         size = sum(2 * parameter.numel() * parameter.element_size() for parameter in fresh)
         raise TrainingError(
-            f"out of memory {where}: AdamW keeps {in_words(size)} of the parameters that begin to train there. "
+            f"out of memory {where}: AdamW keeps {format_bytes(size)} of the parameters that begin to train there. "
             "Choose a smaller backbone, let less of it train, or free memory that other processes hold"
         ) from error

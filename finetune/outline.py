@@ -5,8 +5,8 @@ from typing import Any
 
 from finetune.config import Config, Strategy
 from finetune.data.transforms import preprocessing
-from finetune.identity import resolve
 from finetune.model import build_classifier, forward_flops, outline_network
+from finetune.resolve import resolve
 from finetune.strategies import share_at, trainable_blocks
 
 

@@ -15,13 +15,13 @@ from finetune.data.balance import class_weights
 from finetune.data.loading import Batches, worker_count
 from finetune.data.pixels import Pixels, build_pixels
 from finetune.data.splits import Splits
-from finetune.data.streams import stream_seed
 from finetune.data.transforms import Preprocessing, preprocessing
 from finetune.feed import Feed
 from finetune.frozen import FrozenPrefix
 from finetune.model import Classifier, build_classifier, build_network
 from finetune.optimizer import adamw
 from finetune.preflight import split
+from finetune.seeds import stream_seed
 from finetune.sharing import Need, shared_needs
 from finetune.train import Loop
 from finetune.views import augmentation_of

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 
 from rich.progress import track
 
-from finetune import winner
-from finetune.bar import say_aside
-from finetune.csv_table import cell, write_table
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, DataError, UserError
-from finetune.flags import fail
-from finetune.printed import Screen, result_command
-from finetune.writing import WriteError
+from finetune.rundir import find
+from finetune.system.atomic import WriteError
+from finetune.system.output import SafeConsole, fail, result_command
+from finetune.system.progress_bar import print_to_stderr
+from finetune.system.tables import escape_cell, write_table
 
 if TYPE_CHECKING:
     from finetune.answers import Answer
@@ -73,7 +72,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _predict(given: argparse.Namespace) -> int:
-    checkpoint, paths = winner.find_checkpoint(given.run), find_images(given.images)
+    checkpoint, paths = find.find_checkpoint(given.run), find_images(given.images)
     _check_files(given)
 
     from finetune.answers import answers
@@ -83,7 +82,7 @@ def _predict(given: argparse.Namespace) -> int:
     trained = load(checkpoint)
     top = min(given.top, len(trained.classes))
     if top < given.top:
-        say_aside(f"--top {given.top}: there are {top} classes, and all of them are told")
+        print_to_stderr(f"--top {given.top}: there are {top} classes, and all of them are told")
     page = Gathered(given.html_limit) if given.html is not None else None
     told = top if page is None else min(max(top, SHOWN_TOP), len(trained.classes))
     unreadable: list[str] = []
@@ -91,7 +90,7 @@ def _predict(given: argparse.Namespace) -> int:
         answers(trained, paths, told, unreadable),
         total=len(paths),
         description="predicting",
-        console=Screen(stderr=True),
+        console=SafeConsole(stderr=True),
         transient=True,
         disable=not sys.stderr.isatty() or not (given.csv or given.html),
     )
@@ -101,7 +100,7 @@ def _predict(given: argparse.Namespace) -> int:
     elif page is None:
         lines = csv.writer(sys.stdout, lineterminator="\n")
         lines.writerow(columns(top))
-        lines.writerows(map(cell, row) for row in rows)
+        lines.writerows(map(escape_cell, row) for row in rows)
     else:
         deque(rows, maxlen=0)
     for line in unreadable:
@@ -136,7 +135,7 @@ def _check_files(given: argparse.Namespace) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m finetune.predict", description="Name what is on pictures.")
-    parser.add_argument("run", metavar="RUN", help=winner.HELP)
+    parser.add_argument("run", metavar="RUN", help=find.HELP)
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="picture files and folders, in any mix")
     parser.add_argument("--csv", type=Path, metavar="FILE", help=f"write {', '.join(COLUMNS)} to this file")
     parser.add_argument("--top", type=_count, default=1, metavar="K", help="tell the K likeliest classes (default: 1)")

@@ -16,9 +16,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image, ImageOps
 
-from finetune.atomic import replacing
-from finetune.bar import bar
 from finetune.data.reading import UNREADABLE, to_rgb
+from finetune.system.atomic import replacing
+from finetune.system.progress_bar import progress_bar
 
 if TYPE_CHECKING:
     from finetune.answers import Answer
@@ -85,7 +85,7 @@ def write_page(
     by_class: dict[str, list[Answer]] = {}
     for answer in kept[FIRST:]:
         by_class.setdefault(answer.ranked[0][0], []).append(answer)
-    with bar("writing the page") as show, replacing(path) as temporary:
+    with progress_bar("writing the page") as show, replacing(path) as temporary:
         made = 0
 
         def thumbnail(picture: Path) -> str | None:

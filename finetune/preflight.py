@@ -15,9 +15,9 @@ from finetune.data.splits import Splits, find_splits
 from finetune.data.survey import survey
 from finetune.data.thinning import thinned
 from finetune.data.transforms import preprocessing
-from finetune.errors import ConfigError, MissingError
-from finetune.identity import resolve
+from finetune.errors import ConfigError, NotDownloadedError
 from finetune.model import build_classifier, check_image_px, outline_network
+from finetune.resolve import resolve
 from finetune.strategies import set_trainable, trainable_blocks
 
 
@@ -39,7 +39,7 @@ def identify(config: Config, checked: bool = False) -> tuple[str, str]:
     lacking, pictures = None, config.batch_size
     try:
         pictures = len(split(config).train)
-    except MissingError as error:  # can be fetched, which is not worth it where something else is wrong
+    except NotDownloadedError as error:  # can be fetched, which is not worth it where something else is wrong
         lacking = error
     if not checked:
         side = preprocessing(config.backbone, config.weights, config.image_px).crop_px

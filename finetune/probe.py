@@ -24,19 +24,12 @@ from torch import nn
 from finetune import strategies
 from finetune.data.augmenting import LEVELS, train_transform
 from finetune.data.reading import read_picture
-from finetune.data.transforms import (
-    Preprocessing,
-    eval_transform,
-    normalise,
-    preprocessing,
-    stack,
-    to_base,
-)
-from finetune.folders import cache_folder
+from finetune.data.transforms import Preprocessing, eval_transform, normalise, preprocessing, stack, to_base
 from finetune.frozen import FrozenPrefix
 from finetune.memory import keep_freed_memory
 from finetune.model import Classifier, build_classifier, build_network
 from finetune.parts import autocast_of, device_of
+from finetune.system.environment import cache_folder
 
 # On the CPU a picture costs nearly the same in batches of 8 and of 32 (EfficientNetV2-S, 224 px), and a step of 8 is
 # soon over. A GPU is measured at the batch size that is asked for.

@@ -18,14 +18,15 @@ import yaml
 from filelock import Timeout
 from rich.progress import track
 
-from finetune import claim, plain_yaml, record
 from finetune.agents import server
 from finetune.agents.server import Remote, ServerError, UnreachableError
 from finetune.agents.sweepfile import RUNS, is_unfinished, refuse_secrets
-from finetune.atomic import replacing
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
-from finetune.locks import lock
-from finetune.printed import Screen, command
+from finetune.rundir import claim, files, keys
+from finetune.system import documents
+from finetune.system.atomic import replacing
+from finetune.system.locks import lock
+from finetune.system.output import SafeConsole, command
 from finetune.tracking import Mirror, Target, is_off
 
 AT_ONCE = 2  # runs sent side by side; more would meet the free tier's 50 requests a minute
@@ -59,8 +60,8 @@ def publish(folder: Path, entity: str | None = None, project: str | None = None)
     Raises:
         UserError: the folder holds no sweep, there is no login, or the server can't be reached.
     """
-    if not (folder / record.SWEEP).is_file() and not (folder / record.REMOTE).is_file():
-        raise UserError(f"{folder} holds no sweep (no {record.SWEEP}): name a folder below runs/.{_known()}")
+    if not (folder / keys.SWEEP).is_file() and not (folder / keys.REMOTE).is_file():
+        raise UserError(f"{folder} holds no sweep (no {keys.SWEEP}): name a folder below runs/.{_known()}")
     if reason := server.reason_offline():
         mend = "Unset it" if is_off() else "Log in with `wandb login`, or set WANDB_API_KEY"
         raise UserError(f"{reason}: nothing can be sent. {mend}")
@@ -73,10 +74,10 @@ def publish(folder: Path, entity: str | None = None, project: str | None = None)
 
 def _publish(folder: Path, entity: str | None, project: str | None) -> int:
     remote = _remote(folder, entity, project)
-    runs = record.find_runs(folder)
+    runs = files.find_runs(folder)
     there = server.run_states(remote, [run.name for run in runs])
     todo = [(run, target) for run in runs for target in _missing(run, remote, there)]
-    unfinished = [run.name for run in runs if record.status(run)[0] not in ("finished", "failed")]
+    unfinished = [run.name for run in runs if files.status(run)[0] not in ("finished", "failed")]
     print(f"{remote.url or remote.path}: {len(todo)} run{'' if len(todo) == 1 else 's'} to send")
     if unfinished:
         print(f"not sent before they are finished: {', '.join(unfinished)}")
@@ -84,7 +85,7 @@ def _publish(folder: Path, entity: str | None, project: str | None) -> int:
     mirrors: list[Mirror] = []
     pool = ThreadPoolExecutor(AT_ONCE)
     sending = {pool.submit(_send, run, target, mirrors): run for run, target in todo}
-    console = Screen(stderr=True)
+    console = SafeConsole(stderr=True)
     try:
         done = track(as_completed(sending), "sending", len(todo), console=console, transient=True,
                      disable=not console.is_terminal)  # fmt: skip
@@ -99,7 +100,7 @@ def _publish(folder: Path, entity: str | None, project: str | None) -> int:
         print(f"not sent: {line}", file=sys.stderr)
     report = f"make report SWEEP={shlex.quote(str(folder))}"
     print(f"{len(todo) - len(lost)} sent. To write a W&B Report of the sweep: {report}")
-    is_over = not lost and (folder / record.PLAN).exists() and not is_unfinished(folder)
+    is_over = not lost and (folder / keys.PLAN).exists() and not is_unfinished(folder)
     if is_over and not server.stop(remote):  # there is nothing left that an agent could do
         print(f"W&B still takes the sweep for unfinished; to end it: wandb sweep --stop {remote.path}")
     return EXIT_FAILED if lost else 0
@@ -107,17 +108,17 @@ def _publish(folder: Path, entity: str | None, project: str | None) -> int:
 
 def _known() -> str:
     """Return a sentence that lists the sweeps there are here, or nothing."""
-    names = sorted(str(path.parent) for path in RUNS.glob(f"*/{record.SWEEP}"))
+    names = sorted(str(path.parent) for path in RUNS.glob(f"*/{keys.SWEEP}"))
     return f" Sweeps here: {', '.join(names)}" if names else ""
 
 
 def _remote(folder: Path, entity: str | None, project: str | None) -> Remote:
     """Return the sweep on the server that `folder` belongs to; it is created if there is none yet."""
-    known = record.read_json(folder / record.REMOTE)
+    known = documents.read_json(folder / keys.REMOTE)
     if known is not None:
         if not all(isinstance(known.get(name), str) for name in ("project", "sweep")):
             raise UserError(
-                f"{folder / record.REMOTE} names no sweep on W&B: delete it, and the runs are sent as a new one"
+                f"{folder / keys.REMOTE} names no sweep on W&B: delete it, and the runs are sent as a new one"
             )
         path = "/".join(filter(None, [known.get("entity"), known.get("entity") and known["project"], known["sweep"]]))
         try:
@@ -126,26 +127,26 @@ def _remote(folder: Path, entity: str | None, project: str | None) -> Remote:
             raise
         except ServerError as error:
             raise UserError(
-                f"{error}\nIf it was deleted there, delete {folder / record.REMOTE} and {folder}/*/wandb-*.json: "
+                f"{error}\nIf it was deleted there, delete {folder / keys.REMOTE} and {folder}/*/wandb-*.json: "
                 "then the runs are sent as a new sweep"
             ) from None
-    file = folder / record.SWEEP
+    file = folder / keys.SWEEP
     try:
         text = file.read_text(encoding="utf-8")
-        spec = plain_yaml.load(text)
+        spec = documents.load_yaml(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file} can't be read as a sweep file ({error})") from error
     if not isinstance(spec, dict):
         raise UserError(f"{file} holds no sweep")
     refuse_secrets(text, file)
     spec = {"name": folder.resolve().name, **spec}
-    with replacing(folder / record.REMOTE) as temporary:
+    with replacing(folder / keys.REMOTE) as temporary:
         # Takes the room first: a sweep that is made and can't be noted would be made once more the next time.
         temporary.write_text(" " * MOST_REMOTE)
         remote = server.create(spec, entity, project or spec.get("project") or "finetune-sweeps")
         names = {"entity": remote.entity, "project": remote.project, "sweep": remote.id, "url": remote.url}
         with temporary.open("r+", encoding="utf-8") as noted:
-            noted.write(record.json_text(names))
+            noted.write(documents.json_text(names))
             noted.truncate()
     return remote
 
@@ -156,10 +157,10 @@ def _missing(run: Path, remote: Remote, there: dict[str, tuple[str | None, str]]
     Args:
         there: id -> (sweep, state) of the runs on the server that belong to the sweep or have a name of these.
     """
-    state = record.status(run)[0]
+    state = files.status(run)[0]
     if state not in ("finished", "failed") or claim.is_alive(run):
         return []
-    notes = {file.stem.removeprefix("wandb-"): record.read_json(file) or {} for file in run.glob("wandb-*.json")}
+    notes = {file.stem.removeprefix("wandb-"): documents.read_json(file) or {} for file in run.glob("wandb-*.json")}
     sent = {id for id, note in notes.items() if id in there and _is_sent(note, state)}
     ids = {id for id in notes if there.get(id, (remote.id,))[0] == remote.id}  # of this sweep, not of another
     if not ids:
@@ -178,8 +179,8 @@ def _is_sent(note: dict[str, Any], state: str) -> bool:
 
 def _send(run: Path, target: Target, mirrors: list[Mirror]) -> str:
     """Send one run directory; return what went wrong, or nothing."""
-    state, reason = record.status(run)
-    told = record.read_if_whole(run / record.STATE)
+    state, reason = files.status(run)
+    told = documents.read_json_or_empty(run / keys.STATE)
     mirror = Mirror(target, WAIT_SECONDS)
     mirrors.append(mirror)
     mirror.follow(run)

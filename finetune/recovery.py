@@ -6,19 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from finetune import epoch, record, stopfile
-from finetune.best import Row, best_row
+from finetune import epoch
 from finetune.checkpoint import load_checkpoint, save_checkpoint
-from finetune.errors import DamagedError, UserError
+from finetune.errors import CorruptFileError, UserError
 from finetune.parts import Parts
-from finetune.seals import set_aside
+from finetune.rundir import files, keys, stop_request
+from finetune.rundir.best_epoch import EpochMetrics, best_row
 from finetune.sharing import Need
+from finetune.system.checksums import quarantine
 from finetune.train import Standing
 
 Log = Callable[[str], None]
 Content = dict[str, Any]
 
-_INSTEAD = {record.LAST: f"goes on from {record.PREVIOUS}", record.PREVIOUS: "begins anew"}
+_INSTEAD = {keys.LAST: f"goes on from {keys.PREVIOUS}", keys.PREVIOUS: "begins anew"}
 
 
 def resume(run_dir: Path, parts: Parts, log: Log) -> Standing:
@@ -29,8 +30,8 @@ def resume(run_dir: Path, parts: Parts, log: Log) -> Standing:
     """
     content = _newest(run_dir, parts, log)
     if content is not None and not _has_best(run_dir, parts, content["history"], log):
-        log(f"no checkpoint has the weights of the epoch that val chose, as {record.BEST} should: begins anew")
-        for name in (record.LAST, record.PREVIOUS):
+        log(f"no checkpoint has the weights of the epoch that val chose, as {keys.BEST} should: begins anew")
+        for name in (keys.LAST, keys.PREVIOUS):
             (run_dir / name).unlink(missing_ok=True)
         content = None
     history = [] if content is None else list(content["history"])
@@ -44,15 +45,15 @@ def resume(run_dir: Path, parts: Parts, log: Log) -> Standing:
     standing = Standing(history, micro_batch=content.get("micro_batch"), over=over)
     if content.get("under_way") is not None:
         standing.epoch = epoch.restore(content["under_way"], parts.loop.device)
-    elif history and stopfile.is_due(run_dir, len(history)) and not _best_is_ahead(run_dir, history):
+    elif history and stop_request.is_requested(run_dir, len(history)) and not _best_is_ahead(run_dir, history):
         standing.over = True  # it was asked for before the run was killed, or since
     _same_uses(parts.uses, content)
     return standing
 
 
-def _best_is_ahead(run_dir: Path, history: list[Row]) -> bool:
+def _best_is_ahead(run_dir: Path, history: list[EpochMetrics]) -> bool:
     """Whether best.pt is of a later epoch than these: the run goes on from before it, and has to get there again."""
-    path = run_dir / record.BEST
+    path = run_dir / keys.BEST
     return path.exists() and len(load_checkpoint(path)["history"]) > len(history)
 
 
@@ -71,10 +72,10 @@ def check_directory(run_dir: Path, name: str) -> bool:
     Raises:
         UserError: it holds another run, or nothing tells which.
     """
-    if not record.is_run_dir(run_dir):
+    if not files.is_run_dir(run_dir):
         return False
     try:
-        other = record.read_config(run_dir).get("provenance", {}).get("run_id")
+        other = files.read_config(run_dir).get("provenance", {}).get("run_id")
     except ValueError:
         other = None
     if other == name:
@@ -83,16 +84,16 @@ def check_directory(run_dir: Path, name: str) -> bool:
     if witness == name:
         return True
     if other is None and witness is None:
-        if not (run_dir / record.SUMMARY).exists():  # nothing that could be lost
+        if not (run_dir / keys.SUMMARY).exists():  # nothing that could be lost
             return True
         raise UserError(
-            f"{run_dir / record.CONFIG} is damaged, and no checkpoint tells which run this is. Give another --run-dir"
+            f"{run_dir / keys.CONFIG} is damaged, and no checkpoint tells which run this is. Give another --run-dir"
         )
     raise UserError(f"{run_dir} holds the run {witness or other}, and this one is {name}. Give another --run-dir")
 
 
 def _run_of_checkpoints(run_dir: Path) -> str | None:
-    for name in (record.LAST, record.PREVIOUS, record.BEST):
+    for name in (keys.LAST, keys.PREVIOUS, keys.BEST):
         with contextlib.suppress(UserError):
             return str(load_checkpoint(run_dir / name)["run_id"])
     return None
@@ -106,8 +107,8 @@ def _newest(run_dir: Path, parts: Parts, log: Log) -> Content | None:
             continue
         try:
             content = load_checkpoint(path)
-        except DamagedError as error:
-            log(f"{error}: set aside as {set_aside(path).name}; {instead}")
+        except CorruptFileError as error:
+            log(f"{error}: set aside as {quarantine(path).name}; {instead}")
             continue
         if content["run_id"] != parts.about["run_id"]:
             raise UserError(f"{path} is of the run {content['run_id']}. Give another --run-dir")
@@ -115,7 +116,7 @@ def _newest(run_dir: Path, parts: Parts, log: Log) -> Content | None:
     return None
 
 
-def _has_best(run_dir: Path, parts: Parts, history: list[Row], log: Log) -> bool:
+def _has_best(run_dir: Path, parts: Parts, history: list[EpochMetrics], log: Log) -> bool:
     """Whether best.pt has the weights of the epoch that val chose, or will have; made anew if a checkpoint has them.
 
     It has those of a later epoch where a run goes on from the checkpoint before the last one: that epoch is going to
@@ -123,29 +124,29 @@ def _has_best(run_dir: Path, parts: Parts, history: list[Row], log: Log) -> bool
     """
     if not history:
         return True
-    path, best = run_dir / record.BEST, best_row(history)
+    path, best = run_dir / keys.BEST, best_row(history)
     if path.exists():
         try:
             kept = load_checkpoint(path)["history"]
             if kept[-1] == best or len(kept) > len(history):
                 return True
-        except DamagedError as error:
-            log(f"{error}: set aside as {set_aside(path).name}")
-    for name in filter(lambda name: (run_dir / name).exists(), (record.LAST, record.PREVIOUS)):
-        with contextlib.suppress(DamagedError):
+        except CorruptFileError as error:
+            log(f"{error}: set aside as {quarantine(path).name}")
+    for name in filter(lambda name: (run_dir / name).exists(), (keys.LAST, keys.PREVIOUS)):
+        with contextlib.suppress(CorruptFileError):
             content = load_checkpoint(run_dir / name)
             if content["history"][-1:] == [best] and content.get("under_way") is None:
                 parts.model.load_state_dict(content["model"])
                 save_checkpoint(path, parts.model, None, content["history"], parts.about)
-                log(f"{record.BEST} is written anew from {name}")
+                log(f"{keys.BEST} is written anew from {name}")
                 return True
     return False
 
 
-def _compare_history(run_dir: Path, history: list[Row], log: Log) -> None:
+def _compare_history(run_dir: Path, history: list[EpochMetrics], log: Log) -> None:
     """Set the history file aside where it contradicts the checkpoint, which is what the run goes on from."""
-    rows, torn = record.read_history(run_dir)
+    rows, torn = files.read_history(run_dir)
     common = min(len(rows), len(history))
     if torn > 1 or rows[:common] != history[:common]:
-        aside = set_aside(run_dir / record.HISTORY).name
-        log(f"{record.HISTORY} is damaged: set aside as {aside}; written anew from the checkpoint")
+        aside = quarantine(run_dir / keys.HISTORY).name
+        log(f"{keys.HISTORY} is damaged: set aside as {aside}; written anew from the checkpoint")

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune import record, store
+from finetune import draft
+from finetune.system import documents
 
 FILE = "rows.bin"
 WHOLE_BYTES = 64e6  # a smaller entry (pooled features, say) is kept in memory
@@ -31,7 +32,7 @@ class Rows:
     """
 
     def __init__(self, folder: Path) -> None:
-        about = record.read_json(folder / store.ABOUT)
+        about = documents.read_json(folder / draft.ABOUT)
         if about is None:
             raise FileNotFoundError(folder)
         self._type, self._shape = np.dtype(about["type"]), tuple(about["shape"])

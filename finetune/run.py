@@ -19,26 +19,28 @@ from typing import Any, NamedTuple
 
 import torch
 
-from finetune import epoch, keeping, record, signals, stopfile
-from finetune.best import Row, best_row
-from finetune.causes import cause_of
+from finetune import epoch
 from finetune.checkpoint import save_checkpoint
-from finetune.claim import Claim, TakenError, claimed
 from finetune.config import Config, to_dict
-from finetune.csv_table import write_table
 from finetune.data.splits import Splits
 from finetune.energy import meter
-from finetune.errors import Interrupted
+from finetune.errors import RunInterrupted
 from finetune.finish import finish
-from finetune.identity import resolve, run_id
 from finetune.memory import keep_freed_memory
 from finetune.parts import Parts, build, make_feed
 from finetune.preflight import identify
 from finetune.provenance import provenance
 from finetune.recovery import check_directory, resume
 from finetune.rehearsal import rehearse
-from finetune.seals import set_aside
-from finetune.sums import mend
+from finetune.resolve import resolve, run_id
+from finetune.rundir import files, keys, retention, stop_request
+from finetune.rundir.best_epoch import EpochMetrics, best_row
+from finetune.rundir.claim import Claim, RunTakenError, hold_claim
+from finetune.rundir.failures import cause_of
+from finetune.rundir.integrity import quarantine_damaged
+from finetune.system import signals
+from finetune.system.checksums import quarantine
+from finetune.system.tables import write_table
 from finetune.train import Calls, fit
 
 OnProgress = Callable[[dict[str, Any]], None]
@@ -70,7 +72,7 @@ def run(
 ) -> None:
     """Run `config` in `run_dir`, from its last checkpoint if there is one; a finished run is left as it is.
 
-    Files in there that are damaged are set aside and made anew (see recovery.py and sums.py).
+    Files in there that are damaged are set aside and made anew (see recovery.py and integrity.py).
 
     Args:
         on_progress: called often with phase (cache, train, val, test), epoch (finished, such as 2.35), epochs,
@@ -93,21 +95,21 @@ def run(
     data_fingerprint, weights_hash = identify(config, checked=config in (peers or ()))
     name = run_id(config, data_fingerprint, weights_hash)
     damaged = check_directory(run_dir, name)
-    with claimed(run_dir) as claim:
+    with hold_claim(run_dir) as claim:
         if damaged:
-            if (run_dir / record.SUMMARY).exists():  # with it the run would be finished, and nothing written anew
-                set_aside(run_dir / record.SUMMARY)
-            log(f"{record.CONFIG} is damaged: set aside as {set_aside(run_dir / record.CONFIG).name}; written anew")
-        if mend(run_dir, log, checkpoints=True):
+            if (run_dir / keys.SUMMARY).exists():  # with it the run would be finished, and nothing written anew
+                quarantine(run_dir / keys.SUMMARY)
+            log(f"{keys.CONFIG} is damaged: set aside as {quarantine(run_dir / keys.CONFIG).name}; written anew")
+        if quarantine_damaged(run_dir, log, checkpoints=True):
             return
         try:
-            record.write_state(run_dir, "running")
+            files.write_state(run_dir, "running")
             asked = Asked(on_progress, log, interrupted, peers)
             _run(config, run_dir, name, (data_fingerprint, weights_hash), claim, asked)
             _note(run_dir, "finished", "")  # which the summary says already
-        except TakenError:
+        except RunTakenError:
             raise  # the state is the new owner's to tell
-        except Interrupted as error:
+        except RunInterrupted as error:
             _note(run_dir, "killed", f"{error}; the same command goes on from there")
             raise
         except (KeyboardInterrupt, SystemExit):
@@ -121,7 +123,7 @@ def run(
 def _note(run_dir: Path, state: str, reason: str, cause: str = "") -> None:
     """Note how the run ended, if that can be written: what ended it is told in any case, a full disk perhaps."""
     with contextlib.suppress(OSError):
-        record.write_state(run_dir, state, reason, cause)
+        files.write_state(run_dir, state, reason, cause)
 
 
 def _run(
@@ -138,8 +140,8 @@ def _run(
     made = provenance(config, parts.splits, len(parts.model.blocks), parts.loop.device, identity)
     joules, made["energy"] = meter(parts.loop.device)
     made = {"run_id": name, "sweep": run_dir.resolve().parent.name, **made}
-    record.write_config(run_dir, parts.about["config"], made)
-    write_table(run_dir / record.SPLITS, ["path", "label", "split"], parts.splits.rows())
+    files.write_config(run_dir, parts.about["config"], made)
+    write_table(run_dir / keys.SPLITS, ["path", "label", "split"], parts.splits.rows())
     log = asked.log
     for line in _introduction(parts, name, claim.attempt):
         log(line)
@@ -149,7 +151,7 @@ def _run(
     before = sum(row["epoch_seconds"] for row in history) + sum(standing.epoch.clock.spent().values())
     if history or standing.epoch.steps:
         log(f"resumes after epoch {len(history)}" + (f", step {standing.epoch.steps}" if standing.epoch.steps else ""))
-    record.write_history(run_dir, history)
+    files.write_history(run_dir, history)
     standing.rehearsed = rehearse(parts, len(history), log)
     latest = {"val_accuracy": history[-1]["val/accuracy"] if history else None}
 
@@ -161,31 +163,31 @@ def _run(
         under_way = epoch.keep(standing.epoch, parts.loop.device) if standing.epoch.steps else None
         uses = [[*need, count] for need, count in parts.uses.items()]
         more = {"micro_batch": standing.micro_batch, "under_way": under_way, "uses": uses}
-        last, previous = run_dir / record.LAST, run_dir / record.PREVIOUS
+        last, previous = run_dir / keys.LAST, run_dir / keys.PREVIOUS
         save_checkpoint(last, parts.model, optimizer, history, parts.about, previous, **more)
 
     def save_epoch() -> bool:
         claim.beat()
         if config.keep == "every":
-            save_checkpoint(keeping.epoch_file(run_dir, len(history)), parts.model, None, history, parts.about)
+            save_checkpoint(retention.epoch_file(run_dir, len(history)), parts.model, None, history, parts.about)
         save_last()
         if best_row(history) is history[-1]:  # after the last one, from which it can be made should this not be reached
-            save_checkpoint(run_dir / record.BEST, parts.model, None, history, parts.about)
-        record.append_history(run_dir, history[-1])
+            save_checkpoint(run_dir / keys.BEST, parts.model, None, history, parts.about)
+        files.append_history(run_dir, history[-1])
         latest["val_accuracy"] = history[-1]["val/accuracy"]
         log(_epoch_line(history[-1], config.epochs))
-        return stopfile.ends(run_dir, len(history))
+        return stop_request.ends_run(run_dir, len(history))
 
     alone = asked.peers is not None and len(asked.peers) < 2
     on_fill = lambda share: tell("cache", len(history), share=share)  # noqa: E731
     feed = make_feed(parts, identity[0], alone, log, asked.interrupted, on_fill)
-    with signals.polled():
+    with signals.polling_signals():
         try:
             fit(
                 parts.loop, parts.model, parts.prefix, parts.optimizer, feed, standing,
                 Calls(save_epoch, tell, asked.interrupted, log, joules.poll),
             )  # fmt: skip
-        except Interrupted:
+        except RunInterrupted:
             claim.beat()
             save_last()
             raise
@@ -193,7 +195,7 @@ def _run(
         tell("test", len(history))
         wall_seconds = lambda: before + time.monotonic() - started  # noqa: E731
         finish(run_dir, parts, feed, standing, asked.interrupted, log, wall_seconds)
-        keeping.settle(run_dir, config.keep)
+        retention.delete_unretained_checkpoints(run_dir, config.keep)
 
 
 def _introduction(parts: Parts, name: str, attempt: int) -> list[str]:
@@ -221,7 +223,7 @@ def _of_classes(splits: Splits, balance: str) -> list[str]:
     return [f"training pictures a class: from {smallest} to {largest}; balance {balance}"]
 
 
-def _epoch_line(row: Row, epochs: int) -> str:
+def _epoch_line(row: EpochMetrics, epochs: int) -> str:
     loading = row["seconds/loader"] / row["epoch_seconds"] if row["epoch_seconds"] else 0.0
     return (
         f"epoch {row['epoch']}/{epochs}  train {row['train/loss']:.3f} {row['train/accuracy']:.1%}  "

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from finetune.atomic import replacing
-from finetune.csv_table import read_table
 from finetune.data.reading import UNREADABLE, open_image
-from finetune.record import PREDICTIONS, PROBABILITY, THUMBNAILS
+from finetune.rundir.keys import PREDICTIONS, PROBABILITY, THUMBNAILS
+from finetune.system.atomic import replacing
+from finetune.system.tables import read_table
 
 SEED = 0  # of the choice: the same answers always give the same pictures
 MOST_CLASSES, MOST_PICTURES = 10, 8  # rows and columns that can be looked at in one picture

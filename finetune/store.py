@@ -24,13 +24,10 @@ from typing import Any
 
 from filelock import Timeout
 
-from finetune.draft import ABOUT as ABOUT
-from finetune.draft import GONE, PROGRESS, is_right, is_whole, out_of_the_way
-from finetune.draft import Draft as Draft
-from finetune.draft import delete as delete
-from finetune.errors import Interrupted, UserError
-from finetune.folders import cache_folder
-from finetune.locks import lock, works
+from finetune.draft import ABOUT, GONE, PROGRESS, Draft, delete, is_right, is_whole, out_of_the_way
+from finetune.errors import RunInterrupted, UserError
+from finetune.system.environment import cache_folder
+from finetune.system.locks import flock_works, lock
 
 PART, LOCK = ".part", ".lock"
 
@@ -115,7 +112,7 @@ def drafting(
             yield None
             return
         delete([out_of_the_way(folder() / name)])  # not whole: cut short, or an earlier version's, without checksums
-        own = "" if works(folder()) else f".{uuid.uuid4().hex[:8]}"
+        own = "" if flock_works(folder()) else f".{uuid.uuid4().hex[:8]}"
         draft = Draft(folder() / f"{name}{own}{PART}", folder() / name)
         try:
             yield draft
@@ -199,7 +196,7 @@ def evictable() -> list[Path]:
 def _evictable(held: contextlib.ExitStack) -> Iterator[Path]:
     """Yield entries that were not used recently, and drafts that nobody fills, whose locks `held` then holds."""
     for path in folder().iterdir():
-        if path.suffix == PART and works(folder()):
+        if path.suffix == PART and flock_works(folder()):
             with contextlib.suppress(Timeout):
                 held.enter_context(lock(folder() / f"{path.stem}{LOCK}").acquire(timeout=0))
                 yield path
@@ -223,7 +220,7 @@ def _size(path: Path) -> int:
 
 
 def _store_lock() -> contextlib.AbstractContextManager[Any]:
-    if not works(folder()):
+    if not flock_works(folder()):
         return contextlib.nullcontext()
     return lock(folder() / f"store{LOCK}").acquire(timeout=LOCK_SECONDS)
 
@@ -231,7 +228,7 @@ def _store_lock() -> contextlib.AbstractContextManager[Any]:
 @contextlib.contextmanager
 def _turn(name: str, interrupted: Callable[[], bool], on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold the lock of an entry's draft. The system gives it back when its holder dies, however that happens."""
-    if not works(folder()):
+    if not flock_works(folder()):
         yield
         return
     turn = lock(folder() / f"{name}{LOCK}")
@@ -241,7 +238,7 @@ def _turn(name: str, interrupted: Callable[[], bool], on_wait: Callable[[], None
             break
         except Timeout:
             if interrupted():
-                raise Interrupted("stopped while another process was filling the cache") from None
+                raise RunInterrupted("stopped while another process was filling the cache") from None
             on_wait()
             time.sleep(POLL_SECONDS)
     try:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from finetune.folders import python_path
+from finetune.system.environment import python_path
 
 # How long the end of a run waits for what is still to be sent (see `Mirror.end`); seconds.
 WAIT_VARIABLE, WAIT_SECONDS = "FINETUNE_WANDB_WAIT", 60.0

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from finetune.batchnorm import Statistics, copied, least_piece, restore, statistics
-from finetune.best import Row, best_row
 from finetune.clock import Clock
 from finetune.config import Schedule
-from finetune.data.streams import stream_seed
 from finetune.divergence import check_losses, check_weights, diverged, rates_of
 from finetune.epoch import Epoch, random_state, set_random_state
-from finetune.errors import Interrupted
+from finetune.errors import RunInterrupted
 from finetune.evaluate import accuracy, by_class, cross_entropy, predict
 from finetune.fed import Fed
 from finetune.frozen import FrozenPrefix
@@ -24,6 +22,8 @@ from finetune.loss import batch_loss, heaviest
 from finetune.memory import in_pieces
 from finetune.model import Classifier
 from finetune.optimizer import reserve
+from finetune.rundir.best_epoch import EpochMetrics, best_row
+from finetune.seeds import stream_seed
 from finetune.strategies import last_unfreeze, set_trainable, share_at, trainable_blocks
 
 # How often losses are looked at: every step would make a GPU wait for each one.
@@ -66,7 +66,7 @@ class Standing:
         rehearsed: from so many finished epochs on, pictures that fit in one pass at most (see rehearsal.py).
     """
 
-    history: list[Row] = field(default_factory=list)
+    history: list[EpochMetrics] = field(default_factory=list)
     epoch: Epoch = field(default_factory=Epoch)
     micro_batch: int | None = None
     over: bool = False
@@ -154,7 +154,7 @@ def _sum(earlier: float | None, now: float | None, begun: float | None) -> float
     return None if earlier is None or now is None or begun is None else earlier + now - begun
 
 
-def should_stop(history: list[Row], schedule: Schedule, patience: int | None) -> bool:
+def should_stop(history: list[EpochMetrics], schedule: Schedule, patience: int | None) -> bool:
     """Whether val has not improved for `patience` epochs since its best or, if that came later, the last unfreeze."""
     if patience is None or not history:
         return False
@@ -169,7 +169,7 @@ def _train_epoch(
     feed: Feed,
     standing: Standing,
     calls: Calls,
-) -> Row:
+) -> EpochMetrics:
     """Make the steps that are left of a pass over the training pictures; return the training half of its row."""
     number, epoch = len(standing.history), standing.epoch
     stage, limit = standing.rehearsed
@@ -206,7 +206,7 @@ def _train_epoch(
         if calls.interrupted():
             check_losses(epoch.losses, _CHECK_STEPS, number, optimizer)
             check_weights(model, number, optimizer)
-            raise Interrupted(f"stopped after step {epoch.steps} of {steps} of epoch {number + 1}")
+            raise RunInterrupted(f"stopped after step {epoch.steps} of {steps} of epoch {number + 1}")
     check_weights(model, number, optimizer)
     return {"epoch": number + 1, "train/loss": epoch.loss(), "train/accuracy": epoch.accuracy()}
 
@@ -275,7 +275,7 @@ def _gradients(
 
 def _validate(
     loop: Loop, model: Classifier, optimizer: torch.optim.Optimizer, feed: Feed, standing: Standing, calls: Calls
-) -> Row:
+) -> EpochMetrics:
     """Return the val half of an epoch's row. Nothing is kept of a val that is interrupted, but its time."""
     number, clock = len(standing.history) + 1, standing.epoch.clock
     cut = len(model.blocks) - _trainable(loop, model, number - 1)
@@ -283,7 +283,7 @@ def _validate(
     def on_batch() -> None:
         calls.on_progress("val", number)
         if calls.interrupted():
-            raise Interrupted(f"stopped in val of epoch {number}")
+            raise RunInterrupted(f"stopped in val of epoch {number}")
 
     with clock.on("val"):
         fed = feed.val(cut, clock)

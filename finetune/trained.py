@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune import record
-from finetune.bar import say_aside
 from finetune.checkpoint import load_checkpoint, rebuild
 from finetune.data.transforms import Preprocessing, normalise
 from finetune.model import Classifier
+from finetune.rundir import keys
+from finetune.system import documents
+from finetune.system.progress_bar import print_to_stderr
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Trained:
             return result
 
 
-def load(checkpoint: Path, device: str | None = None, say: Callable[[str], None] = say_aside) -> Trained:
+def load(checkpoint: Path, device: str | None = None, say: Callable[[str], None] = print_to_stderr) -> Trained:
     """Return the network of a checkpoint, calibrated where the run's summary lies beside it.
 
     Args:
@@ -57,7 +58,7 @@ def load(checkpoint: Path, device: str | None = None, say: Callable[[str], None]
     model, to, classes = rebuild(content)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = model.eval().to(place).to(memory_format=torch.channels_last)
-    temperature, fault = _temperature(checkpoint.parent / record.SUMMARY, len(content["history"]))
+    temperature, fault = _temperature(checkpoint.parent / keys.SUMMARY, len(content["history"]))
     if fault:
         say(f"confidences are not calibrated (temperature 1): {fault}")
     name, config = str(content["run_id"]), dict(content["config"])
@@ -67,7 +68,7 @@ def load(checkpoint: Path, device: str | None = None, say: Callable[[str], None]
 def _temperature(summary: Path, epochs: int) -> tuple[float, str]:
     """Return the temperature that was fitted for the network after so many epochs, or 1 and why there is none."""
     try:
-        told = record.read_json(summary)
+        told = documents.read_json(summary)
     except (OSError, ValueError, TypeError) as error:
         return 1.0, f"{summary} can't be read ({error})"
     if told is None:

@@ -3,7 +3,7 @@
 import torch
 
 from finetune.config import Config
-from finetune.data.streams import stream_seed
+from finetune.seeds import stream_seed
 
 RESIZING_STAGES = 4  # Tan and Le, EfficientNetV2, arXiv 2104.00298, table 6
 

@@ -11,24 +11,26 @@ from typing import Any
 import wandb
 from wandb.errors import Error as WandbError
 
-from finetune import record, showcase
-from finetune.best import Row, with_best
+from finetune import showcase
 from finetune.config import Config
-from finetune.csv_table import read_table
-from finetune.identity import LATER, PLACES
-from finetune.secrets import redact
+from finetune.resolve import FIELDS_ADDED_LATER, FIELDS_WITHOUT_EFFECT
+from finetune.rundir import files, keys
+from finetune.rundir.best_epoch import EpochMetrics, add_best_so_far
+from finetune.system import documents
+from finetune.system.redaction import redact
+from finetune.system.tables import read_table
 from finetune.tracking import Target
 
 __all__ = ["WandbError", "finish_failed", "finish_finished", "forget", "is_stopped", "open_run", "send_rows"]
 
 FILES = (
-    record.CONFIG,
-    record.HISTORY,
-    record.SUMMARY,
-    record.PREDICTIONS,
-    record.SPLITS,
-    record.THUMBNAILS,
-    record.LOG,
+    keys.CONFIG,
+    keys.HISTORY,
+    keys.SUMMARY,
+    keys.PREDICTIONS,
+    keys.SPLITS,
+    keys.THUMBNAILS,
+    keys.LOG,
 )
 # W&B makes each class of a mapping a metric of its own (`test/recall.cat`), and wants fewer than 10,000 in a project
 # (docs.wandb.ai/models/track/limits). Beyond this, recalls are in the run's summary.json alone, which is sent as well.
@@ -54,7 +56,7 @@ def open_run(
     Raises:
         WandbError: the server can't be reached, or refuses.
     """
-    content = record.read_config(run_dir) if run_dir else {}
+    content = files.read_config(run_dir) if run_dir else {}
     provenance = content.pop("provenance", {})
     settings = wandb.Settings(
         sweep_id=target.sweep,
@@ -144,8 +146,10 @@ def _add_config(run: wandb.Run, config: dict[str, Any], provenance: dict[str, An
 
 def group_of(config: dict[str, Any], provenance: dict[str, Any]) -> str:
     """Return a name for all runs that differ in their seed or fold alone, whichever version made them."""
-    unset = [name for name in LATER if config.get(name) == Config.model_fields[name].default]
-    fields = {name: value for name, value in config.items() if name not in ("seed", "fold", *unset, *PLACES)}
+    unset = [name for name in FIELDS_ADDED_LATER if config.get(name) == Config.model_fields[name].default]
+    fields = {
+        name: value for name, value in config.items() if name not in ("seed", "fold", *unset, *FIELDS_WITHOUT_EFFECT)
+    }
     text = json.dumps({**fields, "weights": provenance.get("weights_hash")}, sort_keys=True)
     return f"{config['strategy']} lr {config['lr']:g} {hashlib.sha256(text.encode()).hexdigest()[:4]}"
 
@@ -163,10 +167,10 @@ def send_rows(run: wandb.Run, run_dir: Path, after: int) -> int:
 
     The step is the epoch: a row that the server has already is not sent again.
     """
-    rows, _ = record.read_history(run_dir)
-    config = record.read_config(run_dir)
+    rows, _ = files.read_history(run_dir)
+    config = files.read_config(run_dir)
     last = after
-    for row in with_best(_ordered(rows), config.get("unfreeze") or [(0, 1.0)]):
+    for row in add_best_so_far(_ordered(rows), config.get("unfreeze") or [(0, 1.0)]):
         if row["epoch"] > after:
             if row["epoch"] >= run.starting_step:
                 run.log(row, step=row["epoch"], commit=True)
@@ -174,7 +178,7 @@ def send_rows(run: wandb.Run, run_dir: Path, after: int) -> int:
     return last
 
 
-def _ordered(rows: Iterable[Row]) -> list[Row]:
+def _ordered(rows: Iterable[EpochMetrics]) -> list[EpochMetrics]:
     return [row for _, row in sorted({row["epoch"]: row for row in rows if "epoch" in row}.items())]
 
 
@@ -184,13 +188,13 @@ def finish_finished(run: wandb.Run, run_dir: Path) -> None:
     Raises:
         TimeoutError: not all of it arrived in time.
     """
-    config, summary = record.read_config(run_dir), record.read_json(run_dir / record.SUMMARY) or {}
+    config, summary = files.read_config(run_dir), documents.read_json(run_dir / keys.SUMMARY) or {}
     run.summary.update({**summary_to_send(summary), **({"reason": "", "cause": ""} if run.resumed else {})})
     _send_files(run, run_dir)
     try:  # beside numbers and files, what is to be looked at: a damaged table must not keep those back
         run.log(_tables(run_dir, config.get("provenance", {}).get("classes", [])))
         if config.get("upload_best"):
-            run.log_artifact(str(run_dir / record.BEST), name=run_dir.name, type="model")
+            run.log_artifact(str(run_dir / keys.BEST), name=run_dir.name, type="model")
     except (OSError, ValueError, LookupError, TypeError) as error:
         if isinstance(error, ConnectionError | TimeoutError):
             raise
@@ -218,7 +222,7 @@ def finish_failed(run: wandb.Run, code: int, state: str, reason: str, cause: str
 
 def _tables(run_dir: Path, classes: list[str]) -> dict[str, Any]:
     """Return the confusion matrix, and the pictures of the prediction grid with what was said of them."""
-    answers = read_table(run_dir / record.PREDICTIONS)
+    answers = read_table(run_dir / keys.PREDICTIONS)
     classes = list(dict.fromkeys([*classes, *(answer[key] for answer in answers for key in ("label", "prediction"))]))
     number = {name: index for index, name in enumerate(classes)}
     matrix = wandb.plot.confusion_matrix(
@@ -232,7 +236,7 @@ def _tables(run_dir: Path, classes: list[str]) -> dict[str, Any]:
     for answer in answers:
         picture = thumbnails.get(answer["path"])
         if picture is not None:
-            sure = float(answer[record.PROBABILITY + answer["prediction"]])
+            sure = float(answer[keys.PROBABILITY + answer["prediction"]])
             right = answer["label"] == answer["prediction"]
             image = wandb.Image(picture, file_type="jpg")
             table.add_data(image, answer["label"], answer["prediction"], sure, right, answer["path"])

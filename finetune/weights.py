@@ -14,13 +14,13 @@ from filelock import BaseFileLock
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from finetune.bar import bar, say_aside
-from finetune.download import Wanted, download, sha256, size_in_words
 from finetune.errors import WeightsError, nearest
-from finetune.folders import cache_folder
-from finetune.locks import lock
 from finetune.model import outline_network
-from finetune.seals import archive_fault, set_aside
+from finetune.system.checksums import quarantine, zip_fault
+from finetune.system.download import RequiredFile, download, sha256, size_in_words
+from finetune.system.environment import cache_folder
+from finetune.system.locks import lock
+from finetune.system.progress_bar import print_to_stderr, progress_bar
 
 MIRROR_VARIABLE = "FINETUNE_WEIGHTS_URL"  # of a folder that has torchvision's files, in place of its own server
 
@@ -93,7 +93,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file is no state dict, or damaged as far as that can be told.
     """
-    if _is_archive(path) and (fault := archive_fault(path)):
+    if _is_archive(path) and (fault := zip_fault(path)):
         raise WeightsError(f"weights: {path} is damaged ({fault}). Copy or export it again")
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -132,16 +132,16 @@ def _state_dict(backbone: str, weights: str) -> dict[str, Tensor]:
     path = _place(str(published[weights].url))
     digest = _digest(path.name)
     if digest is not None and path.is_file() and not sha256(path).startswith(digest):
-        say_aside(f"{path} is damaged: set aside as {set_aside(path).name}; it is fetched anew")
+        print_to_stderr(f"{path} is damaged: set aside as {quarantine(path).name}; it is fetched anew")
         asked = wanted(backbone, weights)
     if asked is not None:
-        say_aside(f"fetching {asked.url} to {path}: {size_in_words(asked.size)}, once")
-        with bar(path.name, in_bytes=True) as advance:
+        print_to_stderr(f"fetching {asked.url} to {path}: {size_in_words(asked.size)}, once")
+        with progress_bar(path.name, in_bytes=True) as advance:
             download(asked.url, path, digest=digest, on_progress=advance)
     return read_state_dict(path)
 
 
-def wanted(backbone: str, weights: str) -> Wanted | None:
+def wanted(backbone: str, weights: str) -> RequiredFile | None:
     """Return what is to be fetched, if these weights are published ones that are not on this machine."""
     published = torchvision.models.get_model_weights(backbone)
     if weights not in published.__members__:
@@ -151,7 +151,7 @@ def wanted(backbone: str, weights: str) -> Wanted | None:
     if path.is_file():
         return None
     size = float(entry.meta.get("_file_size", 0)) * 1e6
-    return Wanted(f"weights {backbone} {weights}", _url(str(entry.url)), path, size)
+    return RequiredFile(f"weights {backbone} {weights}", _url(str(entry.url)), path, size)
 
 
 def _url(published: str) -> str:

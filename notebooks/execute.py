@@ -24,11 +24,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from finetune import plain_yaml
-from finetune.atomic import write_atomic
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError, nearest
-from finetune.flags import fail
-from finetune.printed import Screen, command
+from finetune.system import documents
+from finetune.system.atomic import write_atomic
+from finetune.system.output import SafeConsole, command, fail
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "notebooks" / "trials.ipynb"
@@ -147,7 +146,7 @@ def _parse(words: list[str]) -> dict[str, Any]:
     if lacking:
         raise UserError(f"{lacking[0]!r} has no '=': write NAME=VALUE, such as AGENTS=1")
     try:
-        return {name: plain_yaml.load(text) for name, _, text in pairs}
+        return {name: documents.load_yaml(text) for name, _, text in pairs}
     except yaml.YAMLError as error:
         raise UserError(f"a value is not YAML: {error}") from None
 
@@ -157,7 +156,7 @@ def main(arguments: list[str]) -> int:
     """Run the notebook and return the exit code (see finetune/errors.py)."""
     parser = argparse.ArgumentParser("python -m notebooks.execute", description="Run notebooks/trials.ipynb.")
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="replaces a setting of the notebook")
-    console = Screen(stderr=True)
+    console = SafeConsole(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         settings = _parse(parser.parse_args(arguments).settings)

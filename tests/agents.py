@@ -14,12 +14,12 @@ import psutil
 import yaml
 
 import agent
-from finetune import record
 from finetune.agents import search
 from finetune.agents.code import Code
 from finetune.config import Config
 from finetune.errors import DataError
-from finetune.folders import cache_folder
+from finetune.rundir import files
+from finetune.system.environment import cache_folder
 from tests import fake_run
 from tests.processes import marked
 
@@ -133,7 +133,7 @@ class Place:
 
     def runs(self) -> list[Path]:
         """Return the run directories of the sweep in `seeds.yaml`."""
-        return record.find_runs(self.folder / "runs/seeds") if (self.folder / "runs/seeds").exists() else []
+        return files.find_runs(self.folder / "runs/seeds") if (self.folder / "runs/seeds").exists() else []
 
     def written(self) -> list[str]:
         """Return the names of what lies in the folder, agents' output and the tests' cache folder left out."""
@@ -142,11 +142,11 @@ class Place:
 
     def states(self) -> list[str]:
         """Return the states of all runs, sorted."""
-        return sorted(record.status(run)[0] for run in self.runs())
+        return sorted(files.status(run)[0] for run in self.runs())
 
     def epochs(self) -> list[int]:
         """Return the numbers of all epochs that the runs have finished, run by run."""
-        return [row["epoch"] for run in self.runs() for row in record.read_history(run)[0]]
+        return [row["epoch"] for run in self.runs() for row in files.read_history(run)[0]]
 
     def starts(self) -> list[int]:
         """Return how often each run has been started."""

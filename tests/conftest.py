@@ -48,7 +48,7 @@ def _closed_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("DATA_ROOT", raising=False)
     for name in ("FINETUNE_INATURALIST_URL", "FINETUNE_WEIGHTS_URL"):  # nobody listens there
         monkeypatch.setenv(name, "http://127.0.0.1:9/file.zip")
-    monkeypatch.setattr("finetune.download.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("finetune.system.download.PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from finetune import record, showcase
+from finetune import showcase
 from finetune.config import parse_config, to_dict
-from finetune.csv_table import write_table
-from finetune.identity import resolve
+from finetune.resolve import resolve
+from finetune.rundir import files, keys
+from finetune.system import documents
+from finetune.system.tables import write_table
 
 CLASSES = ("disc", "square", "stripes")
 COST = {"scratch": 1.0, "head": 0.35, "partial": 0.45, "gradual": 0.75, "full": 1.0}  # of a full training pass
@@ -60,10 +62,10 @@ def fabricate_run(
         "blocks": 10,
         "command": f"python -m finetune --strategy {config['strategy']} --lr {config['lr']} --seed {config['seed']}",
     }
-    record.write_config(run_dir, config, _replaced(origin, provenance))
+    files.write_config(run_dir, config, _replaced(origin, provenance))
     curve = [val * epoch / config["epochs"] for epoch in range(1, config["epochs"] + 1)] if curve is None else curve
     shares = [_share(config["unfreeze"], epoch) for epoch in range(len(curve))]
-    record.write_history(
+    files.write_history(
         run_dir,
         [
             {
@@ -83,7 +85,7 @@ def fabricate_run(
         ],
     )
     if state != "finished":
-        record.write_state(run_dir, "running" if state == "unfinished" else state, reason)
+        files.write_state(run_dir, "running" if state == "unfinished" else state, reason)
         return run_dir
     reached = [epoch for epoch, score in enumerate(curve, start=1) if score >= 0.8]
     frozen = 1 - sum(shares) / len(shares)
@@ -116,7 +118,7 @@ def fabricate_run(
         write_predictions(run_dir, predictions)
     if pictures is not None:
         showcase.write_thumbnails(run_dir, pictures, CLASSES)
-    record.write_json(run_dir / record.SUMMARY, _replaced(ending, summary))
+    documents.write_json(run_dir / keys.SUMMARY, _replaced(ending, summary))
     return run_dir
 
 
@@ -141,13 +143,13 @@ def write_predictions(run_dir: Path, answers: list[tuple[str, str, str, float]],
         [path, label, said, *(sure if name == said else (1 - sure) / others for name in classes)]
         for path, label, said, sure in answers
     ]
-    columns = ["path", "label", "prediction", *(f"{record.PROBABILITY}{name}" for name in classes)]
-    write_table(run_dir / record.PREDICTIONS, columns, rows)
+    columns = ["path", "label", "prediction", *(f"{keys.PROBABILITY}{name}" for name in classes)]
+    write_table(run_dir / keys.PREDICTIONS, columns, rows)
 
 
 def tear_history(run_dir: Path) -> None:
     """Cut the last line of the history in the middle, as a crash does."""
-    path = run_dir / record.HISTORY
+    path = run_dir / keys.HISTORY
     path.write_text(path.read_text() + json.dumps({"epoch": 99, "val/accuracy": 0.5})[:20])
 
 

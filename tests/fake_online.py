@@ -17,16 +17,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from PIL import Image
 
 import agent
-from finetune import record, showcase
+from finetune import showcase
 from finetune.agents.code import Code
-from finetune.best import best_row
-from finetune.causes import cause_of
-from finetune.claim import claimed
 from finetune.config import Config, to_dict
-from finetune.csv_table import write_table
-from finetune.errors import DataError, Interrupted
-from finetune.identity import resolve, run_id
-from finetune.signals import polled
+from finetune.errors import DataError, RunInterrupted
+from finetune.resolve import resolve, run_id
+from finetune.rundir import files, keys
+from finetune.rundir.best_epoch import best_row
+from finetune.rundir.claim import hold_claim
+from finetune.rundir.failures import cause_of
+from finetune.system import documents
+from finetune.system.signals import polling_signals
+from finetune.system.tables import write_table
 
 CLASSES = ["cat", "dog"]
 
@@ -57,14 +59,16 @@ def run(
 ) -> None:
     """Write what a real run writes."""
     config = resolve(config)
-    with claimed(run_dir) as claim:
-        if (run_dir / record.SUMMARY).exists():
+    with hold_claim(run_dir) as claim:
+        if (run_dir / keys.SUMMARY).exists():
             return
         with (run_dir / "starts.txt").open("a") as file:
             file.write(f"{os.getpid()}\n")
         (run_dir / "gpu.txt").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
-        record.write_json(run_dir / "peers.json", {"seeds": None if peers is None else [peer.seed for peer in peers]})
-        record.write_state(run_dir, "running")
+        documents.write_json(
+            run_dir / "peers.json", {"seeds": None if peers is None else [peer.seed for peer in peers]}
+        )
+        files.write_state(run_dir, "running")
         provenance = {
             "run_id": run_id(config, *identify(config)),
             "classes": CLASSES,
@@ -72,17 +76,17 @@ def run(
             "weights_hash": f"hash of {config.weights}",
             "git_commit": "c0ffee",
         }
-        record.write_config(run_dir, to_dict(config), provenance)
+        files.write_config(run_dir, to_dict(config), provenance)
         try:
-            with polled():
+            with polling_signals():
                 _train(config, run_dir, claim.attempt, log, interrupted)
-        except Interrupted as error:
-            record.write_state(run_dir, "killed", str(error))
+        except RunInterrupted as error:
+            files.write_state(run_dir, "killed", str(error))
             raise
         except Exception as error:
-            record.write_state(run_dir, "failed", f"{type(error).__name__}: {error}", cause_of(error))
+            files.write_state(run_dir, "failed", f"{type(error).__name__}: {error}", cause_of(error))
             raise
-        record.write_state(run_dir, "finished")
+        files.write_state(run_dir, "finished")
 
 
 def accuracy(config: Config) -> float:
@@ -95,12 +99,12 @@ def _train(
 ) -> None:
     said = os.environ.get("FAKE_SAYS", "")
     log(f"attempt {attempt} of seed {config.seed}{said}")
-    rows, _ = record.read_history(run_dir)
+    rows, _ = files.read_history(run_dir)
     for epoch in range(len(rows) + 1, config.epochs + 1):
         end = time.monotonic() + float(os.environ.get("FAKE_SECONDS", "0.05"))
         while True:
             if interrupted():
-                raise Interrupted(f"stopped by a signal in epoch {epoch}")
+                raise RunInterrupted(f"stopped by a signal in epoch {epoch}")
             if time.monotonic() > end:
                 break
             time.sleep(float(os.environ.get("FAKE_STEP", "0.02")))
@@ -111,25 +115,25 @@ def _train(
         value = accuracy(config) * epoch / config.epochs
         row = {"epoch": epoch, "train/loss": 2.0 - value, "train/accuracy": value, "val/loss": 1.5 - value}
         row |= {"val/accuracy": value, "lr/head": config.lr, "lr/backbone": 0.0, "trainable_share": 0.0}
-        record.append_history(run_dir, {**row, "epoch_seconds": 1.0, "seconds/suffix": 0.5})
+        files.append_history(run_dir, {**row, "epoch_seconds": 1.0, "seconds/suffix": 0.5})
         log(f"epoch {epoch}")
-        if (run_dir / record.STOP).exists():
+        if (run_dir / keys.STOP).exists():
             break
     _finish(config, run_dir)
 
 
 def _finish(config: Config, run_dir: Path) -> None:
-    rows, _ = record.read_history(run_dir)
+    rows, _ = files.read_history(run_dir)
     answers = [["test/cat/1.jpg", "cat", "cat", 0.75, 0.25], ["test/dog/1.jpg", "dog", "cat", 0.625, 0.375]]
-    columns = ["path", "label", "prediction", *(record.PROBABILITY + name for name in CLASSES)]
-    write_table(run_dir / record.PREDICTIONS, columns, answers)
+    columns = ["path", "label", "prediction", *(keys.PROBABILITY + name for name in CLASSES)]
+    write_table(run_dir / keys.PREDICTIONS, columns, answers)
     for path, *_ in answers:
         (run_dir / "pictures" / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (24, 16), (40, 90, 200)).save(run_dir / "pictures" / path)
     showcase.write_thumbnails(run_dir, run_dir / "pictures", CLASSES)
-    write_table(run_dir / record.SPLITS, ["path", "label", "split"], [["test/cat/1.jpg", "cat", "test"]])
+    write_table(run_dir / keys.SPLITS, ["path", "label", "split"], [["test/cat/1.jpg", "cat", "test"]])
     best = best_row(rows)
-    numbers = dict.fromkeys((key for key in record.SUMMARY_KEYS if key not in ("state", "test/recall")), 1.0)
+    numbers = dict.fromkeys((key for key in keys.SUMMARY_KEYS if key not in ("state", "test/recall")), 1.0)
     summary = {
         **numbers,
         "state": "finished",
@@ -141,7 +145,7 @@ def _finish(config: Config, run_dir: Path) -> None:
         "epochs": len(rows),
         "epochs_to_80": None,
     }
-    record.write_json(run_dir / record.SUMMARY, summary)
+    documents.write_json(run_dir / keys.SUMMARY, summary)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune import record, signals
-from finetune.causes import cause_of
-from finetune.claim import claimed
 from finetune.config import Config, to_dict
-from finetune.errors import DataError, DivergedError, Interrupted
+from finetune.errors import DataError, DivergedError, RunInterrupted
+from finetune.rundir import files, keys
+from finetune.rundir.claim import hold_claim
+from finetune.rundir.failures import cause_of
+from finetune.system import documents, signals
 
 
 def told(ending: str, config: Config) -> bool:
@@ -39,25 +40,27 @@ def run(
     """Write what a real run writes, as far as agents look at it."""
     if told("REFUSE", config):
         raise DataError("no pictures here")
-    with claimed(run_dir) as claim:
-        if (run_dir / record.SUMMARY).exists():
+    with hold_claim(run_dir) as claim:
+        if (run_dir / keys.SUMMARY).exists():
             return
         with (run_dir / "starts.txt").open("a") as file:
             file.write(f"{os.getpid()}\n")
         score = Path("/proc/self/oom_score_adj")
         if score.exists():
             (run_dir / "oom_score.txt").write_text(score.read_text())
-        record.write_json(run_dir / "peers.json", {"seeds": None if peers is None else [peer.seed for peer in peers]})
-        record.write_state(run_dir, "running")
-        record.write_config(run_dir, to_dict(config), {"data_fingerprint": f"fingerprint of {config.data}"})
+        documents.write_json(
+            run_dir / "peers.json", {"seeds": None if peers is None else [peer.seed for peer in peers]}
+        )
+        files.write_state(run_dir, "running")
+        files.write_config(run_dir, to_dict(config), {"data_fingerprint": f"fingerprint of {config.data}"})
         try:
-            with signals.polled():
+            with signals.polling_signals():
                 _train(config, run_dir, claim.attempt, on_progress, interrupted)
-        except Interrupted as error:
-            record.write_state(run_dir, "killed", str(error))
+        except RunInterrupted as error:
+            files.write_state(run_dir, "killed", str(error))
             raise
         except Exception as error:
-            record.write_state(run_dir, "failed", f"{type(error).__name__}: {error}", cause_of(error))
+            files.write_state(run_dir, "failed", f"{type(error).__name__}: {error}", cause_of(error))
             raise
 
 
@@ -69,7 +72,7 @@ def _train(
         time.sleep(1)
     # Some value that depends on the rate, so that a search has something to learn.
     value = max(0.0, 1 - abs(config.lr - 0.003) * 100)
-    rows, _ = record.read_history(run_dir)
+    rows, _ = files.read_history(run_dir)
     for epoch in range(len(rows) + 1, config.epochs + 1):
         time.sleep(float(os.environ.get("FAKE_SECONDS", "0.02")))
         if told("CRASH", config) and attempt == 1:
@@ -88,13 +91,13 @@ def _train(
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             print("hangs")
             time.sleep(600)
-        record.append_history(run_dir, {"epoch": epoch, "val/accuracy": value * epoch / config.epochs})
+        files.append_history(run_dir, {"epoch": epoch, "val/accuracy": value * epoch / config.epochs})
         on_progress({"phase": "train", "epoch": float(epoch), "epochs": config.epochs, "val_accuracy": value})
         if interrupted():
-            raise Interrupted(f"stopped after epoch {epoch}")
-        if (run_dir / record.STOP).exists():
+            raise RunInterrupted(f"stopped after epoch {epoch}")
+        if (run_dir / keys.STOP).exists():
             break
-    rows, _ = record.read_history(run_dir)
+    rows, _ = files.read_history(run_dir)
     summary = {
         "state": "finished",
         "best/val_accuracy": value,
@@ -102,4 +105,4 @@ def _train(
         "test/accuracy": value,
         "epochs": len(rows),
     }
-    record.write_json(run_dir / record.SUMMARY, summary)
+    documents.write_json(run_dir / keys.SUMMARY, summary)

@@ -7,19 +7,20 @@ from typing import Any
 
 import yaml
 
-from finetune import record
-from tests.wandb_server import Run, Server, Sweep
-from tests.wandb_server.store import new_id
+from finetune.rundir import files, keys
+from finetune.system import documents
+from tests.wandb_server.server import Server
+from tests.wandb_server.store import Run, Sweep, new_id
 
 PROJECT = "finetune-sweeps"
 FILES = (
-    record.CONFIG,
-    record.HISTORY,
-    record.SUMMARY,
-    record.PREDICTIONS,
-    record.SPLITS,
-    record.THUMBNAILS,
-    record.LOG,
+    keys.CONFIG,
+    keys.HISTORY,
+    keys.SUMMARY,
+    keys.PREDICTIONS,
+    keys.SPLITS,
+    keys.THUMBNAILS,
+    keys.LOG,
 )
 SWEPT = {
     "program": "agent.py",
@@ -59,12 +60,12 @@ def put_run(
     swept = swept or {}
     run.raw_config = {"_wandb": {"value": {}}, **{name: {"value": value} for name, value in swept.items()}}
     if run_dir is not None:
-        config = record.read_config(run_dir)
+        config = files.read_config(run_dir)
         resolved = {name: config[name] for name, value in swept.items() if config[name] != value}
         for name, value in {**config, **swept, "resolved": resolved}.items():
             run.raw_config[name] = {"value": value}
         send_history(run, run_dir)
-        run.summary |= record.read_json(run_dir / record.SUMMARY) or record.read_json(run_dir / record.STATE) or {}
+        run.summary |= documents.read_json(run_dir / keys.SUMMARY) or documents.read_json(run_dir / keys.STATE) or {}
         if run.summary.get("state") == "finished":
             put_files(run, run_dir, files)
             # The tables that a finished run logs are a row of the history, too: one without an epoch.
@@ -82,7 +83,7 @@ def put_files(run: Run, run_dir: Path, files: tuple[str, ...] = FILES) -> None:
 
 def send_history(run: Run, run_dir: Path) -> None:
     """Send every epoch, each with the best so far, which the server's summary takes over."""
-    for row in record.read_history(run_dir)[0]:
+    for row in files.read_history(run_dir)[0]:
         best = {"best/val_accuracy": row["val/accuracy"], "best/epoch": row["epoch"]}
         add_row(run, {**row, **best, "_step": row["epoch"]})
         run.summary |= {**row, **best}

@@ -15,10 +15,11 @@ from typing import Any
 import psutil
 import yaml
 
-from finetune import record
+from finetune.rundir import files
+from finetune.system import documents
 from tests import offline
 from tests.processes import end_marked, marked
-from tests.wandb_server import Server
+from tests.wandb_server.server import Server
 
 ROOT = Path(__file__).parents[1]
 AGENT = str(ROOT / "agent.py")
@@ -85,7 +86,7 @@ class Machine:
     def runs(self, sweep: str) -> list[Path]:
         """Return the run directories of a sweep here."""
         folder = self.folder / "runs" / sweep
-        return record.find_runs(folder) if folder.exists() else []
+        return files.find_runs(folder) if folder.exists() else []
 
     def processes(self) -> list[psutil.Process]:
         """Return the live processes that were started here, W&B's own ones included."""
@@ -139,7 +140,7 @@ def starts(run_dir: Path) -> int:
 
 def peers(run_dir: Path) -> set[int] | None:
     """Return the seeds of the peers that the stand-in was told of in this directory, or None if of none."""
-    seeds = (record.read_json(run_dir / "peers.json") or {})["seeds"]
+    seeds = (documents.read_json(run_dir / "peers.json") or {})["seeds"]
     return None if seeds is None else set(seeds)
 
 

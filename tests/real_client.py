@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.wandb_server import Run, Server, serve
+from tests.wandb_server.server import Server, serve
+from tests.wandb_server.store import Run
 
 
 @pytest.fixture(scope="module")

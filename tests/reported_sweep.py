@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from finetune import record
+from finetune.rundir import keys
+from finetune.system import documents
 from tests.fabricate import fabricate_pictures, fabricate_run
 
 SWEEP = """\
@@ -41,5 +42,7 @@ def make_sweep(folder: Path, pictures: Path) -> None:
                     predictions=answers,
                     provenance={"data_root": str(pictures), "classes": list(names.values())},
                 )
-                record.write_json(run / f"wandb-{run.name}.json", {"path": f"tester/trials/{run.name}", "sent": True})
-    (folder / record.SWEEP).write_text(SWEEP)
+                documents.write_json(
+                    run / f"wandb-{run.name}.json", {"path": f"tester/trials/{run.name}", "sent": True}
+                )
+    (folder / keys.SWEEP).write_text(SWEEP)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.online import machines_ended
-from tests.wandb_server import Server, serve
+from tests.wandb_server.server import Server, serve
 
 AT_ONCE = 6
 

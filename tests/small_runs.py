@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from finetune import record
 from finetune.checkpoint import load_checkpoint
 from finetune.config import Config, parse_config
 from finetune.model import Classifier, build_classifier
+from finetune.rundir import files, keys
+from finetune.system import documents
 
 SMALL: dict[str, Any] = {
     "backbone": "squeezenet1_1",
@@ -62,7 +63,7 @@ def after(asks: int) -> Callable[[], bool]:
     return lambda: next(counter) >= asks
 
 
-def assert_same_run(one: Path, other: Path, checkpoints: Iterable[str] = (record.BEST, record.LAST)) -> None:
+def assert_same_run(one: Path, other: Path, checkpoints: Iterable[str] = (keys.BEST, keys.LAST)) -> None:
     """Weights, history, predictions and summary are equal, bitwise, times left out."""
     for name in checkpoints:
         weights, others = (load_checkpoint(folder / name)["model"] for folder in (one, other))
@@ -70,10 +71,10 @@ def assert_same_run(one: Path, other: Path, checkpoints: Iterable[str] = (record
     timeless = [
         [
             {k: v for k, v in row.items() if "second" not in k and "memory" not in k}
-            for row in (*record.read_history(folder)[0], summary)
+            for row in (*files.read_history(folder)[0], summary)
         ]
         for folder in (one, other)
-        for summary in [record.read_json(folder / record.SUMMARY) or {}]
+        for summary in [documents.read_json(folder / keys.SUMMARY) or {}]
     ]
     assert timeless[0] == timeless[1]
-    assert (one / record.PREDICTIONS).read_bytes() == (other / record.PREDICTIONS).read_bytes()
+    assert (one / keys.PREDICTIONS).read_bytes() == (other / keys.PREDICTIONS).read_bytes()

@@ -11,13 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from finetune import activations, preflight, record, store
+from finetune import activations, draft, preflight, store
 from finetune.checkpoint import load_checkpoint
 from finetune.config import Config, parse_config
-from finetune.errors import Interrupted, TrainingError
+from finetune.errors import RunInterrupted, TrainingError
 from finetune.frozen import FrozenPrefix
-from finetune.identity import resolve
+from finetune.resolve import resolve
 from finetune.run import run
+from finetune.rundir import files, keys
+from finetune.system import documents
 from finetune.weights import identify
 from tests.faults import flip
 
@@ -33,7 +35,7 @@ def small(pictures: Path, **values: Any) -> Config:
 
 def entries(kind: str = "activations") -> list[dict[str, Any]]:
     """Return what the entries of the store say of themselves, by cut and view."""
-    found = [record.read_json(path) or {} for path in store.folder().glob(f"{kind}-*/{store.ABOUT}")]
+    found = [documents.read_json(path) or {} for path in store.folder().glob(f"{kind}-*/{draft.ABOUT}")]
     return sorted(found, key=lambda about: (about["network"][1], str(about["pictures"]), str(about["view"])))
 
 
@@ -43,9 +45,9 @@ class Done(list[str]):
     def __init__(self, config: Config, folder: Path, **given: Any) -> None:
         super().__init__()
         run(config, folder, log=self.append, **given)
-        self.history = record.read_history(folder)[0]
-        self.weights = load_checkpoint(folder / record.BEST)["model"]
-        self.summary = record.read_json(folder / record.SUMMARY) or {}
+        self.history = files.read_history(folder)[0]
+        self.weights = load_checkpoint(folder / keys.BEST)["model"]
+        self.summary = documents.read_json(folder / keys.SUMMARY) or {}
 
 
 @pytest.fixture
@@ -146,7 +148,7 @@ def test_what_a_run_fills_for_its_peers_is_of_the_weights_that_nothing_has_train
         return {
             path.parent.name: path.read_bytes()
             for path in store.folder().glob("activations-*/rows.bin")
-            if (record.read_json(path.parent / store.ABOUT) or {})["network"][1] == 9
+            if (documents.read_json(path.parent / draft.ABOUT) or {})["network"][1] == 9
         }
 
     peers = [peer.model_copy(update={"lr": lr}) for peer in (partial, head) for lr in (0.03, 0.01)]
@@ -205,7 +207,7 @@ def test_filling_that_is_interrupted_goes_on_and_gives_the_same(
             before = len(shares)
             try:
                 run(config, tmp_path / "cut", log=quiet, on_progress=told, interrupted=lambda: len(shares) > before)  # noqa: B023
-            except Interrupted:
+            except RunInterrupted:
                 yield
             else:
                 return

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune import record
 from finetune.agents.code import REAL
+from finetune.rundir import files
 from tests.agents import Place, write_sweep
 from tests.pictures import write_folder, write_picture
 
@@ -130,7 +130,7 @@ def test_folds_are_short_for_two_settings(tmp_path: Path) -> None:
     assert "6 runs: 6 to do" in place.run("seeds.yaml", "--folds", "3", "--plan")[1]
     code, output = place.run("seeds.yaml", "--folds", "3", "--set", "fold=[0,2]")
     assert code == 0, output
-    configs = [record.read_config(run) for run in place.runs()]
+    configs = [files.read_config(run) for run in place.runs()]
     assert {(config["folds"], config["fold"], config["seed"]) for config in configs} == {
         (3, fold, seed) for fold in (0, 2) for seed in (0, 1)
     }

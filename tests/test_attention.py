@@ -10,11 +10,12 @@ from torch import nn
 
 from analysis.__main__ import main as analyse
 from analysis.attention import draw
-from finetune import record, showcase
+from finetune import showcase
 from finetune.attention import heats, main, overlay, spatial_block
 from finetune.data.transforms import Preprocessing
 from finetune.errors import UserError
 from finetune.model import Classifier, build_classifier, build_network
+from finetune.rundir import keys
 from finetune.trained import Trained
 from tests import offline
 from tests.fabricate import fabricate_run
@@ -84,12 +85,12 @@ def test_the_pictures_are_those_of_the_grid(place: Path, tmp_path: Path, capsys:
     run_dir = Path(shutil.copytree(place / "runs/tiny/only", tmp_path / "run"))
     assert main([str(run_dir)]) == 0
     assert "12 of 12 pictures" in capsys.readouterr().out
-    drawn = showcase.read_thumbnails(run_dir, record.ATTENTION)
+    drawn = showcase.read_thumbnails(run_dir, keys.ATTENTION)
     assert list(drawn) == list(showcase.read_thumbnails(run_dir))
     assert {picture.shape for picture in drawn.values()} == {(160, 160, 3)}
-    before = (run_dir / record.ATTENTION).read_bytes()
+    before = (run_dir / keys.ATTENTION).read_bytes()
     assert main([str(run_dir), "--data", str(place / "pictures")]) == 0
-    assert (run_dir / record.ATTENTION).read_bytes() == before
+    assert (run_dir / keys.ATTENTION).read_bytes() == before
 
 
 def test_what_can_not_be_drawn_is_told(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,10 +98,10 @@ def test_what_can_not_be_drawn_is_told(place: Path, tmp_path: Path, capsys: pyte
     run_dir = Path(shutil.copytree(place / "runs/tiny/only", tmp_path / "run"))
     assert main([str(run_dir), "--data", str(tmp_path / "nowhere")]) == 2
     assert "none of its 12 pictures is below" in capsys.readouterr().err
-    (run_dir / record.THUMBNAILS).unlink()
+    (run_dir / keys.THUMBNAILS).unlink()
     assert main([str(run_dir)]) == 2
     assert "thumbnails.zip" in capsys.readouterr().err
-    assert not (run_dir / record.ATTENTION).exists()
+    assert not (run_dir / keys.ATTENTION).exists()
 
 
 @pytest.mark.parametrize("backbone", ["vit_b_32", "swin_t"])
@@ -128,8 +129,8 @@ def test_the_analysis_has_it_drawn_and_shows_it(
     assert analyse(["tiny", "--attention"]) == 0
     assert (tmp_path / "reports/tiny/prediction_grid_attention.png").is_file()
     assert "Where only looked" in (tmp_path / "reports/tiny/report.html").read_text(encoding="utf-8")
-    (tmp_path / "runs/tiny/only" / record.ATTENTION).unlink()
-    (tmp_path / "runs/tiny/only" / record.BEST).unlink()
+    (tmp_path / "runs/tiny/only" / keys.ATTENTION).unlink()
+    (tmp_path / "runs/tiny/only" / keys.BEST).unlink()
     assert analyse(["tiny", "--attention"]) == 0
     assert "No new attention maps of only: UserError" in capfd.readouterr().out
     assert not (tmp_path / "reports/tiny/prediction_grid_attention.png").exists()
@@ -138,7 +139,7 @@ def test_the_analysis_has_it_drawn_and_shows_it(
 def test_a_full_disk_keeps_earlier_maps(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every second write fails in turn: exit code 1, and one message; then the same command writes it."""
     shutil.copytree(place / "runs/tiny/only", tmp_path / "run")
-    maps = tmp_path / "run" / record.ATTENTION
+    maps = tmp_path / "run" / keys.ATTENTION
     maps.write_text("earlier")
     before = {path.name for path in maps.parent.iterdir()}
     for ended, told in each_write_failing(maps.parent, lambda: main([str(maps.parent)]), step=2):
@@ -148,4 +149,4 @@ def test_a_full_disk_keeps_earlier_maps(place: Path, tmp_path: Path, capsys: pyt
         assert said.count("\n") == 1, said
         assert maps.read_text() == "earlier", told
         assert {path.name for path in maps.parent.iterdir()} == before, told
-    assert showcase.read_thumbnails(maps.parent, record.ATTENTION)
+    assert showcase.read_thumbnails(maps.parent, keys.ATTENTION)

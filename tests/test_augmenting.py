@@ -11,7 +11,7 @@ from finetune.data.augmenting import LEVELS, mean_colour, train_transform
 from finetune.data.loading import Batches, Pictures, make_loader
 from finetune.data.splits import find_splits
 from finetune.data.transforms import eval_transform, to_base
-from finetune.identity import resolve, run_id
+from finetune.resolve import resolve, run_id
 from finetune.sharing import shared_needs
 from tests.test_transforms import TO, photo, ramp
 

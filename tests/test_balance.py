@@ -16,15 +16,17 @@ from sklearn.metrics import f1_score, recall_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
-from finetune import activations, record
+from finetune import activations
 from finetune.checkpoint import load_checkpoint
 from finetune.config import Config, parse_config
 from finetune.data.balance import balanced_order, class_weights
 from finetune.data.loading import Batches
-from finetune.errors import Interrupted
-from finetune.identity import resolve
+from finetune.errors import RunInterrupted
 from finetune.loss import batch_loss
+from finetune.resolve import resolve
 from finetune.run import run
+from finetune.rundir import files, keys
+from finetune.system import documents
 from tests.pictures import write_picture
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=60)
@@ -161,10 +163,10 @@ class Done:
         run(asked, folder, log=self.log.append, **given)
         self.history = [
             {name: value for name, value in row.items() if "second" not in name}
-            for row in record.read_history(folder)[0]
+            for row in files.read_history(folder)[0]
         ]
-        self.weights = load_checkpoint(folder / record.LAST)["model"]
-        self.summary = record.read_json(folder / record.SUMMARY) or {}
+        self.weights = load_checkpoint(folder / keys.LAST)["model"]
+        self.summary = documents.read_json(folder / keys.SUMMARY) or {}
 
 
 def test_rare_classes_are_found_once_classes_are_balanced(unequal: Path, tmp_path: Path) -> None:
@@ -196,7 +198,7 @@ def rounds(interruptions: int, asked: Config, folder: Path) -> Done:
     while True:
         try:
             return Done(asked, folder, interrupted=interrupted)
-        except Interrupted:
+        except RunInterrupted:
             continue
 
 
@@ -232,8 +234,8 @@ def test_cached_or_not_the_run_is_the_same(
 def test_val_and_test_are_measured_without_weights(unequal: Path, tmp_path: Path) -> None:
     """The loss of the test split is the plain mean over its predictions, of the val split that over its pictures."""
     done = Done(config(unequal, strategy="head", balance="weights", epochs=1), tmp_path / "run")
-    with (tmp_path / "run" / record.PREDICTIONS).open() as file:
-        rights = [float(row[record.PROBABILITY + row["label"]]) for row in csv.DictReader(file)]
+    with (tmp_path / "run" / keys.PREDICTIONS).open() as file:
+        rights = [float(row[keys.PROBABILITY + row["label"]]) for row in csv.DictReader(file)]
     assert done.summary["test/loss"] == pytest.approx(-sum(map(math.log, rights)) / len(rights), rel=1e-4)
     row = done.history[0]
     assert row["val/loss"] < 1.2  # near log 2; the rare class's weight is 5.5
@@ -246,7 +248,7 @@ def test_numbers_by_class_are_those_of_the_predictions(unequal: Path, tmp_path: 
     shutil.copytree(unequal / "test", unequal / "val")
     asked = {"strategy": "head", "balance": "sampler", "lr": 1e-2, "epochs": 3, "augment": "none"}
     done = Done(config(unequal, **asked), tmp_path / "run")
-    with (tmp_path / "run" / record.PREDICTIONS).open() as file:
+    with (tmp_path / "run" / keys.PREDICTIONS).open() as file:
         rows = list(csv.DictReader(file))
     labels, named = ([row[column] for row in rows] for column in ("label", "prediction"))
     recalls = recall_score(labels, named, labels=["grey", "warm"], average=None)

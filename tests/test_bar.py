@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune.bar import bar
+from finetune.system.progress_bar import progress_bar
 
 
 def test_a_log_gets_no_bar_even_where_colours_are_wanted(
@@ -10,6 +10,6 @@ def test_a_log_gets_no_bar_even_where_colours_are_wanted(
 ) -> None:
     """A notebook's kernel sets FORCE_COLOR, which rich takes for a terminal: a bar would leave a line at each step."""
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with bar("looking") as show:
+    with progress_bar("looking") as show:
         show(1, 2)
     assert capsys.readouterr() == ("", "")

@@ -13,7 +13,7 @@ from benchmarks import __main__ as command
 from benchmarks import contenders, drawn, figure, floor, ours, plain, rounds, table
 from benchmarks.clock import Clock
 from finetune.config import Config, parse_config
-from finetune.identity import resolve
+from finetune.resolve import resolve
 
 BACKBONE = "resnet18"
 

@@ -18,7 +18,7 @@ from finetune.data.inaturalist import ARCHIVE, CLASSES, FOLDER
 from tests.file_server import Served, serving
 from tests.online import AGENT, Machine, machines_ended
 from tests.pictures import write_folder
-from tests.wandb_server import serve
+from tests.wandb_server.server import serve
 
 NETWORK = "squeezenet1_1"
 FILE = SqueezeNet1_1_Weights.DEFAULT.url.rsplit("/", 1)[-1]

@@ -7,17 +7,17 @@ import ssl
 import pytest
 import torch
 
-from finetune.causes import CAUSES, cause_in, cause_of
 from finetune.errors import (
     ConfigError,
     DataError,
+    DiskFullError,
     DivergedError,
     DownloadError,
-    MissingError,
-    NoRoomError,
+    NotDownloadedError,
     TrainingError,
     WeightsError,
 )
+from finetune.rundir.failures import CAUSES, cause_of, cause_of_log_line
 
 
 def full_disk() -> OSError:
@@ -39,8 +39,8 @@ def full_disk() -> OSError:
         (OSError(errno.EIO, "Input/output error"), "disk"),
         (DataError("a.png: can't be read as a picture"), "data"),
         (DownloadError("no connection"), "network"),
-        (MissingError("not here"), "network"),
-        (NoRoomError("1 GB free"), "disk"),
+        (NotDownloadedError("not here"), "network"),
+        (DiskFullError("1 GB free"), "disk"),
         (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), "network"),
         (TimeoutError("timed out"), "network"),
         (socket.gaierror(-2, "Name or service not known"), "network"),
@@ -106,4 +106,4 @@ def test_an_error_that_was_put_out_of_sight_does_not_count() -> None:
 )
 def test_the_last_line_of_a_log_has_a_cause(line: str, cause: str) -> None:
     """For runs that could not note it themselves."""
-    assert cause_in(line) == cause
+    assert cause_of_log_line(line) == cause

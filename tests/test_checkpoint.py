@@ -10,7 +10,7 @@ import torch
 from finetune.checkpoint import load_checkpoint, save_checkpoint
 from finetune.errors import UserError
 from finetune.model import build_classifier, build_network
-from finetune.writing import WriteError
+from finetune.system.atomic import WriteError
 
 
 def test_a_checkpoint_that_can_not_be_written_says_why_and_leaves_the_one_before(tmp_path: Path) -> None:

@@ -12,22 +12,23 @@ from typing import Any
 import psutil
 import pytest
 
-from finetune import claim, record
-from finetune.atomic import create_once, guarded, replacing
-from finetune.claim import TakenError, attempts, claimed, is_alive
-from finetune.csv_table import write_table
+from finetune.rundir import claim, files, keys
+from finetune.rundir.claim import RunTakenError, attempts, hold_claim, is_alive
+from finetune.system import atomic, documents
+from finetune.system.atomic import create_exclusive, replacing, write_guard
+from finetune.system.tables import write_table
 from tests.agents import wait_until
 
 
 def test_a_live_owner_keeps_others_out_and_a_released_claim_does_not(tmp_path: Path) -> None:
     """The same process too can claim a run again only after letting it go."""
-    with claimed(tmp_path) as first:
+    with hold_claim(tmp_path) as first:
         assert first.attempt == 1
         assert is_alive(tmp_path)
-        with pytest.raises(TakenError), claimed(tmp_path):
+        with pytest.raises(RunTakenError), hold_claim(tmp_path):
             pass
     assert not is_alive(tmp_path)
-    with claimed(tmp_path) as second:
+    with hold_claim(tmp_path) as second:
         assert second.attempt == 2
     assert attempts(tmp_path) == 2
 
@@ -35,12 +36,12 @@ def test_a_live_owner_keeps_others_out_and_a_released_claim_does_not(tmp_path: P
 def test_a_killed_owner_gives_way_at_once(tmp_path: Path) -> None:
     """On the same machine no time-out is needed: the process is gone."""
     code = (
-        "import os, sys; from pathlib import Path; from finetune.claim import claimed\n"
+        "import os, sys; from pathlib import Path; from finetune.rundir.claim import claimed\n"
         "with claimed(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
     assert not is_alive(tmp_path)
-    with claimed(tmp_path) as mine:
+    with hold_claim(tmp_path) as mine:
         assert mine.attempt == 2
 
 
@@ -49,23 +50,23 @@ def test_an_owner_elsewhere_is_dead_when_its_heartbeat_stops(tmp_path: Path) -> 
     file = tmp_path / "claim-1.json"
     file.write_text(json.dumps({"host": "elsewhere/1", "pid": 1, "started": 0.0, "released": False}))
     assert is_alive(tmp_path)
-    old = time.time() - claim.STALE_SECONDS - 1
+    old = time.time() - atomic.STALE_SECONDS - 1
     os.utime(file, (old, old))
     assert not is_alive(tmp_path)
 
 
 def test_an_owner_that_was_taken_over_finds_out_at_its_next_beat(tmp_path: Path) -> None:
     """A machine that was suspended must not go on writing into a run that another has taken."""
-    with claimed(tmp_path) as mine:
+    with hold_claim(tmp_path) as mine:
         (tmp_path / "claim-2.json").write_text("{}")
-        with pytest.raises(TakenError):
+        with pytest.raises(RunTakenError):
             mine.beat()
 
 
 def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
     """Processes that start in the same instant: exactly one runs."""
     code = (
-        "import sys, time; from pathlib import Path; from finetune.claim import claimed, TakenError\n"
+        "import sys, time; from pathlib import Path; from finetune.rundir.claim import claimed, TakenError\n"
         "while time.time() < float(sys.argv[2]): pass\n"
         "try:\n"
         "    with claimed(Path(sys.argv[1])): time.sleep(1.5); print('ran')\n"
@@ -97,13 +98,13 @@ def test_a_container_of_the_same_name_is_another_place(tmp_path: Path) -> None:
     other = f"{name}/{boot}/pid:[1]"
     claim_of_another(tmp_path, host=other, pid=2**22 - 1)
     assert is_alive(tmp_path)  # no such process here, and yet it lives
-    claim_of_another(tmp_path, host=other, pid=os.getpid(), silent_seconds=claim.STALE_SECONDS + 1)
+    claim_of_another(tmp_path, host=other, pid=os.getpid(), silent_seconds=atomic.STALE_SECONDS + 1)
     assert not is_alive(tmp_path)  # there is one here, and yet it is dead
 
 
 def test_the_clock_that_is_set_does_not_end_a_live_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process's start as a time of day moves with the clock (psutil's does); ticks since boot do not."""
-    with claimed(tmp_path):
+    with hold_claim(tmp_path):
         monkeypatch.setattr(psutil.Process, "create_time", lambda _: time.time() + 3600)
         monkeypatch.setattr("time.time", lambda: 0.0)
         assert is_alive(tmp_path)
@@ -118,11 +119,11 @@ def test_a_claim_that_can_not_be_read_is_judged_by_its_age(content: str, tmp_pat
     file = claim_of_another(tmp_path)
     file.write_text(content)
     assert is_alive(tmp_path)
-    with pytest.raises(TakenError), claimed(tmp_path):
+    with pytest.raises(RunTakenError), hold_claim(tmp_path):
         pass
     os.utime(file, (0, 0))
     assert not is_alive(tmp_path)
-    with claimed(tmp_path) as mine:
+    with hold_claim(tmp_path) as mine:
         assert mine.attempt == 2
 
 
@@ -132,7 +133,7 @@ def test_files_that_only_look_like_claims_are_passed_over(tmp_path: Path) -> Non
         (tmp_path / name).write_text("{}")
     assert not is_alive(tmp_path)
     assert attempts(tmp_path) == 0
-    with claimed(tmp_path) as mine:
+    with hold_claim(tmp_path) as mine:
         assert mine.attempt == 1
 
 
@@ -148,7 +149,7 @@ def test_a_claim_that_is_listed_and_can_not_be_opened_is_not_taken_over(
     with monkeypatch.context() as patch:
         patch.setattr(claim, "_read", stale)
         assert is_alive(tmp_path)
-        with pytest.raises(TakenError), claimed(tmp_path):
+        with pytest.raises(RunTakenError), hold_claim(tmp_path):
             pass
     assert not is_alive(tmp_path)
 
@@ -161,7 +162,7 @@ def test_clocks_of_machines_need_not_agree(minutes: int, tmp_path: Path, monkeyp
     def skewed(path: Path, times: tuple[float, float] | None = None, **_: object) -> None:
         utime(path, times or (now() + 60 * minutes, now() + 60 * minutes))
 
-    with claimed(tmp_path) as mine:
+    with hold_claim(tmp_path) as mine:
         with monkeypatch.context() as patch:
             patch.setattr(os, "utime", skewed)
             patch.setattr(time, "time", lambda: now() + 60 * minutes)
@@ -170,7 +171,7 @@ def test_clocks_of_machines_need_not_agree(minutes: int, tmp_path: Path, monkeyp
         assert is_alive(tmp_path)
         monkeypatch.setattr(time, "time", lambda: now() - 60 * minutes)
         assert is_alive(tmp_path)
-        old = now() - claim.STALE_SECONDS - 5
+        old = now() - atomic.STALE_SECONDS - 5
         utime(tmp_path / "claim-1.json", (old, old))
         assert not is_alive(tmp_path)
 
@@ -209,11 +210,11 @@ def test_a_claim_given_back_on_a_full_disk_still_says_whose_the_run_was(
     with monkeypatch.context() as patch:
         patch.setattr(claim, "write_atomic", full)
         second.release()
-    with pytest.raises(TakenError):
+    with pytest.raises(RunTakenError):
         first.check()
     claim._given_back.clear()  # as in any other process
     assert not is_alive(tmp_path)
-    with claimed(tmp_path) as mine:
+    with hold_claim(tmp_path) as mine:
         assert mine.attempt == 3
 
 
@@ -234,7 +235,7 @@ def test_a_process_that_is_hidden_is_judged_by_its_heartbeat(tmp_path: Path, mon
     monkeypatch.setattr(Path, "read_text", hidden)
     monkeypatch.setattr(os, "kill", refused)
     assert is_alive(tmp_path)
-    old = time.time() - claim.STALE_SECONDS - 1
+    old = time.time() - atomic.STALE_SECONDS - 1
     os.utime(file, (old, old))
     assert not is_alive(tmp_path)
 
@@ -252,32 +253,32 @@ def test_a_heartbeat_outlives_a_file_server_that_is_away_for_a_moment(
             raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(claim.Claim, "beat", beat)
-    with claimed(tmp_path):
+    with hold_claim(tmp_path):
         wait_until(lambda: len(beats) > 3)
 
 
 def test_who_has_lost_a_run_writes_nothing_more_into_it(tmp_path: Path) -> None:
     """A machine that was suspended wakes up in the middle of a save; what the new owner has written stays."""
-    with pytest.raises(TakenError), claimed(tmp_path):  # noqa: PT012
-        record.write_json(tmp_path / record.STATE, {"by": "the first"})
-        record.append_history(tmp_path, {"epoch": 1})
-        with replacing(tmp_path / record.BEST) as temporary:
+    with pytest.raises(RunTakenError), hold_claim(tmp_path):  # noqa: PT012
+        documents.write_json(tmp_path / keys.STATE, {"by": "the first"})
+        files.append_history(tmp_path, {"epoch": 1})
+        with replacing(tmp_path / keys.BEST) as temporary:
             temporary.write_text("late")
             claim_of_another(tmp_path, 2)
-            (tmp_path / record.BEST).write_text("the new owner's")
+            (tmp_path / keys.BEST).write_text("the new owner's")
     for write in (
-        lambda: record.write_json(tmp_path / record.STATE, {"by": "the late one"}),
-        lambda: record.append_history(tmp_path, {"epoch": 2}),
-        lambda: write_table(tmp_path / record.PREDICTIONS, ["a"], [["b"]]),
+        lambda: documents.write_json(tmp_path / keys.STATE, {"by": "the late one"}),
+        lambda: files.append_history(tmp_path, {"epoch": 2}),
+        lambda: write_table(tmp_path / keys.PREDICTIONS, ["a"], [["b"]]),
     ):
-        with guarded(tmp_path, claim.Claim(tmp_path / "claim-1.json").check), pytest.raises(TakenError):
+        with write_guard(tmp_path, claim.Claim(tmp_path / "claim-1.json").check), pytest.raises(RunTakenError):
             write()
-    assert (tmp_path / record.BEST).read_text() == "the new owner's"
-    assert record.read_json(tmp_path / record.STATE) == {"by": "the first"}
-    assert record.read_history(tmp_path)[0] == [{"epoch": 1}]
-    assert not (tmp_path / record.PREDICTIONS).exists()
+    assert (tmp_path / keys.BEST).read_text() == "the new owner's"
+    assert documents.read_json(tmp_path / keys.STATE) == {"by": "the first"}
+    assert files.read_history(tmp_path)[0] == [{"epoch": 1}]
+    assert not (tmp_path / keys.PREDICTIONS).exists()
     assert not list(tmp_path.glob(".*"))
-    record.write_json(tmp_path / record.STATE, {"by": "who was never guarded"})  # an agent, say
+    documents.write_json(tmp_path / keys.STATE, {"by": "who was never guarded"})  # an agent, say
 
 
 def test_a_killed_writers_files_go_with_the_next_owner(tmp_path: Path) -> None:
@@ -289,7 +290,7 @@ def test_a_killed_writers_files_go_with_the_next_owner(tmp_path: Path) -> None:
         (tmp_path / name).write_text("")
     for name in others[:2]:
         os.utime(tmp_path / name, (0, 0))
-    with claimed(tmp_path):
+    with hold_claim(tmp_path):
         left = {path.name for path in tmp_path.iterdir()} - {"claim-1.json"}
     assert left == {*others[2:3], *kept}
 
@@ -304,7 +305,7 @@ def test_without_hard_links_one_process_gets_a_claim_all_the_same(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "link", refuse)
-    with claimed(tmp_path) as mine, pytest.raises(TakenError), claimed(tmp_path):
+    with hold_claim(tmp_path) as mine, pytest.raises(RunTakenError), hold_claim(tmp_path):
         pass
     assert mine.attempt == 1
     assert json.loads((tmp_path / "claim-1.json").read_text())["released"]
@@ -320,15 +321,15 @@ def test_a_link_whose_answer_was_lost_is_a_link(tmp_path: Path, monkeypatch: pyt
         link(*names)
 
     monkeypatch.setattr(os, "link", twice)
-    assert create_once(tmp_path / "name", "mine")
-    assert not create_once(tmp_path / "name", "another's")
+    assert create_exclusive(tmp_path / "name", "mine")
+    assert not create_exclusive(tmp_path / "name", "another's")
     assert (tmp_path / "name").read_text() == "mine"
 
 
 RIVAL = """
 import os, sys, time
 from pathlib import Path
-import finetune.claim as claim
+import finetune.rundir.claim as claim
 if sys.argv[3] == "no links":
     def refuse(*_): raise PermissionError(1, "Operation not permitted")
     os.link = refuse

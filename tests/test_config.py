@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from finetune.config import DEFAULT_VIEWS, Config, parse_config, to_dict
 from finetune.errors import ConfigError
-from finetune.identity import default_schedule, resolve, run_id, with_absolute_paths
+from finetune.resolve import default_schedule, resolve, run_id, with_absolute_paths
 
 
 def faults(**values: object) -> list[str]:

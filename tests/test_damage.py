@@ -14,10 +14,12 @@ import pytest
 
 from analysis.__main__ import main as analyse
 from finetune import __main__ as command
-from finetune import predict, record, sums
+from finetune import predict
 from finetune.checkpoint import load_checkpoint
-from finetune.errors import DivergedError, Interrupted, TrainingError
+from finetune.errors import DivergedError, RunInterrupted, TrainingError
 from finetune.run import run
+from finetune.rundir import files, integrity, keys
+from finetune.system import documents
 from tests import offline
 from tests.faults import FAULTS, flip
 from tests.small_runs import after, assert_same_run, flags, quiet, small
@@ -25,8 +27,8 @@ from tests.small_runs import after, assert_same_run, flags, quiet, small
 ROOT = Path(__file__).parents[1]
 FIELDS: dict[str, Any] = {"strategy": "lpft", "epochs": 3}
 FILES = (
-    *(record.LAST, record.PREVIOUS, record.BEST, record.HISTORY, record.SUMMARY, record.STATE, record.CONFIG),
-    *(record.SPLITS, record.PREDICTIONS, record.THUMBNAILS, record.SUMS, "claim-1.json"),
+    *(keys.LAST, keys.PREVIOUS, keys.BEST, keys.HISTORY, keys.SUMMARY, keys.STATE, keys.CONFIG),
+    *(keys.SPLITS, keys.PREDICTIONS, keys.THUMBNAILS, keys.SUMS, "claim-1.json"),
 )
 
 
@@ -59,17 +61,17 @@ def check_one(base: Path, whole: Path, pictures: Path, name: str, kind: str, see
         return
     if name.startswith("claim"):  # until then its owner counts as alive
         os.utime(folder / name, (time.time() - 200, time.time() - 200))
-    assert predict.main([str(folder), str(pictures / "test" / "red")]) == (2 if name == record.BEST else 0)
-    assert ("best.pt: can't be read as a checkpoint" in say()) == (name == record.BEST)
+    assert predict.main([str(folder), str(pictures / "test" / "red")]) == (2 if name == keys.BEST else 0)
+    assert ("best.pt: can't be read as a checkpoint" in say()) == (name == keys.BEST)
     assert command.main([*flags(pictures, **FIELDS), "--run-dir", str(folder)]) == 0, say()
     said = say()
     assert "Traceback" not in said
-    checkpoints = (record.BEST,) if (base / record.SUMMARY).exists() else (record.BEST, record.LAST)
+    checkpoints = (keys.BEST,) if (base / keys.SUMMARY).exists() else (keys.BEST, keys.LAST)
     assert_same_run(whole, folder, checkpoints)
-    assert sums.faults(folder) == []
+    assert integrity.damaged_files(folder) == []
     asides = list(folder.glob(f"{name}.damaged-*"))
     assert all(aside.name in said for aside in asides)
-    if name in (record.LAST, record.BEST) and len(checkpoints) == 2:
+    if name in (keys.LAST, keys.BEST) and len(checkpoints) == 2:
         assert len(asides) == 1
     shutil.rmtree(folder)
 
@@ -118,9 +120,9 @@ def test_the_log_says_what_is_damaged_and_what_it_goes_on_from(pictures: Path, t
     """One line each: the last checkpoint, then both, then the best."""
     leave_killed(pictures, tmp_path / "killed")
     for names, expected in [
-        ((record.LAST,), "set aside as last.pt.damaged-1; goes on from previous.pt"),
-        ((record.LAST, record.PREVIOUS), "set aside as previous.pt.damaged-1; begins anew"),
-        ((record.BEST,), "best.pt is written anew from "),
+        ((keys.LAST,), "set aside as last.pt.damaged-1; goes on from previous.pt"),
+        ((keys.LAST, keys.PREVIOUS), "set aside as previous.pt.damaged-1; begins anew"),
+        ((keys.BEST,), "best.pt is written anew from "),
     ]:
         folder, lines = tmp_path / "-".join(names), []  # type: ignore[var-annotated]
         shutil.copytree(tmp_path / "killed", folder)
@@ -129,11 +131,11 @@ def test_the_log_says_what_is_damaged_and_what_it_goes_on_from(pictures: Path, t
         run(small(pictures, **FIELDS), folder, log=lines.append)
         assert [line for line in lines if expected in line], lines
         assert len([line for line in lines if "set aside" in line]) == len(names)
-        resumed = {record.LAST: 1, record.BEST: 2}.get(names[0]) if len(names) == 1 else None
+        resumed = {keys.LAST: 1, keys.BEST: 2}.get(names[0]) if len(names) == 1 else None
         assert [line for line in lines if line.startswith("resumes")] == (
             [f"resumes after epoch {resumed}"] if resumed else []
         )
-        assert not (folder / record.PREVIOUS).exists()
+        assert not (folder / keys.PREVIOUS).exists()
 
 
 def test_a_best_checkpoint_that_nothing_can_replace_costs_the_training_and_no_result(
@@ -141,9 +143,9 @@ def test_a_best_checkpoint_that_nothing_can_replace_costs_the_training_and_no_re
 ) -> None:
     """Where neither of the other two is of the epoch that val chose, the run begins anew."""
     run(small(pictures, **FIELDS), tmp_path / "whole", log=quiet)
-    best = (record.read_json(tmp_path / "whole" / record.SUMMARY) or {})["best/epoch"]
+    best = (documents.read_json(tmp_path / "whole" / keys.SUMMARY) or {})["best/epoch"]
     shutil.copytree(tmp_path / "whole", tmp_path / "run")
-    flip(tmp_path / "run" / record.BEST, random.Random(0))
+    flip(tmp_path / "run" / keys.BEST, random.Random(0))
     lines: list[str] = []
     run(small(pictures, **FIELDS), tmp_path / "run", log=lines.append)
     assert [line for line in lines if "begins anew" in line or "written anew from last.pt" in line]
@@ -157,7 +159,7 @@ def test_a_best_checkpoint_that_is_damaged_while_the_run_goes_on_fails_it_once(p
 
     def damage(progress: dict[str, Any]) -> None:
         if progress["phase"] == "test":
-            flip(tmp_path / "run" / record.BEST, random.Random(3))
+            flip(tmp_path / "run" / keys.BEST, random.Random(3))
 
     with pytest.raises(TrainingError, match=r"best\.pt: can't be read .*; the same command makes it anew"):
         run(small(pictures, **FIELDS), tmp_path / "run", log=quiet, on_progress=damage)
@@ -169,13 +171,14 @@ def test_killed_between_the_two_checkpoints_of_an_epoch_the_best_one_is_made_fro
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test is never of another epoch's weights."""
+    from finetune import checkpoint
     from finetune import run as module
 
     run(small(pictures, **FIELDS), tmp_path / "whole", log=quiet)
-    true_save = module.save_checkpoint
+    true_save = checkpoint.save_checkpoint
 
     def save(path: Path, *given: Any, **more: Any) -> None:
-        if path.name == record.BEST:
+        if path.name == keys.BEST:
             raise _Killed
         true_save(path, *given, **more)
 
@@ -192,9 +195,9 @@ def test_killed_between_the_two_checkpoints_of_an_epoch_the_best_one_is_made_fro
 def test_a_checkpoint_of_another_run_is_refused(pictures: Path, tmp_path: Path) -> None:
     """One that was copied into the directory, say."""
     for seed in (0, 1):
-        with pytest.raises(Interrupted):
+        with pytest.raises(RunInterrupted):
             run(small(pictures, seed=seed), tmp_path / str(seed), log=quiet, interrupted=after(2))
-    shutil.copy(tmp_path / "0" / record.LAST, tmp_path / "1" / record.LAST)
+    shutil.copy(tmp_path / "0" / keys.LAST, tmp_path / "1" / keys.LAST)
     with pytest.raises(Exception, match=r"last\.pt is of the run partial-\w+\. Give another --run-dir"):
         run(small(pictures, seed=1), tmp_path / "1", log=quiet)
 
@@ -204,17 +207,17 @@ def test_a_stopped_run_that_is_interrupted_in_its_test_trains_no_further(picture
     for name, asks in (("whole", 10**6), ("cut", 5)):
         folder = tmp_path / name
         folder.mkdir()
-        (folder / record.STOP).touch()
+        (folder / keys.STOP).touch()
         if name == "cut":
-            with pytest.raises(Interrupted, match="in the test"):
+            with pytest.raises(RunInterrupted, match="in the test"):
                 run(small(pictures), folder, log=quiet, interrupted=after(asks))
         run(small(pictures), folder, log=quiet)
-    assert (record.read_json(tmp_path / "cut" / record.SUMMARY) or {})["epochs"] == 1
+    assert (documents.read_json(tmp_path / "cut" / keys.SUMMARY) or {})["epochs"] == 1
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
     leave_killed(pictures, tmp_path / "killed")
-    (tmp_path / "killed" / record.STOP).touch()
+    (tmp_path / "killed" / keys.STOP).touch()
     run(small(pictures, **FIELDS), tmp_path / "killed", log=quiet)
-    assert (record.read_json(tmp_path / "killed" / record.SUMMARY) or {})["epochs"] == 2
+    assert (documents.read_json(tmp_path / "killed" / keys.SUMMARY) or {})["epochs"] == 2
 
 
 @pytest.mark.slow
@@ -234,7 +237,7 @@ def test_the_analysis_leaves_out_a_damaged_run_and_says_which_file(
                 code = read_quickly(folder)
                 (folder / place / name).write_bytes(kept)
                 assert code == "", (place, name, kind, code)
-    flip(folder / "run-1" / record.PREDICTIONS, random.Random(0))
+    flip(folder / "run-1" / keys.PREDICTIONS, random.Random(0))
     assert analyse([str(folder), "--out", str(tmp_path / "report")]) == 0
     assert "Traceback" not in "".join(capsys.readouterr())
     assert "predictions.csv" in (tmp_path / "report" / "report.html").read_text()
@@ -267,13 +270,13 @@ def test_a_run_that_the_analysis_leaves_out_is_mended_by_the_agent(pictures: Pat
         return done.stdout
 
     agent()
-    run_dir = record.find_runs(tmp_path / "runs" / "one")[0]
-    before = (run_dir / record.PREDICTIONS).read_bytes()
-    flip(run_dir / record.PREDICTIONS, random.Random(0))
+    run_dir = files.find_runs(tmp_path / "runs" / "one")[0]
+    before = (run_dir / keys.PREDICTIONS).read_bytes()
+    flip(run_dir / keys.PREDICTIONS, random.Random(0))
     assert "predictions.csv is damaged: set aside as predictions.csv.damaged-1" in agent()
-    assert (run_dir / record.PREDICTIONS).read_bytes() == before
-    assert sums.faults(run_dir) == []
-    assert len(load_checkpoint(run_dir / record.BEST)["history"]) == 1
+    assert (run_dir / keys.PREDICTIONS).read_bytes() == before
+    assert integrity.damaged_files(run_dir) == []
+    assert len(load_checkpoint(run_dir / keys.BEST)["history"]) == 1
 
 
 def test_a_loss_that_is_lost_reaches_no_checkpoint(pictures: Path, tmp_path: Path) -> None:
@@ -288,4 +291,4 @@ def test_a_loss_that_is_lost_reaches_no_checkpoint(pictures: Path, tmp_path: Pat
     with pytest.raises(DivergedError, match=r"at step \d of epoch 1|not finite in epoch 1"):
         run(config, tmp_path / "run", log=quiet, on_progress=count, interrupted=lambda: len(steps) == 5)
     assert len(steps) == 5
-    assert not (tmp_path / "run" / record.LAST).exists()
+    assert not (tmp_path / "run" / keys.LAST).exists()

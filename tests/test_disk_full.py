@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from finetune import record
 from finetune.__main__ import main
 from finetune.checkpoint import load_checkpoint
+from finetune.rundir import files, keys
+from finetune.system import documents
 from tests.failing_disk import FailingDisk, failing_disk
 from tests.pictures import write_folder
 
@@ -51,16 +52,16 @@ class Scene:
 
 def results(folder: Path) -> dict[str, Any]:
     """Return all of a run's results that do not depend on the clock."""
-    rows = [{k: v for k, v in row.items() if _timeless(k)} for row in record.read_history(folder)[0]]
-    summary = record.read_json(folder / record.SUMMARY) or {}
-    with (folder / record.PREDICTIONS).open() as file:
+    rows = [{k: v for k, v in row.items() if _timeless(k)} for row in files.read_history(folder)[0]]
+    summary = documents.read_json(folder / keys.SUMMARY) or {}
+    with (folder / keys.PREDICTIONS).open() as file:
         predictions = list(csv.reader(file))
     return {
         "history": rows,
         "summary": {name: value for name, value in summary.items() if _timeless(name)},
         "predictions": predictions,
-        "thumbnails": (folder / record.THUMBNAILS).read_bytes(),
-        "weights": load_checkpoint(folder / record.BEST)["model"],
+        "thumbnails": (folder / keys.THUMBNAILS).read_bytes(),
+        "weights": load_checkpoint(folder / keys.BEST)["model"],
     }
 
 
@@ -72,7 +73,7 @@ def _timeless(name: str) -> bool:
 
 def cached(folder: Path) -> list[float]:
     """Return the share of the network that came from a cache, epoch by epoch."""
-    return [row["cached_share"] for row in record.read_history(folder)[0]]
+    return [row["cached_share"] for row in files.read_history(folder)[0]]
 
 
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -144,25 +145,25 @@ def test_a_disk_that_fails_at_a_write_costs_nothing(
             assert said.count("\n") == 1, told
             assert str(folder) in said, told
             assert "free" in said, told
-            assert not (folder / record.SUMMARY).exists(), told
-            if (folder / record.STATE).exists():
-                state = record.read_json(folder / record.STATE) or {}
+            assert not (folder / keys.SUMMARY).exists(), told
+            if (folder / keys.STATE).exists():
+                state = documents.read_json(folder / keys.STATE) or {}
                 assert state["state"] in ("running", "failed"), told
                 assert state["cause"] == ("disk" if state["state"] == "failed" else ""), told
         if code != errno.EROFS:
             hidden = [path.name for path in folder.glob(".*")] if folder.exists() else []
             assert not hidden, told
-        for name in (record.BEST, record.LAST):
+        for name in (keys.BEST, keys.LAST):
             if (folder / name).exists():
                 load_checkpoint(folder / name)
         assert scene.run(folder) == 0, capsys.readouterr().err
         # What a cache has no room for is not rounded to float16, in epochs or, where these had theirs, in the test.
-        unfilled = ended == 0 and "can't be filled" in (folder / record.LOG).read_text()
+        unfilled = ended == 0 and "can't be filled" in (folder / keys.LOG).read_text()
         if cached(folder) == cached(scene.root / "undisturbed") and not unfilled:
             assert_same(results(folder), scene.expected)
         else:
             assert ended == 0, told
-            assert "cache" in (folder / record.LOG).read_text(), told
+            assert "cache" in (folder / keys.LOG).read_text(), told
             found, expected = (values["summary"]["test/loss"] for values in (results(folder), scene.expected))
             assert found == pytest.approx(expected, rel=0.02), told
         shutil.rmtree(folder)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune import download as downloading
-from finetune.download import CHUNK_BYTES, NOTE, PART, download
-from finetune.errors import DownloadError, NoRoomError
+from finetune.errors import DiskFullError, DownloadError
+from finetune.system import download as downloading
+from finetune.system.download import CHUNK_BYTES, NOTE, PART, download
 from tests import offline
 from tests.failing_disk import failing_disk
 from tests.file_server import Served, serving
@@ -57,7 +57,7 @@ def test_after_a_cut_it_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_a_killed_download_is_gone_on_with_by_the_next(tmp_path: Path) -> None:
     """SIGKILL in the middle: there is no file of that name, and the next process asks for the rest only."""
     with serving(Served(CONTENT, pause=0.02)) as served:
-        code = f"from finetune.download import download, Path; download({served.url!r}, Path('file.zip'))"
+        code = f"from finetune.system.download import download, Path; download({served.url!r}, Path('file.zip'))"
         environment = {**os.environ, **offline.environment(Path.cwd())}
         process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)
         part = tmp_path / f"file.zip{PART}"
@@ -76,7 +76,7 @@ def test_a_killed_download_is_gone_on_with_by_the_next(tmp_path: Path) -> None:
 def test_two_processes_fetch_it_once(tmp_path: Path) -> None:
     """The second waits for the first."""
     with serving(Served(CONTENT, pause=0.01)) as served:
-        code = f"from finetune.download import download, Path; download({served.url!r}, Path('file.zip'))"
+        code = f"from finetune.system.download import download, Path; download({served.url!r}, Path('file.zip'))"
         environment = {**os.environ, **offline.environment(Path.cwd())}
         both = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment) for _ in range(2)]
         assert [process.wait() for process in both] == [0, 0]
@@ -152,7 +152,7 @@ def test_no_connection_is_said_in_a_line(tmp_path: Path) -> None:
 def test_a_disk_without_room_is_seen_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the first byte is written."""
     monkeypatch.setattr(downloading, "SPARE_BYTES", 1e18)
-    with serving(Served(CONTENT)) as served, pytest.raises(NoRoomError, match=r"free, and 3\.0 MB are still to come"):
+    with serving(Served(CONTENT)) as served, pytest.raises(DiskFullError, match=r"free, and 3\.0 MB are still to come"):
         fetch(served, tmp_path)
     assert not (tmp_path / f"file.zip{PART}").exists()
 
@@ -169,7 +169,7 @@ def test_a_disk_that_is_full_in_between_costs_nothing(tmp_path: Path, write: str
         at = points[-1 if again or not name else 0]
         served.asked.clear()
         disk.arm(at)
-        with pytest.raises(NoRoomError) as caught:
+        with pytest.raises(DiskFullError) as caught:
             fetch(served, tmp_path)
         disk.arm(None)
         said, part = str(caught.value), tmp_path / f"file.zip{PART}"

@@ -13,7 +13,7 @@ import pytest
 from analysis import drawn
 from analysis.build import build
 from analysis.drawn import digest, is_drawn
-from analysis.figures import new_figure, save
+from analysis.figures.style import new_figure, save
 from analysis.frames import read_sweep
 from tests.fabricate import fabricate_run
 

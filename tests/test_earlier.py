@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from finetune import record
 from finetune.agents import earlier, sweepfile
 from finetune.agents.plan import Plan, make_plan
 from finetune.config import Config, to_dict
 from finetune.errors import UserError
+from finetune.rundir import files
 
 
 def identify(config: Config) -> tuple[str, str]:
@@ -29,14 +29,14 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     for run in plan.runs:
         run.directory.mkdir(parents=True)
         about = {"data_fingerprint": "pictures", "weights_hash": identify(run.config)[1]}
-        record.write_config(run.directory, to_dict(run.config), about)
+        files.write_config(run.directory, to_dict(run.config), about)
     return plan
 
 
 def test_the_same_pictures_and_weights_are_no_others(plan: Plan) -> None:
     """Two weights in one sweep are meant; and a run of an earlier version, which does not tell its weights, is one."""
     earlier.refuse_others(plan)
-    record.write_config(plan.runs[0].directory, to_dict(plan.runs[0].config), {"data_fingerprint": "pictures"})
+    files.write_config(plan.runs[0].directory, to_dict(plan.runs[0].config), {"data_fingerprint": "pictures"})
     earlier.refuse_others(plan)
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 import agent
-import analysis.__main__ as analysis
+from analysis import __main__ as analysis
 from analysis import wandb_report
 from finetune import __main__ as finetune
-from finetune import predict, publish, record
+from finetune import predict, publish
 from finetune.data import __main__ as data
-from finetune.printed import command, result_command
-from finetune.writing import WriteError
+from finetune.rundir import keys
+from finetune.system.atomic import WriteError
+from finetune.system.output import command, result_command
 from tests import offline
 from tests.fabricate import fabricate_run
 from tests.pictures import write_folder
@@ -50,15 +51,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("config", "state", "plan", "remote"):
         folder = runs.with_name(name)
         run = fabricate_run(folder, "head-1", strategy="head")
-        (folder / record.SWEEP).write_text(SWEEP)
+        (folder / keys.SWEEP).write_text(SWEEP)
         if name == "config":
-            (run / record.SUMMARY).unlink()
-            (run / record.CONFIG).write_text("[" * 100_000)
+            (run / keys.SUMMARY).unlink()
+            (run / keys.CONFIG).write_text("[" * 100_000)
         elif name == "state":
-            (run / record.SUMMARY).unlink()
-            (run / record.STATE).write_text("[]")
+            (run / keys.SUMMARY).unlink()
+            (run / keys.STATE).write_text("[]")
         else:
-            (folder / {"plan": record.PLAN, "remote": record.REMOTE}[name]).write_text('{"runs": 3}' * 2)
+            (folder / {"plan": keys.PLAN, "remote": keys.REMOTE}[name]).write_text('{"runs": 3}' * 2)
     return tmp_path
 
 
@@ -152,7 +153,7 @@ def test_a_plain_locale_is_no_trouble(tmp_path: Path, line: str) -> None:
 def closed_output(main: Callable[[], int], is_result: bool) -> tuple[int, str]:
     """Return exit code and error output of a process in which nobody reads what `main` prints."""
     decorator = "result_command" if is_result else "command"
-    code = f"import sys; from finetune.printed import *; from tests.test_exits import {main.__name__} as main;\n" \
+    code = f"import sys; from finetune.system.output import *; from tests.test_exits import {main.__name__} as main;\n" \
            f"sys.exit({decorator}(main)())"  # fmt: skip
     reader, writer = os.pipe()
     os.close(reader)
@@ -164,9 +165,9 @@ def closed_output(main: Callable[[], int], is_result: bool) -> tuple[int, str]:
 
 def prints() -> int:
     """Print by all means there are, more than a pipe holds, and say so at the end."""
-    from finetune.printed import Screen
+    from finetune.system.output import SafeConsole
 
-    screen = Screen()
+    screen = SafeConsole()
     for _ in range(3000):
         print("a line of some length, so that the buffer is full soon", flush=True)
         screen.print("another")
@@ -182,7 +183,7 @@ def test_nobody_reads_the_output() -> None:
 
 PRINTER = """
 import sys
-from finetune.printed import Screen, command, result_command
+from finetune.system.output import Screen, command, result_command
 def main():
     for _ in range(int(sys.argv[2])):
         print("a line of some length, so that the buffer is full soon")
@@ -243,8 +244,8 @@ def test_errors_of_the_system_have_a_code(capsys: pytest.CaptureFixture[str], tm
 SLEEPER = """
 import sys, time
 from pathlib import Path
-from finetune.atomic import replacing
-from finetune.printed import command
+from finetune.system.atomic import replacing
+from finetune.system.output import command
 def main():
     with replacing(Path("table.csv")) as temporary:
         temporary.write_text("half")

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune import preflight, record
+from finetune import preflight
 from finetune.agents import probes, sweepfile
 from finetune.agents.expect import expect
 from finetune.agents.outlook import Outlook
 from finetune.agents.plan import Plan, make_plan
 from finetune.errors import UserError
 from finetune.probe import Speed, Wanted
+from finetune.rundir import files
 from tests.test_forecast import SPEED
 
 Probed = list[tuple[Wanted, int]]
@@ -142,7 +143,7 @@ def test_epochs_that_are_done_are_not_forecast(plan: Callable[..., Plan], probed
     """A run that was interrupted goes on from there."""
     todo = plan(strategy=["full"], seed=[0, 1, 2])
     todo.runs[0].directory.mkdir(parents=True)
-    record.write_history(todo.runs[0].directory, [{"epoch": epoch} for epoch in (1, 2)])
+    files.write_history(todo.runs[0].directory, [{"epoch": epoch} for epoch in (1, 2)])
     outlook = expected(todo, agents=1)
     assert outlook is not None
     assert probed

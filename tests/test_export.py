@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune import export, onnx_file, record
-from finetune.csv_table import write_table
+from finetune import export, onnx_file
 from finetune.predict import main as predict
 from finetune.run import run
+from finetune.rundir import files, keys
+from finetune.system import documents
+from finetune.system.tables import write_table
 from tests.failing_disk import each_write_failing
 from tests.finished_run import leave_run
 from tests.small_runs import quiet, small
@@ -25,8 +27,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with pictures/, the directory run/ of a run with temperature 2, and its model.onnx."""
     place = tmp_path_factory.mktemp("place")
     leave_run(place, "run", 4)
-    summary = record.read_json(place / "run" / record.SUMMARY) or {}
-    record.write_json(place / "run" / record.SUMMARY, {**summary, "temperature": 2.0})
+    summary = documents.read_json(place / "run" / keys.SUMMARY) or {}
+    documents.write_json(place / "run" / keys.SUMMARY, {**summary, "temperature": 2.0})
     assert export.main([str(place / "run"), "--onnx", str(place / "model.onnx")]) == 0
     return place
 
@@ -75,7 +77,7 @@ def test_the_file_tells_what_its_user_must_know(place: Path) -> None:
     told = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
     assert told["classes"] == ["blue", "green", "red"]
     assert told["preprocessing"]["inside"]["mean"] == [0.485, 0.456, 0.406]
-    assert told["run_id"] == record.read_config(place / "run")["provenance"]["run_id"]
+    assert told["run_id"] == files.read_config(place / "run")["provenance"]["run_id"]
     assert told["backbone"] == "resnet18"
 
 
@@ -84,8 +86,8 @@ def test_a_file_that_says_something_else_is_not_written(
 ) -> None:
     """The file of another temperature in place of what was exported: exit code 1, the old file as it was, no rest."""
     shutil.copytree(place / "run", tmp_path / "run")
-    summary = record.read_json(tmp_path / "run" / record.SUMMARY) or {}
-    record.write_json(tmp_path / "run" / record.SUMMARY, {**summary, "temperature": 0.2})
+    summary = documents.read_json(tmp_path / "run" / keys.SUMMARY) or {}
+    documents.write_json(tmp_path / "run" / keys.SUMMARY, {**summary, "temperature": 0.2})
     monkeypatch.setattr(onnx_file, "_export", lambda *given: shutil.copy(place / "model.onnx", given[-1]))
     out = tmp_path / "out"
     out.mkdir()
@@ -125,7 +127,7 @@ def test_it_is_compared_on_val_pictures_or_without_them_on_noise(
     assert export.main([str(tmp_path / "run"), "--onnx", out]) == 0
     assert "of noise, as no val pictures are here" in capsys.readouterr().out  # val has 6, which are too few
     rows = [[f"{name}/{n:03}.png", name, "val"] for name in ("train/red", "train/blue") for n in range(10)]
-    write_table(tmp_path / "run" / record.SPLITS, ["path", "label", "split"], rows)
+    write_table(tmp_path / "run" / keys.SPLITS, ["path", "label", "split"], rows)
     assert export.main([str(tmp_path / "run"), "--onnx", out]) == 0
     said = capsys.readouterr().out
     assert "on 10 val pictures" in said

@@ -20,8 +20,8 @@ from finetune.agents.forecast import (
 from finetune.agents.outlook import Outlook
 from finetune.config import parse_config
 from finetune.data.transforms import Preprocessing
-from finetune.identity import resolve
 from finetune.probe import Speed
+from finetune.resolve import resolve
 
 SIZES = {"train": 100, "val": 20, "test": 30}
 TO = Preprocessing(256, 224, (0.5,) * 3, (0.5,) * 3, "bilinear")

@@ -10,7 +10,7 @@ from analysis.errors import InputError
 from analysis.frames import read_sweep
 from analysis.predictions import read_predictions
 from analysis.source import find_folder
-from finetune import record
+from finetune.rundir import files, keys
 from tests.fabricate import fabricate_run, tear_history, write_predictions
 
 
@@ -34,7 +34,7 @@ def test_epochs_are_one_row_a_run_and_epoch(tmp_path: Path) -> None:
     """Every epoch of every run is there once, as numbers, whatever its state."""
     fabricate_run(tmp_path, "a", curve=[0.1, 0.2])
     fabricate_run(tmp_path, "b", curve=[0.3], state="failed", reason="out of memory")
-    record.append_history(tmp_path / "a", {"epoch": 2, "val/accuracy": 0.25})  # written again after a resume
+    files.append_history(tmp_path / "a", {"epoch": 2, "val/accuracy": 0.25})  # written again after a resume
     epochs = read_sweep(tmp_path).epochs
     assert list(zip(epochs["run"], epochs["epoch"], epochs["val/accuracy"], strict=True)) == [
         ("a", 1, 0.1),
@@ -59,11 +59,11 @@ def test_runs_that_did_not_finish_are_kept_apart_with_their_reason(tmp_path: Pat
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        (record.CONFIG, "a: [", "config.yaml"),
-        (record.CONFIG, "", "config.yaml"),
-        (record.SUMMARY, "{", "can't be read"),
-        (record.SUMMARY, '{"test/accuracy": NaN, "best/val_accuracy": 0.5}', "test/accuracy"),
-        (record.SUMMARY, '{"test/accuracy": 0.5}', "best/val_accuracy"),
+        (keys.CONFIG, "a: [", "config.yaml"),
+        (keys.CONFIG, "", "config.yaml"),
+        (keys.SUMMARY, "{", "can't be read"),
+        (keys.SUMMARY, '{"test/accuracy": NaN, "best/val_accuracy": 0.5}', "test/accuracy"),
+        (keys.SUMMARY, '{"test/accuracy": 0.5}', "best/val_accuracy"),
     ],
 )
 def test_a_damaged_run_is_named_and_left_out(tmp_path: Path, file: str, content: str, said: str) -> None:
@@ -94,9 +94,9 @@ def test_missing_epochs_are_said(tmp_path: Path) -> None:
 def test_a_config_can_not_pass_for_more_than_a_config(tmp_path: Path) -> None:
     """A field named like a column of ours, from somebody else's server, moves neither the run nor its state."""
     run_dir = fabricate_run(tmp_path, "a")
-    config = record.read_config(run_dir)
+    config = files.read_config(run_dir)
     origin = config.pop("provenance")
-    record.write_config(run_dir, {**config, "run": "b", "path": "/etc", "state": "failed", "test/accuracy": 1}, origin)
+    files.write_config(run_dir, {**config, "run": "b", "path": "/etc", "state": "failed", "test/accuracy": 1}, origin)
     row = read_sweep(tmp_path).finished.iloc[0]
     assert (row["run"], row["path"], row["test/accuracy"]) == ("a", str(run_dir), 0.8)
 
@@ -147,9 +147,9 @@ def test_unlike_devices_are_said(tmp_path: Path) -> None:
 def test_missing_provenance_is_no_fault(tmp_path: Path) -> None:
     """A run from elsewhere may know little of its origin."""
     run_dir = fabricate_run(tmp_path, "a")
-    config = record.read_config(run_dir)
+    config = files.read_config(run_dir)
     del config["provenance"]
-    record.write_config(run_dir, config, {})
+    files.write_config(run_dir, config, {})
     assert len(read_sweep(tmp_path).finished) == 1
 
 
@@ -166,7 +166,7 @@ def test_predictions_are_text_with_the_predictions_own_probability(tmp_path: Pat
 def test_unusable_predictions_are_an_error_that_names_the_file(tmp_path: Path, content: str | bytes | None) -> None:
     """Missing, empty, without a column, without rows, not text: always InputError with the path."""
     if content is not None:
-        (tmp_path / record.PREDICTIONS).write_bytes(content if isinstance(content, bytes) else content.encode())
+        (tmp_path / keys.PREDICTIONS).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=r"predictions\.csv"):
         read_predictions(tmp_path)
 

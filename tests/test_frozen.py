@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune.backbones import BACKBONES
+from finetune.config import BACKBONES
 from finetune.frozen import FrozenPrefix, fold
 from finetune.model import Classifier, build_classifier, build_network
 from finetune.strategies import set_trainable

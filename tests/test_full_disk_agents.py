@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from finetune import claim, mirror, publish, record, wandb_run
+from finetune import mirror, publish, wandb_run
 from finetune.agents import early_stop, launch, online, server
 from finetune.agents.server import Failed, Remote
 from finetune.agents.trial import Interruption, Log
-from finetune.atomic import write_atomic
 from finetune.mirror import Orders
+from finetune.rundir import claim, files, keys
+from finetune.system import documents
+from finetune.system.atomic import WriteError, write_atomic
 from finetune.tracking import Target
-from finetune.writing import WriteError
 from tests.agents import CODE, Place, wait_until, write_hyperband, write_sweep
 from tests.fabricate import fabricate_run
 from tests.failing_disk import failing_disk
@@ -52,7 +53,7 @@ def test_a_run_that_can_not_be_told_to_stop_early_goes_on(place: Place, monkeypa
     tried, real = place.folder / "output-tried", write_atomic
 
     def write(path: Path, text: str) -> None:
-        if path.name == record.STOP:
+        if path.name == keys.STOP:
             tried.touch()
             raise WriteError(errno.ENOSPC, "No space left on device", path, None)
         real(path, text)
@@ -62,7 +63,7 @@ def test_a_run_that_can_not_be_told_to_stop_early_goes_on(place: Place, monkeypa
     assert tried.exists()
     assert code == 0, output
     assert "Traceback" not in output
-    assert [(record.read_json(run / record.SUMMARY) or {})["epochs"] for run in place.runs()] == [4, 4, 4]
+    assert [(documents.read_json(run / keys.SUMMARY) or {})["epochs"] for run in place.runs()] == [4, 4, 4]
 
 
 def test_a_run_that_the_server_stops_goes_on_until_that_can_be_noted(tmp_path: Path) -> None:
@@ -76,14 +77,14 @@ def test_a_run_that_the_server_stops_goes_on_until_that_can_be_noted(tmp_path: P
         assert list(tmp_path.iterdir()) == []
         disk.arm(None)
         assert interrupted() is False
-    assert (tmp_path / record.STOP).exists()
+    assert (tmp_path / keys.STOP).exists()
 
 
 def test_a_heartbeat_that_can_not_be_written_ends_with_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is tried on and on, and not beyond the run, which another process can then go on with."""
     monkeypatch.setattr(claim, "HEARTBEAT_SECONDS", 0.01)
     with failing_disk(tmp_path) as disk:
-        with claim.claimed(tmp_path) as mine:
+        with claim.hold_claim(tmp_path) as mine:
             disk.arm(0)
             wait_until(lambda: len(disk.writes) > 4)
             with pytest.raises(WriteError, match=r"claim-1\.json can't be written \(No space left on device"):
@@ -94,7 +95,7 @@ def test_a_heartbeat_that_can_not_be_written_ends_with_its_run(tmp_path: Path, m
         assert not any(thread.is_alive() for thread in beating)
         assert not claim.is_alive(tmp_path)
         disk.arm(None)
-        with claim.claimed(tmp_path):
+        with claim.hold_claim(tmp_path):
             pass
 
 
@@ -102,8 +103,8 @@ def test_a_log_that_can_not_be_opened_costs_the_log(place: Place) -> None:
     """Runs are finished, and one that fails is told; what it would have logged is lost."""
     assert place.run("seeds.yaml", fail="0,1")[0] == 1
     for run in place.runs():
-        (run / record.LOG).unlink()
-        (run / record.LOG).mkdir()
+        (run / keys.LOG).unlink()
+        (run / keys.LOG).mkdir()
     code, output = place.run("seeds.yaml", "--retry-failed", refuse="1")
     assert "Traceback" not in output
     assert place.states() == ["failed", "finished"]
@@ -119,8 +120,8 @@ def test_what_an_agent_prints_goes_to_a_full_disk(tmp_path: Path) -> None:
                                stderr=subprocess.PIPE, text=True, check=False)  # fmt: skip
     lost = "standard output: No space left on device; not all that was to be printed is there. Make room there\n"
     assert (ended.returncode, ended.stderr) == (1, lost)
-    runs = record.find_runs(tmp_path / "runs/seeds")
-    assert [record.status(run)[0] for run in runs] == ["finished"] * 2
+    runs = files.find_runs(tmp_path / "runs/seeds")
+    assert [files.status(run)[0] for run in runs] == ["finished"] * 2
 
 
 @needs_full_device
@@ -133,9 +134,9 @@ def test_the_log_of_a_server_s_agent_is_on_a_full_disk(tmp_path: Path) -> None:
         code = subprocess.run([sys.executable, PROGRAM, "--seed=0"], cwd=tmp_path, stdout=full, stderr=full,
                               env={**os.environ, **handed}, check=False).returncode  # fmt: skip
     assert code == 1  # something that was to be read is lost
-    (run,) = record.find_runs(tmp_path / "runs/abcdefgh")
-    assert record.status(run)[0] == "finished"
-    assert (run / record.LOG).read_text().splitlines() == ["attempt 1 of seed 0", "epoch 1", "epoch 2"]
+    (run,) = files.find_runs(tmp_path / "runs/abcdefgh")
+    assert files.status(run)[0] == "finished"
+    assert (run / keys.LOG).read_text().splitlines() == ["attempt 1 of seed 0", "epoch 1", "epoch 2"]
 
 
 def test_a_log_of_a_server_s_agent_that_can_not_be_opened_costs_the_log(tmp_path: Path) -> None:
@@ -180,7 +181,7 @@ def test_a_sweep_that_can_not_be_noted_is_not_made_on_the_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else each further try would make one more; with room it is made, and found again."""
-    (tmp_path / record.SWEEP).write_text("method: grid\nparameters: {}\n")
+    (tmp_path / keys.SWEEP).write_text("method: grid\nparameters: {}\n")
     made: list[str] = []
 
     def create(spec: dict[str, Any], entity: str | None, project: str) -> Remote:
@@ -197,7 +198,7 @@ def test_a_sweep_that_can_not_be_noted_is_not_made_on_the_server(
     assert made == []
     assert publish._remote(tmp_path, None, "p").id == "abcdefg1"
     named = {"entity": "me", "project": "p", "sweep": "abcdefg1", "url": ""}
-    assert record.read_json(tmp_path / record.REMOTE) == named
+    assert documents.read_json(tmp_path / keys.REMOTE) == named
 
 
 FIRST = """
@@ -252,7 +253,7 @@ def test_a_copy_is_sent_from_a_full_disk(
             mirror._copy(run, run_dir, orders, Target("me", "p", "aaaa0000"), said.append, again=False)
         assert full_until_the_end == bool(disk.hit)
     assert (run.epochs, run.ended, said) == ([1, 2], "finished", [])
-    note = record.read_json(run_dir / "wandb-aaaa0000.json")
+    note = documents.read_json(run_dir / "wandb-aaaa0000.json")
     assert (note is None) == full_until_the_end
     assert note is None or (note["sent"], note["path"]) == (True, "me/p/aaaa0000")
     assert {name: (run_dir / name).read_bytes() for name in before} == before

@@ -8,8 +8,8 @@ import pytest
 from finetune import demo_weights
 from finetune.data import demo
 from finetune.data.demo import demo_folder
+from finetune.system.atomic import WriteError
 from finetune.weights import read_state_dict
-from finetune.writing import WriteError
 from tests.failing_disk import each_write_failing
 
 

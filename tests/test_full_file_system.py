@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from analysis.__main__ import main as analyse
-from finetune import record
 from finetune.checkpoint import load_checkpoint
+from finetune.rundir import files, keys
 from tests.fabricate import fabricate_run
 from tests.on_server import put_run, put_sweep
 from tests.online import PROGRAM, ROOT, Machine, machines_ended
 from tests.pictures import write_folder
 from tests.test_disk_full import FLAGS, assert_same, results
 from tests.test_full_disk_report import content
-from tests.wandb_server import serve
+from tests.wandb_server.server import serve
 
 pytestmark = pytest.mark.slow
 
@@ -105,11 +105,11 @@ def test_a_run_goes_on_once_there_is_room(
     assert told[1].startswith(str(place))
     assert bool(told[2]) == told[1].endswith(".pt")
     assert not list(place.rglob(".*"))
-    for name in (record.LAST, record.BEST):
+    for name in (keys.LAST, keys.BEST):
         if (run_dir / name).exists():
             load_checkpoint(run_dir / name)
-    assert len(record.read_history(run_dir)[0]) == (size == "size=10m")
-    is_saved = (run_dir / record.LAST).exists()
+    assert len(files.read_history(run_dir)[0]) == (size == "size=10m")
+    is_saved = (run_dir / keys.LAST).exists()
     assert is_saved == (size in ("size=8m", "size=10m"))
     mount("size=64m,nr_inodes=1000")
     again = train(f"--run-dir={run_dir}")
@@ -133,9 +133,9 @@ def test_a_sweep_goes_on_once_there_is_room(inodes: int, mount: Mount, tmp_path:
     mount("size=64m,nr_inodes=1000")
     again = command(place, PROGRAM, str(sweep), "--retry-failed")
     assert again.returncode == 0, again.stdout + again.stderr
-    runs = record.find_runs(place / "runs/seeds")
-    assert [record.status(run)[0] for run in runs] == ["finished"] * 2
-    assert [len(record.read_history(run)[0]) for run in runs] == [2, 2]
+    runs = files.find_runs(place / "runs/seeds")
+    assert [files.status(run)[0] for run in runs] == ["finished"] * 2
+    assert [len(files.read_history(run)[0]) for run in runs] == [2, 2]
     assert not list(place.rglob(".*"))
 
 
@@ -177,8 +177,8 @@ def test_a_copy_for_a_server_that_has_no_room_does_no_harm(mount: Mount, tmp_pat
         assert f"make publish SWEEP=runs/{sweep}" in output
         assert "Traceback" not in output
         (run,) = machine.runs(sweep)
-        assert record.status(run)[0] == "finished"
-        assert len(record.read_history(run)[0]) == 3
+        assert files.status(run)[0] == "finished"
+        assert len(files.read_history(run)[0]) == 3
         code, output = machine.run("python", "-m", "finetune.publish", f"runs/{sweep}")
         assert code == 0, output
         (sent,) = (run for run in server.runs(sweep=sweep) if run.state == "finished")

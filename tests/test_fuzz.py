@@ -17,16 +17,18 @@ from hypothesis import strategies as st
 from analysis import address
 from analysis.frames import read_sweep
 from analysis.predictions import read_predictions
-from finetune import plain_yaml, record, showcase
+from finetune import showcase
 from finetune.agents import server, sweepfile
 from finetune.checkpoint import load_checkpoint, rebuild
 from finetune.config import Config, parse_config
-from finetune.csv_table import read_table
-from finetune.data.archive import unpack
 from finetune.data.layout import read_layout
 from finetune.data.looking import look
 from finetune.errors import UserError
-from finetune.identity import resolve, run_id
+from finetune.resolve import resolve, run_id
+from finetune.rundir import files, keys
+from finetune.system import documents
+from finetune.system.archive import unpack
+from finetune.system.tables import read_table
 from finetune.weights import read_state_dict
 from tests.fabricate import fabricate_run
 
@@ -88,7 +90,7 @@ def mutated(good: bytes) -> st.SearchStrategy[bytes]:
 def test_yaml(text: str) -> None:
     """Plain values, or a YAMLError."""
     with contextlib.suppress(yaml.YAMLError):
-        plain_yaml.load(text)
+        documents.load_yaml(text)
 
 
 @few
@@ -135,8 +137,8 @@ def test_tables(text: str, encoding: str) -> None:
     """Splits as data, predictions, and tables as runs write them."""
     content = text.encode(encoding, errors="replace")
     apart(content, "splits.csv", read_layout)
-    apart(content, record.PREDICTIONS, lambda path: read_predictions(path.parent))
-    apart(content, record.PREDICTIONS, read_table)
+    apart(content, keys.PREDICTIONS, lambda path: read_predictions(path.parent))
+    apart(content, keys.PREDICTIONS, read_table)
 
 
 @few
@@ -144,16 +146,16 @@ def test_tables(text: str, encoding: str) -> None:
     lambda lines: "\n".join(lines).encode()))  # fmt: skip
 def test_histories_and_json(content: bytes) -> None:
     """Rows, or torn lines; an object, or a damaged file."""
-    apart(content, record.HISTORY, lambda path: record.read_history(path.parent))
-    apart(content, record.STATE, record.read_json)
-    apart(content, record.CONFIG, lambda path: record.read_config(path.parent))
+    apart(content, keys.HISTORY, lambda path: files.read_history(path.parent))
+    apart(content, keys.STATE, documents.read_json)
+    apart(content, keys.CONFIG, lambda path: files.read_config(path.parent))
 
 
 @few
 @given(
     plain,
     plain,
-    st.dictionaries(st.sampled_from([*record.SUMMARY_KEYS]), plain, max_size=4),
+    st.dictionaries(st.sampled_from([*keys.SUMMARY_KEYS]), plain, max_size=4),
     st.lists(plain, max_size=3),
 )
 def test_run_directories(config: Any, provenance: Any, summary: dict[str, Any], rows: list[Any]) -> None:
@@ -163,11 +165,11 @@ def test_run_directories(config: Any, provenance: Any, summary: dict[str, Any], 
         for strategy in ("head", "full"):
             fabricate_run(folder, f"{strategy}-1", strategy=strategy)
         odd = fabricate_run(folder, "odd-1", strategy="head")
-        content = {**record.read_config(odd), "provenance": provenance, "extra": config, "lr": config}
-        (odd / record.CONFIG).write_text(yaml.safe_dump(content), encoding="utf-8")
-        told = {**(record.read_json(odd / record.SUMMARY) or {}), **summary}
-        (odd / record.SUMMARY).write_text(repr(told).replace("'", '"').replace("None", "null"), encoding="utf-8")
-        (odd / record.HISTORY).write_text("\n".join(map(repr, rows)), encoding="utf-8")
+        content = {**files.read_config(odd), "provenance": provenance, "extra": config, "lr": config}
+        (odd / keys.CONFIG).write_text(yaml.safe_dump(content), encoding="utf-8")
+        told = {**(documents.read_json(odd / keys.SUMMARY) or {}), **summary}
+        (odd / keys.SUMMARY).write_text(repr(told).replace("'", '"').replace("None", "null"), encoding="utf-8")
+        (odd / keys.HISTORY).write_text("\n".join(map(repr, rows)), encoding="utf-8")
         tried(lambda: read_sweep(folder))
 
 
@@ -205,7 +207,7 @@ def archive(kind: int = zipfile.ZIP_DEFLATED) -> bytes:
 @pytest.mark.filterwarnings("ignore")
 def test_zip_files(content: bytes) -> None:
     """A zip file with bytes exchanged is unpacked as a whole into its folder, or not at all."""
-    apart(content, record.THUMBNAILS, lambda path: showcase.read_thumbnails(path.parent))
+    apart(content, keys.THUMBNAILS, lambda path: showcase.read_thumbnails(path.parent))
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         (place / "a.zip").write_bytes(content)

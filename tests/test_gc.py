@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from finetune import record, store
-from finetune.claim import claimed
-from finetune.csv_table import write_table
+from finetune import draft, store
 from finetune.errors import UserError
 from finetune.gc import main, parse_size
+from finetune.rundir import files, keys
+from finetune.rundir.claim import hold_claim
+from finetune.system import documents
+from finetune.system.tables import write_table
 from tests.test_store import make
 
 KILO = 1000
@@ -24,13 +26,13 @@ def made_run(runs: Path, name: str, val: float | None, **fields: Any) -> Path:
     """Make a run directory with 1 kB in each checkpoint; unfinished where `val` is None."""
     folder = runs / "sweep" / name
     folder.mkdir(parents=True)
-    record.write_config(folder, {"strategy": name.split("-")[0], "lr": 0.1, "seed": 0, **fields}, {"run_id": name})
-    record.write_history(folder, [{"epoch": 1, "val/accuracy": val or 0.1}])
-    write_table(folder / record.PREDICTIONS, ["path"], [["a.png"]])
-    for file in (record.BEST, record.LAST):
+    files.write_config(folder, {"strategy": name.split("-")[0], "lr": 0.1, "seed": 0, **fields}, {"run_id": name})
+    files.write_history(folder, [{"epoch": 1, "val/accuracy": val or 0.1}])
+    write_table(folder / keys.PREDICTIONS, ["path"], [["a.png"]])
+    for file in (keys.BEST, keys.LAST):
         (folder / file).write_bytes(bytes(KILO))
     if val is not None:
-        record.write_json(folder / record.SUMMARY, {"best/val_accuracy": val, "best/val_loss": 1 - val})
+        documents.write_json(folder / keys.SUMMARY, {"best/val_accuracy": val, "best/val_loss": 1 - val})
     return folder
 
 
@@ -49,7 +51,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made_run(runs, "head-other", 0.7, lr=0.2)
     made_run(runs, "full-a", 0.2)
     made_run(runs, "full-killed", None, seed=1)
-    record.write_state(made_run(runs, "full-failed", None, seed=2), "failed", "no luck")
+    files.write_state(made_run(runs, "full-failed", None, seed=2), "failed", "no luck")
     return runs
 
 
@@ -89,10 +91,10 @@ def test_results_and_what_is_still_of_use_stay_whatever_the_budget(
     kept = {"head-other/best.pt", "full-a/best.pt"}
     unfinished = {f"full-{run}/{file}.pt" for run in ("killed", "failed") for file in ("best", "last")}
     assert weights_of(runs) == kept | unfinished
-    for folder in record.find_runs(runs / "sweep"):
+    for folder in files.find_runs(runs / "sweep"):
         names = {path.name for path in folder.iterdir()}
-        assert names >= set(RESULTS) - ({record.SUMMARY} if folder.name.startswith("full-") else set())
-    assert (runs / "sweep" / "full-a" / record.SUMMARY).exists()
+        assert names >= set(RESULTS) - ({keys.SUMMARY} if folder.name.startswith("full-") else set())
+    assert (runs / "sweep" / "full-a" / keys.SUMMARY).exists()
 
 
 def test_what_a_report_names_stays(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +118,7 @@ def test_a_report_that_can_not_be_read_stops_it(runs: Path, tmp_path: Path) -> N
 def test_files_of_a_live_run_stay(runs: Path) -> None:
     """Even where it has a summary already: it is about to end."""
     temporary = runs / "sweep" / "head-seed0" / ".best.pt.0123abcd.tmp"
-    with claimed(runs / "sweep" / "head-seed0"):
+    with hold_claim(runs / "sweep" / "head-seed0"):
         temporary.touch()
         os.utime(temporary, (1, 1))
         assert main(["--budget", "0"]) == 1
@@ -188,7 +190,7 @@ def test_a_dry_run_deletes_nothing_and_says_the_same(runs: Path, capsys: pytest.
     assert {path: path.stat().st_mtime for path in runs.rglob("*")} == before
     assert store.find("numbers-1") is not None
     used = time.time() - 4000  # finding it has counted as using it
-    os.utime(store.folder() / "numbers-1" / store.ABOUT, (used, used))
+    os.utime(store.folder() / "numbers-1" / draft.ABOUT, (used, used))
     assert main(["--budget", "0"]) == 1
     assert capsys.readouterr().out.splitlines()[:-1] == said
 
@@ -213,7 +215,7 @@ def test_bad_input_deletes_nothing(runs: Path) -> None:
 
 def test_a_broken_summary_keeps_its_run_s_weights(runs: Path) -> None:
     """Its results may have to be made again from them."""
-    (runs / "sweep" / "head-seed0" / record.SUMMARY).write_text("{")
+    (runs / "sweep" / "head-seed0" / keys.SUMMARY).write_text("{")
     assert main(["--budget", "0"]) == 1
     assert {"head-seed0/best.pt", "head-seed0/last.pt"} <= weights_of(runs)
     shutil.rmtree(runs / "sweep" / "head-seed0")

@@ -10,10 +10,11 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from analysis import grid, grids, tables
+from analysis import grid, grids, lettering, tables
 from analysis.frames import read_sweep
 from analysis.predictions import labelled, read_predictions
-from finetune import record, showcase
+from finetune import showcase
+from finetune.rundir import keys
 from tests.fabricate import CLASSES, fabricate_pictures, fabricate_run, write_predictions
 
 
@@ -110,7 +111,7 @@ def test_names_are_drawn_as_they_are_or_as_boxes() -> None:
     words = [text.get_text() for text in figure.axes[0].texts]
     assert "$a^$" in words
     assert "□" in words
-    assert grid.shortened("a_very_long_name_of_a_class", 10) == "a very lo…"
+    assert lettering.shortened("a_very_long_name_of_a_class", 10) == "a very lo…"
 
 
 def test_a_run_draws_the_pictures_that_the_grid_shows(tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_a_run_draws_the_pictures_that_the_grid_shows(tmp_path: Path) -> None:
     chosen = grid.choose_pictures(read_predictions(tmp_path), list(CLASSES))
     wanted = [path for name in chosen.classes for path in chosen.cells[name]["path"]]
     assert len(wanted) == 24
-    with zipfile.ZipFile(tmp_path / record.THUMBNAILS) as archive:
+    with zipfile.ZipFile(tmp_path / keys.THUMBNAILS) as archive:
         assert archive.namelist() == [f"{path}.jpg" for path in wanted]
 
 
@@ -174,7 +175,7 @@ def test_where_the_network_looked_is_a_grid_once_it_is_drawn(tmp_path: Path) -> 
 
     assert "prediction_grid_attention" not in planned()
     blue = np.full((40, 40, 3), (0, 0, 255), dtype=np.uint8)
-    showcase.pack(run_dir / record.ATTENTION, [(path, blue) for path, _ in pictures[1:]])
+    showcase.pack(run_dir / keys.ATTENTION, [(path, blue) for path, _ in pictures[1:]])
     plans = planned()
     plan = plans["prediction_grid_attention"]
     assert list(plans)[:2] == ["prediction_grid", "prediction_grid_attention"]

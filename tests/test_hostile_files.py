@@ -17,14 +17,16 @@ import yaml
 from analysis import remote_run
 from analysis.__main__ import main as analyse
 from analysis.predictions import read_predictions
-from finetune import plain_yaml, record, showcase
+from finetune import showcase
 from finetune.agents import sweepfile
 from finetune.checkpoint import load_checkpoint
 from finetune.config import parse_config
-from finetune.csv_table import MOST_TABLE, read_table
-from finetune.data.archive import unpack
-from finetune.errors import DamagedError, UserError
+from finetune.errors import CorruptFileError, UserError
 from finetune.predict import main as predict
+from finetune.rundir import files, keys
+from finetune.system import documents
+from finetune.system.archive import unpack
+from finetune.system.tables import MAX_TABLE_BYTES, read_table
 from finetune.weights import read_state_dict
 from tests.fabricate import fabricate_run
 
@@ -126,10 +128,10 @@ def test_yaml_is_plain_and_bounded(tmp_path: Path, mark: Path, name: str) -> Non
     """Whatever the text, there is one kind of error; a config, a sweep file and a setting say so as bad input."""
     text = BAD_YAML[name].replace("{mark}", str(mark))
     with pytest.raises(yaml.YAMLError):
-        plain_yaml.load(text)
-    (tmp_path / record.CONFIG).write_text(text, errors="surrogatepass")
-    with pytest.raises(DamagedError, match="damaged"):
-        record.read_config(tmp_path)
+        documents.load_yaml(text)
+    (tmp_path / keys.CONFIG).write_text(text, errors="surrogatepass")
+    with pytest.raises(CorruptFileError, match="damaged"):
+        files.read_config(tmp_path)
     (tmp_path / "sweep.yaml").write_text(text, errors="surrogatepass")
     with pytest.raises(UserError, match=r"is not YAML|can't be read"):
         sweepfile.load(str(tmp_path / "sweep.yaml"))
@@ -143,14 +145,14 @@ def test_a_number_of_any_length_takes_no_time() -> None:
     began = time.process_time()
     for number in ("1:" * 4_000_000 + "1", "-" + "9:" * 4_000_000 + "9.5"):
         with pytest.raises(yaml.YAMLError, match="a number of"):
-            plain_yaml.load(f"lr: {number}")
+            documents.load_yaml(f"lr: {number}")
     assert time.process_time() - began < 20
-    assert plain_yaml.load("a: 1:30:00\nb: '" + "1:" * 99 + "'") == {"a": 5400, "b": "1:" * 99}
+    assert documents.load_yaml("a: 1:30:00\nb: '" + "1:" * 99 + "'") == {"a": 5400, "b": "1:" * 99}
 
 
 def test_yaml_with_a_few_aliases_is_read() -> None:
     """Anchors and merges are a part of YAML that sweep files use."""
-    assert plain_yaml.load("a: &a {k: 1}\nb: {<<: *a, l: 2}\nc: [*a, *a]")["b"] == {"k": 1, "l": 2}
+    assert documents.load_yaml("a: &a {k: 1}\nb: {<<: *a, l: 2}\nc: [*a, *a]")["b"] == {"k": 1, "l": 2}
 
 
 def finished_sweep(folder: Path) -> Path:
@@ -168,7 +170,7 @@ def test_a_hostile_config_costs_its_run_alone(tmp_path: Path, name: str, mark: P
     folder = finished_sweep(tmp_path / "runs" / "s")
     bad = folder / "bad-1"
     bad.mkdir()
-    (bad / record.CONFIG).write_text(BAD_YAML[name].replace("{mark}", str(mark)), errors="surrogatepass")
+    (bad / keys.CONFIG).write_text(BAD_YAML[name].replace("{mark}", str(mark)), errors="surrogatepass")
     from analysis.frames import read_sweep
 
     sweep = read_sweep(folder)
@@ -192,16 +194,16 @@ HISTORY = {
 def test_a_hostile_history_loses_its_own_lines_alone(tmp_path: Path, name: str) -> None:
     """Lines before and after one that is too long, too deep or no row are read."""
     good = b'{"epoch": 1, "val/accuracy": 0.5}\n'
-    (tmp_path / record.HISTORY).write_bytes(good + HISTORY[name].rstrip(b"\n") + b"\n" + good.replace(b"1", b"2"))
-    rows, _ = record.read_history(tmp_path)
+    (tmp_path / keys.HISTORY).write_bytes(good + HISTORY[name].rstrip(b"\n") + b"\n" + good.replace(b"1", b"2"))
+    rows, _ = files.read_history(tmp_path)
     assert [row["epoch"] for row in rows if row.get("epoch") in (1, 2)] == [1, 2]
 
 
 def test_a_history_is_read_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file far larger than any run writes is not taken into memory; that it went on is counted."""
-    monkeypatch.setattr(record, "MOST_HISTORY", 10_000)
-    (tmp_path / record.HISTORY).write_text('{"epoch": 1}\n' * 5_000)
-    rows, torn = record.read_history(tmp_path)
+    monkeypatch.setattr(documents, "MAX_HISTORY_BYTES", 10_000)
+    (tmp_path / keys.HISTORY).write_text('{"epoch": 1}\n' * 5_000)
+    rows, torn = files.read_history(tmp_path)
     assert 0 < len(rows) < 1_000
     assert torn == 1
 
@@ -209,17 +211,17 @@ def test_a_history_is_read_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("text", ["", "[]", "3", "null", "{", "\xff", "[" * 100_000, '{"a": ' * 50_000, "9" * 5_000])
 def test_json_is_an_object_or_damaged(tmp_path: Path, text: str) -> None:
     """State, summary and notes: one kind of error, which every command tells as bad input."""
-    (tmp_path / record.STATE).write_text(text, encoding="latin-1")
-    with pytest.raises(DamagedError, match=record.STATE):
-        record.read_json(tmp_path / record.STATE)
+    (tmp_path / keys.STATE).write_text(text, encoding="latin-1")
+    with pytest.raises(CorruptFileError, match=keys.STATE):
+        documents.read_json(tmp_path / keys.STATE)
 
 
 def test_json_is_read_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is too large is damaged, not read."""
-    monkeypatch.setattr(record, "MOST_JSON", 100)
-    (tmp_path / record.STATE).write_text(json.dumps({"a": "b" * 200}))
-    with pytest.raises(DamagedError, match="larger"):
-        record.read_json(tmp_path / record.STATE)
+    monkeypatch.setattr(documents, "MAX_JSON_BYTES", 100)
+    (tmp_path / keys.STATE).write_text(json.dumps({"a": "b" * 200}))
+    with pytest.raises(CorruptFileError, match="larger"):
+        documents.read_json(tmp_path / keys.STATE)
 
 
 TABLES = {
@@ -236,17 +238,17 @@ TABLES = {
 @pytest.mark.parametrize("name", TABLES)
 def test_hostile_tables_are_told(tmp_path: Path, name: str) -> None:
     """A table of predictions that is none: the analysis and the mirror get an error that they tell, or plain text."""
-    (tmp_path / record.PREDICTIONS).write_bytes(TABLES[name])
-    for read in (lambda: read_predictions(tmp_path), lambda: read_table(tmp_path / record.PREDICTIONS)):
+    (tmp_path / keys.PREDICTIONS).write_bytes(TABLES[name])
+    for read in (lambda: read_predictions(tmp_path), lambda: read_table(tmp_path / keys.PREDICTIONS)):
         with contextlib.suppress(UserError):
             read()
 
 
 def test_a_table_too_large_is_not_read(tmp_path: Path) -> None:
     """What has more bytes than any run writes would take all memory."""
-    with (tmp_path / record.PREDICTIONS).open("wb") as file:
-        file.truncate(MOST_TABLE + 1)  # takes no room on the disk
-    for read in (lambda: read_predictions(tmp_path), lambda: read_table(tmp_path / record.PREDICTIONS)):
+    with (tmp_path / keys.PREDICTIONS).open("wb") as file:
+        file.truncate(MAX_TABLE_BYTES + 1)  # takes no room on the disk
+    for read in (lambda: read_predictions(tmp_path), lambda: read_table(tmp_path / keys.PREDICTIONS)):
         with pytest.raises(UserError, match="larger"):
             read()
 
@@ -287,7 +289,7 @@ def test_links_and_bombs_in_a_zip_file_are_refused(tmp_path: Path, monkeypatch: 
     link = zipped(tmp_path / "link.zip", {"d/x": b"/etc"}, mode=0o120777)
     bomb = zipped(tmp_path / "bomb.zip", {"d/x": bytes(300 * 2**20)})
     many = zipped(tmp_path / "many.zip", {f"d/{number}": b"x" for number in range(50)})
-    monkeypatch.setattr("finetune.data.archive.MOST_MEMBERS", 40)
+    monkeypatch.setattr("finetune.system.archive.MAX_MEMBERS", 40)
     for archive, why in ((link, "link"), (bomb, "times"), (many, "more than")):
         with pytest.raises(zipfile.BadZipFile, match=why):
             unpack(archive, tmp_path / "out" / "data", "d")
@@ -297,14 +299,14 @@ def test_links_and_bombs_in_a_zip_file_are_refused(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_zip_file_that_is_damaged_within_is_told_however_it_is_packed(tmp_path: Path, kind: int) -> None:
     """What is packed breaks off, or has another checksum: nothing is left of it, and no thumbnail is shown."""
-    with zipfile.ZipFile(tmp_path / record.THUMBNAILS, "w", kind) as archive:
+    with zipfile.ZipFile(tmp_path / keys.THUMBNAILS, "w", kind) as archive:
         archive.writestr("d/x.jpg", bytes(range(256)) * 4)
-    content = bytearray((tmp_path / record.THUMBNAILS).read_bytes())
+    content = bytearray((tmp_path / keys.THUMBNAILS).read_bytes())
     start = 30 + len("d/x.jpg")  # where the header ends
     content[start : start + 16] = bytes(16)
-    (tmp_path / record.THUMBNAILS).write_bytes(content)
+    (tmp_path / keys.THUMBNAILS).write_bytes(content)
     with pytest.raises(zipfile.BadZipFile, match="is no whole zip file"):
-        unpack(tmp_path / record.THUMBNAILS, tmp_path / "out" / "data", "d")
+        unpack(tmp_path / keys.THUMBNAILS, tmp_path / "out" / "data", "d")
     assert not list((tmp_path / "out").iterdir())
     assert showcase.read_thumbnails(tmp_path) == {}
 
@@ -325,7 +327,7 @@ def test_thumbnails_from_elsewhere_are_small_or_not_read(tmp_path: Path) -> None
     """Entries that unpack to much, are no JPEG, or lead elsewhere: nothing is written, none is shown."""
     from tests.pictures import bomb_png
 
-    zipped(tmp_path / record.THUMBNAILS, {
+    zipped(tmp_path / keys.THUMBNAILS, {
         "a.jpg": bytes(50 * 2**20), "b.jpg": bomb_png(), "../../c.jpg": b"x", "d.jpg/../e.jpg": b"", "f.txt": b"x",
     })  # fmt: skip
     before = sorted(tmp_path.rglob("*"))
@@ -343,16 +345,16 @@ def test_a_link_in_a_run_directory_shows_nothing_of_this_machine(tmp_path: Path)
     private = tmp_path / "private"
     private.write_text("machine api.wandb.ai password 0123456789abcdef\n")
     folder = finished_sweep(tmp_path / "runs" / "s")
-    (folder / record.SWEEP).symlink_to(private)
-    (folder / "head-1" / record.LOG).symlink_to(private)
+    (folder / keys.SWEEP).symlink_to(private)
+    (folder / "head-1" / keys.LOG).symlink_to(private)
     assert analyse([str(folder), "--out", str(tmp_path / "out")]) == 0
     assert "0123456789abcdef" not in (tmp_path / "out" / "report.html").read_text()
     sent: list[str] = []
     (tmp_path / "wandb").mkdir()
     run: Any = SimpleNamespace(dir=str(tmp_path / "wandb"), save=lambda path, **_: sent.append(Path(path).name))
     wandb_run._send_files(run, folder / "head-1")
-    assert record.CONFIG in sent
-    assert record.LOG not in sent
+    assert keys.CONFIG in sent
+    assert keys.LOG not in sent
 
 
 def test_arrays_are_read_without_objects(tmp_path: Path, mark: Path) -> None:

@@ -14,9 +14,10 @@ from rich.table import Table
 from analysis import commands, latex, wording
 from analysis.__main__ import main
 from analysis.predictions import read_predictions
-from finetune import record
-from finetune.csv_table import cell, read_table, text_of, write_table
-from finetune.printed import Screen, one_line, printable, tamed
+from finetune.rundir import files, keys
+from finetune.system import documents
+from finetune.system.output import SafeConsole, escape_control_characters, one_line, safe_streams
+from finetune.system.tables import escape_cell, read_table, unescape_cell, write_table
 from tests.fabricate import fabricate_run, write_predictions
 from tests.test_report import Page
 
@@ -49,11 +50,11 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
             summary={"test/recall": dict.fromkeys(NASTY, 0.5)},
         )  # fmt: skip
         write_predictions(run, answers, NASTY)
-        record.write_json(
+        documents.write_json(
             run / "wandb-x.json", {"url": ["javascript:alert(1)", 'https://x/"onclick="alert(1)'][number]}
         )
-    record.write_state(fabricate_run(folder, "bad-1", state="failed"), "failed", f"=1+1 <b>\n{ESCAPES}{NASTY[4]}")
-    (folder / record.SWEEP).write_text(f"description: {NASTY[1]!r}\n# {ESCAPES}\n")
+    files.write_state(fabricate_run(folder, "bad-1", state="failed"), "failed", f"=1+1 <b>\n{ESCAPES}{NASTY[4]}")
+    (folder / keys.SWEEP).write_text(f"description: {NASTY[1]!r}\n# {ESCAPES}\n")
     assert main([str(folder), "--out", str(place / "out")]) == 0
     return place / "out"
 
@@ -70,7 +71,7 @@ def test_the_page_runs_nothing_of_it(out: Path) -> None:
         assert address.startswith(("data:image/", "#", "https://", "../runs/")), address
     assert "script-src 'sha256-" in text
     assert "base-uri 'none'" in text
-    assert printable(text) == text
+    assert escape_control_characters(text) == text
 
 
 @pytest.mark.parametrize("name", ["comparison.csv", "recipes.csv", "runs.csv", "epochs.csv", "pairs.csv"])
@@ -99,7 +100,7 @@ def test_markdown_and_latex_set_it_as_it_is(out: Path) -> None:
         body = text.split("---\n", 2)[-1] if name == "model_card.md" else text
         assert "<script>" not in body.replace("\\<", "")
         assert not re.search(r"(?<!\\)\]\(", body.replace(wording.code("`" + NASTY[3]), ""))
-        assert printable(text) == text
+        assert escape_control_characters(text) == text
     assert "curl evil" not in (out / "model_card.md").read_text()
     tex = (out / "comparison.tex").read_text(encoding="utf-8")
     allowed = {"usepackage", "begin", "end", "caption", "toprule", "midrule", "bottomrule", "pm", "times", "dots",
@@ -146,26 +147,26 @@ def test_a_recorded_command_of_ours_is_shown() -> None:
 def test_cells_can_be_read_back(one: str, other: str) -> None:
     """Whatever a text is, the reader gets it as it was, and no two texts are written alike."""
     for text in (one, f"={one}", f"'={one}", f"''-{one}"):
-        assert text_of(cell(text)) == text
-    assert (cell(one) == cell(other)) == (one == other)
+        assert unescape_cell(escape_cell(text)) == text
+    assert (escape_cell(one) == escape_cell(other)) == (one == other)
 
 
 def test_numbers_stay_numbers() -> None:
     """Negative ones, also where they are text; nothing but a text is touched."""
     for value in (-0.5, -1, None, True, "-0.5", "+1e-5", "-.5"):
-        assert cell(value) == value
+        assert escape_cell(value) == value
     for text in ("=1", "-1+1", "@x", "\tx", "\rx", "+a", "-", "'=1"):
-        assert cell(text) == f"'{text}"
+        assert escape_cell(text) == f"'{text}"
 
 
 def test_predictions_come_back_as_they_were(tmp_path: Path) -> None:
     """Paths and classes that begin like formulas are found again by the analysis and by `read_table`."""
     answers = [("=a/1.jpg", "=a", "-b", 0.6), ("'=a/2.jpg", "-b", "=a", 0.7), ("@c/3.jpg", "-1", "-1", 0.8)]
     write_predictions(tmp_path, answers)
-    assert "\n'=a/1.jpg,'=a,'-b" in (tmp_path / record.PREDICTIONS).read_text().replace("\r", "")
+    assert "\n'=a/1.jpg,'=a,'-b" in (tmp_path / keys.PREDICTIONS).read_text().replace("\r", "")
     read = read_predictions(tmp_path)
     assert list(zip(read["path"], read["label"], read["prediction"], read["confidence"], strict=True)) == answers
-    rows = read_table(tmp_path / record.PREDICTIONS)
+    rows = read_table(tmp_path / keys.PREDICTIONS)
     assert [(row["path"], row["label"], row["prediction"]) for row in rows] == [answer[:3] for answer in answers]
 
 
@@ -190,16 +191,16 @@ def test_splits_come_back_as_they_were(tmp_path: Path) -> None:
 def test_no_text_is_obeyed_by_a_terminal(text: str) -> None:
     """What is printed has no control characters; on one line, no newlines either; done twice, it stays as it is."""
     assert all(sign in "\t\n" or sign.isprintable() or not re.match(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", sign)
-               for sign in printable(text))  # fmt: skip
+               for sign in escape_control_characters(text))  # fmt: skip
     assert "\n" not in one_line(text)
-    assert printable(printable(text)) == printable(text)
+    assert escape_control_characters(escape_control_characters(text)) == escape_control_characters(text)
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_a_console_shows_names_as_they_are(is_terminal: bool) -> None:
     """In lines, tables and bars: escapes are spelled out, [red] is text where markup is off; its own colours work."""
     written = io.StringIO()
-    screen = Screen(file=written, force_terminal=is_terminal, width=200, markup=False, highlight=False)
+    screen = SafeConsole(file=written, force_terminal=is_terminal, width=200, markup=False, highlight=False)
     table = Table("name")
     table.add_row(f"cell{ESCAPES}")
     screen.print(f"line{ESCAPES}[red]x[/red]")
@@ -214,7 +215,7 @@ def test_a_console_shows_names_as_they_are(is_terminal: bool) -> None:
 
 def test_what_is_printed_is_spelled_out(capsys: pytest.CaptureFixture[str]) -> None:
     """Lone surrogates (bytes of a file name), escapes and turned text reach the streams as ASCII."""
-    with tamed():
+    with safe_streams():
         print("a\udcff\x1b[2J\u202eb")
     assert capsys.readouterr().out == "a\\udcff\\x1b[2J\\u202eb\n"
 

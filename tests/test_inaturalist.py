@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from finetune.__main__ import main
-from finetune.data import archive, inaturalist
+from finetune.data import inaturalist
 from finetune.data.inaturalist import ARCHIVE, CLASSES, FOLDER, MARK
 from finetune.errors import DataError, UserError
-from finetune.record import read_json
+from finetune.system import archive
+from finetune.system.documents import read_json
 from tests import offline
 from tests.failing_disk import each_write_failing
 from tests.file_server import Served, serving

@@ -9,9 +9,10 @@ import psutil
 import pytest
 
 from finetune import __main__ as command
-from finetune import record, signals
-from finetune.errors import Interrupted
+from finetune.errors import RunInterrupted
 from finetune.run import run
+from finetune.rundir import files, keys
+from finetune.system import documents, signals
 from tests.small_runs import after, assert_same_run, flags, quiet, small
 
 
@@ -40,9 +41,9 @@ def test_a_run_interrupted_again_and_again_is_the_same_run(
         (2, "stopped in val of epoch 2"),
         (2, "stopped in the test"),
     ]:
-        with pytest.raises(Interrupted, match=place):
+        with pytest.raises(RunInterrupted, match=place):
             run(config, folder, log=quiet, interrupted=after(asks))
-        assert record.status(folder) == ("killed", f"{place}; the same command goes on from there")
+        assert files.status(folder) == ("killed", f"{place}; the same command goes on from there")
     run(config, folder, log=quiet)
     assert_same_run(tmp_path / "whole", folder)
 
@@ -56,7 +57,7 @@ def test_a_run_killed_after_an_interruption_goes_on_from_it(pictures: Path, tmp_
     config = small(pictures, strategy="gradual", epochs=2)
     run(config, tmp_path / "whole", log=quiet)
     folder, lines = tmp_path / "cut", []  # type: ignore[var-annotated]
-    with pytest.raises(Interrupted, match="after step 2 of 3 of epoch 2"):
+    with pytest.raises(RunInterrupted, match="after step 2 of 3 of epoch 2"):
         run(config, folder, log=quiet, interrupted=after(6))
 
     def kill(progress: dict[str, Any]) -> None:
@@ -85,7 +86,7 @@ def test_loader_processes_outlive_signals_and_their_number_may_change(pictures: 
                 loader.send_signal(signal.SIGTERM)
         told.append(progress["epoch"])
 
-    with pytest.raises(Interrupted, match="after step 2 of 3"):
+    with pytest.raises(RunInterrupted, match="after step 2 of 3"):
         run(
             small(pictures, strategy="scratch", epochs=1, loader_workers=2),
             tmp_path / "cut",
@@ -101,16 +102,16 @@ def test_loader_processes_outlive_signals_and_their_number_may_change(pictures: 
 def _signalled_at_its_start(worker: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGINT)
-    signals.finish_first(worker)
+    signals.ignore_signals_in_worker(worker)
 
 
 def test_a_loader_process_that_is_just_starting_outlives_signals_too(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A signal to all processes may come before a loader has said what it does with one."""
-    monkeypatch.setattr("finetune.data.loading.finish_first", _signalled_at_its_start)
+    monkeypatch.setattr("finetune.data.loading.ignore_signals_in_worker", _signalled_at_its_start)
     run(small(pictures, strategy="scratch", epochs=1, loader_workers=2), tmp_path / "run", log=quiet)
-    assert record.status(tmp_path / "run")[0] == "finished"
+    assert files.status(tmp_path / "run")[0] == "finished"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -137,7 +138,7 @@ def test_the_command_saves_and_ends_at_a_signal_and_goes_on_from_that_step(
     assert "Traceback" not in captured.out
     assert command.main(words) == 0
     assert "resumes after epoch 0, step 1" in capsys.readouterr().out
-    summary = record.read_json(tmp_path / "run" / record.SUMMARY)
+    summary = documents.read_json(tmp_path / "run" / keys.SUMMARY)
     assert summary is not None
     assert summary["epochs"] == 2
 
@@ -151,5 +152,5 @@ def test_a_signal_before_the_first_step_ends_the_command_at_once(
         patch.setattr("finetune.parts.build_classifier", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         assert command.main(words) == 143
     assert capsys.readouterr().err.startswith("stopped; the same command goes on")
-    assert record.status(tmp_path / "run")[0] == "killed"
+    assert files.status(tmp_path / "run")[0] == "killed"
     assert command.main(words) == 0

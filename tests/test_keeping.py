@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from agent import parse, settings
-from finetune import record
 from finetune.checkpoint import load_checkpoint
 from finetune.config import parse_config
 from finetune.errors import ConfigError
-from finetune.identity import resolve, run_id
-from finetune.keeping import checkpoints_left
 from finetune.predict import main as predict
+from finetune.resolve import resolve, run_id
 from finetune.run import run
+from finetune.rundir import files, keys
+from finetune.rundir.retention import checkpoints_left
 from tests.small_runs import quiet, small
 
 
@@ -33,8 +33,8 @@ def test_a_finished_run_keeps_the_weights_it_is_asked_to(
     run(config, tmp_path / "run", log=quiet)
     assert {path.name for path in (tmp_path / "run").glob("*.pt")} == left
     assert checkpoints_left(config) == len(left)
-    assert record.status(tmp_path / "run") == ("finished", "")
-    assert (tmp_path / "run" / record.PREDICTIONS).is_file()
+    assert files.status(tmp_path / "run") == ("finished", "")
+    assert (tmp_path / "run" / keys.PREDICTIONS).is_file()
     for number in (1, 2) if keep == "every" else ():
         assert len(load_checkpoint(tmp_path / "run" / f"epoch-{number:04d}.pt")["history"]) == number
     code = predict([str(tmp_path / "run"), str(pictures)])

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from finetune import draft, locks, store
+from finetune import draft, store
+from finetune.system import locks
 
 
 def refusing(number: int) -> object:
@@ -32,18 +33,18 @@ FLOCKS = {
 def lockless(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder whose file system has no locks, or pretends to."""
     monkeypatch.setattr(fcntl, "flock", FLOCKS[request.param])
-    locks._works.cache_clear()
+    locks._probe_flock.cache_clear()
     return tmp_path
 
 
 @pytest.fixture(autouse=True)
 def _forgotten() -> None:
-    locks._works.cache_clear()
+    locks._probe_flock.cache_clear()
 
 
 def test_a_file_system_with_locks_is_known_as_one(tmp_path: Path) -> None:
     """And the look at it leaves nothing behind."""
-    assert locks.works(tmp_path)
+    assert locks.flock_works(tmp_path)
     with locks.lock(tmp_path / "a.lock").acquire(timeout=0), pytest.raises(Timeout):
         locks.lock(tmp_path / "a.lock").acquire(timeout=0)
     assert [path.name for path in tmp_path.iterdir()] == ["a.lock"]
@@ -51,7 +52,7 @@ def test_a_file_system_with_locks_is_known_as_one(tmp_path: Path) -> None:
 
 def test_without_them_a_file_keeps_others_out(lockless: Path) -> None:
     """Also where the system says yes to everybody."""
-    assert not locks.works(lockless)
+    assert not locks.flock_works(lockless)
     with locks.lock(lockless / "a.lock").acquire(timeout=0), pytest.raises(Timeout):
         locks.lock(lockless / "a.lock").acquire(timeout=0)
     assert not list(lockless.iterdir())

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from finetune import mirror, record, wandb_run
+from finetune import mirror, wandb_run
+from finetune.system import documents
 from finetune.tracking import Target
 from tests.fabricate import fabricate_run
 
@@ -50,9 +51,9 @@ def test_a_run_s_id_is_noted_before_the_server_is_asked(tmp_path: Path, monkeypa
     run = fabricate_run(tmp_path, "head-1", strategy="head")
     note = run / "wandb-abcd1234.json"
     seen: list[Any] = []
-    monkeypatch.setattr(mirror, "_serve", lambda *_: seen.append(record.read_json(note)) or 1)
+    monkeypatch.setattr(mirror, "_serve", lambda *_: seen.append(documents.read_json(note)) or 1)
     orders: Any = SimpleNamespace(end=None, run_dir=run, wait=lambda _: None)
     assert mirror._mirror(TARGET, orders, tmp_path, 1, lambda _: None) == 1
-    record.write_json(note, {"path": "kept", "sent": True})
+    documents.write_json(note, {"path": "kept", "sent": True})
     assert mirror._mirror(TARGET, orders, tmp_path, 1, lambda _: None) == 1
     assert seen == [{"path": "tester/trials/abcd1234", "sent": False}, {"path": "kept", "sent": True}]

@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from finetune import record, train
+from finetune import loss, train
 from finetune.config import parse_config
-from finetune.errors import ConfigError, Interrupted
-from finetune.identity import resolve
+from finetune.errors import ConfigError, RunInterrupted
 from finetune.loss import batch_loss, heaviest
 from finetune.mixing import mix
+from finetune.resolve import resolve
 from finetune.run import run
+from finetune.rundir import files
 from tests.small_runs import after, assert_same_run, quiet, small
 
 
@@ -87,7 +88,7 @@ def test_a_mixed_run_interrupted_again_and_again_is_the_same_run(strategy: str, 
     config = small(pictures, strategy=strategy, epochs=2, image_px=32, cache="on", **asked)
     run(config, tmp_path / "whole", log=quiet)
     for asks in (1, 3, 2):
-        with pytest.raises(Interrupted):
+        with pytest.raises(RunInterrupted):
             run(config, tmp_path / "cut", log=quiet, interrupted=after(asks))
     run(
         small(pictures, strategy=strategy, epochs=2, image_px=32, loader_workers=2, **asked),
@@ -97,7 +98,7 @@ def test_a_mixed_run_interrupted_again_and_again_is_the_same_run(strategy: str, 
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
     plain = small(pictures, strategy=strategy, epochs=2, image_px=32, views=0, **{**asked, "mixup": 0, "cutmix": 0})
     run(plain, tmp_path / "plain", log=quiet)
-    losses = [record.read_history(tmp_path / name)[0][0]["train/loss"] for name in ("whole", "plain")]
+    losses = [files.read_history(tmp_path / name)[0][0]["train/loss"] for name in ("whole", "plain")]
     assert losses[0] != losses[1]
 
 
@@ -106,11 +107,11 @@ def test_a_run_erases_and_counts_mixed_pictures_by_their_heavier_label(pictures:
     losses = []
     for share in (0.0, 1.0):
         run(small(pictures, strategy="full", epochs=1, erasing=share), tmp_path / str(share), log=quiet)
-        losses.append(record.read_history(tmp_path / str(share))[0][0]["train/loss"])
+        losses.append(files.read_history(tmp_path / str(share))[0][0]["train/loss"])
     assert losses[0] != losses[1]
     config = small(pictures, strategy="full", epochs=8, mixup=0.1, dropout=0, backbone="resnet18")
     run(config, tmp_path / "mixed", log=quiet)
-    assert record.read_history(tmp_path / "mixed")[0][-1]["train/accuracy"] > 0.8
+    assert files.read_history(tmp_path / "mixed")[0][-1]["train/accuracy"] > 0.8
 
 
 @pytest.mark.slow
@@ -120,7 +121,7 @@ def test_micro_batches_see_what_whole_batches_are_mixed_to(
     """Memory that runs out changes no result beyond rounding: mixing comes first."""
     config = small(pictures, strategy="head", epochs=1, dropout=0, mixup=1.0, cache="off")
     run(config, tmp_path / "whole", log=quiet)
-    steps, original = itertools.count(), train.batch_loss
+    steps, original = itertools.count(), loss.batch_loss
 
     def short_of_memory(*args: object) -> torch.Tensor:
         if next(steps) == 0:
@@ -131,7 +132,7 @@ def test_micro_batches_see_what_whole_batches_are_mixed_to(
     lines: list[str] = []
     run(config, tmp_path / "pieces", log=lines.append)
     assert any("micro-batches" in line for line in lines)
-    one, other = (record.read_history(tmp_path / name)[0][0] for name in ("whole", "pieces"))
+    one, other = (files.read_history(tmp_path / name)[0][0] for name in ("whole", "pieces"))
     assert one["train/loss"] == pytest.approx(other["train/loss"], rel=1e-5)
     assert one["val/loss"] == pytest.approx(other["val/loss"], rel=1e-4)
 

@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import nn
 
-from finetune.backbones import BACKBONES
+from finetune.config import BACKBONES
 from finetune.errors import ConfigError
 from finetune.families import split_into_blocks
 from finetune.model import build_classifier, build_network, check_image_px, forward_flops, outline_network

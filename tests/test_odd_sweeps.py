@@ -16,7 +16,7 @@ from analysis.facts import data_facts
 from analysis.frames import read_sweep
 from analysis.recipes import choose, labels
 from analysis.tables import compare
-from finetune import record
+from finetune.rundir import keys
 from tests.fabricate import fabricate_run
 
 
@@ -35,7 +35,7 @@ def test_runs_without_histories_are_compared(tmp_path: Path) -> None:
     for strategy in ("head", "full"):
         for seed in range(2):
             (
-                fabricate_run(tmp_path / "runs", f"{strategy}-{seed}", strategy=strategy, seed=seed) / record.HISTORY
+                fabricate_run(tmp_path / "runs", f"{strategy}-{seed}", strategy=strategy, seed=seed) / keys.HISTORY
             ).unlink()
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     assert "history.jsonl lacks epochs of 4 runs" in (tmp_path / "out" / "comparison.md").read_text()

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from finetune import record
 from finetune.agents import machine, search
-from finetune.causes import CAUSES
+from finetune.rundir import files, keys
+from finetune.rundir.failures import CAUSES
+from finetune.system import documents
 from tests.agents import Place, wait_until, write_hyperband, write_sweep
 from tests.failing_disk import failing_disk
 
@@ -67,7 +68,7 @@ def test_runs_of_other_agents_that_go_on_are_peers_too(place: Place) -> None:
 
 def _peers(place: Place) -> dict[int, set[int]]:
     """Return seed of a run -> the seeds of its peers when it was started last."""
-    told = {record.read_config(run)["seed"]: record.read_json(run / "peers.json") or {} for run in place.runs()}
+    told = {files.read_config(run)["seed"]: documents.read_json(run / "peers.json") or {} for run in place.runs()}
     return {seed: set(peers["seeds"]) for seed, peers in told.items()}
 
 
@@ -80,14 +81,12 @@ def test_a_killed_agent_leaves_no_process_and_a_rerun_does_only_what_is_missing(
     agent.wait()
     place.assert_empty()
     assert place.states() == ["finished", "unfinished"]
-    finished = {
-        run: (run / record.SUMMARY).stat().st_mtime_ns for run in place.runs() if (run / "summary.json").exists()
-    }
+    finished = {run: (run / keys.SUMMARY).stat().st_mtime_ns for run in place.runs() if (run / "summary.json").exists()}
     code, output = place.run("seeds.yaml")
     assert code == 0, output
     assert place.states() == ["finished"] * 4
     assert sorted(place.starts()) == [1, 1, 1, 2]
-    assert all((run / record.SUMMARY).stat().st_mtime_ns == time for run, time in finished.items())
+    assert all((run / keys.SUMMARY).stat().st_mtime_ns == time for run, time in finished.items())
     assert place.epochs() == [1, 2, 3] * 4
 
 
@@ -96,9 +95,9 @@ def test_a_failed_run_is_named_and_retried_only_when_asked(place: Place) -> None
     code, output = place.run("seeds.yaml", fail="1")
     assert code == 1
     assert place.states() == ["failed", "finished", "finished", "finished"]
-    failed = next(run for run in place.runs() if record.status(run)[0] == "failed")
+    failed = next(run for run in place.runs() if files.status(run)[0] == "failed")
     assert f"{failed.name} seed 1 failed: ValueError: told to fail; log: runs/seeds/{failed.name}/log.txt" in output
-    assert "Traceback" in (failed / record.LOG).read_text()
+    assert "Traceback" in (failed / keys.LOG).read_text()
     code, output = place.run("runs/seeds")
     assert code == 1
     assert f"failed before, not started again: {failed.name}: ValueError: told to fail" in output
@@ -139,7 +138,7 @@ def test_an_agent_gives_up_after_failures_in_a_row_and_says_what_they_have_in_co
     assert "gave up after 3 failures in a row: 1 finished, 4 failed, 5 left" in output  # the crashed one is left, too
     assert sum(place.starts()) == 5
     logs = {
-        record.read_config(run)["seed"]: f"{run.name}: ValueError: told to fail; log: runs/seeds/{run.name}/log.txt"
+        files.read_config(run)["seed"]: f"{run.name}: ValueError: told to fail; log: runs/seeds/{run.name}/log.txt"
         for run in place.runs()
     }
     assert f"the first in a row: {logs[2]}" in output
@@ -200,14 +199,14 @@ def test_the_first_signal_lets_runs_end_and_leaves_no_process(place: Place, numb
     """The runs are told to stop, release their claims, and can be resumed at once."""
     write_sweep(place.folder, epochs=4)
     agent = place.start("seeds.yaml", "--agents", "2", seconds=0.3)
-    wait_until(lambda: [len(record.read_history(run)[0]) > 0 for run in place.runs()] == [True, True])
+    wait_until(lambda: [len(files.read_history(run)[0]) > 0 for run in place.runs()] == [True, True])
     os.killpg(agent.pid, number)  # to the whole group, as a terminal or a batch system does
     ended, output = agent.wait()
     assert ended == code, output
     assert "go on with: python agent.py runs/seeds" in output
     place.assert_empty()
     assert set(place.states()) == {"killed"}
-    assert all(record.status(run)[1].startswith("stopped after epoch") for run in place.runs())
+    assert all(files.status(run)[1].startswith("stopped after epoch") for run in place.runs())
     if number == signal.SIGTERM:
         assert place.run("seeds.yaml")[0] == 0
         assert place.states() == ["finished"] * 4
@@ -217,7 +216,7 @@ def test_the_second_signal_ends_runs_that_do_not_stop(place: Place) -> None:
     """A run that ignores the first signal is killed by the second."""
     agent = place.start("seeds.yaml", hang="0")
     wait_until(lambda: len(place.starts()) == 1)
-    wait_until(lambda: "hangs" in "".join(run.joinpath(record.LOG).read_text() for run in place.runs()))
+    wait_until(lambda: "hangs" in "".join(run.joinpath(keys.LOG).read_text() for run in place.runs()))
     agent.signal(signal.SIGTERM)
     with pytest.raises(AssertionError, match="in time"):
         agent.wait(seconds=1)
@@ -258,8 +257,8 @@ def test_hyperband_stops_runs_that_lag_behind_but_never_before_the_last_unfreeze
     assert code == 0, output
     epochs: dict[float, list[int]] = {}
     for run in place.runs():
-        summary = record.read_json(run / record.SUMMARY) or {}
-        epochs.setdefault(record.read_config(run)["lr"], []).append(summary["epochs"])
+        summary = documents.read_json(run / keys.SUMMARY) or {}
+        epochs.setdefault(files.read_config(run)["lr"], []).append(summary["epochs"])
     assert epochs[0.003] == epochs[0.0031] == [16]
     assert all(first <= trained <= last for trained in epochs[0.01]), epochs
 
@@ -278,11 +277,11 @@ def test_bayesian_search_goes_on_where_it_was(place: Place) -> None:
     assert code == 0, output
     assert place.states() == ["finished"] * 2
     assert "2 left" in output
-    assert [record.read_json(run / "peers.json") for run in place.runs()] == [{"seeds": None}] * 2  # more may come
+    assert [documents.read_json(run / "peers.json") for run in place.runs()] == [{"seeds": None}] * 2  # more may come
     code, output = place.run("seeds.yaml", "--agents", "2")
     assert code == 0, output
     assert place.states() == ["finished"] * 4
-    assert len({record.read_config(run)["lr"] for run in place.runs()}) == 4
+    assert len({files.read_config(run)["lr"] for run in place.runs()}) == 4
     assert place.run("--plan", "runs/seeds")[0] == 0
 
 
@@ -302,8 +301,8 @@ def test_want_of_memory_or_disk_ends_one_run_and_not_the_sweep(
     assert code == 1, output
     assert "Traceback" not in output
     assert f"  {cause}, 1 run (" in output
-    (failed,) = [run for run in place.runs() if record.status(run)[0] != "finished"]
-    state = record.read_json(failed / record.STATE) or {}
+    (failed,) = [run for run in place.runs() if files.status(run)[0] != "finished"]
+    state = documents.read_json(failed / keys.STATE) or {}
     assert state["cause"] == cause
     assert said in state["reason"]
     assert len(place.states()) == 4

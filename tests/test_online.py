@@ -5,17 +5,12 @@ from typing import Any
 
 import pytest
 
-from finetune import record
-from tests.online import (
-    AGENT,
-    Machine,
-    peers,
-    sent,
-    starts,
-)
+from finetune.rundir import files, keys
+from finetune.system import documents
+from tests.online import AGENT, Machine, peers, sent, starts
 from tests.pictures import write_folder
 from tests.scenarios import outcome, outcomes, scenario
-from tests.wandb_server import Server
+from tests.wandb_server.server import Server
 
 __all__ = ["outcome", "outcomes"]
 
@@ -63,12 +58,12 @@ def test_a_run_tells_the_server_all_there_is(outcome: Any) -> None:
     runs = sorted(server.runs(sweep=sweep), key=lambda run: run.config["seed"])
     for seed, run in enumerate(runs):
         directory = machine.folder / "runs" / sweep / run.display_name
-        rows, _ = record.read_history(directory)
+        rows, _ = files.read_history(directory)
         epochs = [row for row in run.history if "epoch" in row]
         assert [{key: row[key] for key in rows[0]} for row in epochs] == rows
         assert [row["best/val_accuracy"] for row in epochs] == [row["val/accuracy"] for row in rows]
         assert [row["_step"] for row in epochs] == [1, 2, 3]
-        summary = record.read_json(directory / record.SUMMARY)
+        summary = documents.read_json(directory / keys.SUMMARY)
         known = {key: value for key, value in summary.items() if value is not None}  # W&B's client drops the others
         assert {key: run.summary[key] for key in known} == known
         assert run.config["provenance"]["git_commit"] == "c0ffee"
@@ -121,7 +116,7 @@ def test_a_bare_wandb_agent_on_another_machine_works_too(outcome: Any) -> None:
 def test_a_run_knows_the_grid_it_belongs_to(outcome: Any) -> None:
     """Those of its runs that this machine has not finished; W&B's own agent does not tell."""
     _, machine, sweep, *_, elsewhere, other, _ = outcome
-    told = [(record.read_config(run)["seed"], peers(run)) for run in machine.runs(sweep)]
+    told = [(files.read_config(run)["seed"], peers(run)) for run in machine.runs(sweep)]
     assert all(seed in known <= {0, 1, 2} for seed, known in told)
     assert min(len(known) for _, known in told) < max(len(known) for _, known in told)
     assert [peers(run) for run in elsewhere.runs(other)] == [None, None]

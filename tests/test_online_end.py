@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from finetune import record, wandb_exit
+from finetune import wandb_exit
 from finetune.agents import online, server
 from finetune.agents.server import Failed, Remote
-from finetune.agents.stopping import Stop
 from finetune.agents.watch import Watch
+from finetune.system import documents
+from finetune.system.signals import StopRequests
 from tests.fabricate import fabricate_run
 
 SWEEP = Remote("tester", "trials", "abcdefgh")
@@ -33,9 +34,9 @@ def test_a_run_that_is_finished_here_is_sent_and_not_run_again(
     watch = Watch(folder, 1)
     run = fabricate_run(folder, "head-1", strategy="head")
     if sent is not None:
-        record.write_json(run / "wandb-r1.json", {"sent": sent})
+        documents.write_json(run / "wandb-r1.json", {"sent": sent})
     watch.look()
-    assert online._end(SWEEP, folder, watch, Stop(), Counter()) == code
+    assert online._end(SWEEP, folder, watch, StopRequests(), Counter()) == code
     said = capsys.readouterr().out
     assert (f"make publish SWEEP={folder}" in said.replace("\n", "")) == (code == 0)
     assert ("--retry-failed" in said) == (code == 1)

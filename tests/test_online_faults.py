@@ -8,17 +8,10 @@ from typing import Any
 import psutil
 import pytest
 
-from finetune import record
-from tests.online import (
-    AGENT,
-    PROGRAM,
-    Machine,
-    sent,
-    starts,
-    wait_until,
-)
+from finetune.rundir import files
+from tests.online import AGENT, PROGRAM, Machine, sent, starts, wait_until
 from tests.scenarios import outcome, outcomes, scenario
-from tests.wandb_server import Server
+from tests.wandb_server.server import Server
 
 __all__ = ["outcome", "outcomes"]
 
@@ -119,7 +112,7 @@ def signals(server: Server, folder: Path) -> Any:
     output, _ = first.communicate(timeout=400)
     machine.wait_empty()
     stopped = [(run.id, run.state) for run in server.runs(sweep=sweep)]
-    epochs = [len(record.read_history(run)[0]) for run in machine.runs(sweep)]
+    epochs = [len(files.read_history(run)[0]) for run in machine.runs(sweep)]
 
     def both_run() -> bool:
         return all(run.state == "running" for run in server.runs(sweep=sweep))
@@ -159,7 +152,7 @@ def test_a_signal_saves_and_preempts_and_the_same_runs_go_on(outcome: Any) -> No
     for run in runs:
         assert [row["epoch"] for row in run.history if "epoch" in row] == list(range(1, 1 + EPOCHS))
     for run_dir in machine.runs(sweep):
-        assert [row["epoch"] for row in record.read_history(run_dir)[0]] == list(range(1, 1 + EPOCHS))
+        assert [row["epoch"] for row in files.read_history(run_dir)[0]] == list(range(1, 1 + EPOCHS))
 
 
 @pytest.mark.scenario("signals")
@@ -230,7 +223,7 @@ def test_a_server_that_is_gone_is_no_fault_of_the_run(outcome: Any) -> None:
     for code, output in (gone, never):
         assert code == 0, output
         assert f"make publish SWEEP=runs/{other}" in output
-    assert [record.status(run)[0] for run in machine.runs(other)] == ["finished", "finished"]
+    assert [files.status(run)[0] for run in machine.runs(other)] == ["finished", "finished"]
     assert not any(note.get("sent") for notes in missed for note in notes)
 
 

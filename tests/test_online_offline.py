@@ -7,15 +7,11 @@ from typing import Any
 
 import pytest
 
-from finetune import record
-from tests.online import (
-    PROGRAM,
-    Machine,
-    environment_without_login,
-    sent,
-)
+from finetune.rundir import keys
+from finetune.system import documents
+from tests.online import PROGRAM, Machine, environment_without_login, sent
 from tests.scenarios import outcome, outcomes, scenario
-from tests.wandb_server import API_KEY, Server
+from tests.wandb_server.server import API_KEY, Server
 
 __all__ = ["outcome", "outcomes"]
 
@@ -134,7 +130,7 @@ def test_addresses_of_pages_are_kept_without_the_login(outcome: Any) -> None:
     server, machine, sweep, *_ = outcome
     folder = machine.folder / "runs" / sweep
     page = f"{server.url}/tester/finetune-sweeps"
-    assert record.read_json(folder / record.REMOTE)["url"] == f"{page}/sweeps/{sweep}"
+    assert documents.read_json(folder / keys.REMOTE)["url"] == f"{page}/sweeps/{sweep}"
     assert {note["url"] for run in machine.runs(sweep) for note in sent(run)} == {
         f"{page}/runs/{run.id}" for run in server.runs(sweep=sweep)
     }

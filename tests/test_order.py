@@ -12,7 +12,7 @@ from finetune.agents import sweepfile
 from finetune.agents.order import breadth_first
 from finetune.agents.plan import Plan, make_plan
 from finetune.config import Config, parse_config
-from finetune.identity import resolve
+from finetune.resolve import resolve
 from tests.agents import identify
 
 VALUES = {

@@ -5,10 +5,11 @@ from typing import get_args
 
 import pytest
 
-from finetune import record
 from finetune.config import Strategy, parse_config
 from finetune.outline import outline
 from finetune.run import run
+from finetune.rundir import files, keys
+from finetune.system import documents
 from tests.small_runs import quiet, small
 
 
@@ -17,8 +18,8 @@ def test_a_run_trains_what_was_told(pictures: Path, tmp_path: Path) -> None:
     config = small(pictures, strategy="gradual", epochs=3, unfreeze=[(0, 0.0), (1, 0.5), (2, 0.8)])
     run(config, tmp_path / "run", log=quiet)
     told = outline(config, ["gradual"], classes=3)
-    history, _ = record.read_history(tmp_path / "run")
-    summary = record.read_json(tmp_path / "run" / record.SUMMARY)
+    history, _ = files.read_history(tmp_path / "run")
+    summary = documents.read_json(tmp_path / "run" / keys.SUMMARY)
     assert summary is not None
     assert [row["epoch"] for row in told] == [row["epoch"] for row in history] == [1, 2, 3]
     assert [row["trainable_share"] for row in told] == pytest.approx([row["trainable_share"] for row in history])

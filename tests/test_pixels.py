@@ -18,7 +18,7 @@ from finetune.data.pixels import Pixels, build_pixels, expected_bytes, open_pixe
 from finetune.data.reading import read_picture
 from finetune.data.splits import Picture
 from finetune.data.transforms import Preprocessing, eval_transform, to_base
-from finetune.errors import DataError, Interrupted
+from finetune.errors import DataError, RunInterrupted
 
 TO = Preprocessing(resize_px=48, crop_px=40, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear")
 
@@ -117,7 +117,7 @@ def test_an_interrupted_build_is_gone_on_with(odd: tuple[Path, list[Picture]]) -
     """The second call decodes what the first had not, and the bytes are those of an undisturbed build."""
     root, pictures = odd
     done: list[int] = []
-    with pytest.raises(Interrupted):
+    with pytest.raises(RunInterrupted):
         build_pixels(
             root, pictures, TO, "data", threads=2, log=pytest.fail,
             on_progress=counter(done), interrupted=lambda: len(done) == 3,

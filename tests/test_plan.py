@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import yaml
 
-from finetune import record
 from finetune.agents import search, sweepfile
 from finetune.agents.plan import TRIALS, Plan, fits, make_plan, note_trial, read_trials, state_of, store
-from finetune.claim import claimed
 from finetune.config import Config
-from finetune.errors import ConfigError, DamagedError, UserError
+from finetune.errors import ConfigError, CorruptFileError, UserError
+from finetune.rundir import files, keys
+from finetune.rundir.claim import hold_claim
+from finetune.system import documents
 from tests.agents import identify
 
 METRIC = {"name": "best/val_accuracy", "goal": "maximize"}
@@ -157,7 +158,7 @@ def test_a_damaged_trial_is_told_by_name(folder: Path) -> None:
     (folder / TRIALS / "00002.json").touch()
     assert read_trials(folder) == [{"lr": 0.1}, {"lr": 0.2}]
     (folder / TRIALS / "00001.json").write_text('{"lr": 0.')
-    with pytest.raises(DamagedError, match=r"00001\.json is damaged.*Take it out of the way"):
+    with pytest.raises(CorruptFileError, match=r"00001\.json is damaged.*Take it out of the way"):
         read_trials(folder)
 
 
@@ -174,12 +175,12 @@ def test_the_state_of_a_run_is_read_from_its_directory() -> None:
     """To do, running, interrupted, failed, finished."""
     run = planned({"data": {"value": "demo"}}).runs[0]
     assert state_of(run) == ("to do", "")
-    with claimed(run.directory):
+    with hold_claim(run.directory):
         assert state_of(run) == ("running", "")
     assert state_of(run)[0] == "interrupted"
-    record.write_state(run.directory, "failed", "ValueError: x")
+    files.write_state(run.directory, "failed", "ValueError: x")
     assert state_of(run) == ("failed", "ValueError: x")
-    record.write_json(run.directory / record.SUMMARY, {"state": "finished"})
+    documents.write_json(run.directory / keys.SUMMARY, {"state": "finished"})
     assert state_of(run) == ("finished", "")
 
 
@@ -192,9 +193,9 @@ def test_the_newest_unfinished_sweep_is_the_default() -> None:
     assert sweepfile.load(None).folder == Path("runs/my")
     for run, state in zip(plan.runs, ("failed", "killed"), strict=True):
         run.directory.mkdir()
-        record.write_state(run.directory, state)
+        files.write_state(run.directory, state)
     assert sweepfile.newest_unfinished(Path("runs")) == Path("runs/my")
-    record.write_json(plan.runs[1].directory / record.SUMMARY, {"state": "finished"})
+    documents.write_json(plan.runs[1].directory / keys.SUMMARY, {"state": "finished"})
     assert sweepfile.newest_unfinished(Path("runs")) is None
 
 

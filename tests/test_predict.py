@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune import record
 from finetune.calibration import scaled
 from finetune.predict import main
 from finetune.predict_page import Gathered, visible
+from finetune.rundir import keys
+from finetune.system import documents
 from tests.failing_disk import each_write_failing
 from tests.finished_run import leave_run
 from tests.test_report import Page
@@ -32,8 +33,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(place: Path, tmp_path: Path) -> Path:
     """Return a copy of the run's directory whose temperature is 2, so that leaving it out would show."""
     shutil.copytree(place / "run", tmp_path / "run")
-    summary = record.read_json(tmp_path / "run" / record.SUMMARY)
-    record.write_json(tmp_path / "run" / record.SUMMARY, {**(summary or {}), "temperature": 2.0})
+    summary = documents.read_json(tmp_path / "run" / keys.SUMMARY)
+    documents.write_json(tmp_path / "run" / keys.SUMMARY, {**(summary or {}), "temperature": 2.0})
     return tmp_path / "run"
 
 
@@ -56,12 +57,12 @@ def test_predictions_are_those_of_the_run_at_its_temperature(finished: Path, col
     rows = read(out)
     assert list(rows[0]) == ["path", "prediction", "confidence"]
     assert rows[-1]["path"] == str(lone)
-    expected = {str(colours / row["path"]): row for row in read(finished / record.PREDICTIONS)}
+    expected = {str(colours / row["path"]): row for row in read(finished / keys.PREDICTIONS)}
     assert [row["path"] for row in rows[:-1]] == sorted(expected)
     for row in rows[:-1]:
         own = expected[row["path"]]
         assert row["prediction"] == own["prediction"]
-        shares = np.array([[float(value) for name, value in own.items() if name.startswith(record.PROBABILITY)]])
+        shares = np.array([[float(value) for name, value in own.items() if name.startswith(keys.PROBABILITY)]])
         softened = np.exp(scaled(np.log(np.maximum(shares, 1e-9)), 2.0)).max()
         assert float(row["confidence"]) == pytest.approx(softened, abs=2e-3)
 
@@ -72,21 +73,21 @@ def test_what_is_not_calibrated_says_so(
     """A checkpoint that lies alone, a summary of an earlier version or of another epoch: temperature 1, and a line."""
     lone = tmp_path / "alone" / "some.pt"
     lone.parent.mkdir()
-    shutil.copy(finished / record.BEST, lone)
+    shutil.copy(finished / keys.BEST, lone)
     picture = str(colours / "test" / "red" / "000.png")
 
     def sure(checkpoint: Path) -> str:
         assert main([str(checkpoint), picture]) == 0
         return capsys.readouterr().out.splitlines()[1]
 
-    softened = sure(finished / record.BEST)
+    softened = sure(finished / keys.BEST)
     assert main([str(lone), picture]) == 0
     said = capsys.readouterr()
     assert "not calibrated" in said.err
     assert said.out.splitlines()[1] != softened
-    summary = record.read_json(finished / record.SUMMARY) or {}
+    summary = documents.read_json(finished / keys.SUMMARY) or {}
     for changed in ({"temperature": None}, {"best/epoch": 99}):
-        record.write_json(finished / record.SUMMARY, {**summary, **changed})
+        documents.write_json(finished / keys.SUMMARY, {**summary, **changed})
         assert main([str(finished), picture]) == 0
         told = capsys.readouterr()
         assert "not calibrated" in told.err

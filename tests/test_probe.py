@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from finetune import probe
-from finetune.agents import machine, probes
+from finetune.agents import probes
 from finetune.errors import UserError
-from finetune.folders import cache_folder
 from finetune.probe import Speed, Wanted
+from finetune.system import environment
+from finetune.system.environment import cache_folder
 from tests.test_forecast import SPEED
 
 
@@ -68,7 +69,7 @@ def test_what_a_busy_machine_tells_is_used_once_and_said(wanted: Wanted, monkeyp
     """A forecast made of it later would be wrong by as much as the machine was busy."""
     said: list[str] = []
     monkeypatch.setattr(probes, "_side_by_side", lambda *_: [SPEED])
-    monkeypatch.setattr(os, "getloadavg", lambda: (float(machine.cores()), 0.0, 0.0))
+    monkeypatch.setattr(os, "getloadavg", lambda: (float(environment.cores()), 0.0, 0.0))
     assert probes.speed_of(wanted, 1, said.append) == SPEED
     assert "busy with other work" in said[-1]
     assert not (cache_folder() / "probes").exists()

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune import record
 from finetune.agents import plan, race, sweepfile
-from finetune.claim import claimed
+from finetune.rundir import files, keys
+from finetune.rundir.claim import hold_claim
+from finetune.system import documents
 from tests.agents import Place, identify, write_sweep
 
 RATES = [0.001, 0.003, 0.004]  # the stand-in for training does best with 0.003
@@ -24,9 +25,9 @@ def finished(place: Place) -> set[tuple[str, float, int]]:
     """Return strategy, rate and seed of the finished runs."""
     return {
         (config["strategy"], config["lr"], config["seed"])
-        for folder in record.find_runs(place.folder / "runs" / "seeds")
-        if (folder / record.SUMMARY).exists()
-        for config in [record.read_config(folder)]
+        for folder in files.find_runs(place.folder / "runs" / "seeds")
+        if (folder / keys.SUMMARY).exists()
+        for config in [files.read_config(folder)]
     }
 
 
@@ -63,7 +64,7 @@ def test_a_race_over_folds_compares_recipes_on_the_first_fold(place: Place) -> N
     write_sweep(place.folder, seeds=1, strategy={"values": ["head", "full"]}, lr={"values": RATES})
     code, output = place.run("seeds.yaml", "--race", "--folds", "3", "--agents", "2")
     assert code == 0, output
-    configs = [record.read_config(run) for run in place.runs()]
+    configs = [files.read_config(run) for run in place.runs()]
     ran = {(config["strategy"], config["lr"], config["fold"]) for config in configs}
     assert ran == {(strategy, rate, 0) for strategy in ("head", "full") for rate in RATES} | {
         (strategy, 0.003, fold) for strategy in ("head", "full") for fold in (1, 2)
@@ -85,7 +86,7 @@ def test_a_recipe_that_diverged_is_out_of_the_race(place: Place) -> None:
     code, _ = place.run("seeds.yaml", "--race", "--set", "strategy=head", diverge="0", max_failures="0")
     assert code == 1
     assert finished(place) == set()
-    assert sum(1 for _ in record.find_runs(place.folder / "runs" / "seeds")) == 3
+    assert sum(1 for _ in files.find_runs(place.folder / "runs" / "seeds")) == 3
 
 
 def test_two_agents_on_one_race_make_no_run_twice_and_none_too_many(place: Place) -> None:
@@ -118,9 +119,9 @@ def test_a_contest_is_open_while_one_of_its_runs_goes_on(place: Place, monkeypat
     monkeypatch.chdir(place.folder)
     todo = plan.make_plan(sweepfile.load("seeds.yaml"), None, identify, race=True)
     first = next(run for run in todo.runs if run.config.strategy == "full" and run.config.lr == 0.004)
-    (first.directory / record.SUMMARY).unlink()
-    (first.directory / record.STATE).unlink()
-    with claimed(first.directory):
+    (first.directory / keys.SUMMARY).unlink()
+    (first.directory / keys.STATE).unlink()
+    with hold_claim(first.directory):
         assert plan.state_of(first)[0] == "running"
         told = race.narrow(todo, partial(plan.is_to_do, retry_failed=False))
     assert len(told) == 1
@@ -134,9 +135,11 @@ def test_of_equal_recipes_the_one_with_the_lower_val_loss_wins(place: Place, mon
     monkeypatch.chdir(place.folder)
     todo = plan.make_plan(sweepfile.load("seeds.yaml"), None, identify, race=True)
     for run in todo.runs[:6]:
-        path = run.directory / record.SUMMARY
+        path = run.directory / keys.SUMMARY
         loss = {0.001: 0.5, 0.003: 0.4, 0.004: 0.6}[run.config.lr]
-        record.write_json(path, {**(record.read_json(path) or {}), "best/val_accuracy": 0.9, "best/val_loss": loss})
+        documents.write_json(
+            path, {**(documents.read_json(path) or {}), "best/val_accuracy": 0.9, "best/val_loss": loss}
+        )
     race.narrow(todo, partial(plan.is_to_do, retry_failed=False))
     assert {run.config.lr for run in todo.runs if run.config.seed} == {0.003}
 
@@ -163,7 +166,7 @@ def test_parts_of_the_pictures_have_contests_of_their_own(tmp_path: Path) -> Non
     place = Place(tmp_path)
     code, output = place.run("seeds.yaml", "--race")
     assert code == 0, output
-    configs = [record.read_config(run) for run in record.find_runs(tmp_path / "runs" / "seeds")]
+    configs = [files.read_config(run) for run in files.find_runs(tmp_path / "runs" / "seeds")]
     further = [(config["train_share"], config["lr"]) for config in configs if config["seed"] == 1]
     assert sorted(further) == [(0.1, 0.003), (1.0, 0.003)]
     assert "race: head on 10% of the pictures: " in output

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from finetune import checkpoint, record, stopfile, sums
+from finetune import checkpoint
 from finetune.checkpoint import load_checkpoint
-from finetune.errors import DamagedError, Interrupted, UserError
-from finetune.identity import resolve
+from finetune.errors import CorruptFileError, RunInterrupted, UserError
+from finetune.resolve import resolve
 from finetune.run import run
+from finetune.rundir import files, integrity, keys, stop_request
+from finetune.system import checksums, documents
 from tests.faults import flip
 from tests.small_runs import assert_same_run, quiet, small
 from tests.test_damage import FIELDS, leave_killed
@@ -29,8 +31,8 @@ def states_of(folder: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("place", "error"),
     [
-        (record.LAST, OSError(errno.ESTALE, os.strerror(errno.ESTALE))),
-        (record.BEST, OSError(errno.EMFILE, os.strerror(errno.EMFILE))),
+        (keys.LAST, OSError(errno.ESTALE, os.strerror(errno.ESTALE))),
+        (keys.BEST, OSError(errno.EMFILE, os.strerror(errno.EMFILE))),
     ],
 )
 def test_a_file_that_can_not_be_read_for_a_moment_is_not_damaged(
@@ -40,7 +42,7 @@ def test_a_file_that_can_not_be_read_for_a_moment_is_not_damaged(
     whole, folder = tmp_path / "whole", tmp_path / "run"
     run(small(pictures, **FIELDS), whole, log=quiet)
     leave_killed(pictures, folder)
-    before, true = states_of(folder), checkpoint.archive_fault
+    before, true = states_of(folder), checksums.zip_fault
 
     def away(path: Path) -> str | None:
         if path.name == place:
@@ -48,7 +50,7 @@ def test_a_file_that_can_not_be_read_for_a_moment_is_not_damaged(
         return true(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "archive_fault", away)
+        patch.setattr(checkpoint, "zip_fault", away)
         with pytest.raises(UserError, match=rf"{place}: can't be read \({error.strerror}\)"):
             run(small(pictures, **FIELDS), folder, log=quiet)
     assert states_of(folder) == before
@@ -68,12 +70,12 @@ def test_want_of_memory_at_loading_is_not_damage(
     with monkeypatch.context() as patch:
         patch.setattr(torch, "load", no_memory)
         with pytest.raises(UserError, match=r"can't be read .*allocate memory") as caught:
-            load_checkpoint(tmp_path / "run" / record.LAST)
-    assert not isinstance(caught.value, DamagedError)
-    whole = load_checkpoint(tmp_path / "run" / record.LAST)
+            load_checkpoint(tmp_path / "run" / keys.LAST)
+    assert not isinstance(caught.value, CorruptFileError)
+    whole = load_checkpoint(tmp_path / "run" / keys.LAST)
     for lacking in ({"format": 1}, {**whole, "history": 3}, {**whole, "run_id": None}, [whole]):
         torch.save(lacking, tmp_path / "other.pt")
-        with pytest.raises(DamagedError, match="no checkpoint of this project"):
+        with pytest.raises(CorruptFileError, match="no checkpoint of this project"):
             load_checkpoint(tmp_path / "other.pt")
 
 
@@ -82,10 +84,10 @@ def test_a_finished_run_whose_config_is_torn_gets_it_again(pictures: Path, tmp_p
     whole, folder = tmp_path / "whole", tmp_path / "run"
     run(small(pictures, **FIELDS), whole, log=quiet)
     shutil.copytree(whole, folder)
-    (folder / record.CONFIG).write_text("strategy: [")
+    (folder / keys.CONFIG).write_text("strategy: [")
     run(small(pictures, **FIELDS), folder, log=quiet)
-    assert record.is_run_dir(folder)
-    assert sums.faults(folder) == []
+    assert files.is_run_dir(folder)
+    assert integrity.damaged_files(folder) == []
     assert_same_run(whole, folder)
 
 
@@ -95,11 +97,11 @@ def test_a_repair_that_is_cut_is_made_at_the_next_time(
     """Killed after any of its steps: a finished run is never one that lacks a file."""
     whole = tmp_path / "whole"
     run(small(pictures, **FIELDS), whole, log=quiet)
-    true = sums.set_aside
+    true = checksums.quarantine
     for steps in (1, 2):
         folder = tmp_path / str(steps)
         shutil.copytree(whole, folder)
-        for name in (record.PREDICTIONS, record.HISTORY):
+        for name in (keys.PREDICTIONS, keys.HISTORY):
             flip(folder / name, random.Random(1))
         left = [steps]
 
@@ -111,11 +113,11 @@ def test_a_repair_that_is_cut_is_made_at_the_next_time(
             return aside
 
         with monkeypatch.context() as patch:
-            patch.setattr(sums, "set_aside", killed)
+            patch.setattr(integrity, "quarantine", killed)
             with pytest.raises(KeyboardInterrupt):
-                sums.mend(folder, quiet)
+                integrity.quarantine_damaged(folder, quiet)
         run(small(pictures, **FIELDS), folder, log=quiet)
-        assert sums.faults(folder) == []
+        assert integrity.damaged_files(folder) == []
         assert_same_run(whole, folder)
 
 
@@ -128,15 +130,15 @@ def test_a_part_of_a_disk_that_can_not_be_read_is_damage_of_that_file(
     number = errno.EIO
 
     def bad(path: Path) -> bytes:
-        if path.name == record.PREDICTIONS:
+        if path.name == keys.PREDICTIONS:
             raise OSError(number, os.strerror(number), str(path))
         return true(path)
 
     monkeypatch.setattr(Path, "read_bytes", bad)
-    assert sums.damaged(tmp_path / "run") == [record.PREDICTIONS]
+    assert integrity.mismatched_files(tmp_path / "run") == [keys.PREDICTIONS]
     number = errno.ESTALE
     with pytest.raises(OSError, match="Stale"):
-        sums.damaged(tmp_path / "run")
+        integrity.mismatched_files(tmp_path / "run")
 
 
 def stop_after(folder: Path, epoch: int) -> Callable[[str], None]:
@@ -144,7 +146,7 @@ def stop_after(folder: Path, epoch: int) -> Callable[[str], None]:
 
     def log(line: str) -> None:
         if line.startswith(f"epoch {epoch}/"):
-            (folder / record.STOP).write_text("hyperband\n")
+            (folder / keys.STOP).write_text("hyperband\n")
 
     return log
 
@@ -153,11 +155,11 @@ def test_a_run_that_was_stopped_early_and_has_to_go_back_ends_where_it_did(pictu
     """With both checkpoints damaged it begins anew, and is not stopped after its first epoch."""
     folder, fields = tmp_path / "run", {"strategy": "head", "epochs": 6}
     run(small(pictures, **fields), folder, log=stop_after(folder, 2))
-    before = record.read_json(folder / record.SUMMARY) or {}
+    before = documents.read_json(folder / keys.SUMMARY) or {}
     assert before["epochs"] == 2
-    assert (folder / record.STOP).read_text() == "hyperband\nended after epoch 2\n"
+    assert (folder / keys.STOP).read_text() == "hyperband\nended after epoch 2\n"
     whole = shutil.copytree(folder, tmp_path / "whole")
-    for name in (record.LAST, record.BEST):
+    for name in (keys.LAST, keys.BEST):
         flip(folder / name, random.Random(2))
     run(small(pictures, **fields), folder, log=quiet)
     assert_same_run(whole, folder)
@@ -173,20 +175,20 @@ def test_a_stop_is_not_obeyed_before_the_epoch_that_best_pt_is_of(
         pass
 
     def killed(run_dir: Path, epochs: int) -> bool:
-        best = load_checkpoint(run_dir / record.BEST)["history"]
+        best = load_checkpoint(run_dir / keys.BEST)["history"]
         if epochs > 1 and len(best) == epochs:
-            (run_dir / record.STOP).touch()
+            (run_dir / keys.STOP).touch()
             raise Killed
         return False
 
     with monkeypatch.context() as patch:
-        patch.setattr(stopfile, "ends", killed)
+        patch.setattr(stop_request, "ends_run", killed)
         with pytest.raises(Killed):
             run(small(pictures, **fields), folder, log=quiet)
-    reached = len(load_checkpoint(folder / record.LAST)["history"])
-    flip(folder / record.LAST, random.Random(1))
+    reached = len(load_checkpoint(folder / keys.LAST)["history"])
+    flip(folder / keys.LAST, random.Random(1))
     run(small(pictures, **fields), folder, log=quiet)
-    summary = record.read_json(folder / record.SUMMARY) or {}
+    summary = documents.read_json(folder / keys.SUMMARY) or {}
     assert (summary["epochs"], summary["best/epoch"]) == (reached, reached)
 
 
@@ -208,10 +210,10 @@ def test_a_second_stop_before_the_epoch_has_gone_on_changes_nothing(
     fields = {"strategy": "partial", "epochs": 2, "dropout": 0.5, "cache": "on", "views": 2, "batch_size": 4}
     whole, folder = tmp_path / "whole", tmp_path / "run"
     run(small(pictures, **fields), whole, log=quiet)
-    with pytest.raises(Interrupted, match="after step 1"):
+    with pytest.raises(RunInterrupted, match="after step 1"):
         run(small(pictures, **fields), folder, log=quiet, interrupted=counting(1))
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "another"))
-    with pytest.raises(Interrupted, match=r"decoding|filling"):
+    with pytest.raises(RunInterrupted, match=r"decoding|filling"):
         run(small(pictures, **fields), folder, log=quiet, interrupted=counting(1))
     run(small(pictures, **fields), folder, log=quiet)
     assert_same_run(whole, folder)
@@ -223,7 +225,7 @@ def test_what_is_cached_is_decided_once_for_a_run(pictures: Path, tmp_path: Path
     config, *others = (resolve(small(pictures, **fields, lr=lr)) for lr in (0.003, 0.002))
     whole, folder = tmp_path / "whole", tmp_path / "run"
     run(config, whole, log=quiet, peers=[config, *others])
-    rows = record.read_history(whole)[0]
+    rows = files.read_history(whole)[0]
     assert all(row["cached_share"] > 0 for row in rows)
 
     class Killed(BaseException):
@@ -237,5 +239,5 @@ def test_what_is_cached_is_decided_once_for_a_run(pictures: Path, tmp_path: Path
         run(config, folder, log=quiet, peers=[config, *others], on_progress=kill)
     shutil.rmtree(os.environ["FINETUNE_CACHE"])  # another machine's, where nothing is cached yet
     run(config, folder, log=quiet, peers=[config])
-    assert [row["cached_share"] for row in record.read_history(folder)[0]] == [row["cached_share"] for row in rows]
+    assert [row["cached_share"] for row in files.read_history(folder)[0]] == [row["cached_share"] for row in rows]
     assert_same_run(whole, folder)

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune import record
 from finetune.checkpoint import load_checkpoint
 from finetune.epoch import random_state
 from finetune.errors import TrainingError
-from finetune.identity import resolve
 from finetune.parts import Parts, build
 from finetune.rehearsal import Stage, largest_stage, rehearse
+from finetune.resolve import resolve
 from finetune.run import run
+from finetune.rundir import files, keys
 from tests.small_runs import least_memory, quiet, small
 
 GROWS = {"strategy": "gradual", "backbone": "shufflenet_v2_x0_5", "unfreeze": "[[0, 0], [2, 0.5], [3, 1]]"}
@@ -62,10 +62,10 @@ def test_a_run_is_the_same_without_it(pictures: Path, tmp_path: Path, monkeypatc
     run(small(pictures, **GROWS), tmp_path / "with", log=quiet)
     monkeypatch.setattr("finetune.run.rehearse", lambda *_: (0, None))
     run(small(pictures, **GROWS), tmp_path / "without", log=quiet)
-    one, other = (load_checkpoint(tmp_path / name / record.LAST)["model"] for name in ("with", "without"))
+    one, other = (load_checkpoint(tmp_path / name / keys.LAST)["model"] for name in ("with", "without"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     rows = [
-        [{k: v for k, v in row.items() if "second" not in k} for row in record.read_history(tmp_path / name)[0]]
+        [{k: v for k, v in row.items() if "second" not in k} for row in files.read_history(tmp_path / name)[0]]
         for name in ("with", "without")
     ]
     assert rows[0] == rows[1]
@@ -84,4 +84,4 @@ def test_what_does_not_fit_later_is_known_before_the_first_epoch(
     least_memory(monkeypatch, most=1)
     with pytest.raises(TrainingError, match=r"at epoch 4, where 100% .*tried before the first\), even with 2 pictures"):
         run(small(pictures, **GROWS), tmp_path / "never", log=quiet)
-    assert record.read_history(tmp_path / "never")[0] == []
+    assert files.read_history(tmp_path / "never")[0] == []

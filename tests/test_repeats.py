@@ -11,9 +11,9 @@ from analysis.answer import answer
 from analysis.frames import read_sweep
 from analysis.repeats import over, together, unit
 from analysis.tables import Comparison, compare
-from finetune import record
 from finetune.config import Config
-from finetune.identity import LATER
+from finetune.resolve import FIELDS_ADDED_LATER
+from finetune.rundir import files
 from tests.fabricate import fabricate_run
 
 NAN = float("nan")
@@ -138,10 +138,10 @@ def test_the_same_fold_twice_counts_once(tmp_path: Path) -> None:
 
 def test_runs_of_earlier_versions_are_of_the_same_recipe(tmp_path: Path) -> None:
     """They had no such fields as balance and folds; another seed of today's version goes with them."""
-    assert {name: Config.model_fields[name].default for name in LATER} == recipes.LATER | {"fold": None}
+    assert {name: Config.model_fields[name].default for name in FIELDS_ADDED_LATER} == recipes.LATER | {"fold": None}
     old = fabricate_run(tmp_path, "old", seed=0, summary={"test/recall": None, "test/min_recall": None})
-    config = {name: value for name, value in record.read_config(old).items() if name not in LATER}
-    record.write_config(old, {k: v for k, v in config.items() if k != "provenance"}, config["provenance"])
+    config = {name: value for name, value in files.read_config(old).items() if name not in FIELDS_ADDED_LATER}
+    files.write_config(old, {k: v for k, v in config.items() if k != "provenance"}, config["provenance"])
     fabricate_run(tmp_path, "new", seed=1)
     fabricate_run(tmp_path, "other", seed=0, balance="sampler")
     table = compare(read_sweep(tmp_path)).recipes

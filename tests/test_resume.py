@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from finetune import record, run
+from finetune import checkpoint, run
 from finetune.checkpoint import load_checkpoint
 from finetune.config import to_dict
-from finetune.errors import Interrupted
+from finetune.errors import RunInterrupted
+from finetune.rundir import keys
+from finetune.system import documents
 from tests.small_runs import assert_same_run, least_memory, quiet, small
 
 STRATEGIES = ("head", "partial", "gradual", "lpft", "full", "scratch")
@@ -29,11 +31,11 @@ class Keeper:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.states: dict[int, dict[str, Any]] = {}  # by epochs finished
-        true_save = run.save_checkpoint
+        true_save = checkpoint.save_checkpoint
 
         def save(path: Path, model: Any, optimizer: Any, *given: Any, **more: Any) -> None:
             true_save(path, model, optimizer, *given, **more)
-            if path.name == record.LAST and optimizer is not None and more["under_way"] is None:
+            if path.name == keys.LAST and optimizer is not None and more["under_way"] is None:
                 content = load_checkpoint(path)
                 self.states[len(content["history"])] = content["optimizer"]
 
@@ -57,7 +59,7 @@ def stop(config: Any, folder: Path, epoch: int, how: str) -> None:
                 raise _Killed
             reached.append(True)
 
-    with pytest.raises(_Killed if how == "killed" else Interrupted):
+    with pytest.raises(_Killed if how == "killed" else RunInterrupted):
         run.run(config, folder, log=quiet, on_progress=tell, interrupted=lambda: bool(reached))
 
 
@@ -135,7 +137,7 @@ def test_with_every_option_that_draws_or_counts_the_resumed_run_is_the_same(
     fields = {"epochs": EPOCHS, **OPTIONS[name]}
     keeper = Keeper(monkeypatch)
     run.run(small(pictures, **fields), tmp_path / "whole", log=quiet)
-    trained = (record.read_json(tmp_path / "whole" / record.SUMMARY) or {})["epochs"]
+    trained = (documents.read_json(tmp_path / "whole" / keys.SUMMARY) or {})["epochs"]
     assert (trained < EPOCHS) == (name == "patience")
     check(tmp_path / "whole", tmp_path / "cut", keeper, pictures, fields, iter([(0, "killed"), (1, "asked")]))
 

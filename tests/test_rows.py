@@ -10,8 +10,9 @@ import psutil
 import pytest
 import torch
 
-from finetune import record, rows, store
+from finetune import draft, rows
 from finetune.rows import FILE, Rows
+from finetune.system import documents
 
 CPU = torch.device("cpu")
 
@@ -21,7 +22,7 @@ def entry(folder: Path, values: np.ndarray[Any, Any], channels_last: bool) -> Pa
     folder.mkdir()
     (folder / FILE).write_bytes(values.tobytes())
     about = {"type": values.dtype.name, "shape": list(values.shape), "channels_last": channels_last}
-    record.write_json(folder / store.ABOUT, about)
+    documents.write_json(folder / draft.ABOUT, about)
     return folder
 
 

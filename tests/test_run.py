@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 import torch
 
-from finetune import record
 from finetune.__main__ import main
-from finetune.causes import cause_of
 from finetune.checkpoint import load_checkpoint
-from finetune.claim import TakenError, claimed
+from finetune.config_flags import add_fields, parse_flags
 from finetune.data.survey import Survey
-from finetune.errors import DivergedError, Interrupted, TrainingError, UserError
-from finetune.flags import add_fields, parse_flags
-from finetune.identity import resolve
+from finetune.errors import DivergedError, RunInterrupted, TrainingError, UserError
 from finetune.model import Classifier
+from finetune.resolve import resolve
 from finetune.run import run
+from finetune.rundir import files, keys
+from finetune.rundir.claim import RunTakenError, hold_claim
+from finetune.rundir.failures import cause_of
+from finetune.system import documents
 from tests.small_runs import flags, least_memory, quiet, small
 
 
@@ -41,18 +42,18 @@ def test_a_finished_run_directory_holds_what_the_contract_says(pictures: Path, t
         *("config.yaml", "history.jsonl", "summary.json", "predictions.csv", "splits.csv", "thumbnails.zip"),
         *("best.pt", "last.pt", "state.json", "claim-1.json", "SHA256SUMS"),
     }
-    history, torn = record.read_history(folder)
-    summary = record.read_json(folder / record.SUMMARY)
-    config = record.read_config(folder)
+    history, torn = files.read_history(folder)
+    summary = documents.read_json(folder / keys.SUMMARY)
+    config = files.read_config(folder)
     assert torn == 0
-    assert [set(row) for row in history] == [set(record.HISTORY_KEYS)] * 4
+    assert [set(row) for row in history] == [set(keys.HISTORY_KEYS)] * 4
     assert summary is not None
-    assert set(summary) == set(record.SUMMARY_KEYS)
+    assert set(summary) == set(keys.SUMMARY_KEYS)
     assert summary["micro_batch"] == 8
     assert [row["trainable_share"] for row in history] == pytest.approx([0, 1 / 3, 1, 1], abs=0.35)
     assert config["provenance"]["splits"] == {"train": 24, "val": 6, "test": 12}
     assert config["provenance"]["sweep"] == "sweep"
-    with (folder / record.PREDICTIONS).open() as file:
+    with (folder / keys.PREDICTIONS).open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
     assert summary["test/accuracy"] == pytest.approx(sum(r["label"] == r["prediction"] for r in rows) / 12)
@@ -63,13 +64,13 @@ def test_a_finished_run_directory_holds_what_the_contract_says(pictures: Path, t
     assert resolve(again) == resolve(small(pictures, strategy="gradual"))
     best = max(history, key=lambda row: (row["val/accuracy"], -row["val/loss"]))
     assert (summary["best/epoch"], summary["best/val_accuracy"]) == (best["epoch"], best["val/accuracy"])
-    assert len(load_checkpoint(folder / record.BEST)["history"]) == best["epoch"]
+    assert len(load_checkpoint(folder / keys.BEST)["history"]) == best["epoch"]
 
 
 def test_training_learns(pictures: Path, tmp_path: Path) -> None:
     """Three colours are told apart: the labels, the loss and the optimiser all do their part."""
     run(small(pictures, strategy="scratch", backbone="resnet18", epochs=6, lr=1e-3), tmp_path / "run", log=quiet)
-    summary = record.read_json(tmp_path / "run" / record.SUMMARY)
+    summary = documents.read_json(tmp_path / "run" / keys.SUMMARY)
     assert summary is not None
     assert summary["test/accuracy"] > 0.9
 
@@ -92,13 +93,13 @@ def test_a_run_killed_after_any_epoch_resumes_as_the_same_run(strategy: str, pic
         folder = tmp_path / f"killed-{killed_after}"
         with pytest.raises(_Killed):
             run(config, folder, on_progress=kill, log=quiet)
-        assert len(record.read_history(folder)[0]) == killed_after
+        assert len(files.read_history(folder)[0]) == killed_after
         run(config, folder, log=quiet)
-        for name in (record.BEST, record.LAST):
+        for name in (keys.BEST, keys.LAST):
             whole, resumed = (load_checkpoint(tmp_path / part / name)["model"] for part in ("whole", folder.name))
             assert all(torch.equal(whole[key], resumed[key]) for key in whole)
         timeless = [
-            [{k: v for k, v in row.items() if "second" not in k} for row in record.read_history(tmp_path / part)[0]]
+            [{k: v for k, v in row.items() if "second" not in k} for row in files.read_history(tmp_path / part)[0]]
             for part in ("whole", folder.name)
         ]
         assert timeless[0] == timeless[1]
@@ -117,7 +118,7 @@ def test_a_finished_run_is_left_alone_and_a_foreign_directory_refused(pictures: 
 
 def test_a_run_that_another_process_runs_is_not_run_twice(pictures: Path, tmp_path: Path) -> None:
     """The claim decides."""
-    with claimed(tmp_path / "run"), pytest.raises(TakenError):
+    with hold_claim(tmp_path / "run"), pytest.raises(RunTakenError):
         run(small(pictures), tmp_path / "run", log=quiet)
 
 
@@ -125,9 +126,9 @@ def test_a_stop_file_ends_the_run_after_its_epoch_and_it_is_still_tested(picture
     """An agent that stops a hopeless run early still gets its summary."""
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / record.STOP).touch()
+    (folder / keys.STOP).touch()
     run(small(pictures), folder, log=quiet)
-    summary = record.read_json(folder / record.SUMMARY)
+    summary = documents.read_json(folder / keys.SUMMARY)
     assert summary is not None
     assert summary["epochs"] == 1
 
@@ -139,14 +140,14 @@ def test_a_failed_run_says_why(tmp_path: Path, pictures: Path, monkeypatch: pyte
     bad.write_bytes(bad.read_bytes()[:60])
     with pytest.raises(Exception, match=bad.name):
         run(small(pictures), tmp_path / "run", log=quiet)
-    state, reason = record.status(tmp_path / "run")
+    state, reason = files.status(tmp_path / "run")
     assert state == "failed"
     assert bad.name in reason
     assert cause(tmp_path / "run") == "data"
 
 
 def cause(run_dir: Path) -> str:
-    return str((record.read_json(run_dir / record.STATE) or {})["cause"])
+    return str((documents.read_json(run_dir / keys.STATE) or {})["cause"])
 
 
 def test_a_loss_that_is_lost_is_noted_as_such(tmp_path: Path, pictures: Path) -> None:
@@ -174,8 +175,8 @@ def test_a_full_disk_is_told_though_that_can_not_be_written_either(
     def fill(line: str) -> None:
         monkeypatch.setattr("finetune.checkpoint.replacing", full_disk)
         if state_too and not line.startswith("epoch"):
-            monkeypatch.setattr("finetune.record.write_state", later)
-            monkeypatch.setattr("finetune.claim.Claim.release", later)
+            monkeypatch.setattr("finetune.rundir.files.write_state", later)
+            monkeypatch.setattr("finetune.rundir.claim.Claim.release", later)
 
     def later(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "a later one")
@@ -184,10 +185,10 @@ def test_a_full_disk_is_told_though_that_can_not_be_written_either(
         run(small(pictures, epochs=1), folder, log=fill)
     assert cause_of(ended.value) == "disk"
     if not state_too:
-        state, reason = record.status(folder)
+        state, reason = files.status(folder)
         assert state == "failed"
         assert reason.startswith(
-            f"WriteError: {folder / record.LAST} can't be written (No space left on device; 7 MB wanted, "
+            f"WriteError: {folder / keys.LAST} can't be written (No space left on device; 7 MB wanted, "
         )
         assert cause(folder) == "disk"
 
@@ -200,7 +201,7 @@ def test_memory_that_runs_out_at_an_unfreeze_costs_time_and_no_run(
     config = small(pictures, strategy="gradual", backbone="shufflenet_v2_x0_5", unfreeze="[[0, 0], [2, 0.5], [3, 1]]")
     least_memory(monkeypatch, most=5)
     lines: list[str] = []
-    with pytest.raises(Interrupted):
+    with pytest.raises(RunInterrupted):
         run(config, tmp_path / "run", log=lines.append, interrupted=lambda: any("out of memory" in x for x in lines))
     said = [line for line in lines if "out of memory" in line]
     assert len(said) == 1
@@ -209,7 +210,7 @@ def test_memory_that_runs_out_at_an_unfreeze_costs_time_and_no_run(
     lines.clear()
     run(config, tmp_path / "run", log=lines.append)
     assert not [line for line in lines if "out of memory" in line]
-    summary = record.read_json(tmp_path / "run" / record.SUMMARY)
+    summary = documents.read_json(tmp_path / "run" / keys.SUMMARY)
     assert summary is not None
     assert (summary["micro_batch"], summary["epochs"]) == (4, 4)
 
@@ -262,9 +263,9 @@ def test_pictures_grow_while_everything_trains_and_val_sees_them_whole(
 def test_extreme_settings_give_finite_numbers(values: dict[str, Any], pictures: Path, tmp_path: Path) -> None:
     """All of a summary's and a history's numbers, and all weights."""
     run(small(pictures, epochs=2, **values), tmp_path / "run", log=quiet)
-    weights = load_checkpoint(tmp_path / "run" / record.LAST)["model"]
+    weights = load_checkpoint(tmp_path / "run" / keys.LAST)["model"]
     assert all(value.isfinite().all() for value in weights.values())
-    assert len(record.read_history(tmp_path / "run")[0]) == 2  # JSON has no other numbers
+    assert len(files.read_history(tmp_path / "run")[0]) == 2  # JSON has no other numbers
 
 
 def test_pictures_of_one_colour_and_classes_without_val_or_test_pictures_give_finite_numbers(tmp_path: Path) -> None:
@@ -282,7 +283,7 @@ def test_pictures_of_one_colour_and_classes_without_val_or_test_pictures_give_fi
     (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
     config = small(tmp_path / "list.csv", strategy="full", backbone="resnet18", epochs=2, balance="weights")
     run(config, tmp_path / "run", log=quiet)
-    summary = record.read_json(tmp_path / "run" / record.SUMMARY) or {}
+    summary = documents.read_json(tmp_path / "run" / keys.SUMMARY) or {}
     assert set(summary["test/recall"]) == {"dark", "light"}
     assert 0 <= summary["test/macro_f1"] <= 1
 
@@ -291,9 +292,10 @@ def test_a_test_that_gives_no_numbers_is_told_with_the_picture(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Val was fine; nothing is written of such a test."""
+    from finetune import evaluate
     from finetune import finish as module
 
-    true_predict = module.predict
+    true_predict = evaluate.predict
     calls = []
 
     def broken(*given: Any) -> Any:
@@ -304,7 +306,7 @@ def test_a_test_that_gives_no_numbers_is_told_with_the_picture(
     monkeypatch.setattr(module, "predict", broken)
     with pytest.raises(DivergedError, match=r"no numbers for 12 of 12 test pictures, such as test/.*\.png"):
         run(small(pictures, epochs=1), tmp_path / "run", log=quiet)
-    assert not (tmp_path / "run" / record.PREDICTIONS).exists()
+    assert not (tmp_path / "run" / keys.PREDICTIONS).exists()
 
 
 def test_the_command_runs_names_its_directory_and_does_not_run_twice(
@@ -315,7 +317,7 @@ def test_the_command_runs_names_its_directory_and_does_not_run_twice(
     assert main(flags(pictures, strategy="head")) == 0
     folder = next((tmp_path / "runs" / "single").iterdir())
     assert folder.name.startswith("head-")
-    log = (folder / record.LOG).read_text()
+    log = (folder / keys.LOG).read_text()
     assert "epoch 1/1" in log
     assert log in capsys.readouterr().out
     assert main(flags(pictures, strategy="head")) == 0
@@ -323,7 +325,7 @@ def test_the_command_runs_names_its_directory_and_does_not_run_twice(
     # Asked for another run in there, it would be wrong to say so.
     assert main([*flags(pictures, strategy="head", lr=0.01), "--run-dir", str(folder)]) == 2
     assert f"holds the run {folder.name}" in capsys.readouterr().err
-    assert (folder / record.LOG).read_text() == log
+    assert (folder / keys.LOG).read_text() == log
 
 
 @pytest.mark.parametrize(

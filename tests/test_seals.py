@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from finetune import seals
 from finetune.checkpoint import load_checkpoint, save_checkpoint
-from finetune.errors import DamagedError, UserError
+from finetune.errors import CorruptFileError, UserError
 from finetune.model import build_classifier, build_network
+from finetune.system import checksums
 from finetune.weights import read_state_dict
 from tests.faults import FAULTS
 
@@ -34,7 +34,7 @@ def test_every_flipped_bit_of_a_checkpoint_is_found(checkpoint: Path) -> None:
         damaged = bytearray(content)
         damaged[place] ^= 1 << place % 8
         checkpoint.write_bytes(damaged)
-        if seals.archive_fault(checkpoint) is None:
+        if checksums.zip_fault(checkpoint) is None:
             undetected.append(place)
     assert undetected == []
 
@@ -47,7 +47,7 @@ def test_a_checkpoint_that_is_cut_short_or_overwritten_is_found(kind: str, check
         checkpoint.write_bytes(content)
         FAULTS[kind](checkpoint, random.Random(seed))
         if checkpoint.read_bytes() != content:
-            with pytest.raises(DamagedError, match=r"last\.pt: can't be read as a checkpoint"):
+            with pytest.raises(CorruptFileError, match=r"last\.pt: can't be read as a checkpoint"):
                 load_checkpoint(checkpoint)
 
 
@@ -67,7 +67,7 @@ def test_a_checkpoint_of_an_earlier_version_is_read_and_checked_part_by_part(tmp
     content = bytearray(path.read_bytes())
     content[content.index(torch.ones(4).numpy().tobytes()) + 100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DamagedError, match="checksum of its part"):
+    with pytest.raises(CorruptFileError, match="checksum of its part"):
         load_checkpoint(path)
 
 
@@ -85,24 +85,24 @@ def test_sealed_json_tells_any_flip(tmp_path: Path) -> None:
     """A value that is changed, a name, or the checksum itself."""
     path = tmp_path / "about.json"
     value: dict[str, Any] = {"rows": 12, "type": "float16", "shape": [12, 3], "half": 0.1}
-    seals.write_sealed(path, value)
-    assert seals.read_sealed(path) == value
+    checksums.write_checked_json(path, value)
+    assert checksums.read_checked_json(path) == value
     content = path.read_bytes()
     for place in range(8 * len(content)):
         damaged = bytearray(content)
         damaged[place // 8] ^= 1 << place % 8
         path.write_bytes(damaged)
         with contextlib.suppress(ValueError):  # else white space, or the case of a digit
-            assert seals.read_sealed(path) == value
+            assert checksums.read_checked_json(path) == value
     path.unlink()
-    assert seals.read_sealed(path) is None
+    assert checksums.read_checked_json(path) is None
 
 
 def test_what_is_set_aside_keeps_its_content_and_is_numbered(tmp_path: Path) -> None:
     """The second one does not replace the first."""
     for number in (1, 2):
         (tmp_path / "last.pt").write_text(str(number))
-        assert seals.set_aside(tmp_path / "last.pt").name == f"last.pt.damaged-{number}"
+        assert checksums.quarantine(tmp_path / "last.pt").name == f"last.pt.damaged-{number}"
         assert (tmp_path / f"last.pt.damaged-{number}").read_text() == str(number)
     assert not (tmp_path / "last.pt").exists()
 

@@ -11,14 +11,14 @@ import pytest
 
 import agent
 from analysis.__main__ import main as analyse
-from finetune import record
 from finetune.__main__ import main as finetune
 from finetune.agents import online, server
 from finetune.agents.server import Remote
 from finetune.errors import UserError
-from finetune.printed import log_line, tamed
 from finetune.publish import main as publish
-from finetune.secrets import look_again, redact, redact_values
+from finetune.rundir import files, keys
+from finetune.system.output import log_line, safe_streams
+from finetune.system.redaction import redact, redact_values, reload_environment_secrets
 from tests.agents import CODE
 from tests.fabricate import fabricate_run
 
@@ -37,9 +37,9 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("HF_TOKEN", HF_TOKEN)
     monkeypatch.setenv("ALL_PROXY", f"http://me:{PASSWORD}@127.0.0.1:9")
-    look_again()
+    reload_environment_secrets()
     yield
-    look_again()
+    reload_environment_secrets()
 
 
 def leaks(text: str) -> list[str]:
@@ -82,9 +82,9 @@ def test_a_run_directory_has_none(tmp_path: Path) -> None:
     """Config, provenance, state and log of a run whose fields and errors are full of them."""
     run = tmp_path / "runs" / "s" / "head-1"
     run.mkdir(parents=True)
-    record.write_config(run, {"data": f"https://me:{TOKEN}@host/x"}, {"command": f"--data {SIGNED}", "x": [HF_TOKEN]})
-    record.write_state(run, "failed", f"ProxyError: http://me:{PASSWORD}@proxy refused {KEY}")
-    (run / record.LOG).write_text(log_line(f"fetching {SIGNED} with {WANDB_KEY}"))
+    files.write_config(run, {"data": f"https://me:{TOKEN}@host/x"}, {"command": f"--data {SIGNED}", "x": [HF_TOKEN]})
+    files.write_state(run, "failed", f"ProxyError: http://me:{PASSWORD}@proxy refused {KEY}")
+    (run / keys.LOG).write_text(log_line(f"fetching {SIGNED} with {WANDB_KEY}"))
     for file in run.iterdir():
         assert leaks(file.read_text()) == [], file
 
@@ -96,14 +96,16 @@ def test_a_report_has_none(tmp_path: Path) -> None:
     for name in ("head", "full"):
         fabricate_run(folder, f"{name}-1", strategy=name, predictions=answers)
     failed = fabricate_run(folder, "bad-1", state="failed")
-    (failed / record.STATE).write_text(json.dumps({"state": "failed", "reason": f"{SIGNED} {KEY} {WANDB_KEY}"}))
-    for run in record.find_runs(folder):
+    (failed / keys.STATE).write_text(json.dumps({"state": "failed", "reason": f"{SIGNED} {KEY} {WANDB_KEY}"}))
+    for run in files.find_runs(folder):
         (run / "wandb-a.json").write_text(json.dumps({"url": f"https://me:{PASSWORD}@host/e/p/runs/a"}))
-    (folder / record.SWEEP).write_text(f"command: [env, WANDB_API_KEY={KEY}, HF={HF_TOKEN}]\n")
+    (folder / keys.SWEEP).write_text(f"command: [env, WANDB_API_KEY={KEY}, HF={HF_TOKEN}]\n")
     assert analyse([str(folder), "--out", str(tmp_path / "out")]) == 0
-    files = [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".html", ".json", ".csv", ".md", ".tex")]
-    assert len(files) > 8
-    for file in files:
+    written = [
+        path for path in (tmp_path / "out").rglob("*") if path.suffix in (".html", ".json", ".csv", ".md", ".tex")
+    ]
+    assert len(written) > 8
+    for file in written:
         assert leaks(file.read_text(encoding="utf-8")) == [], file
     assert 'href="https://host/e/p/runs/a"' in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
@@ -114,7 +116,7 @@ def test_messages_have_none(
     """A wrong address with a token on the command line is told without the token; so is what a library says."""
     monkeypatch.chdir(tmp_path)
     assert finetune(["--data", f"https://me:{TOKEN}@host/{PASSWORD}?token={HF_TOKEN}", "--weights", "none"]) == 2
-    with tamed():
+    with safe_streams():
         print(UserError(f"W&B does not answer: {SIGNED} {WANDB_KEY}"))
     said = capsys.readouterr()
     assert "https://***@host/" in said.err
@@ -184,13 +186,13 @@ def test_a_sweep_on_a_server_is_kept_without(tmp_path: Path, monkeypatch: pytest
 
 def test_a_note_on_a_download_has_none(tmp_path: Path) -> None:
     """What lies beside a half-fetched file tells its address without the signature, and still knows it again."""
-    from finetune.download import Source, _note_source, _noted
+    from finetune.system.download import RemoteFileInfo, _note_source, _read_note
 
     note = tmp_path / "f.zip.part.json"
-    _note_source(note, SIGNED, Source(3, "x"))
+    _note_source(note, SIGNED, RemoteFileInfo(3, "x"))
     assert leaks(note.read_text()) == []
-    assert _noted(note, SIGNED) == Source(3, "x")
-    assert _noted(note, SIGNED.replace("part=2", "part=3")) is None
+    assert _read_note(note, SIGNED) == RemoteFileInfo(3, "x")
+    assert _read_note(note, SIGNED.replace("part=2", "part=3")) is None
 
 
 def test_wandb_is_not_told_the_address_of_a_remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

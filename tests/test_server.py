@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.agents import choice, server
+from finetune.agents import choice, server, sweepfile
 from finetune.errors import UserError
 
 
@@ -60,4 +60,4 @@ def test_a_file_of_that_name_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.chdir(tmp_path)
     Path("abcd1234").write_text("method: grid\nparameters: {lr: {value: 0.1}}\n")
     sweep = choice.choose("abcd1234", [], None)
-    assert isinstance(sweep, choice.Sweep)
+    assert isinstance(sweep, sweepfile.Sweep)

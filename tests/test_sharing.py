@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from finetune.config import Config, parse_config
-from finetune.identity import resolve
+from finetune.resolve import resolve
 from finetune.sharing import UNKNOWN_PEERS, Need, needs, shared_needs
 
 BLOCKS = 9

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune import record, showcase
+from finetune import showcase
+from finetune.rundir import keys
 from tests.fabricate import CLASSES, fabricate_pictures, write_predictions
 
 
@@ -55,7 +56,7 @@ def test_what_can_not_be_shown_is_none_and_is_not_packed(tmp_path: Path, path: s
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     assert showcase.open_picture(root, path) is None
     run_dir = a_run(tmp_path / "run", [path, "good.png"])
-    with zipfile.ZipFile(run_dir / record.THUMBNAILS) as archive:
+    with zipfile.ZipFile(run_dir / keys.THUMBNAILS) as archive:
         assert archive.namelist() == ["good.png.jpg"]
 
 
@@ -68,10 +69,10 @@ def test_thumbnails_are_small_and_read_back(tmp_path: Path) -> None:
     assert list(found) == ["big.png"]
     assert found["big.png"].shape == (80, 160, 3)
     assert np.abs(found["big.png"].astype(int) - [200, 30, 30]).max() < 12
-    with zipfile.ZipFile(run_dir / record.THUMBNAILS) as archive:
+    with zipfile.ZipFile(run_dir / keys.THUMBNAILS) as archive:
         assert archive.infolist()[0].date_time == (1980, 1, 1, 0, 0, 0)
     again = a_run(tmp_path / "again", ["big.png"])
-    assert (run_dir / record.THUMBNAILS).read_bytes() == (again / record.THUMBNAILS).read_bytes()
+    assert (run_dir / keys.THUMBNAILS).read_bytes() == (again / keys.THUMBNAILS).read_bytes()
     assert not list(run_dir.glob("*.tmp"))
 
 
@@ -97,7 +98,7 @@ def test_pictures_with_one_stem_keep_apart(tmp_path: Path) -> None:
 )
 def test_hostile_thumbnails_are_not_shown(tmp_path: Path, content: bytes) -> None:
     """One bad entry costs one picture."""
-    with zipfile.ZipFile(tmp_path / record.THUMBNAILS, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(tmp_path / keys.THUMBNAILS, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bad.png.jpg", content)
         archive.writestr("good.png.jpg", packed((8, 8)))
     before = set(tmp_path.iterdir())
@@ -109,7 +110,7 @@ def test_hostile_thumbnails_are_not_shown(tmp_path: Path, content: bytes) -> Non
 def test_no_archive_is_no_pictures(tmp_path: Path, content: bytes | None) -> None:
     """Missing, empty or damaged: the grid looks elsewhere."""
     if content is not None:
-        (tmp_path / record.THUMBNAILS).write_bytes(content)
+        (tmp_path / keys.THUMBNAILS).write_bytes(content)
     assert showcase.read_thumbnails(tmp_path) == {}
 
 
@@ -117,7 +118,7 @@ def test_an_archive_beyond_all_measure_is_not_opened(tmp_path: Path) -> None:
     """Its table of contents alone would fill the memory."""
     (tmp_path / "data").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "data/a.png")
-    file = a_run(tmp_path / "run", ["a.png"]) / record.THUMBNAILS
+    file = a_run(tmp_path / "run", ["a.png"]) / keys.THUMBNAILS
     archive = file.read_bytes()
     assert list(showcase.read_thumbnails(file.parent)) == ["a.png"]
     with file.open("wb") as long:

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from finetune import signals
-from finetune.signals import noted, polled
+from finetune.system import signals
+from finetune.system.signals import handle_signals, polling_signals
 from tests.agents import wait_until
 from tests.processes import end_marked, marked
 
@@ -28,7 +28,7 @@ def test_where_nobody_asks_a_signal_ends_the_process_through_all_finallys(number
         finally:
             left.append(True)
 
-    with noted() as received, pytest.raises(SystemExit) as ended:
+    with handle_signals() as received, pytest.raises(SystemExit) as ended:
         work()
     assert (ended.value.code, received.number, left) == (128 + number, number, [True])
     assert signal.getsignal(number) is before
@@ -36,18 +36,18 @@ def test_where_nobody_asks_a_signal_ends_the_process_through_all_finallys(number
 
 def test_where_somebody_asks_a_signal_is_only_noted() -> None:
     """Its number stays, for whoever asks."""
-    with noted() as received, polled():
+    with handle_signals() as received, polling_signals():
         assert received.number == 0
         os.kill(os.getpid(), signal.SIGTERM)
         assert received.number == signal.SIGTERM
-    with noted(), pytest.raises(SystemExit):  # nobody asks any more
+    with handle_signals(), pytest.raises(SystemExit):  # nobody asks any more
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_signal_sent_twice_at_the_same_moment_is_one_request() -> None:
     """As `timeout` does it: to the process and to its group."""
     code = (
-        "import os, signal; from finetune.signals import noted, polled\n"
+        "import os, signal; from finetune.system.signals import noted, polled\n"
         "with noted() as received, polled():\n"
         "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT)\n"
         "print(received.number)"
@@ -59,7 +59,7 @@ def test_a_signal_sent_twice_at_the_same_moment_is_one_request() -> None:
 STUBBORN = """
 import subprocess, sys, time
 from pathlib import Path
-from finetune.signals import noted, polled
+from finetune.system.signals import noted, polled
 code = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'])"
 with noted(), polled():
     subprocess.Popen([sys.executable, "-c", code + "; print('up', flush=True); time.sleep(99)"], start_new_session=True)
@@ -91,7 +91,7 @@ def test_the_second_signal_ends_the_process_and_all_that_it_has_started(number: 
 def test_a_loader_process_outlives_the_signals_for_a_while() -> None:
     """SIGINT does nothing to it; SIGTERM ends it, but later."""
     code = (
-        "import os, signal; from finetune.signals import finish_first; finish_first(0)\n"
+        "import os, signal; from finetune.system.signals import finish_first; finish_first(0)\n"
         "for number in (signal.SIGINT, signal.SIGTERM): os.kill(os.getpid(), number)\n"
         "print(signal.alarm(1), flush=True); signal.pause()"
     )
@@ -157,7 +157,7 @@ with signals.noted() as received:
         print("left by", received.number)
 """,
     "command": """
-from finetune.printed import command
+from finetune.system.output import command
 @command
 def main():
     try:

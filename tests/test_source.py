@@ -16,13 +16,15 @@ from analysis.__main__ import main
 from analysis.address import Address
 from analysis.errors import InputError
 from analysis.source import find_folder
-from finetune import record
-from finetune.writing import WriteError
+from finetune.rundir import files, keys
+from finetune.system import documents
+from finetune.system.atomic import WriteError
 from tests import offline
 from tests.fabricate import fabricate_pictures, fabricate_run
 from tests.failing_disk import each_write_failing
 from tests.on_server import PROJECT, put_run, put_sweep
-from tests.wandb_server import ENTITY, Server, serve
+from tests.wandb_server.server import Server, serve
+from tests.wandb_server.store import ENTITY
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +102,7 @@ def test_every_name_of_it_brings_the_sweep_here(
     ):
         root = Path(f"runs{number}")
         assert find_folder(name, root) == root / sweep
-        assert [path.name for path in record.find_runs(root / sweep)] == ["run-0"]
+        assert [path.name for path in files.find_runs(root / sweep)] == ["run-0"]
         said = capfd.readouterr()
         assert said.out == ""
         assert said.err.splitlines() == [
@@ -194,11 +196,11 @@ def test_a_name_here_of_a_sweep_there_fetches_what_is_missing(logged_in: Server,
     sweep = remote_sweep(logged_in, tmp_path)
     find_folder(sweep)
     put_run(logged_in, sweep, fabricate_run(tmp_path / "more", "run-1", seed=1))
-    assert len(record.find_runs(find_folder(sweep))) == 2
+    assert len(files.find_runs(find_folder(sweep))) == 2
     Path("runs", sweep).rename("runs/mine")
     put_run(logged_in, sweep, fabricate_run(tmp_path / "more", "run-2", seed=2))
     assert find_folder(f"{ENTITY}/{PROJECT}/{sweep}") == Path("runs/mine")
-    assert len(record.find_runs(Path("runs/mine"))) == 3
+    assert len(files.find_runs(Path("runs/mine"))) == 3
 
 
 def test_a_full_disk_is_no_fault_of_the_server_s(logged_in: Server, tmp_path: Path) -> None:
@@ -221,14 +223,14 @@ def test_a_full_disk_is_no_fault_of_the_server_s(logged_in: Server, tmp_path: Pa
         assert ended == 1, told
         tried += 1
         assert not list(folder.glob("*/.*")), told
-        for run in record.find_runs(folder) if folder.exists() else []:
-            record.read_config(run)
-            assert record.status(run)[0] in ("finished", "unfinished"), told
+        for run in files.find_runs(folder) if folder.exists() else []:
+            files.read_config(run)
+            assert files.status(run)[0] in ("finished", "unfinished"), told
     assert tried > 3
-    for run in record.find_runs(folder):
-        assert record.read_history(run) == record.read_history(tmp_path / sweep / run.name)
-        assert record.status(run)[0] == "finished"
-    assert len(record.find_runs(folder)) == 2
+    for run in files.find_runs(folder):
+        assert files.read_history(run) == files.read_history(tmp_path / sweep / run.name)
+        assert files.status(run)[0] == "finished"
+    assert len(files.find_runs(folder)) == 2
 
 
 def test_without_an_argument_the_newest_sweep_is_taken(
@@ -243,7 +245,7 @@ def test_without_an_argument_the_newest_sweep_is_taken(
     find_folder(older)
     assert find_folder(None) == Path("runs") / newer  # to fetch the older one has not made it newer
     mine = fabricate_run(Path("runs/mine"), "a")
-    os.utime(mine / record.SUMMARY, (time.time() + 5, time.time() + 5))
+    os.utime(mine / keys.SUMMARY, (time.time() + 5, time.time() + 5))
     capfd.readouterr()
     assert find_folder(None) == Path("runs/mine")
     assert capfd.readouterr().err == "The newest sweep is runs/mine.\n"
@@ -260,7 +262,7 @@ def test_the_newest_sweep_here_is_brought_up_to_date(logged_in: Server, tmp_path
     for run in logged_in.runs("other"):
         run.heartbeat -= 50  # older than what is here
     assert find_folder(None) == Path("runs") / sweep
-    assert len(record.find_runs(Path("runs") / sweep)) == 2
+    assert len(files.find_runs(Path("runs") / sweep)) == 2
     newer = remote_sweep(logged_in, tmp_path, project="other")
     assert find_folder(None) == Path("runs") / newer
 
@@ -310,8 +312,8 @@ def test_nobody_is_asked_to_log_in(
     assert ("To fetch it: unset WANDB_MODE." in str(caught.value)) == (how != "no login")
     fabricate_run(Path("runs") / "mine", "a")
     fabricate_run(Path("runs") / sweep, "a")
-    os.utime(Path("runs/mine/a") / record.SUMMARY, (time.time() + 5, time.time() + 5))
-    record.write_json(Path("runs") / sweep / record.REMOTE, {"entity": ENTITY, "project": PROJECT, "sweep": sweep})
+    os.utime(Path("runs/mine/a") / keys.SUMMARY, (time.time() + 5, time.time() + 5))
+    documents.write_json(Path("runs") / sweep / keys.REMOTE, {"entity": ENTITY, "project": PROJECT, "sweep": sweep})
     assert find_folder(sweep) == Path("runs") / sweep
     capfd.readouterr()
     assert find_folder(None) == Path("runs/mine")
@@ -372,7 +374,7 @@ def test_the_report_is_that_of_the_machine_that_ran_it(logged_in: Server, tmp_pa
             put_run(logged_in, sweep, run_dir, swept={"strategy": strategy, "seed": seed})
     failed = fabricate_run(original, "head-9", seed=9, state="failed", reason="out of memory", curve=[0.1])
     put_run(logged_in, sweep, failed, "failed", swept={"strategy": "head", "seed": 9})
-    (original / record.SWEEP).write_text("method: grid\n")
+    (original / keys.SWEEP).write_text("method: grid\n")
     assert main([str(original), "--out", "here"]) == 0
     shutil.rmtree(tmp_path / "data")
     done = subprocess.run(

@@ -47,7 +47,7 @@ def _of_call(node: ast.Call, file: str) -> Iterator[str]:
     if given.get("shell", "False") != "False":
         yield f"{name} through a shell"
     if last in ("extract", "extractall", "unpack_archive"):
-        yield f"{name}: unpack by finetune.data.archive, which looks where to"
+        yield f"{name}: unpack by finetune.system.archive, which looks where to"
     if given.get("allow_pickle", "False") != "False":
         yield f"{name} with allow_pickle"
     if last == "Environment" and given.get("autoescape") != "True":
@@ -55,7 +55,7 @@ def _of_call(node: ast.Call, file: str) -> Iterator[str]:
     if last in ("Markup", "from_string") and file not in MARKUP:
         yield f"{name} puts text into a page unescaped"
     if last == "Console" or (last == "Progress" and "console" not in given):
-        yield f"{name}: finetune.printed.Screen shows no control characters"
+        yield f"{name}: finetune.system.output.SafeConsole shows no control characters"
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -7,7 +7,7 @@ import pytest
 from finetune.data.catalog import fingerprint, locate
 from finetune.data.splits import Splits, find_splits
 from finetune.data.survey import Survey
-from finetune.errors import DataError, MissingError
+from finetune.errors import DataError, NotDownloadedError
 from tests.pictures import COLOURS, write_folder, write_picture
 
 
@@ -101,7 +101,7 @@ def test_names_and_folders_that_are_not_there(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="is a file"):
         locate(str(tmp_path / "file"))
-    with pytest.raises(MissingError, match=r"nature_12K\.zip"):
+    with pytest.raises(NotDownloadedError, match=r"nature_12K\.zip"):
         locate("inaturalist12k")
 
 

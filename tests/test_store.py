@@ -15,8 +15,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from finetune import draft, record, seals, store
-from finetune.errors import Interrupted, UserError
+from finetune import draft, store
+from finetune.errors import RunInterrupted, UserError
+from finetune.system import checksums, documents
 from tests.faults import flip
 
 # Fills an entry with rows of 1,000 equal bytes, and says so in a file when it is the one that does.
@@ -52,7 +53,7 @@ def make(name: str, size: int, age_seconds: float = 0.0) -> Path:
         made.append({"data.bin": bytes(size)}, rows=1)
         entry = made.finish({})
     used = time.time() - age_seconds
-    os.utime(entry / store.ABOUT, (used, used))
+    os.utime(entry / draft.ABOUT, (used, used))
     return entry
 
 
@@ -70,8 +71,8 @@ def fail_in(name: str, size: int, error: Exception) -> None:
 
 def leave_draft(name: str, size: int) -> Path:
     """Leave a draft of `size` bytes as an interrupted process would."""
-    with pytest.raises(Interrupted):
-        fail_in(name, size, Interrupted("stopped"))
+    with pytest.raises(RunInterrupted):
+        fail_in(name, size, RunInterrupted("stopped"))
     return store.folder() / f"{name}.part"
 
 
@@ -92,7 +93,7 @@ def test_an_entry_is_found_once_it_is_finished() -> None:
         entry = made.finish({"shape": [3, 3]})
     assert store.find("numbers-1") == entry
     assert np.fromfile(entry / "a.bin", np.float16).tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
-    about = seals.read_sealed(entry / store.ABOUT)
+    about = checksums.read_checked_json(entry / draft.ABOUT)
     assert about == {"shape": [3, 3], "files": {"a.bin": 18}, "sums": {"a.bin": zlib.crc32(contents(entry)["a.bin"])}}
     assert sorted(path.name for path in entry.iterdir()) == ["a.bin", "about.json"]
     with store.drafting("numbers-1") as made:
@@ -124,13 +125,13 @@ def test_a_kill_at_any_moment_leaves_no_torn_rows(tmp_path: Path) -> None:
     for _ in range(2):
         process = start_builder(100_000, 0.0005, tmp_path / "said")
         deadline = time.monotonic() + 60
-        while not progress.exists() or (record.read_json(progress) or {})["rows"] <= reached:
+        while not progress.exists() or (documents.read_json(progress) or {})["rows"] <= reached:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        reached = (record.read_json(progress) or {})["rows"]
+        reached = (documents.read_json(progress) or {})["rows"]
     with store.drafting("numbers-1") as made:
         assert made is not None
         assert made.rows == reached > 0
@@ -189,7 +190,7 @@ def test_waiting_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     with store.drafting("numbers-1") as made:
         assert made is not None
         with (
-            pytest.raises(Interrupted),
+            pytest.raises(RunInterrupted),
             store.drafting("numbers-1", lambda: len(waits) == 3, lambda: waits.append(1)),
         ):
             pytest.fail("the draft is another's")
@@ -274,7 +275,7 @@ def test_a_flipped_bit_has_an_entry_removed_and_said(place: str) -> None:
 def test_an_entry_of_an_earlier_version_is_made_anew() -> None:
     """Without checksums nothing can be said of it."""
     entry = make("numbers-1", 10)
-    record.write_json(entry / store.ABOUT, {"files": {"data.bin": 10}})
+    documents.write_json(entry / draft.ABOUT, {"files": {"data.bin": 10}})
     lines: list[str] = []
     assert store.find_right("numbers-1", lines.append) is None
     assert "an earlier version's" in lines[0]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.identity import default_schedule
 from finetune.model import Classifier, build_classifier, build_network
+from finetune.resolve import default_schedule
 from finetune.strategies import param_groups, rates, set_trainable, share_at, trainable_blocks
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from finetune import record
 from finetune.__main__ import main
 from finetune.data import looking
 from finetune.data.reading import read_picture
 from finetune.data.survey import Survey, survey
 from finetune.errors import DataError
+from finetune.rundir import files, keys
 from tests.pictures import bomb_png, write_folder
 
 
@@ -123,11 +123,11 @@ def test_a_run_goes_on_without_them_and_names_them(
     ]
     assert main([*words, "--strategy", "scratch", "--cache", cache, "--run-dir", "run"]) == 0
     run = tmp_path / "run"
-    rows = (run / record.SPLITS).read_text().splitlines()
+    rows = (run / keys.SPLITS).read_text().splitlines()
     assert len(rows) == 1 + 36 - 3
     told = capsys.readouterr().out
     for path in damaged:
         assert path in told
         assert path not in "".join(rows)
-        assert any(path in line for line in record.read_config(run)["provenance"]["splits_from"])
-    assert len((run / record.PREDICTIONS).read_text().splitlines()) == 1 + 8
+        assert any(path in line for line in files.read_config(run)["provenance"]["splits_from"])
+    assert len((run / keys.PREDICTIONS).read_text().splitlines()) == 1 + 8

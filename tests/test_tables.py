@@ -15,7 +15,8 @@ from analysis import columns, stats, tables, wording
 from analysis.answer import answer
 from analysis.frames import Sweep, read_sweep
 from analysis.recipes import choose, labels, schedule
-from finetune.record import PLAN, write_json
+from finetune.rundir.keys import PLAN
+from finetune.system.documents import write_json
 from tests.fabricate import fabricate_run
 
 
@@ -157,7 +158,7 @@ def test_csv_holds_fractions_and_no_formulas(tmp_path: Path) -> None:
     table = comparison.strategies.assign(recipe="=1+1")
     columns.write_csv(tmp_path / "out.csv", table)
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
-    assert list(rows[0]) == list(tables.COLUMNS)
+    assert list(rows[0]) == list(columns.COLUMNS)
     assert rows[0]["recipe"] == "'=1+1"
     assert float(rows[0]["time_saved"]) == pytest.approx(-0.1)
     assert (rows[0]["test_accuracy_mean"], rows[0]["test_accuracy_sd"]) == ("0.8", "")

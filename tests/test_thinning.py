@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from finetune import record
 from finetune.config import parse_config
 from finetune.data.splits import find_splits
 from finetune.data.thinning import thinned
 from finetune.errors import ConfigError
 from finetune.preflight import split
 from finetune.run import run
+from finetune.rundir import files, keys
 from finetune.sharing import shared_needs
 from tests.pictures import COLOURS, write_folder
 from tests.small_runs import quiet, small
@@ -40,11 +40,11 @@ def test_another_split_seed_draws_others_and_no_class_is_lost(tmp_path: Path) ->
 def test_a_run_trains_on_its_part_and_tests_on_all(pictures: Path, tmp_path: Path) -> None:
     """The run's own record of splits and numbers says so."""
     run(small(pictures, strategy="head", epochs=1, train_share=0.5), tmp_path / "run", log=quiet)
-    provenance = record.read_config(tmp_path / "run")["provenance"]
+    provenance = files.read_config(tmp_path / "run")["provenance"]
     whole = split(small(pictures))
     assert provenance["splits"]["train"] == len(whole.train) // 2
     assert provenance["splits"]["test"] == len(whole.test)
-    rows = (tmp_path / "run" / record.SPLITS).read_text().splitlines()
+    rows = (tmp_path / "run" / keys.SPLITS).read_text().splitlines()
     assert sum(row.endswith(",train") for row in rows) == len(whole.train) // 2
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from finetune import train
 from finetune.clock import PARTS, Clock
-from finetune.errors import DivergedError, Interrupted
+from finetune.errors import DivergedError, RunInterrupted
 from finetune.fed import Fed
 from finetune.frozen import FrozenPrefix
 from finetune.model import Classifier, build_classifier, build_network
@@ -227,7 +227,7 @@ def test_seconds_of_an_interrupted_epoch_are_the_sum_of_its_parts() -> None:
 
     stopping = calls(on_progress=on_progress, interrupted=lambda: True)
     for steps in (1, 2, 3, 3):
-        with pytest.raises(Interrupted):
+        with pytest.raises(RunInterrupted):
             fit(loop(1), model, optimizer, feed, standing, stopping)
         assert standing.epoch.steps == steps
     fit(loop(1), model, optimizer, feed, standing, calls())

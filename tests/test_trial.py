@@ -6,15 +6,16 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune import record
 from finetune.agents import trial
-from finetune.identity import resolve, run_id
+from finetune.resolve import resolve, run_id
+from finetune.rundir import files, keys
+from finetune.system import documents
 from tests.agents import CODE, identify
 
 
 def peers(folder: Path, method: str = "grid", **parameters: Any) -> list[tuple[str, int]] | None:
     """Return strategy and seed of the peers in a sweep that is stored in `folder`."""
-    (folder / record.SWEEP).write_text(yaml.safe_dump({"method": method, "parameters": parameters}))
+    (folder / keys.SWEEP).write_text(yaml.safe_dump({"method": method, "parameters": parameters}))
     found = trial._peers(folder, CODE)
     return None if found is None else sorted((config.strategy, config.seed) for config in found)
 
@@ -36,8 +37,8 @@ def test_what_this_machine_has_finished_is_left_out(tmp_path: Path) -> None:
     first, second, *_ = trial._peers(tmp_path, CODE) or []
     for config in (first, second):
         (tmp_path / run_id(config, *identify(config))).mkdir()
-    record.write_json(tmp_path / run_id(first, *identify(first)) / record.SUMMARY, {"state": "finished"})
-    record.write_state(tmp_path / run_id(second, *identify(second)), "failed", "ValueError: x")
+    documents.write_json(tmp_path / run_id(first, *identify(first)) / keys.SUMMARY, {"state": "finished"})
+    files.write_state(tmp_path / run_id(second, *identify(second)), "failed", "ValueError: x")
     left = peers(tmp_path, **GRID)
     assert left is not None
     assert len(left) == 3
@@ -65,5 +66,5 @@ def test_of_any_other_sweep_nothing_is_known(tmp_path: Path, method: str, parame
 def test_without_a_readable_sweep_file_nothing_is_known(tmp_path: Path, text: str | None) -> None:
     """As with W&B's own agent, which does not tell."""
     if text is not None:
-        (tmp_path / record.SWEEP).write_text(text)
+        (tmp_path / keys.SWEEP).write_text(text)
     assert trial._peers(tmp_path, CODE) is None

@@ -17,11 +17,12 @@ from analysis import fetch, wandb_report
 from analysis.address import Address
 from analysis.report_blocks import library
 from analysis.wandb_report import main
-from finetune import record
+from finetune.rundir import keys
+from finetune.system import documents
 from tests.fabricate import fabricate_run
 from tests.failing_disk import failing_disk
 from tests.reported_sweep import SWEEP, make_sweep
-from tests.wandb_server import Server, serve
+from tests.wandb_server.server import Server, serve
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")  # wandb-workspaces says it of itself, when loaded
 
@@ -81,7 +82,7 @@ def test_a_sweep_that_is_not_on_the_server_is_refused(
     run = fabricate_run(Path("runs/demo"), "head-1")
     assert main(["demo"]) == 2
     assert "runs/demo is not on W&B yet: make publish SWEEP=runs/demo" in capsys.readouterr().err
-    record.write_json(run.parent / record.REMOTE, {"entity": "e", "project": "p", "sweep": "abcd1234"})
+    documents.write_json(run.parent / keys.REMOTE, {"entity": "e", "project": "p", "sweep": "abcd1234"})
     assert main(["demo"]) == 2
     assert "WANDB_MODE=disabled" in capsys.readouterr().err
     assert main(["nowhere"]) == 2
@@ -110,7 +111,7 @@ def test_without_a_login_it_says_how_to_log_in(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_API_KEY")
     run = fabricate_run(Path("runs/demo"), "head-1")
-    record.write_json(run.parent / record.REMOTE, {"entity": "e", "project": "p", "sweep": "abcd1234"})
+    documents.write_json(run.parent / keys.REMOTE, {"entity": "e", "project": "p", "sweep": "abcd1234"})
     assert main(["demo"]) == 2
     assert "wandb login" in capsys.readouterr().err
     assert not server.counts
@@ -123,7 +124,7 @@ def test_a_server_that_is_away_does_not_take_long_to_be_missed(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(fetch, "SHORT_SECONDS", 1)
     run = fabricate_run(Path("runs/demo"), "head-1")
-    record.write_json(run.parent / record.REMOTE, {"entity": "e", "project": "p", "sweep": "abcd1234"})
+    documents.write_json(run.parent / keys.REMOTE, {"entity": "e", "project": "p", "sweep": "abcd1234"})
     server.go_down()
     began = time.monotonic()
     assert main(["demo"]) == 2
@@ -143,7 +144,7 @@ def test_a_report_is_written_once_and_renewed(
     folder = Path("runs/demo")
     make_sweep(folder, tmp_path / "pictures")
     sweep = wandb.sweep(yaml.safe_load(SWEEP), entity="tester", project="trials")
-    record.write_json(folder / record.REMOTE, {"entity": "tester", "project": "trials", "sweep": sweep, "url": "u"})
+    documents.write_json(folder / keys.REMOTE, {"entity": "tester", "project": "trials", "sweep": sweep, "url": "u"})
     monkeypatch.setenv("WANDB_SWEEP_ID", sweep)  # what W&B's agent sets for a run
     monkeypatch.setenv("WANDB_RUN_ID", "elsewhere")
     monkeypatch.setenv("WANDB_RUN_GROUP", "elsewhere")
@@ -171,8 +172,8 @@ def test_a_report_is_written_once_and_renewed(
 
     (run,) = server.runs("trials")
     assert (run.id, run.sweep, run.group, run.job_type) == (f"analysis-{sweep}", None, None, "analysis")
-    keys = {"prediction_grid", "comparison", "figures/learning_curves", "figures/accuracy_by_strategy"}
-    assert keys <= run.summary.keys()
+    logged = {"prediction_grid", "comparison", "figures/learning_curves", "figures/accuracy_by_strategy"}
+    assert logged <= run.summary.keys()
     assert {"comparison.csv", "report.html", "report.json"} <= run.files.keys()
     assert [item.name for item in server.artifacts(run.id)] == [f"run-analysis-{sweep}-comparison:v0"]
 
@@ -203,14 +204,14 @@ def test_a_draft_becomes_the_report_and_a_deleted_report_is_made_anew(
     """Of runs that the server has not got, the report says so."""
     monkeypatch.chdir(tmp_path)
     folder = fabricate_run(Path("runs/1a2b3c4d"), "head-1").parent
-    record.write_json(folder / record.REMOTE, {"entity": "tester", "project": "trials", "sweep": "1a2b3c4d"})
-    (folder / record.SWEEP).write_text("name: by hand\nmethod: grid\n")
+    documents.write_json(folder / keys.REMOTE, {"entity": "tester", "project": "trials", "sweep": "1a2b3c4d"})
+    (folder / keys.SWEEP).write_text("name: by hand\nmethod: grid\n")
     assert main(["runs/1a2b3c4d", "--draft"]) == 0
     draft, said = capsys.readouterr()
     assert "1 of 1 finished runs are not on W&B yet" in said
     assert "(make publish SWEEP=runs/1a2b3c4d sends them): head-1." in json.dumps(server.views()[0]["spec"])
 
-    record.write_json(folder / "head-1/wandb-head-1.json", {"path": "tester/trials/head-1", "complete": False})
+    documents.write_json(folder / "head-1/wandb-head-1.json", {"path": "tester/trials/head-1", "complete": False})
     assert main(["runs/1a2b3c4d"]) == 0
     assert capsys.readouterr() == (draft, "")
     assert [(view["type"], view["displayName"]) for view in server.views()] == [

@@ -3,7 +3,7 @@
 from typing import Any
 
 from finetune.config import parse_config, to_dict
-from finetune.identity import resolve
+from finetune.resolve import resolve
 from finetune.wandb_run import MOST_RECALLS, group_of, summary_to_send
 
 

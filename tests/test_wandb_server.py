@@ -17,9 +17,9 @@ import pytest
 
 from tests.on_server import PROJECT, put_sweep
 from tests.real_client import python, server, steps
-from tests.wandb_server import API_KEY, ENTITY, Server, serve
 from tests.wandb_server.search import heartbeat
-from tests.wandb_server.store import Agent
+from tests.wandb_server.server import API_KEY, Server, serve
+from tests.wandb_server.store import ENTITY, Agent
 
 __all__ = ["python", "server"]  # fixtures
 

@@ -12,9 +12,10 @@ import pytest
 from tests.on_server import PROJECT, put_sweep
 from tests.processes import end_marked
 from tests.real_client import python, server, steps
-from tests.wandb_server import ENTITY, Server, wandb_command
+from tests.wandb_server.cli import wandb_command
 from tests.wandb_server.search import heartbeat
-from tests.wandb_server.store import Agent
+from tests.wandb_server.server import Server
+from tests.wandb_server.store import ENTITY, Agent
 
 __all__ = ["python", "server"]  # fixtures
 

@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.wandb_server import Run
 from tests.wandb_server.graphql import execute
 from tests.wandb_server.listing import connection, matches, order_by
 from tests.wandb_server.search import heartbeat, refresh, stop_early
-from tests.wandb_server.store import Agent, Store, Sweep
+from tests.wandb_server.store import Agent, Run, Store, Sweep
 
 PROJECT = "finetune-sweeps"
 GRID = {"method": "grid", "program": "train.py", "parameters": {"lr": {"values": [1, 2]}, "b": {"value": 7}}}

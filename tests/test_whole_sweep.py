@@ -7,11 +7,11 @@ import pytest
 
 from analysis.frames import read_sweep
 from benchmarks import drawn, plain, whole_sweep
-from finetune import record
 from finetune.agents.outlook import FORECAST
 from finetune.config import Config, parse_config
-from finetune.identity import resolve
+from finetune.resolve import resolve
 from finetune.run import run
+from finetune.system import documents
 from tests.fabricate import fabricate_run
 
 
@@ -70,7 +70,7 @@ def test_the_plain_loop_trains_what_val_chose_once(
     assert trained == ["head"]
     assert printed[0] == printed[1]
     assert "| head | 1 |" in printed[0]
-    record.write_json(folder / FORECAST, {"took": {"wall_seconds": 5400.0, "run_seconds": {"head-0": 60.0}}})
+    documents.write_json(folder / FORECAST, {"took": {"wall_seconds": 5400.0, "run_seconds": {"head-0": 60.0}}})
     assert whole_sweep.main([str(folder), "--out", str(tmp_path / "out"), "--threads", "1"]) == 0
     assert ", here 1.5 h: " in capsys.readouterr().out  # what its agent took, who made all runs
     assert whole_sweep.main([str(tmp_path / "nowhere")]) == 2

@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from finetune import record
 from finetune.errors import UserError
-from finetune.winner import find_checkpoint
+from finetune.rundir import keys
+from finetune.rundir.find import find_checkpoint
+from finetune.system import documents
 from tests.fabricate import fabricate_run
 
 
 def with_checkpoint(folder: Path, name: str, val: float, **more: object) -> Path:
     """Write a run with a file where its checkpoint would be."""
     run_dir = fabricate_run(folder, name, val=val, **more)  # type: ignore[arg-type]
-    (run_dir / record.BEST).write_bytes(b"a checkpoint")
+    (run_dir / keys.BEST).write_bytes(b"a checkpoint")
     return run_dir
 
 
@@ -39,7 +40,7 @@ def test_a_sweep_stands_for_its_best_run_by_val(sweep: Path) -> None:
     """By folder and by word alike; which run and why is said."""
     said: list[str] = []
     for given in (str(sweep), "best"):
-        assert find_checkpoint(given, say=said.append) == sweep / "high" / record.BEST
+        assert find_checkpoint(given, say=said.append) == sweep / "high" / keys.BEST
     assert said == ["the best run of runs/one is high: of 3 finished runs it has the highest val accuracy, 90.0%"] * 2
 
 
@@ -54,7 +55,7 @@ def test_the_report_decides_unless_it_is_older_than_a_run(sweep: Path) -> None:
     """The analysis chose a recipe by its mean over seeds; a report that does not know all runs is passed by."""
     report = Path("reports/one/report.json")
     report.parent.mkdir(parents=True)
-    record.write_json(report, {"best_run": "middle"})
+    documents.write_json(report, {"best_run": "middle"})
     said: list[str] = []
     assert find_checkpoint("best", say=said.append).parent.name == "middle"
     assert "report.json" in said[0]
@@ -78,7 +79,7 @@ def test_the_newest_sweep_is_the_one_that_changed_last(sweep: Path) -> None:
 def test_a_run_and_a_file_are_meant_as_they_are_named(sweep: Path) -> None:
     """Nothing is said of them."""
     said: list[str] = []
-    assert find_checkpoint(str(sweep / "low"), say=said.append) == sweep / "low" / record.BEST
+    assert find_checkpoint(str(sweep / "low"), say=said.append) == sweep / "low" / keys.BEST
     assert find_checkpoint("some/where.pt", say=said.append) == Path("some/where.pt")
     assert said == []
 
@@ -92,9 +93,9 @@ def test_what_can_not_be_told_is_an_error_that_says_how_to_mend_it(sweep: Path) 
         return str(error.value)
 
     assert "holds sweeps, not runs. Name one of them: runs/one" in refused("runs")
-    (sweep / "high" / record.BEST).unlink()
+    (sweep / "high" / keys.BEST).unlink()
     assert "Copy it back" in refused("best")
-    record.write_json(sweep / "high" / "wandb-1.json", {})
+    documents.write_json(sweep / "high" / "wandb-1.json", {})
     assert "fetched from W&B" in refused("best")
     fabricate_run(Path("runs/failing"), "bad", state="failed")
     assert "no run is finished yet" in refused("runs/failing")

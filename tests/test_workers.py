@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from finetune import record
 from finetune.agents import early_stop, machine, workers
 from finetune.agents.plan import Plan, PlannedRun
 from finetune.agents.sweepfile import Sweep
 from finetune.config import parse_config
-from finetune.identity import resolve
+from finetune.resolve import resolve
+from finetune.rundir import files, keys
+from finetune.system import documents
 from tests import offline
 
 
@@ -69,14 +70,14 @@ def test_how_a_process_ended_says_why_the_run_did(
 ) -> None:
     """From exit code, what the run noted and its log; it is noted for the next agent."""
     if code == 0:
-        record.write_json(tmp_path / record.SUMMARY, {"state": "finished"})
+        documents.write_json(tmp_path / keys.SUMMARY, {"state": "finished"})
     if noted is not None:
-        record.write_state(tmp_path, *noted)
+        files.write_state(tmp_path, *noted)
     if log:
-        (tmp_path / record.LOG).write_text(log)
+        (tmp_path / keys.LOG).write_text(log)
     ended = workers.outcome(ended_worker(tmp_path, code))
     assert ended == outcome
-    told = record.read_json(tmp_path / record.STATE) or {}
+    told = documents.read_json(tmp_path / keys.STATE) or {}
     if ended.state in ("failed", "killed"):
         assert (told["state"], told["reason"]) == (ended.state, ended.reason)
 
@@ -95,10 +96,10 @@ def test_a_full_disk_does_not_keep_the_agent_from_knowing(tmp_path: Path, monkey
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(record, "write_state", full)
-    (tmp_path / record.LOG).write_text("OSError: [Errno 28] No space left on device")
+    monkeypatch.setattr(files, "write_state", full)
+    (tmp_path / keys.LOG).write_text("OSError: [Errno 28] No space left on device")
     assert workers.outcome(ended_worker(tmp_path, 1)).cause == "disk"
-    (tmp_path / record.LOG).unlink()  # nor was there room for a word in it
+    (tmp_path / keys.LOG).unlink()  # nor was there room for a word in it
     last_words = {"failed": "WriteError: last.pt can't be written", "cause": "disk"}
     ended = workers.outcome(ended_worker(tmp_path, 1, {"epoch": 1.0}, last_words))
     assert ended == ("failed", "WriteError: last.pt can't be written", "disk")
@@ -127,14 +128,14 @@ def test_hyperband_stops_laggards_but_never_before_the_last_unfreeze(
         config = resolve(parse_config({"strategy": "gradual", "unfreeze": schedule, "epochs": 10}, "here"))
         todo.runs.append(PlannedRun(name, config, config, {}, tmp_path / name, ""))
         (tmp_path / name).mkdir()
-        record.write_history(tmp_path / name, [{"epoch": 1 + row, "val/accuracy": value} for row in range(rows)])
+        files.write_history(tmp_path / name, [{"epoch": 1 + row, "val/accuracy": value} for row in range(rows)])
         if name != "slow":
-            record.write_json(tmp_path / name / record.SUMMARY, {"best/val_accuracy": value})
+            documents.write_json(tmp_path / name / keys.SUMMARY, {"best/val_accuracy": value})
     seen: dict[str, int] = {}
     assert early_stop.is_due(todo, todo.runs[-1], seen)
     assert not early_stop.is_due(todo, todo.runs[-1], seen)
     early_stop.consider(todo, todo.runs[-1])
-    assert (tmp_path / "slow" / record.STOP).exists() == stops
+    assert (tmp_path / "slow" / keys.STOP).exists() == stops
 
 
 FORKS = """

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
 from analysis.drawn import KEY
-from finetune.atomic import replacing
+from finetune.system.atomic import replacing
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart with every common colour blindness; orange and
 # purple are a little darker here, so that they can be read as text on white.

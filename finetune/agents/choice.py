@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from finetune import plain_yaml, record
 from finetune.agents import server, sweepfile
 from finetune.agents.display import console
 from finetune.agents.server import Remote, ServerError, UnreachableError
 from finetune.agents.sweepfile import Sweep
 from finetune.errors import UserError
-from finetune.folders import ROOT
+from finetune.rundir import keys
+from finetune.system import documents
+from finetune.system.environment import ROOT
 from finetune.tracking import is_off
 
 __all__ = ["Remote", "Sweep", "choose"]
@@ -73,7 +74,7 @@ def _newest() -> Sweep | Remote | None:
     if remote is None:
         console.print(f"project {project} has no unfinished sweep on W&B (wandb sweep FILE makes one): {offline}")
         return sweepfile.load(None)
-    if here is not None and (here / record.SWEEP).stat().st_mtime > _seconds(remote.created):
+    if here is not None and (here / keys.SWEEP).stat().st_mtime > _seconds(remote.created):
         console.print(f"{offline}: it is newer than the unfinished sweep on W&B; to run that: SWEEP={remote.path}")
         return sweepfile.load(None)
     return remote
@@ -83,7 +84,7 @@ def _project() -> str:
     """Return the project where a sweep is looked for: WANDB_PROJECT, else that of the default sweep file."""
     if os.environ.get("WANDB_PROJECT"):
         return os.environ["WANDB_PROJECT"]
-    spec = plain_yaml.load((ROOT / sweepfile.DEFAULT).read_text())
+    spec = documents.load_yaml((ROOT / sweepfile.DEFAULT).read_text())
     return str(spec["project"])
 
 

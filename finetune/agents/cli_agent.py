@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 
-from finetune.printed import tame
+from finetune.system.output import make_streams_safe
 from finetune.wandb_exit import bound_exit
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     """Be `wandb agent`."""
     threading.Thread(target=_end_with_starter, daemon=True).start()
     bound_exit()
-    tame()  # before the client takes the streams: it tells the server's address, with a password perhaps
+    make_streams_safe()  # before the client takes the streams: it tells the server's address, with a password perhaps
     from wandb.cli.cli import cli
 
     sys.argv = ["wandb", "agent", *sys.argv[1:]]

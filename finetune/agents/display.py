@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from finetune import record
 from finetune.agents import plan, race
 from finetune.agents.plan import Plan, PlannedRun
-from finetune.causes import CAUSES
-from finetune.printed import Screen
+from finetune.rundir import keys
+from finetune.rundir.failures import CAUSES
+from finetune.system import documents
+from finetune.system.output import SafeConsole
 
 # Markup would take `[...]` in paths for colours; a notebook gets the lines of a log.
-console = Screen(highlight=False, markup=False, soft_wrap=True, force_jupyter=False)
+console = SafeConsole(highlight=False, markup=False, soft_wrap=True, force_jupyter=False)
 
 
 class Failure(NamedTuple):
@@ -122,7 +123,7 @@ def show_causes(failed: Sequence[tuple[str, str]]) -> None:
 
 def _cause(run: PlannedRun) -> str:
     """Return the cause that was noted when the run failed, or an empty string."""
-    return str(record.read_if_whole(run.directory / record.STATE).get("cause", ""))
+    return str(documents.read_json_or_empty(run.directory / keys.STATE).get("cause", ""))
 
 
 def _count(number: int, noun: str) -> str:
@@ -143,4 +144,4 @@ def _counts(todo: Plan) -> str:
 
 
 def _failure(run: PlannedRun, reason: str) -> str:
-    return f"{run.id}: {reason}; log: {run.directory / record.LOG}"
+    return f"{run.id}: {reason}; log: {run.directory / keys.LOG}"

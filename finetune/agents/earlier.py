@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-from finetune import claim, leftovers, record, sums
 from finetune.agents.plan import TRIALS, Plan
 from finetune.errors import UserError
+from finetune.rundir import claim, integrity, keys
+from finetune.system import atomic
 
 
 def clean(plan: Plan) -> None:
     """Delete what killed processes have left of files in the making, where no live run would do it."""
     for folder in (plan.sweep.folder, plan.sweep.folder / TRIALS, *(run.directory for run in plan.runs)):
-        leftovers.clean(folder)
+        atomic.delete_stale_temporaries(folder)
 
 
 def mend(plan: Plan) -> list[str]:
@@ -20,8 +21,10 @@ def mend(plan: Plan) -> list[str]:
     """
     lines: list[str] = []
     for run in plan.runs:
-        if (run.directory / record.SUMMARY).is_file() and not claim.is_alive(run.directory):
-            sums.mend(run.directory, lambda line, run=run: lines.append(f"{run.id}: {line}"), checkpoints=False)  # type: ignore[misc]
+        if (run.directory / keys.SUMMARY).is_file() and not claim.is_alive(run.directory):
+            told: list[str] = []
+            integrity.quarantine_damaged(run.directory, told.append, checkpoints=False)
+            lines += [f"{run.id}: {line}" for line in told]
     return lines
 
 
@@ -34,10 +37,10 @@ def refuse_others(plan: Plan) -> None:
     folder = plan.sweep.folder
     ours = [(config.weights, *plan.identify(config)) for config in plan.to_prepare]
     pictures = {fingerprint for _, fingerprint, _ in ours}
-    files = {weights: content for weights, _, content in ours if Path(weights).is_absolute()}
-    for run_dir in record.find_runs(folder) if folder.is_dir() else []:
+    of_files = {weights: content for weights, _, content in ours if Path(weights).is_absolute()}
+    for run_dir in files.find_runs(folder) if folder.is_dir() else []:
         try:
-            config = record.read_config(run_dir)
+            config = files.read_config(run_dir)
         except ValueError:  # damaged; whoever runs it finds out which run it is
             continue
         provenance = config.get("provenance", {})
@@ -48,7 +51,7 @@ def refuse_others(plan: Plan) -> None:
                 f"--name other keeps them apart"
             )
         weights, content = config.get("weights"), provenance.get("weights_hash")
-        if isinstance(weights, str) and isinstance(content, str) and files.get(weights, content) != content:
+        if isinstance(weights, str) and isinstance(content, str) and of_files.get(weights, content) != content:
             raise UserError(
                 f"{weights} is not what it was when {run_dir.name} was trained from it: changed, or damaged. Bring it "
                 "back as it was; or --name other keeps runs from this one apart"

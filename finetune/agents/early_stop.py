@@ -1,17 +1,18 @@
 """Hyperband: stop runs early that lag behind, by W&B's own rule, told to the run by a file in its directory.
 
 A schedule is never stopped before its last step has trained for an epoch: what it is for would not have begun. Bands
-count the epochs from then on (see best.py).
+count the epochs from then on (see best_epoch.py).
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from finetune import record
 from finetune.agents import plan, search
 from finetune.agents.plan import Plan, PlannedRun
-from finetune.atomic import write_atomic
-from finetune.best import with_best
+from finetune.rundir import files, keys
+from finetune.rundir.best_epoch import add_best_so_far
+from finetune.system import documents
+from finetune.system.atomic import write_atomic
 
 Told = tuple[
     str, Mapping[str, Any], list[dict[str, Any]]
@@ -25,14 +26,14 @@ def told(run: PlannedRun) -> Told:
     """
     assert run.config.unfreeze is not None, "a planned run's config is resolved"
     state = plan.state_of(run)[0]
-    rows = with_best(record.read_history(run.directory)[0], run.config.unfreeze)
+    rows = add_best_so_far(files.read_history(run.directory)[0], run.config.unfreeze)
     engine_state = {"finished": "finished", "failed": "failed", "interrupted": "killed"}.get(state, "running")
-    return engine_state, record.read_if_whole(run.directory / record.SUMMARY), rows
+    return engine_state, documents.read_json_or_empty(run.directory / keys.SUMMARY), rows
 
 
 def is_due(todo: Plan, run: PlannedRun, seen: dict[str, int]) -> bool:
     """Whether the run's history has grown since the last call, in a sweep that stops early; `seen` is kept up."""
-    history = run.directory / record.HISTORY
+    history = run.directory / keys.HISTORY
     if "early_terminate" not in todo.sweep.spec or not history.exists():
         return False
     size = history.stat().st_size
@@ -44,9 +45,9 @@ def is_due(todo: Plan, run: PlannedRun, seen: dict[str, int]) -> bool:
 def consider(todo: Plan, run: PlannedRun) -> None:
     """Tell a running run to stop if hyperband would stop it now and its schedule allows it."""
     assert run.config.unfreeze is not None, "a planned run's config is resolved"
-    rows, _ = record.read_history(run.directory)
+    rows, _ = files.read_history(run.directory)
     if not rows or not run.config.unfreeze[-1][0] < rows[-1]["epoch"] < run.config.epochs:
         return
     trials = [search.Trial(other.id, other.point, *told(other)) for other in todo.runs]
     if run.id in search.to_stop(todo.sweep.spec, trials):
-        write_atomic(run.directory / record.STOP, f"hyperband, after {rows[-1]['epoch']} epochs\n")
+        write_atomic(run.directory / keys.STOP, f"hyperband, after {rows[-1]['epoch']} epochs\n")

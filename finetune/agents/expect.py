@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from finetune import preflight, record, store
+from finetune import preflight, store
 from finetune.agents import forecast, machine, probes, search
 from finetune.agents.forecast import Ahead
 from finetune.agents.outlook import Outlook
@@ -18,8 +18,9 @@ from finetune.data.loading import worker_count
 from finetune.data.pixels import open_pixels
 from finetune.data.splits import Splits
 from finetune.data.transforms import Preprocessing, preprocessing
-from finetune.identity import resolve, with_absolute_paths
 from finetune.probe import CPU_BATCH, Speed, Wanted
+from finetune.resolve import resolve, with_absolute_paths
+from finetune.rundir import files
 
 LEAST_RUNS = 3  # fewer are soon over, and their bars tell how long
 LEAST_PICTURES = 100  # of 224 pixels, counted in every epoch of every run: with fewer, a sweep is over before the probe
@@ -74,7 +75,7 @@ def _expect(
     for config, kind in zip(configs, kinds, strict=True):
         if kind not in speeds:
             speeds[kind] = probes.speed_of(_wanted(config, kind, tuple(sorted(shares[kind.backbone]))), agents, say)
-    done = [len(record.read_history(run.directory)[0]) for run in runs] + [0] * unknown
+    done = [len(files.read_history(run.directory)[0]) for run in runs] + [0] * unknown
     names = [*(run.id for run in runs), *(f"draw {number}" for number in range(unknown))]
     ahead = [
         _ahead(name, config, kind, speeds[kind], epochs)

@@ -15,8 +15,8 @@ from finetune import sharing
 from finetune.agents.outlook import Outlook, Share
 from finetune.config import Config
 from finetune.data.transforms import Preprocessing
-from finetune.keeping import checkpoints_left
 from finetune.probe import Speed
+from finetune.rundir.retention import checkpoints_left
 from finetune.sharing import Need, training_views
 from finetune.strategies import share_at, trainable_blocks
 from finetune.views import side_at, view_at

@@ -12,8 +12,8 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
-from finetune.folders import python_path
-from finetune.signals import SIGNALS
+from finetune.system.environment import python_path
+from finetune.system.signals import SIGNALS
 
 TRIES, PAUSE_SECONDS = 5, 0.5  # at starting a process; the server may be killed in between
 

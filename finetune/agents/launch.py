@@ -11,10 +11,9 @@ import yaml
 
 from finetune.agents import machine
 from finetune.agents.server import Failed, Remote
-from finetune.atomic import write_atomic
 from finetune.errors import UserError
-from finetune.folders import python_path
-from finetune.writing import explained
+from finetune.system.atomic import raising_write_error, write_atomic
+from finetune.system.environment import python_path
 
 
 def _environment(slot: int, slots: int, folder: Path) -> dict[str, str]:
@@ -71,7 +70,7 @@ def start_again(remote: Remote, run: Failed, slot: int, slots: int, folder: Path
     if not re.fullmatch(r"[\w-]{1,128}", run.id):
         raise UserError(f"{remote.path}: a run is called {run.id!r}, which can't be the name of a file")
     parameters = folder / "wandb" / f"retry-{run.id}.yaml"
-    with explained(parameters):
+    with raising_write_error(parameters):
         parameters.parent.mkdir(exist_ok=True)
     content = {"wandb_version": 1, **{name: {"value": value} for name, value in run.values.items()}}
     write_atomic(parameters, yaml.safe_dump(content))

@@ -7,12 +7,9 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+from finetune.system.environment import cores
+
 OOM_SCORE = 500  # of 1000: as if a run took half of the machine's memory more than it does
-
-
-def cores() -> int:
-    """Return the cores this process may use: a batch system gives it less than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads(slots: int) -> int:

@@ -9,16 +9,17 @@ import time
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 
-from finetune import record
 from finetune.agents import display, earlier, early_stop, forks, outlook, plan, progress, race, search, workers
 from finetune.agents.code import Code
 from finetune.agents.outlook import Outlook
 from finetune.agents.plan import Plan, PlannedRun
-from finetune.agents.stopping import Stop, signals_noted
 from finetune.agents.workers import Worker
 from finetune.config import Config
 from finetune.errors import EXIT_FAILED
-from finetune.writing import WriteError
+from finetune.rundir import keys
+from finetune.system import documents
+from finetune.system.atomic import WriteError
+from finetune.system.signals import StopRequests, counting_signals
 
 POLL_SECONDS = 0.2
 
@@ -126,7 +127,7 @@ def run_sweep(
             outlook.start(todo.sweep.folder, expected)
         context = forks.start_server(code.preload)
         began = time.monotonic()
-        with signals_noted() as stop, progress.shown(todo, agents, wanted, _pace(expected)) as shown:
+        with counting_signals() as stop, progress.shown(todo, agents, wanted, _pace(expected)) as shown:
             _loop(session, stop, shown, context)
         if expected is not None:
             outlook.end(todo.sweep.folder, expected, time.monotonic() - began, session.finished, todo.race)
@@ -161,7 +162,7 @@ def _pace(expected: Outlook | None) -> dict[str, float]:
     return {} if expected is None else {name: share.epoch_seconds for name, share in expected.strategies.items()}
 
 
-def _loop(session: Session, stop: Stop, shown: progress.Progress, context: ForkServerContext) -> None:
+def _loop(session: Session, stop: StopRequests, shown: progress.Progress, context: ForkServerContext) -> None:
     """Keep the slots filled until nothing is left, or a signal came and the last run has ended."""
     handled = 0  # signals passed on
     seen: dict[str, int] = {}  # run -> size of its history when early stopping was last considered
@@ -252,7 +253,7 @@ def _propose(todo: Plan) -> None:
     plan.note_trial(folder, number, search.propose(spec, folder.name, number, trials))
 
 
-def _ended(session: Session, stop: Stop, shown: progress.Progress, slot: int) -> None:
+def _ended(session: Session, stop: StopRequests, shown: progress.Progress, slot: int) -> None:
     """Free a slot; note and tell how its run ended."""
     run, worker = session.running.pop(slot)
     ended = workers.outcome(worker)
@@ -262,7 +263,7 @@ def _ended(session: Session, stop: Stop, shown: progress.Progress, slot: int) ->
         session.finished[run.id] = time.monotonic() - worker.started
     elif not (ended.state == "killed" and stop.count):
         session.broken[run.id] = ended.cause
-    shown.ended(slot, run, ended.state, ended.reason, record.read_if_whole(run.directory / record.SUMMARY))
+    shown.ended(slot, run, ended.state, ended.reason, documents.read_json_or_empty(run.directory / keys.SUMMARY))
     if session.gave_up or stop.count:
         return
     if ended.state == "finished":

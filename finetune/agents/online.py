@@ -15,21 +15,22 @@ from pathlib import Path
 
 import yaml
 
-from finetune import record, signals, wandb_exit
+from finetune import wandb_exit
 from finetune.agents import launch, machine, search, server
 from finetune.agents.code import Code
 from finetune.agents.display import console, show_causes
 from finetune.agents.server import Remote, ServerError
-from finetune.agents.stopping import Stop, signals_noted
 from finetune.agents.sweepfile import RUNS
 from finetune.agents.watch import Watch
-from finetune.atomic import write_atomic
 from finetune.config import Config, parse_config
 from finetune.errors import EXIT_FAILED, UserError
-from finetune.folders import ROOT
-from finetune.identity import resolve, with_absolute_paths
-from finetune.secrets import redact_values
-from finetune.writing import WriteError, explained
+from finetune.resolve import resolve, with_absolute_paths
+from finetune.rundir import keys
+from finetune.system import documents, signals
+from finetune.system.atomic import WriteError, raising_write_error, write_atomic
+from finetune.system.environment import ROOT
+from finetune.system.redaction import redact_values
+from finetune.system.signals import StopRequests, counting_signals
 
 POLL_SECONDS = 0.5
 IDLE_SECONDS = 90.0  # an agent without a run for so long: is the sweep over, and the server has not told the agent?
@@ -65,7 +66,7 @@ def run_online(remote: Remote, code: Code, agents: int | None, count: int | None
     watch.say(f"{remote.url or remote.path}: {remote.state.lower()}, {slots} {noun}; runs go to {folder}")
     _prepare(remote, code, watch)
     started = Agents()
-    with signals_noted() as stop, watch:
+    with counting_signals() as stop, watch:
         for slot, share in enumerate(_shares(count, slots)):
             options = ["--forward-signals"]
             options += ["--count", str(share)] if share else []
@@ -100,7 +101,7 @@ def retry_failed(remote: Remote, code: Code, agents: int | None, count: int | No
     all_of_them = Agents()
     in_a_row = finished = handled = 0
     full = False
-    with signals_noted() as stop, watch:
+    with counting_signals() as stop, watch:
         while (todo and not stop.count) or running:
             for slot, process in list(running.items()):
                 if process.poll() is not None:
@@ -192,11 +193,11 @@ def _store(remote: Remote) -> Path:
             "renew it, and make a sweep without it"
         )
     folder = RUNS / remote.id
-    with explained(folder):
+    with raising_write_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / record.SWEEP, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
+    write_atomic(folder / keys.SWEEP, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
     names = {"entity": remote.entity, "project": remote.project, "sweep": remote.id, "url": remote.url}
-    record.write_json(folder / record.REMOTE, names)
+    documents.write_json(folder / keys.REMOTE, names)
     return folder
 
 
@@ -208,7 +209,7 @@ def _shares(count: int | None, slots: int) -> list[int | None]:
     return [share for share in shares if share]
 
 
-def _wait(agents: Agents, stop: Stop, watch: Watch, remote: Remote) -> None:
+def _wait(agents: Agents, stop: StopRequests, watch: Watch, remote: Remote) -> None:
     """Return when all agents have ended."""
     handled, looked = 0, time.monotonic()
     while agents.alive():
@@ -230,7 +231,7 @@ def _is_over(remote: Remote) -> bool:
     return False
 
 
-def _pass_on(agents: Agents, stop: Stop, handled: int, watch: Watch) -> int:
+def _pass_on(agents: Agents, stop: StopRequests, handled: int, watch: Watch) -> int:
     """Pass new signals on to the agents, which pass them on to their runs; return how many have been handled."""
     if stop.count > handled:
         watch.say(
@@ -249,7 +250,7 @@ def _signal(agents: Agents, first: bool) -> None:
         process.terminate() if first else signals.kill_tree(process.pid)
 
 
-def _end(remote: Remote, folder: Path, watch: Watch, stop: Stop, before: Counter[str]) -> int:
+def _end(remote: Remote, folder: Path, watch: Watch, stop: StopRequests, before: Counter[str]) -> int:
     """Tell how it went and what to type next, and return the exit code.
 
     Args:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from finetune.config import Config, to_dict
-from finetune.identity import PLACES
+from finetune.resolve import FIELDS_WITHOUT_EFFECT
 
 FIRST = (
     "strategy",
@@ -37,7 +37,7 @@ def breadth_first(configs: Sequence[Config]) -> list[int]:
 def recipe(config: Config) -> str:
     """Return what is the same for runs that differ in seed, fold or split only."""
     fields = to_dict(config)
-    kept = {name: value for name, value in fields.items() if name not in (*REPEATS, *PLACES)}
+    kept = {name: value for name, value in fields.items() if name not in (*REPEATS, *FIELDS_WITHOUT_EFFECT)}
     # data and weights are places, and yet tell recipes apart: a sweep may compare weights
     return str(kept | {name: fields[name] for name in ("data", "weights")})
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune import record
 from finetune.agents.display import console, duration
+from finetune.system import documents
 
 FORECAST = "forecast.json"  # beside the run directories: the outlook of the newest start, and what came of it
 
@@ -146,7 +146,7 @@ def end(
 
 def _write(folder: Path, outlook: Outlook, took: dict[str, Any] | None) -> None:
     with contextlib.suppress(OSError):  # a full disk, say: the sweep can do without
-        record.write_json(folder / FORECAST, {"forecast": dataclasses.asdict(outlook), "took": took})
+        documents.write_json(folder / FORECAST, {"forecast": dataclasses.asdict(outlook), "took": took})
 
 
 def show(outlook: Outlook) -> None:

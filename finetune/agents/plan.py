@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune import claim, leftovers, record
 from finetune.agents import search
 from finetune.agents.order import breadth_first
 from finetune.agents.search import Point
 from finetune.agents.sweepfile import Sweep
-from finetune.atomic import create_once, write_atomic
 from finetune.config import Config, parse_config
-from finetune.errors import ConfigError, MissingError, UserError
-from finetune.identity import PLACES, resolve, run_id, with_absolute_paths
-from finetune.writing import explained
+from finetune.errors import ConfigError, NotDownloadedError, UserError
+from finetune.resolve import FIELDS_WITHOUT_EFFECT, resolve, run_id, with_absolute_paths
+from finetune.rundir import claim, files, keys
+from finetune.system import atomic, documents
+from finetune.system.atomic import create_exclusive, raising_write_error, write_atomic
 
 Identify = Callable[[Config], tuple[str, str]]  # config -> (data fingerprint, weights hash)
 
@@ -100,7 +100,7 @@ def make_plan(
         configs = check_points([*points, *search.probes(spec, name)], sweep)
     plan = Plan(sweep, identify, cap=cap if method == "bayes" and cap else 0)
     plan.to_prepare = _check_places(configs, identify, bring)
-    plan.race = bool(record.read_if_whole(sweep.folder / record.PLAN).get("race")) if race is None else race
+    plan.race = bool(documents.read_json_or_empty(sweep.folder / keys.PLAN).get("race")) if race is None else race
     if plan.race and plan.cap:
         raise UserError("--race is for sweeps whose runs are known from the start: a Bayesian search chooses by itself")
     for point in points:
@@ -172,7 +172,7 @@ def _check_places(
         firsts.setdefault((*split, config.backbone, config.weights, config.image_px), config)
     needed = [with_absolute_paths(config) for config in firsts.values()]
     faults = _faults(needed, identify)
-    if all(isinstance(fault, MissingError) for fault in faults):
+    if all(isinstance(fault, NotDownloadedError) for fault in faults):
         bring(needed)
         faults = _faults(needed, identify)
     if len(faults) == 1:
@@ -206,7 +206,7 @@ def why_same(kept: Config, other: Config) -> str:
     defaults = [name for name in defaults if getattr(result, name) in (getattr(kept, name), getattr(other, name))]
     ignored = [name for name in fields if name not in defaults]
     reasons = [f"{name} {getattr(result, name)} is the default" for name in defaults]
-    if set(ignored) <= set(PLACES) and other.strategy != "scratch":
+    if set(ignored) <= set(FIELDS_WITHOUT_EFFECT) and other.strategy != "scratch":
         reasons += [f"{name} changes no result" for name in ignored]
     elif ignored:
         reasons.append(f"{other.strategy} ignores {' and '.join(ignored)}")
@@ -215,7 +215,7 @@ def why_same(kept: Config, other: Config) -> str:
 
 def state_of(run: PlannedRun) -> tuple[str, str]:
     """Return the run's state (to do, running, finished, failed or interrupted) and the reason of a failure."""
-    state, reason = record.status(run.directory)
+    state, reason = files.status(run.directory)
     if state != "finished" and claim.is_alive(run.directory):
         return "running", ""
     if state in ("finished", "failed"):
@@ -236,9 +236,9 @@ def states(plan: Plan) -> Counter[str]:
 
 def store(plan: Plan) -> None:
     """Write the sweep as it is run, and what it asks for, beside its run directories."""
-    with explained(plan.sweep.folder):
+    with raising_write_error(plan.sweep.folder):
         plan.sweep.folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(plan.sweep.folder / record.SWEEP, plan.sweep.text)
+    write_atomic(plan.sweep.folder / keys.SWEEP, plan.sweep.text)
     store_runs(plan)
 
 
@@ -246,7 +246,7 @@ def store_runs(plan: Plan) -> None:
     """Write the ids of the plan's runs; `at_least` says how many more a Bayesian search may still ask for."""
     still = max(plan.cap - plan.points, 0)
     ids = [run.id for run in plan.runs]
-    record.write_json(plan.sweep.folder / record.PLAN, {"runs": ids, "at_least": len(ids) + still, "race": plan.race})
+    documents.write_json(plan.sweep.folder / keys.PLAN, {"runs": ids, "at_least": len(ids) + still, "race": plan.race})
 
 
 def read_trials(folder: Path) -> list[Point]:
@@ -256,17 +256,17 @@ def read_trials(folder: Path) -> list[Point]:
         DamagedError: a file holds something else.
     """
     paths = itertools.takewhile(lambda path: path.stat().st_size, sorted((folder / TRIALS).glob("[0-9]*.json")))
-    return [record.read_json(path) or {} for path in paths]
+    return [documents.read_json(path) or {} for path in paths]
 
 
 def note_trial(folder: Path, number: int, point: Point) -> None:
     """Note `point` as trial `number`, unless another agent has just noted one under this number."""
     path, text = folder / TRIALS / f"{number:05d}.json", json.dumps(point) + "\n"
-    with explained(path):
+    with raising_write_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if create_once(path, text) or path.stat().st_size:
+        if create_exclusive(path, text) or path.stat().st_size:
             return
-        if leftovers.silent_seconds(path) >= leftovers.STALE_SECONDS:  # whoever was writing it there has been killed
+        if atomic.seconds_since_write(path) >= atomic.STALE_SECONDS:  # whoever was writing it there has been killed
             write_atomic(path, text)
 
 

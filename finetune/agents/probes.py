@@ -13,10 +13,11 @@ from importlib.metadata import version
 
 from finetune import probe, store
 from finetune.agents import machine
-from finetune.atomic import write_atomic
 from finetune.errors import UserError
-from finetune.folders import cache_folder, python_path
 from finetune.probe import Speed, Wanted
+from finetune.system import environment
+from finetune.system.atomic import write_atomic
+from finetune.system.environment import cache_folder, python_path
 
 VERSION = 2  # to be raised whenever the same machine would tell something else
 KEPT_SECONDS = 3600.0  # what else the machine does changes, and a probe takes less than a minute
@@ -38,7 +39,7 @@ def speed_of(wanted: Wanted, agents: int, say: Callable[[str], None]) -> Speed:
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # not there, or of another version
         if time.time() - kept.stat().st_mtime < KEPT_SECONDS:
             return probe.speed_from(kept.read_text())
-    busy = os.getloadavg()[0] > BUSY_SHARE * machine.cores()
+    busy = os.getloadavg()[0] > BUSY_SHARE * environment.cores()
     at_once = f", {agents} at once" if agents > 1 else ""
     say(f"measuring how fast this machine trains {wanted.backbone}{at_once}; this takes some 20 s ...")
     speed = probe.mean(_side_by_side(wanted, agents, threads))
@@ -54,7 +55,7 @@ def speed_of(wanted: Wanted, agents: int, say: Callable[[str], None]) -> Speed:
 def _key(wanted: Wanted, agents: int, threads: int) -> str:
     return store.key_of(
         version=VERSION,
-        machine=[platform.node(), platform.machine(), machine.cores(), machine.gpus()],
+        machine=[platform.node(), platform.machine(), environment.cores(), machine.gpus()],
         libraries=[version("torch"), version("torchvision")],
         shared=[agents, threads],
         wanted=dataclasses.asdict(wanted),

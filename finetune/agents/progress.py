@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from rich import progress as rich_progress
 
-from finetune import record
 from finetune.agents import display, plan, race
 from finetune.agents.plan import Plan, PlannedRun
 from finetune.agents.time_left import Pace
+from finetune.rundir import keys
 
 
 class Progress(Protocol):
@@ -97,7 +97,7 @@ class Lines:
         elif state == "taken":
             self.say(f"{self.head(run)} {reason}")
         else:
-            self.say(f"{self.head(run)} {state}: {reason}; log: {run.directory / record.LOG}")
+            self.say(f"{self.head(run)} {state}: {reason}; log: {run.directory / keys.LOG}")
 
     def say(self, line: str) -> None:
         display.console.print(line)

@@ -9,10 +9,11 @@ Where runs train on parts of the pictures (train_share), each part has a contest
 
 from collections.abc import Callable
 
-from finetune import record
 from finetune.agents import plan
 from finetune.agents.order import recipe
 from finetune.agents.plan import Plan, PlannedRun
+from finetune.rundir import keys
+from finetune.system import documents
 
 Wants = Callable[[PlannedRun], bool]
 
@@ -91,6 +92,6 @@ def _is_open(run: PlannedRun, wants: Wants) -> bool:
 
 def _best(firsts: list[PlannedRun]) -> PlannedRun | None:
     """Return the finished run with the highest val accuracy, ties to the lower val loss, as the analysis has it."""
-    found = [(record.read_if_whole(run.directory / record.SUMMARY), run) for run in firsts]
+    found = [(documents.read_json_or_empty(run.directory / keys.SUMMARY), run) for run in firsts]
     finished = [(summary["best/val_accuracy"], -summary["best/val_loss"], run) for summary, run in found if summary]
     return max(finished, key=lambda item: item[:2])[2] if finished else None

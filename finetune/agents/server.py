@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlparse
 
-from finetune import plain_yaml, tracking
+from finetune import tracking
 from finetune.errors import UserError
-from finetune.secrets import without_login
+from finetune.system import documents
+from finetune.system.redaction import without_login
 from finetune.wandb_exit import bound_exit
 
 OPEN = ("PENDING", "RUNNING", "PAUSED")  # states of a sweep that still has runs to do
@@ -250,7 +251,7 @@ def stop(remote: Remote) -> bool:
 
 
 def _remote(entity: str, project: str, sweep: str, attributes: dict[str, Any], url: str) -> Remote:
-    spec = plain_yaml.load(attributes.get("config") or "{}")
+    spec = documents.load_yaml(attributes.get("config") or "{}")
     return Remote(
         entity,
         project,

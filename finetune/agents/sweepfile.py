@@ -8,16 +8,17 @@ from typing import Any
 
 import yaml
 
-from finetune import plain_yaml, record
 from finetune.agents import search
 from finetune.errors import ConfigError, UserError, nearest
-from finetune.secrets import redact
+from finetune.rundir import files, keys
+from finetune.system import documents
+from finetune.system.redaction import redact
 
 RUNS = Path("runs")
 DEFAULT = Path("sweeps/strategies.yaml")
 
 # Metrics that a search may be steered by. The test set is read once, at the end: it must not choose anything.
-METRICS = [key for key in {**record.SUMMARY_KEYS, **record.HISTORY_KEYS} if not key.startswith("test/")]
+METRICS = [key for key in {**keys.SUMMARY_KEYS, **keys.HISTORY_KEYS} if not key.startswith("test/")]
 NAMED_DATA = ("inaturalist12k", "demo")
 
 
@@ -53,9 +54,9 @@ def load(argument: str | None, settings: Sequence[str] = (), name: str | None = 
     if name is not None and not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", name):
         raise UserError(f"--name {name!r}: a name is letters, digits, '.', '_', '+' and '-'; it becomes runs/NAME")
     if path.is_dir():
-        source, folder = path / record.SWEEP, path.resolve().parent / name if name else path
+        source, folder = path / keys.SWEEP, path.resolve().parent / name if name else path
         if not source.is_file():
-            raise UserError(f"{path} is a folder without {record.SWEEP}: give a sweep file, or the folder of a sweep")
+            raise UserError(f"{path} is a folder without {keys.SWEEP}: give a sweep file, or the folder of a sweep")
     else:
         source, folder = path, RUNS / (name or path.stem)
     text = _read_text(source)
@@ -85,14 +86,14 @@ def refuse_secrets(text: str, source: Path) -> None:
 
 def newest_unfinished(runs: Path) -> Path | None:
     """Return the folder of the sweep that was started last and still has runs to do, if there is one."""
-    stored = sorted(runs.glob(f"*/{record.SWEEP}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    stored = sorted(runs.glob(f"*/{keys.SWEEP}"), key=lambda path: path.stat().st_mtime, reverse=True)
     return next((path.parent for path in stored if is_unfinished(path.parent)), None)
 
 
 def is_unfinished(folder: Path) -> bool:
     """Whether a sweep that was started offline still has runs to do."""
-    plan = {"runs": [], **record.read_if_whole(folder / record.PLAN)}
-    open_runs = [run for run in plan["runs"] if record.status(folder / run)[0] not in ("finished", "failed")]
+    plan = {"runs": [], **documents.read_json_or_empty(folder / keys.PLAN)}
+    open_runs = [run for run in plan["runs"] if files.status(folder / run)[0] not in ("finished", "failed")]
     return bool(open_runs) or len(plan["runs"]) < plan.get("at_least", 0)
 
 
@@ -113,7 +114,7 @@ def _read_text(source: Path) -> str:
 def _read_yaml(text: str, source: Path) -> dict[str, Any]:
     """Return the mapping in `text`, whose `parameters` is a mapping of mappings."""
     try:
-        spec = plain_yaml.load(text)
+        spec = documents.load_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(f"{source} is not YAML: {error}") from error
     if spec is None:
@@ -146,7 +147,7 @@ def _parse_settings(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
             faults.append(f"{setting!r} has no '=': write --set key=value, such as --set epochs=3")
         else:  # a name that is no field is told with all other faults of the sweep
             try:
-                fixed[name] = _as_parameter(name, plain_yaml.load(text))
+                fixed[name] = _as_parameter(name, documents.load_yaml(text))
             except yaml.YAMLError:
                 faults.append(f"{name}: {text!r} is not a YAML value")
     if faults:

@@ -4,9 +4,10 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from finetune import record
 from finetune.agents import plan
 from finetune.agents.plan import Plan, PlannedRun
+from finetune.rundir import keys
+from finetune.system import documents
 
 
 def seconds_left(epochs_left: Iterable[tuple[str, float]], pace: Mapping[str, float], slots: int) -> float | None:
@@ -64,7 +65,7 @@ class Pace:
         """Note that a run is over; a finished one tells its pace itself."""
         self._live.pop(run.id, None)
         self._left.pop(run.id, None)
-        summary = record.read_if_whole(run.directory / record.SUMMARY)
+        summary = documents.read_json_or_empty(run.directory / keys.SUMMARY)
         if summary.get("train_seconds") and summary.get("epochs"):
             self._pace[run.config.strategy] = summary["train_seconds"] / summary["epochs"]
 

@@ -21,20 +21,21 @@ from typing import Any
 
 import yaml
 
-from finetune import claim, plain_yaml, record, tracking
+from finetune import tracking
 from finetune.agents import machine
 from finetune.agents.code import Code
 from finetune.agents.sweepfile import RUNS
-from finetune.atomic import write_atomic
-from finetune.causes import cause_of
-from finetune.claim import TakenError
 from finetune.config import Config, parse_config
-from finetune.errors import EXIT_FAILED, ConfigError, Interrupted, UserError, nearest
-from finetune.identity import resolve, run_id, with_absolute_paths
-from finetune.printed import log_line
-from finetune.signals import Noted, noted, polled
+from finetune.errors import EXIT_FAILED, ConfigError, RunInterrupted, UserError, nearest
+from finetune.resolve import resolve, run_id, with_absolute_paths
+from finetune.rundir import claim, files, keys
+from finetune.rundir.claim import RunTakenError
+from finetune.rundir.failures import cause_of
+from finetune.system import documents
+from finetune.system.atomic import WriteError, raising_write_error, write_atomic
+from finetune.system.output import log_line
+from finetune.system.signals import ReceivedSignals, handle_signals, polling_signals
 from finetune.tracking import Mirror
-from finetune.writing import WriteError, explained
 
 POLL_SECONDS = 0.5
 # A batch system's signal reaches a run several times: itself, passed on by W&B's agent, and by what started that.
@@ -56,24 +57,24 @@ def run_trial(arguments: list[str], code: Code) -> int:
     agent = os.getppid()
     machine.offer_to_the_kernel()
     mirror = Mirror(tracking.target_from_environment())
-    with noted(same_request_seconds=SAME_REQUEST_SECONDS) as signals:
+    with handle_signals(same_request_seconds=SAME_REQUEST_SECONDS) as signals:
         threading.Thread(target=_end_with_agent, args=(agent, signals), name="agent watch", daemon=True).start()
         ending = _ending(arguments, code, mirror, signals)
         if ending[2]:
             print(ending[2], file=sys.stderr)
-        with polled():  # a first signal changes nothing any more: the wait for W&B has an end
+        with polling_signals():  # a first signal changes nothing any more: the wait for W&B has an end
             if not mirror.end(*ending):
                 _say_missed(mirror, ending[1])
     return ending[0]
 
 
-def _ending(arguments: list[str], code: Code, mirror: Mirror, signals: Noted) -> "Ending":
+def _ending(arguments: list[str], code: Code, mirror: Mirror, signals: ReceivedSignals) -> "Ending":
     """Run to the end and return it, whatever it is."""
     try:
         return _run(arguments, code, mirror, signals)
     except UserError as error:
         return error.exit_code, "failed", f"{type(error).__name__}: {error}", cause_of(error)
-    except Interrupted as error:
+    except RunInterrupted as error:
         mirror.preempting()
         return 128 + (signals.number or signal.SIGTERM), "killed", str(error), ""
     except (KeyboardInterrupt, SystemExit):  # a signal while the run was being prepared
@@ -86,7 +87,7 @@ def _ending(arguments: list[str], code: Code, mirror: Mirror, signals: Noted) ->
 Ending = tuple[int, str, str, str]  # exit code, state, reason, cause
 
 
-def _run(arguments: list[str], code: Code, mirror: Mirror, signals: Noted) -> Ending:
+def _run(arguments: list[str], code: Code, mirror: Mirror, signals: ReceivedSignals) -> Ending:
     """Run the config, or wait for another process on this machine that runs it already."""
     for variable in ("WANDB_SWEEP_ID", "WANDB_RUN_ID"):  # which become names of folders and files
         if not re.fullmatch(r"[\w-]{1,128}", os.environ.get(variable, "")):
@@ -105,17 +106,17 @@ def _run(arguments: list[str], code: Code, mirror: Mirror, signals: Noted) -> En
         try:
             function(config, run_dir, log=log, interrupted=interrupted, peers=peers)
             return 0, "finished", "", ""
-        except TakenError as error:
+        except RunTakenError as error:
             print(f"{error}; waits for its result")
-        except (UserError, Interrupted):
+        except (UserError, RunInterrupted):
             raise
         except Exception:
             log(traceback.format_exc().rstrip())
             raise
-        while claim.is_alive(run_dir) and not (run_dir / record.SUMMARY).exists():
+        while claim.is_alive(run_dir) and not (run_dir / keys.SUMMARY).exists():
             time.sleep(POLL_SECONDS)
             if signals.number:
-                raise Interrupted("stopped by a signal while another process ran this run")
+                raise RunInterrupted("stopped by a signal while another process ran this run")
 
 
 def _values(arguments: list[str]) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def _parameters() -> dict[str, Any]:
     """Return what W&B's agent has written for this run."""
     path = Path(os.environ["WANDB_SWEEP_PARAM_PATH"])
     try:
-        content = plain_yaml.load(path.read_text(encoding="utf-8"))
+        content = documents.load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} can't be read as a run's parameters ({error})") from error
     return content if isinstance(content, dict) else {}
@@ -155,7 +156,7 @@ def _peers(folder: Path, code: Code) -> list[Config] | None:
     They are known where `agent.py` has stored the sweep (W&B's own agent is not told of it), and it is a plain grid.
     """
     try:
-        spec = plain_yaml.load((folder / record.SWEEP).read_text())
+        spec = documents.load_yaml((folder / keys.SWEEP).read_text())
         if spec["method"] != "grid":
             return None
         parameters = spec["parameters"].values()
@@ -166,25 +167,25 @@ def _peers(folder: Path, code: Code) -> list[Config] | None:
         points = [dict(zip(spec["parameters"], point, strict=True)) for point in itertools.product(*values)]
         configs = [with_absolute_paths(resolve(parse_config(point, "the sweep"))) for point in points]
         runs = {run_id(config, *code.identify(config)): config for config in configs}
-        return [config for name, config in runs.items() if record.status(folder / name)[0] != "finished"]
+        return [config for name, config in runs.items() if files.status(folder / name)[0] != "finished"]
     except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError, UserError):
         return None
 
 
 def _store_remote(folder: Path) -> None:
     """Note beside the run directories which sweep of which server they belong to."""
-    if not (folder / record.REMOTE).exists():
-        with explained(folder):
+    if not (folder / keys.REMOTE).exists():
+        with raising_write_error(folder):
             folder.mkdir(parents=True, exist_ok=True)
         names = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "sweep": "WANDB_SWEEP_ID"}
-        record.write_json(folder / record.REMOTE, {name: os.environ.get(key) for name, key in names.items()})
+        documents.write_json(folder / keys.REMOTE, {name: os.environ.get(key) for name, key in names.items()})
 
 
 class Log:
     """Prints lines, and adds them to the run's log file."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._file = run_dir / record.LOG
+        self._file = run_dir / keys.LOG
 
     def __call__(self, line: str) -> None:
         print(line, flush=True)
@@ -199,8 +200,8 @@ class Interruption:
     server knows which it is. A run that is stopped early ends after its epoch, and is tested.
     """
 
-    def __init__(self, signals: Noted, mirror: Mirror, run_dir: Path) -> None:
-        self._signals, self._mirror, self._stop = signals, mirror, run_dir / record.STOP
+    def __init__(self, signals: ReceivedSignals, mirror: Mirror, run_dir: Path) -> None:
+        self._signals, self._mirror, self._stop = signals, mirror, run_dir / keys.STOP
         self._deadline: float | None = None
 
     def __call__(self) -> bool:
@@ -230,7 +231,7 @@ def _say_missed(mirror: Mirror, state: str) -> None:
           f"make publish SWEEP={folder}", file=sys.stderr)  # fmt: skip
 
 
-def _end_with_agent(agent: int, signals: Noted) -> None:
+def _end_with_agent(agent: int, signals: ReceivedSignals) -> None:
     """Ask this process to save and end once the agent that started it is gone, unless it has been asked already."""
     while os.getppid() == agent:
         time.sleep(1)

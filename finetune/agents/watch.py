@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rich import progress as rich_progress
 
-from finetune import claim, record
 from finetune.agents.display import console
+from finetune.rundir import claim, files, keys
+from finetune.system import documents
 
 
 class Watch:
@@ -16,7 +17,7 @@ class Watch:
 
     def __init__(self, folder: Path, expected: int | None) -> None:
         self._folder, self._expected = folder, expected
-        self._states = {run: _state(run) for run in record.find_runs(folder)}
+        self._states = {run: _state(run) for run in files.find_runs(folder)}
         self._before = dict(self._states)
         columns = (
             rich_progress.TextColumn("{task.description}", markup=False),
@@ -35,7 +36,7 @@ class Watch:
 
     def look(self) -> bool:
         """Tell what has changed since the last call; return whether a run is going on."""
-        for run in record.find_runs(self._folder):
+        for run in files.find_runs(self._folder):
             before = self._states.get(run)
             if before == "finished":
                 continue
@@ -47,7 +48,7 @@ class Watch:
                 self._states[run] = now
                 self._tell(run, now)
         running = [run for run, state in self._states.items() if state == "running"]
-        epochs = [f"{run.name} {len(record.read_history(run)[0])}" for run in running] if console.is_terminal else []
+        epochs = [f"{run.name} {len(files.read_history(run)[0])}" for run in running] if console.is_terminal else []
         self._bars.update(self._bar, completed=self._finished(), note="epochs: " + ", ".join(epochs) if epochs else "")
         return bool(running)
 
@@ -59,7 +60,11 @@ class Watch:
         """Return the W&B ids of runs that have finished since this watch began, of which W&B has not got all."""
         done = [run for run, state in self._states.items() if state == "finished" != self._before.get(run)]
         notes = [file for run in done for file in run.glob("wandb-*.json")]
-        return {note.stem.removeprefix("wandb-") for note in notes if record.read_if_whole(note).get("sent") is False}
+        return {
+            note.stem.removeprefix("wandb-")
+            for note in notes
+            if documents.read_json_or_empty(note).get("sent") is False
+        }
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
@@ -73,7 +78,7 @@ class Watch:
         if state == "running":
             self.say(f"{run.name} ...")
         elif state == "finished":
-            summary = record.read_if_whole(run / record.SUMMARY)
+            summary = documents.read_json_or_empty(run / keys.SUMMARY)
             scores = [
                 f"{name} {100 * summary[key]:.1f}%"
                 for name, key in (("val", "best/val_accuracy"), ("test", "test/accuracy"))
@@ -83,10 +88,10 @@ class Watch:
                 f"[{self._finished()}{total}] {run.name} {' '.join(scores)} {summary.get('train_seconds', 0):.0f} s"
             )
         else:
-            self.say(f"{run.name} {state}: {record.status(run)[1] or 'ended without a word'}; log: {run / record.LOG}")
+            self.say(f"{run.name} {state}: {files.status(run)[1] or 'ended without a word'}; log: {run / keys.LOG}")
 
 
 def _state(run: Path) -> str:
     """Return finished, running, failed, killed or unfinished."""
-    state = record.status(run)[0]
+    state = files.status(run)[0]
     return "running" if state != "finished" and claim.is_alive(run) else state

@@ -22,12 +22,13 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetune import causes, claim, record, signals
 from finetune.agents import forks, machine
-from finetune.claim import TakenError
 from finetune.config import Config
-from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, Interrupted, UserError
-from finetune.printed import tame
+from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, RunInterrupted, UserError
+from finetune.rundir import claim, failures, files, keys
+from finetune.rundir.claim import RunTakenError
+from finetune.system import documents, signals
+from finetune.system.output import make_streams_safe
 
 EXIT_TAKEN = 75  # EX_TEMPFAIL of sysexits.h: another process runs this run
 EXIT_LOST = 255  # what multiprocessing says once the fork server is gone, which alone learns how its forks end
@@ -119,7 +120,7 @@ def start(
     process = forks.fork(context, _main, (job, sender), run_dir.name)
     sender.close()
     assert process.pid is not None, "it has just been started"
-    return Worker(run_dir, process, receiver, time.monotonic(), claim.started(process.pid))
+    return Worker(run_dir, process, receiver, time.monotonic(), claim.process_start_time(process.pid))
 
 
 def read_progress(worker: Worker) -> None:
@@ -145,7 +146,7 @@ def has_ended(worker: Worker) -> bool:
     code = worker.process.exitcode
     if code != EXIT_LOST:
         return code is not None
-    return worker.birth is None or claim.started(_pid(worker)) != worker.birth
+    return worker.birth is None or claim.process_start_time(_pid(worker)) != worker.birth
 
 
 def terminate(worker: Worker) -> None:
@@ -177,7 +178,7 @@ def outcome(worker: Worker) -> Outcome:
     read_progress(worker)
     worker.pipe.close()
     code, run_dir = worker.process.exitcode, worker.run_dir
-    state, reason = record.status(run_dir)
+    state, reason = files.status(run_dir)
     if state == "finished":
         return Outcome("finished")
     if code == EXIT_TAKEN or claim.is_alive(run_dir):
@@ -197,8 +198,8 @@ def outcome(worker: Worker) -> Outcome:
     if worker.failure:  # which it may have had no room to note
         return _noted(run_dir, Outcome("failed", **worker.failure))
     if state != "failed" or code == EXIT_BAD_INPUT:  # bad input is found before the run writes anything
-        line = _last_line(run_dir / record.LOG)
-        cause = causes.cause_in(line)
+        line = _last_line(run_dir / keys.LOG)
+        cause = failures.cause_of_log_line(line)
         if cause == "code" and code == EXIT_BAD_INPUT:  # a message of several lines, say
             cause = "input"
         return _noted(run_dir, Outcome("failed", f"exit code {code}: {line}", cause))
@@ -206,7 +207,7 @@ def outcome(worker: Worker) -> Outcome:
 
 
 def _cause_noted(run_dir: Path) -> str:
-    return str(record.read_if_whole(run_dir / record.STATE).get("cause") or "code")
+    return str(documents.read_json_or_empty(run_dir / keys.STATE).get("cause") or "code")
 
 
 def _signal_of(code: int | None) -> int:
@@ -219,7 +220,7 @@ def _signal_of(code: int | None) -> int:
 def _noted(run_dir: Path, ended: Outcome) -> Outcome:
     """Note in the run's directory how it ended, if that can be written: the disk may be full."""
     with contextlib.suppress(OSError):
-        record.write_state(run_dir, *ended)
+        files.write_state(run_dir, *ended)
     return ended
 
 
@@ -233,18 +234,18 @@ def _last_line(path: Path) -> str:
 def _main(job: Job, pipe: Connection) -> None:
     """Run a run and exit; the first function of its process."""
     os.setsid()
-    with signals.noted() as received:
+    with signals.handle_signals() as received:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         threading.Thread(target=_end_with_agent, name="agent watch", daemon=True).start()
         machine.offer_to_the_kernel()
-        _write_to(job.run_dir / record.LOG)
+        _write_to(job.run_dir / keys.LOG)
         os.environ["OMP_NUM_THREADS"] = str(job.threads)
         if job.gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = job.gpu
         sys.exit(_call(job, pipe, received))
 
 
-def _call(job: Job, pipe: Connection, received: signals.Noted) -> int:
+def _call(job: Job, pipe: Connection, received: signals.ReceivedSignals) -> int:
     """Return the exit code of the run."""
     try:
         module, _, name = job.run.partition(":")
@@ -258,17 +259,17 @@ def _call(job: Job, pipe: Connection, received: signals.Noted) -> int:
             interrupted=lambda: received.number != 0,
             peers=job.peers,
         )
-    except TakenError as error:
+    except RunTakenError as error:
         print(error)
         return EXIT_TAKEN
-    except Interrupted as error:
+    except RunInterrupted as error:
         print(error)
         return 128 + received.number
     except UserError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except Exception as error:
-        _tell(pipe, {"failed": f"{type(error).__name__}: {error}", "cause": causes.cause_of(error)})
+        _tell(pipe, {"failed": f"{type(error).__name__}: {error}", "cause": failures.cause_of(error)})
         with contextlib.suppress(OSError):  # the disk that holds the log may be full
             traceback.print_exc()
         return EXIT_FAILED
@@ -304,4 +305,4 @@ def _write_to(log: Path) -> None:
     os.close(number)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    tame()
+    make_streams_safe()

@@ -5,8 +5,7 @@ import importlib
 import sys
 
 from finetune.errors import UserError
-from finetune.flags import fail
-from finetune.printed import command
+from finetune.system.output import command, fail
 
 # command -> (what it does, the module that adds its arguments and does it); imported when asked for, as some load torch
 COMMANDS = {

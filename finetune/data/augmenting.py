@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from finetune.data.streams import drawing_from, stream_seed
 from finetune.data.transforms import Preprocessing, Transform, eval_transform, resized_crop
+from finetune.seeds import seeded_rng, stream_seed
 
 
 class Level(NamedTuple):
@@ -85,7 +85,7 @@ def _random_view(picture: Tensor, seed: int = 0, side: int | None = None, *, to:
     view = view.flip(2) if flip < 0.5 else view
     if not level.distorts:
         return view
-    with drawing_from(stream_seed("distort", seed)):
+    with seeded_rng(stream_seed("distort", seed)):
         # What turns into view is the mean colour: the network's zero. Shifts are in pixels of the square, up to 32.
         distorted: Tensor = v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR, fill=mean_colour(to))(view)
         return distorted
@@ -96,7 +96,7 @@ def _erased(
 ) -> Tensor:
     """Return a view with a part of it erased, or not; the view itself is the one there is without erasing."""
     view = view_of(picture, seed, side)
-    with drawing_from(stream_seed("erase", seed)):
+    with seeded_rng(stream_seed("erase", seed)):
         erased: Tensor = erase(view)
         return erased
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from finetune.data.streams import stream_seed
+from finetune.seeds import stream_seed
 
 
 def class_weights(labels: Iterable[int], classes: int) -> list[float]:

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from finetune.csv_table import write_table
 from finetune.data import catalog, inaturalist
 from finetune.data.check_classes import class_findings, unused_findings
 from finetune.data.check_copies import copy_findings
@@ -24,8 +23,9 @@ from finetune.data.splits import Splits, find_splits
 from finetune.data.survey import keep, surveyed
 from finetune.data.twins import twins
 from finetune.errors import DataError
-from finetune.printed import Screen
-from finetune.writing import WriteError
+from finetune.system.atomic import WriteError
+from finetune.system.output import SafeConsole
+from finetune.system.tables import write_table
 
 SHOWN = 5  # pictures of a finding; --json and --fix-list have all
 FIX_COLUMNS = ["path", "do", "to", "why"]
@@ -75,7 +75,7 @@ def main(known: argparse.Namespace) -> int:
     if known.json:
         print(json.dumps(asdict(report), indent=1))
     else:
-        show(report, Screen(highlight=False, soft_wrap=True))
+        show(report, SafeConsole(highlight=False, soft_wrap=True))
         if known.fix_list is not None:
             print(f"what would mend it: {known.fix_list}")
     return int(any(finding.level == "error" for finding in report.findings))

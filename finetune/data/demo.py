@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from finetune.atomic import replacing
 from finetune.data.demo_paint import paint
 from finetune.data.demo_shapes import TARGET_SHAPES
 from finetune.data.demo_source_shapes import SOURCE_SHAPES
-from finetune.folders import cache_folder
-from finetune.writing import explained
+from finetune.system.atomic import raising_write_error, replacing
+from finetune.system.environment import cache_folder
 
 DEMO_VERSION = "1"  # to be raised whenever the pictures change
 DEMO_SEED = 20
@@ -45,7 +44,7 @@ def demo_folder() -> Path:
     count = len(TARGET_CLASSES) * sum(SPLITS.values())
     print(f"Drawing the demo's {count} synthetic pictures, once", file=sys.stderr)
     try:
-        with explained(folder):
+        with raising_write_error(folder):
             draw_target(temporary)
             if folder.exists() and not _is_whole(folder):  # someone removed a part of it
                 shutil.rmtree(folder, ignore_errors=True)

@@ -14,15 +14,15 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from finetune.bar import bar, say_aside
-from finetune.data.archive import unpack
-from finetune.download import POLL_SECONDS, Wanted, download, in_words, sha256
-from finetune.errors import DataError, MissingError, NoRoomError
-from finetune.folders import cache_folder
-from finetune.locks import lock
-from finetune.record import write_json
-from finetune.secrets import redact
-from finetune.writing import FULL, WriteError
+from finetune.errors import DataError, DiskFullError, NotDownloadedError
+from finetune.system.archive import unpack
+from finetune.system.atomic import DISK_FULL_ERRNOS, WriteError
+from finetune.system.documents import write_json
+from finetune.system.download import POLL_SECONDS, RequiredFile, download, missing_files_message, sha256
+from finetune.system.environment import cache_folder
+from finetune.system.locks import lock
+from finetune.system.progress_bar import print_to_stderr, progress_bar
+from finetune.system.redaction import redact
 
 NAME = "inaturalist12k"
 URL = "https://storage.googleapis.com/wandb_datasets/nature_12K.zip"
@@ -57,11 +57,11 @@ def here() -> Path:
     """
     folder = find()
     if folder is None:
-        raise MissingError(in_words([wanted()]))
+        raise NotDownloadedError(missing_files_message([wanted()]))
     return folder
 
 
-def have(say: Say = say_aside) -> Path:
+def have(say: Say = print_to_stderr) -> Path:
     """Return the folder with the pictures, fetched and unpacked first if need be.
 
     Of several processes one does that, and the others wait for it.
@@ -87,16 +87,16 @@ def have(say: Say = say_aside) -> Path:
             except Timeout:
                 continue
     except OSError as error:
-        if error.errno in FULL:
-            raise NoRoomError(str(WriteError(error.errno, error.strerror or "", place, None))) from error
+        if error.errno in DISK_FULL_ERRNOS:
+            raise DiskFullError(str(WriteError(error.errno, error.strerror or "", place, None))) from error
         raise DataError(f"data: {place} can't be written ({error.strerror or error}); see {ROOT_VARIABLE}") from error
 
 
-def wanted() -> Wanted:
+def wanted() -> RequiredFile:
     """Return what is to be fetched where `find` finds nothing."""
     place = _places()[0]
     hint = f"as it is, or unpacked; {ROOT_VARIABLE} names another folder"
-    return Wanted(f"data {NAME}", url(), place / ARCHIVE, BYTES, hint)
+    return RequiredFile(f"data {NAME}", url(), place / ARCHIVE, BYTES, hint)
 
 
 def url() -> str:
@@ -143,11 +143,11 @@ def _bring(place: Path, say: Say) -> Path:
     if archive is None:
         archive = place / ARCHIVE
         say(f"fetching {url()} to {archive}: {BYTES / 1e9:.1f} GB, once")
-        with bar(ARCHIVE, in_bytes=True) as advance:
+        with progress_bar(ARCHIVE, in_bytes=True) as advance:
             download(url(), archive, on_progress=advance)
     say(f"unpacking {archive}")
     try:
-        with bar("unpacking", in_bytes=True) as advance:
+        with progress_bar("unpacking", in_bytes=True) as advance:
             unpack(archive, folder, FOLDER, advance)
     except zipfile.BadZipFile as error:
         if not fetched:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.csv_table import MOST_TABLE, text_of
 from finetune.errors import DataError
-from finetune.printed import one_line
+from finetune.system.output import one_line
+from finetune.system.tables import MAX_TABLE_BYTES, unescape_cell
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 VAL_NAMES = ("val", "validation", "valid")
@@ -160,8 +160,8 @@ def _read_csv(file: Path) -> Layout:
 def _rows(file: Path) -> list[dict[str, str]]:
     """Return the file's rows under the names of COLUMNS."""
     try:
-        if file.stat().st_size > MOST_TABLE:
-            raise DataError(f"data: {file} is larger than the {MOST_TABLE / 2**20:,.0f} MB that are read of it")
+        if file.stat().st_size > MAX_TABLE_BYTES:
+            raise DataError(f"data: {file} is larger than the {MAX_TABLE_BYTES / 2**20:,.0f} MB that are read of it")
         text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"data: {file} can't be read as a CSV file ({error}); it must be UTF-8") from error
@@ -185,6 +185,8 @@ def _rows(file: Path) -> list[dict[str, str]]:
         raise DataError(f"data: {file} has two columns {names(doubled)}")
     columns = {column: name for column, name in found.items() if name is not None}
     try:
-        return [{column: text_of((row[name] or "").strip()) for column, name in columns.items()} for row in reader]
+        return [
+            {column: unescape_cell((row[name] or "").strip()) for column, name in columns.items()} for row in reader
+        ]
     except csv.Error as error:  # a cell that ends nowhere, say
         raise DataError(f"data: {file} can't be read as a CSV file (line {reader.line_num}: {error})") from error

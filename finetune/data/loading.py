@@ -14,9 +14,9 @@ from finetune.data.balance import balanced_order
 from finetune.data.pixels import Pixels
 from finetune.data.reading import read_picture
 from finetune.data.splits import Picture
-from finetune.data.streams import stream_seed
 from finetune.data.transforms import Preprocessing, Transform, stack, to_base
-from finetune.signals import finish_first
+from finetune.seeds import stream_seed
+from finetune.system.signals import ignore_signals_in_worker
 
 Loader = DataLoader[Any]  # of images (B, 3, H, W) uint8, channels last, and labels (B,) int64
 Key = tuple[str, int, int | None]  # (draw, index of the picture in its split, side): see Batches
@@ -130,7 +130,7 @@ def make_loader(dataset: Pictures, batches: Batches, workers: int, pin: bool) ->
         num_workers=workers,
         pin_memory=pin,
         persistent_workers=workers > 0,
-        worker_init_fn=finish_first,
+        worker_init_fn=ignore_signals_in_worker,
         collate_fn=_collate,
     )
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from finetune.bar import bar
 from finetune.data.alike import SIDE, Trace, trace_of
 from finetune.data.reading import DEEP_MODES, UNREADABLE, has_alpha, open_image, reason_of, to_rgb
+from finetune.system.progress_bar import progress_bar
 
 LEAST = 200  # pictures; fewer need no bar
 LARGE = 30_000_000  # pixels; so large ones are decoded one after the other, for the memory they take
@@ -59,7 +59,7 @@ def look_over(root: Path, paths: Sequence[str], title: str = "looking at the pic
     with (
         warnings.catch_warnings(),
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        bar(title, len(paths) < LEAST) as show,
+        progress_bar(title, len(paths) < LEAST) as show,
     ):
         warnings.simplefilter("ignore")  # of Pillow, on odd files; what matters is in the result
         for path, one in zip(paths, pool.map(lambda path: look(root / path), paths), strict=True):

@@ -20,11 +20,11 @@ import torch
 import torchvision
 from torch import Tensor
 
-from finetune import store
+from finetune import draft, store
 from finetune.data.reading import open_image, read_picture
 from finetune.data.splits import Picture
 from finetune.data.transforms import MAX_ASPECT, Preprocessing, to_base
-from finetune.errors import Interrupted
+from finetune.errors import RunInterrupted
 
 VERSION = 2  # to be raised whenever the same key would give other bytes
 DATA, INDEX = "data.bin", "index.bin"
@@ -160,7 +160,7 @@ def _name(pictures: Sequence[Picture], to: Preprocessing, fingerprint: str) -> s
 
 
 def _fill(
-    draft: store.Draft,
+    draft: draft.Draft,
     root: Path,
     pictures: Sequence[Picture],
     to: Preprocessing,
@@ -177,7 +177,7 @@ def _fill(
             draft.append({DATA: rows, INDEX: place}, rows=1)
             on_progress(draft.rows, count)
             if interrupted():
-                raise Interrupted(f"stopped while decoding pictures, {draft.rows} of {count} done")
+                raise RunInterrupted(f"stopped while decoding pictures, {draft.rows} of {count} done")
     draft.finish({"pictures": count, "resize_px": to.resize_px, "interpolation": to.interpolation})
 
 

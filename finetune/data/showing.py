@@ -15,19 +15,18 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from finetune.atomic import replacing
 from finetune.config import Config, parse_config
 from finetune.data import catalog
 from finetune.data.augmenting import LEVELS, train_transform
 from finetune.data.layout import read_layout
 from finetune.data.loading import Pictures
 from finetune.data.splits import Picture, Splits, find_splits
-from finetune.data.streams import stream_seed
 from finetune.data.survey import survey
 from finetune.data.transforms import Preprocessing, eval_transform, normalise, preprocessing, stack
 from finetune.errors import UserError
 from finetune.mixing import mix
-from finetune.writing import WriteError
+from finetune.seeds import stream_seed
+from finetune.system.atomic import WriteError, replacing
 
 DEFAULT_OUT = Path("augmentation.png")
 VIEWS = 3  # of each picture and level: those of the first epochs

@@ -6,15 +6,15 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from finetune import record
-from finetune.csv_table import read_table, write_table
 from finetune.data import catalog
 from finetune.data.layout import read_layout
 from finetune.data.splits import find_splits
 from finetune.data.survey import survey
 from finetune.errors import UserError
+from finetune.rundir import keys
+from finetune.system.tables import read_table, write_table
 
-NAME = record.SPLITS  # what runs write of the same columns can be used as data, too
+NAME = keys.SPLITS  # what runs write of the same columns can be used as data, too
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

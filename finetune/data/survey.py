@@ -11,13 +11,13 @@ from pathlib import Path
 
 import PIL
 
-from finetune.bar import bar
 from finetune.data.alike import near_copies
 from finetune.data.looking import LEAST, Look, look_over
 from finetune.data.reading import most_pixels
-from finetune.folders import cache_folder
-from finetune.leftovers import clean
-from finetune.seals import read_sealed, write_sealed
+from finetune.system.atomic import delete_stale_temporaries
+from finetune.system.checksums import read_checked_json, write_checked_json
+from finetune.system.environment import cache_folder
+from finetune.system.progress_bar import progress_bar
 
 VERSION = 3  # to be raised when other pictures count as readable, or as alike
 
@@ -43,7 +43,7 @@ def survey(root: Path, paths: Sequence[str], fingerprint: str) -> Survey:
         fingerprint: of the data (see `catalog.fingerprint`).
     """
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        known = read_sealed(_kept(fingerprint))
+        known = read_checked_json(_kept(fingerprint))
         if known is not None and known["pictures"] == len(paths):
             return Survey(dict(known["unreadable"]), known["alike"])
     found = surveyed(look_over(root, paths, "looking for damaged pictures and copies"))
@@ -54,7 +54,7 @@ def survey(root: Path, paths: Sequence[str], fingerprint: str) -> Survey:
 def surveyed(looks: Mapping[str, Look]) -> Survey:
     """Return what these looks come to."""
     paths = list(looks)
-    with bar("comparing the pictures", len(paths) < LEAST) as show:
+    with progress_bar("comparing the pictures", len(paths) < LEAST) as show:
         pairs = near_copies([looks[path].trace for path in paths], show=show)
     unreadable = {path: one.why for path, one in looks.items() if one.why is not None}
     groups = None if pairs is None else together([(paths[i], paths[j]) for i, j in pairs])
@@ -66,8 +66,8 @@ def keep(found: Survey, pictures: int, fingerprint: str) -> None:
     with contextlib.suppress(OSError):
         kept = _kept(fingerprint)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        clean(kept.parent)
-        write_sealed(kept, {"pictures": pictures, "unreadable": found.unreadable, "alike": found.alike})
+        delete_stale_temporaries(kept.parent)
+        write_checked_json(kept, {"pictures": pictures, "unreadable": found.unreadable, "alike": found.alike})
 
 
 def together(groups: Iterable[Sequence[str]]) -> list[list[str]]:

@@ -7,7 +7,7 @@ import pytest
 import wandb
 
 from analysis import server_errors
-from tests.wandb_server import Server, serve
+from tests.wandb_server.server import Server, serve
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ from typing import Any
 from analysis import fetch
 from analysis.address import Address
 from analysis.pull import Pulled, pull
-from finetune import record
+from finetune.rundir import files, keys
 from tests.on_server import PROJECT
-from tests.wandb_server import ENTITY, Server
+from tests.wandb_server.server import Server
+from tests.wandb_server.store import ENTITY
 
 
 def unwatched(what: Iterable[Any], _: int) -> Iterable[Any]:
@@ -32,12 +33,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 def as_fetched(files: dict[str, bytes]) -> dict[str, bytes]:
     """Return files of run directories as they are once fetched: their configs do not tell where the pictures were."""
     line = re.compile(rb"^  data_root: .*\n", re.MULTILINE)
-    return {name: line.sub(b"", file) if name.endswith(record.CONFIG) else file for name, file in files.items()}
+    return {name: line.sub(b"", file) if name.endswith(keys.CONFIG) else file for name, file in files.items()}
 
 
 def config_as_fetched(run_dir: Path) -> dict[str, Any]:
     """Return the config of a run directory as it is once fetched: it does not tell where the pictures were."""
-    config = record.read_config(run_dir)
+    config = files.read_config(run_dir)
     del config["provenance"]["data_root"]
     return config
 

@@ -16,12 +16,14 @@ from analysis.__main__ import main as analyse
 from analysis.address import Address
 from analysis.frames import read_sweep
 from analysis.pull import Pulled
-from finetune import record
-from finetune.csv_table import write_table
+from finetune.rundir import files, keys
+from finetune.system import documents
+from finetune.system.tables import write_table
 from tests.fabricate import fabricate_pictures, fabricate_run
 from tests.fetch.pulling import as_fetched, config_as_fetched, contents, pulled, requests
 from tests.on_server import FILES, PROJECT, SWEPT, add_row, fetched_note, put_files, put_run, put_sweep
-from tests.wandb_server import ENTITY, Server
+from tests.wandb_server.server import Server
+from tests.wandb_server.store import ENTITY
 
 
 def test_finished_runs_arrive_as_they_are(server: Server, tmp_path: Path) -> None:
@@ -33,9 +35,9 @@ def test_finished_runs_arrive_as_they_are(server: Server, tmp_path: Path) -> Non
         run_dir = fabricate_run(
             tmp_path / "there", f"head-{seed}", seed=seed, predictions=answers, pictures=tmp_path / "data"
         )
-        write_table(run_dir / record.SPLITS, ["path", "label", "split"], [["a.png", "disc", "test"]])
-        (run_dir / record.LOG).write_text("epoch 1\n")
-        record.write_state(run_dir, "finished")
+        write_table(run_dir / keys.SPLITS, ["path", "label", "split"], [["a.png", "disc", "test"]])
+        (run_dir / keys.LOG).write_text("epoch 1\n")
+        files.write_state(run_dir, "finished")
         run = put_run(server, sweep, run_dir, swept={"seed": seed})
         run.files |= {f"media/images/{number:02}.jpg": b"x" for number in range(80)}
     here, before = tmp_path / "runs" / sweep, requests(server)
@@ -50,7 +52,7 @@ def test_finished_runs_arrive_as_they_are(server: Server, tmp_path: Path) -> Non
         "sweep.yaml",
         "wandb.json",
         *(
-            f"{record.read_config(tmp_path / 'there' / name)['provenance']['run_id']}/{note}"
+            f"{files.read_config(tmp_path / 'there' / name)['provenance']['run_id']}/{note}"
             for name, note in notes(here)
         ),
     }
@@ -81,7 +83,7 @@ def test_a_second_pull_asks_for_the_list_alone(server: Server, tmp_path: Path) -
         server.store.add_run(replace(first, id=f"{number:08}", raw_config=config))
         if number >= 50:
             (here / name).mkdir(parents=True)
-            for file in (record.CONFIG, record.SUMMARY):
+            for file in (keys.CONFIG, keys.SUMMARY):
                 (here / name / file).write_bytes((run_dir / file).read_bytes())
     before = requests(server)
     assert pulled(sweep, here) == Pulled(300, 50, ())
@@ -102,12 +104,12 @@ def test_a_password_in_the_server_s_address_stays_with_the_client(
     sweep = put_sweep(server, spec={**SWEPT, "command": ["env", "TOKEN=hf_AbCdEfGhIjKlMnOpQrStUvWxYz01", "${program}"]})
     put_run(server, sweep, fabricate_run(tmp_path / "there", "a"))
     assert pulled(sweep, tmp_path / "here") == Pulled(1, 1, ())
-    assert "- TOKEN=***" in (tmp_path / "here" / record.SWEEP).read_text()
+    assert "- TOKEN=***" in (tmp_path / "here" / keys.SWEEP).read_text()
     connection = fetch.connect()
     assert (connection.url, connection.page) == (server.url, server.url)
     assert "pr0xy-passw0rd" in wandb.setup().settings.base_url
     wandb.teardown()
-    assert record.read_json(tmp_path / "here" / record.REMOTE)["url"].startswith(f"{server.url}/{ENTITY}/")
+    assert documents.read_json(tmp_path / "here" / keys.REMOTE)["url"].startswith(f"{server.url}/{ENTITY}/")
 
 
 def test_new_runs_are_added_to_those_that_are_here(server: Server, tmp_path: Path) -> None:
@@ -153,41 +155,41 @@ def test_what_is_not_finished_is_brought_up_to_date(server: Server, tmp_path: Pa
     run = put_run(server, sweep, run_dir, "running")
     here = tmp_path / "here"
     pulled(sweep, here)
-    assert len(record.read_history(here / "a")[0]) == 2
+    assert len(files.read_history(here / "a")[0]) == 2
     add_row(run, {"epoch": 3, "val/accuracy": 0.3, "_step": 3})
     assert pulled(sweep, here).fetched == 1
-    assert len(record.read_history(here / "a")[0]) == 3
-    assert record.status(here / "a")[0] == "unfinished"
+    assert len(files.read_history(here / "a")[0]) == 3
+    assert files.status(here / "a")[0] == "unfinished"
     run.state = "crashed"
     assert pulled(sweep, here).fetched == 1
-    assert record.status(here / "a")[0] == "killed"
+    assert files.status(here / "a")[0] == "killed"
     before = requests(server)
     assert pulled(sweep, here).fetched == 0
     assert requests(server) - before == Counter({"Runs": 1, "GetDefaultEntity": 1})
     done = fabricate_run(tmp_path / "done", "a", curve=[0.1, 0.2, 0.3, 0.4])
-    run.summary |= record.read_json(done / record.SUMMARY) or {}
+    run.summary |= documents.read_json(done / keys.SUMMARY) or {}
     run.state = "running"  # its files are still on their way
     pulled(sweep, here)
-    assert record.status(here / "a")[0] == "unfinished"
+    assert files.status(here / "a")[0] == "unfinished"
     put_files(run, done)
     run.state = "finished"
     assert pulled(sweep, here).fetched == 1
-    assert len(record.read_history(here / "a")[0]) == 4
-    assert record.status(here / "a")[0] == "finished"
+    assert len(files.read_history(here / "a")[0]) == 4
+    assert files.status(here / "a")[0] == "finished"
 
 
 def test_a_history_that_is_not_whole_is_read_from_the_server(server: Server, tmp_path: Path) -> None:
     """All rows, not a sample; the later of two for an epoch, tables left out, NaN as JSON has it."""
     sweep = put_sweep(server)
     run_dir = fabricate_run(tmp_path / "there", "a", curve=[index / 700 for index in range(1, 701)], epochs=700)
-    run = put_run(server, sweep, run_dir, files=(record.CONFIG, record.SUMMARY, record.PREDICTIONS))
-    run.files["run/history.jsonl"] = b"".join((run_dir / record.HISTORY).read_bytes().splitlines(keepends=True)[:5])
+    run = put_run(server, sweep, run_dir, files=(keys.CONFIG, keys.SUMMARY, keys.PREDICTIONS))
+    run.files["run/history.jsonl"] = b"".join((run_dir / keys.HISTORY).read_bytes().splitlines(keepends=True)[:5])
     add_row(run, {"epoch": 9.0, "val/accuracy": float("nan"), "train/loss": float("inf"), "_step": 702})
     pulled(sweep, tmp_path / "here")
-    rows, torn = record.read_history(tmp_path / "here/a")
+    rows, torn = files.read_history(tmp_path / "here/a")
     assert (len(rows), torn) == (700, 0)
     assert rows[8] == {"epoch": 9, "train/loss": None, "val/accuracy": None}
-    original = record.read_history(run_dir)[0]
+    original = files.read_history(run_dir)[0]
     assert rows[:8] + rows[9:] == original[:8] + original[9:]
     assert set(rows[0]) == set(original[0])
 
@@ -201,9 +203,9 @@ def test_a_run_without_files_is_made_from_what_the_server_knows(server: Server, 
     run = put_run(server, sweep, run_dir, swept={"strategy": "full", "lr": 0.003}, files=(), state="crashed")
     here = tmp_path / "here"
     pulled(sweep, here)
-    assert record.read_config(here / "a") == config_as_fetched(run_dir)  # as it resolved, not as it was swept
-    assert record.read_json(here / "a" / record.SUMMARY) == record.read_json(run_dir / record.SUMMARY)
-    assert record.read_history(here / "a") == record.read_history(run_dir)
+    assert files.read_config(here / "a") == config_as_fetched(run_dir)  # as it resolved, not as it was swept
+    assert documents.read_json(here / "a" / keys.SUMMARY) == documents.read_json(run_dir / keys.SUMMARY)
+    assert files.read_history(here / "a") == files.read_history(run_dir)
     note = fetched_note(here, run)
     assert (note["complete"], note["missing"]) == (False, ["predictions.csv", "config.yaml", "summary.json"])
     assert pulled(sweep, here).fetched == 0
@@ -211,7 +213,7 @@ def test_a_run_without_files_is_made_from_what_the_server_knows(server: Server, 
     run.state = "finished"
     assert pulled(sweep, here).fetched == 1
     assert fetched_note(here, run)["complete"]
-    assert (here / "a" / record.PREDICTIONS).read_bytes() == (run_dir / record.PREDICTIONS).read_bytes()
+    assert (here / "a" / keys.PREDICTIONS).read_bytes() == (run_dir / keys.PREDICTIONS).read_bytes()
 
 
 def test_points_that_are_one_run_share_a_directory(server: Server, tmp_path: Path) -> None:
@@ -222,8 +224,8 @@ def test_points_that_are_one_run_share_a_directory(server: Server, tmp_path: Pat
     put_run(server, sweep, fabricate_run(tmp_path / "good", "a"))
     put_run(server, sweep, bad, "failed")
     assert pulled(sweep, tmp_path / "here") == Pulled(3, 1, ())
-    assert [path.name for path in record.find_runs(tmp_path / "here")] == ["a"]
-    assert record.status(tmp_path / "here/a")[0] == "finished"
+    assert [path.name for path in files.find_runs(tmp_path / "here")] == ["a"]
+    assert files.status(tmp_path / "here/a")[0] == "finished"
 
 
 def test_a_run_gets_its_name_when_it_knows_it(server: Server, tmp_path: Path) -> None:
@@ -236,7 +238,7 @@ def test_a_run_gets_its_name_when_it_knows_it(server: Server, tmp_path: Path) ->
     run.raw_config, run.summary, run.files, run.state = named.raw_config, named.summary, named.files, "finished"
     server.delete_run(named.id)
     pulled(sweep, tmp_path / "here")
-    assert [path.name for path in record.find_runs(tmp_path / "here")] == ["a"]
+    assert [path.name for path in files.find_runs(tmp_path / "here")] == ["a"]
 
 
 @pytest.mark.parametrize("has_twin", [False, True])
@@ -249,7 +251,7 @@ def test_what_is_left_of_a_run_that_got_its_name_too_late_says_so(
     provenance = run.raw_config.pop("provenance")
     here = tmp_path / "here"
     pulled(sweep, here)
-    assert record.status(here / run.id)[0] == "unfinished"
+    assert files.status(here / run.id)[0] == "unfinished"
     run_dir = fabricate_run(tmp_path / "there", "a")
     if has_twin:
         put_run(server, sweep, run_dir)
@@ -257,11 +259,11 @@ def test_what_is_left_of_a_run_that_got_its_name_too_late_says_so(
     else:
         fabricate_run(here, "a", curve=[0.2], state="unfinished")
         put_files(run, run_dir)
-        run.summary, run.state = {**run.summary, **(record.read_json(run_dir / record.SUMMARY) or {})}, "finished"
+        run.summary, run.state = {**run.summary, **(documents.read_json(run_dir / keys.SUMMARY) or {})}, "finished"
     run.raw_config["provenance"] = provenance
     pulled(sweep, here)
-    assert record.status(here / "a")[0] == "finished"
-    assert record.status(here / run.id) == ("killed", "its results are in a")
+    assert files.status(here / "a")[0] == "finished"
+    assert files.status(here / run.id) == ("killed", "its results are in a")
     before = contents(here)
     assert pulled(sweep, here).fetched == 0
     assert contents(here) == before
@@ -274,7 +276,7 @@ def test_a_damaged_note_does_not_end_the_pull(server: Server, tmp_path: Path, he
     run = put_run(server, sweep, fabricate_run(tmp_path / "there", "a", curve=[0.1], state="failed"), "failed")
     pulled(sweep, tmp_path / "here")
     file = tmp_path / f"here/a/wandb-{run.id}.json"
-    record.write_json(file, {**json.loads(file.read_text()), "heartbeat": heartbeat})
+    documents.write_json(file, {**json.loads(file.read_text()), "heartbeat": heartbeat})
     assert pulled(sweep, tmp_path / "here") == Pulled(1, 1, ())
     assert pulled(sweep, tmp_path / "here") == Pulled(1, 0, ())
 
@@ -314,11 +316,11 @@ def test_a_run_that_died_here_and_was_done_elsewhere_is_fetched(
         os.utime(mine / "claim-1.json", (time.time() - 200, time.time() - 200))
     (mine / "last.pt").write_bytes(b"weights")
     run = put_run(server, sweep, fabricate_run(tmp_path / "there", "a", predictions=[("a.png", "disc", "disc", 0.9)]))
-    record.write_json(mine / f"wandb-{run.id}.json", {"url": "x", "rows": 1, "state": "running"})
+    documents.write_json(mine / f"wandb-{run.id}.json", {"url": "x", "rows": 1, "state": "running"})
     before = set(contents(mine))
     assert pulled(sweep, tmp_path / "here").fetched == 1
     assert before < set(contents(mine))
-    assert (mine / record.HISTORY).read_bytes() == (tmp_path / "there/a" / record.HISTORY).read_bytes()
+    assert (mine / keys.HISTORY).read_bytes() == (tmp_path / "there/a" / keys.HISTORY).read_bytes()
     note = fetched_note(tmp_path / "here", run)
     assert (note["url"], note["rows"], note["state"], note["complete"]) == ("x", 1, "finished", True)
 
@@ -331,7 +333,7 @@ def test_a_fetched_run_shows_no_picture_of_this_machine(server: Server, tmp_path
     own = {"data_root": None} if way == "by another key" else {"data_root": str(private)}
     run_dir = fabricate_run(tmp_path / "there", "a", predictions=answers, provenance=own)
     if way == "by another key":
-        with (run_dir / record.CONFIG).open("a") as file:
+        with (run_dir / keys.CONFIG).open("a") as file:
             file.write(f"provenance/data_root: {private}\n")
     sweep = put_sweep(server)
     run = put_run(server, sweep, run_dir)
@@ -340,11 +342,11 @@ def test_a_fetched_run_shows_no_picture_of_this_machine(server: Server, tmp_path
         mine = fabricate_run(here, "a", curve=[0.5], state="unfinished", provenance=own)
         (mine / "claim-1.json").write_text(json.dumps({"host": "other", "pid": 1, "released": True}))
     if way == "by the server's list":
-        del run.files[f"run/{record.CONFIG}"]
+        del run.files[f"run/{keys.CONFIG}"]
     assert pulled(sweep, here).fetched == 1
     assert analyse([str(here), "--out", str(tmp_path / "out")]) == 0
     assert "The prediction grid shows 0 of 3 pictures" in (tmp_path / "out/comparison.md").read_text()
-    assert "data_root" not in record.read_config(here / "a")["provenance"]
+    assert "data_root" not in files.read_config(here / "a")["provenance"]
     if way == "as it is":
         assert analyse([str(tmp_path / "there"), "--out", str(tmp_path / "out")]) == 0
         assert "The prediction grid shows" not in (tmp_path / "out/comparison.md").read_text()
@@ -367,22 +369,22 @@ def test_what_the_client_sends_comes_back(server: Server, tmp_path: Path) -> Non
     """A run sent by W&B's own client, files and rows and a table's row, is the run directory again."""
     sweep = put_sweep(server)
     run_dir = fabricate_run(tmp_path / "there", "a", curve=[0.25, 1.0], predictions=[("a.png", "disc", "disc", 0.5)])
-    config = record.read_config(run_dir)
+    config = files.read_config(run_dir)
     settings = wandb.Settings(sweep_id=sweep, silent=True, console="off")
     run = wandb.init(entity=ENTITY, project=PROJECT, config=config, job_type="train", settings=settings)
-    for row in record.read_history(run_dir)[0]:
+    for row in files.read_history(run_dir)[0]:
         run.log({**row, "best/val_accuracy": row["val/accuracy"]}, step=row["epoch"])
     run.log({"test/answers": "a table"})
-    run.summary.update(record.read_json(run_dir / record.SUMMARY))
+    run.summary.update(documents.read_json(run_dir / keys.SUMMARY))
     (tmp_path / "link").mkdir()
     (tmp_path / "link/run").symlink_to(run_dir, target_is_directory=True)
-    for name in (record.CONFIG, record.SUMMARY, record.PREDICTIONS):  # the history is read from the rows
+    for name in (keys.CONFIG, keys.SUMMARY, keys.PREDICTIONS):  # the history is read from the rows
         run.save(str(tmp_path / "link/run" / name), base_path=tmp_path / "link", policy="now")
     run.finish()
     assert pulled(sweep, tmp_path / "here") == Pulled(1, 1, ())
     arrived = contents(tmp_path / "here/a")
     there = as_fetched(contents(run_dir))
-    for name in (record.CONFIG, record.SUMMARY, record.PREDICTIONS):
+    for name in (keys.CONFIG, keys.SUMMARY, keys.PREDICTIONS):
         assert arrived[name] == there[name], name
-    assert record.read_history(tmp_path / "here/a") == record.read_history(run_dir)
+    assert files.read_history(tmp_path / "here/a") == files.read_history(run_dir)
     assert fetched_note(tmp_path / "here", server.run(run.id))["complete"]

@@ -15,12 +15,14 @@ from analysis.address import Address
 from analysis.errors import InputError
 from analysis.patience import Limiter
 from analysis.pull import Pulled, pull
-from finetune import atomic, record
-from finetune.atomic import replacing
+from finetune.rundir import files, keys
+from finetune.system import atomic, documents
+from finetune.system.atomic import replacing
 from tests.fabricate import fabricate_run
 from tests.fetch.pulling import as_fetched, config_as_fetched, contents, pulled, requests, unwatched
 from tests.on_server import FILES, PROJECT, fetched_note, put_run, put_sweep
-from tests.wandb_server import ENTITY, Server
+from tests.wandb_server.server import Server
+from tests.wandb_server.store import ENTITY
 
 
 @pytest.mark.parametrize("stop_at", [0, 2, 4, 5, 6])
@@ -30,7 +32,7 @@ def test_an_interrupted_fetch_leaves_no_run_that_seems_finished(
     """Cut off after any file, a run is not taken for finished before all of it is there; the next pull ends it."""
     sweep = put_sweep(server)
     run_dir = fabricate_run(tmp_path / "there", "a", predictions=[("a.png", "disc", "disc", 0.5)])
-    (run_dir / record.LOG).write_text("log\n")
+    (run_dir / keys.LOG).write_text("log\n")
     put_run(server, sweep, run_dir)
     here = tmp_path / "here" / "a"
     wanted = {name: content for name, content in as_fetched(contents(run_dir)).items() if name in FILES}
@@ -48,7 +50,7 @@ def test_an_interrupted_fetch_leaves_no_run_that_seems_finished(
             patch.setattr(module, "replacing", cut_off)
         with pytest.raises(KeyboardInterrupt):
             pulled(sweep, here.parent)
-    if record.is_run_dir(here) and record.status(here)[0] == "finished":
+    if files.is_run_dir(here) and files.status(here)[0] == "finished":
         assert {name: content for name, content in contents(here).items() if name in FILES} == wanted
     pulled(sweep, here.parent)
     assert {name: content for name, content in contents(here).items() if name in FILES} == wanted
@@ -66,8 +68,8 @@ def test_a_name_from_the_server_never_leaves_the_folder(server: Server, tmp_path
         runs.append(run.id)
     before = set(contents(tmp_path))
     assert pulled(sweep, tmp_path / "here").fetched == len(runs)
-    assert {path.name for path in record.find_runs(tmp_path / "here")} == set(runs)
-    allowed = {f"here/{run}/{file}" for run in runs for file in (*FILES, record.STATE, f"wandb-{run}.json")}
+    assert {path.name for path in files.find_runs(tmp_path / "here")} == set(runs)
+    allowed = {f"here/{run}/{file}" for run in runs for file in (*FILES, keys.STATE, f"wandb-{run}.json")}
     new = {path for path in set(contents(tmp_path)) - before if not path.startswith("home/")}
     assert new <= {"here/sweep.yaml", "here/wandb.json", *allowed}
 
@@ -95,12 +97,12 @@ def test_files_beyond_all_measure_or_damaged_are_not_taken(
     run = put_run(server, sweep, run_dir)
     run.files["run/summary.json"] = b"[1, 2"
     run.files["run/config.yaml"] = b"a: ["
-    monkeypatch.setitem(fetch.FILES, record.PREDICTIONS, 10)
+    monkeypatch.setitem(fetch.FILES, keys.PREDICTIONS, 10)
     counted = requests(server)
     pulled(sweep, tmp_path / "here")
     assert (requests(server) - counted)["download"] == 3  # not the predictions
-    assert record.read_json(tmp_path / "here/a" / record.SUMMARY) == record.read_json(run_dir / record.SUMMARY)
-    assert record.read_config(tmp_path / "here/a") == config_as_fetched(run_dir)
+    assert documents.read_json(tmp_path / "here/a" / keys.SUMMARY) == documents.read_json(run_dir / keys.SUMMARY)
+    assert files.read_config(tmp_path / "here/a") == config_as_fetched(run_dir)
     assert fetched_note(tmp_path / "here", run)["missing"] == ["predictions.csv", "config.yaml", "summary.json"]
 
 
@@ -154,9 +156,9 @@ def test_a_server_that_goes_away_for_good_ends_the_pull(
             pull(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", cut_off)
     finally:
         server.heal()
-    assert 5 <= len(record.find_runs(tmp_path / "here")) < 40
+    assert 5 <= len(files.find_runs(tmp_path / "here")) < 40
     assert server.counts["RunFiles"] - asked < 40
-    assert pulled(sweep, tmp_path / "here").runs == len(record.find_runs(tmp_path / "here")) == 40
+    assert pulled(sweep, tmp_path / "here").runs == len(files.find_runs(tmp_path / "here")) == 40
 
 
 def test_an_interrupt_does_not_wait_for_the_limit(server: Server, tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_an_interrupt_does_not_wait_for_the_limit(server: Server, tmp_path: Path
     with pytest.raises(KeyboardInterrupt):
         pull(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", cut_off)
     assert time.monotonic() - began < 50
-    assert len(record.find_runs(tmp_path / "here")) < 12
+    assert len(files.find_runs(tmp_path / "here")) < 12
 
 
 def test_a_file_that_is_not_to_be_had_costs_one_run(server: Server, tmp_path: Path) -> None:
@@ -186,7 +188,7 @@ def test_a_file_that_is_not_to_be_had_costs_one_run(server: Server, tmp_path: Pa
     result = pulled(sweep, tmp_path / "here")
     assert (result.fetched, len(result.faults)) == (1, 1)
     assert f"{ENTITY}/{PROJECT}/" in result.faults[0]
-    assert len(record.find_runs(tmp_path / "here")) == 1
+    assert len(files.find_runs(tmp_path / "here")) == 1
     assert pulled(sweep, tmp_path / "here") == Pulled(2, 1, ())
 
 
@@ -235,7 +237,7 @@ def test_a_folder_of_another_sweep_is_not_mixed(server: Server, tmp_path: Path) 
     for sweep in (one, other):
         put_run(server, sweep, fabricate_run(tmp_path / sweep, "a"))
     pulled(one, tmp_path / "here")
-    (tmp_path / "here" / record.SWEEP).unlink()
+    (tmp_path / "here" / keys.SWEEP).unlink()
     before = contents(tmp_path / "here")
     with pytest.raises(InputError, match=f"another W&B sweep, {ENTITY}/{PROJECT}/{one}"):
         pulled(other, tmp_path / "here")

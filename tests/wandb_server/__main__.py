@@ -3,7 +3,7 @@
 import argparse
 import signal
 
-from tests.wandb_server import API_KEY, serve
+from tests.wandb_server.server import API_KEY, serve
 
 
 def main() -> None:

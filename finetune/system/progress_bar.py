@@ -14,25 +14,25 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from finetune.printed import Screen
+from finetune.system.output import SafeConsole
 
 Advance = Callable[[int, int | None], None]  # done, and all there is, None where that is not known
 
 
-def say_aside(line: str) -> None:
+def print_to_stderr(line: str) -> None:
     """Print a line beside a command's results."""
     print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def bar(title: str, hidden: bool = False, *, in_bytes: bool = False) -> Iterator[Advance]:
+def progress_bar(title: str, hidden: bool = False, *, in_bytes: bool = False) -> Iterator[Advance]:
     """Yield what moves the bar, which is gone at the end.
 
     Args:
         hidden: to show none, for what takes a moment.
         in_bytes: whether it counts bytes, whose rate is shown, or things.
     """
-    console = Screen(stderr=True, force_jupyter=False)
+    console = SafeConsole(stderr=True, force_jupyter=False)
     counts = [DownloadColumn(), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
     columns = [TextColumn("{task.description}", markup=False), BarColumn(), *counts, TimeRemainingColumn()]
     # Rich takes a notebook, or a log with FORCE_COLOR, for a terminal.

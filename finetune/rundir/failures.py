@@ -60,13 +60,13 @@ def cause_of(error: BaseException) -> str:
     return _first(found)
 
 
-def cause_in(line: str) -> str:
+def cause_of_log_line(line: str) -> str:
     """Return the cause that the last line of a log speaks of, such as `DataError: no pictures here`."""
     name = line.partition(":")[0].rpartition(".")[2]
     return _first(_causes({name}, line))
 
 
-def speaks_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether this error itself, not one behind it, says that memory ran out."""
     return "memory" in _causes({kind.__name__ for kind in type(error).__mro__}, str(error))
 

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import requests
 from filelock import Timeout
 
-from finetune import locks
-from finetune.errors import DownloadError, NoRoomError
-from finetune.record import read_json, write_json
-from finetune.secrets import redact
-from finetune.writing import FULL, WriteError, explained
+from finetune.errors import DiskFullError, DownloadError
+from finetune.system import locks
+from finetune.system.atomic import DISK_FULL_ERRNOS, WriteError, raising_write_error
+from finetune.system.documents import read_json, write_json
+from finetune.system.redaction import redact
 
 PART, NOTE, LOCK = ".part", ".part.json", ".lock"
 CHUNK_BYTES = 2**16  # a cut costs at most so many
@@ -33,7 +33,7 @@ TRIES = 4  # without a single byte more, before it gives up
 PAUSE_SECONDS = 1.0  # before the second try; twice as long before each further one
 SPARE_BYTES = 500e6  # stay free on the disk
 POLL_SECONDS = 0.2
-FOR_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may be gone at the next try
+RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may be gone at the next try
 
 HOW_TO_BRING = """\
 Where there is internet, `make data` fetches what a sweep needs (SWEEP=file.yaml); bring it to the same places.
@@ -42,7 +42,7 @@ Or without: --set data=path/to/pictures --set weights=path/to/state_dict.pth; or
 Progress = Callable[[int, int | None], None]
 
 
-class Wanted(NamedTuple):
+class RequiredFile(NamedTuple):
     """A file that is to be on this machine.
 
     Attributes:
@@ -59,7 +59,7 @@ class Wanted(NamedTuple):
     hint: str = ""
 
 
-class Source(NamedTuple):
+class RemoteFileInfo(NamedTuple):
     """What a server says of a file: its size, and a validator that changes when it does; None where it does not say."""
 
     total: int | None
@@ -92,19 +92,19 @@ def download(
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path.with_name(path.name + LOCK), on_wait):
+        with _download_lock(path.with_name(path.name + LOCK), on_wait):
             if not path.is_file():  # else another process has fetched it meanwhile
                 _fetch(url, path, digest, on_progress)
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in DISK_FULL_ERRNOS:
             wanted = error.wanted if isinstance(error, WriteError) else None
             full = WriteError(error.errno, error.strerror or "", path, wanted)
-            raise NoRoomError(f"{full}{_kept(path.with_name(path.name + PART))}") from error
+            raise DiskFullError(f"{full}{_kept(path.with_name(path.name + PART))}") from error
         raise DownloadError(f"{path} can't be written ({error.strerror or error})") from error
     return path
 
 
-def in_words(missing: Sequence[Wanted]) -> str:
+def missing_files_message(missing: Sequence[RequiredFile]) -> str:
     """Return what is missing and how to bring it, for a machine without internet."""
     count = "1 file is" if len(missing) == 1 else f"{len(missing)} files are"
     lines = [f"{count} not on this machine"]
@@ -121,7 +121,7 @@ def sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _alone(lock: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+def _download_lock(lock: Path, on_wait: Callable[[], None]) -> Iterator[None]:
     """Hold a lock that one process at a time can hold."""
     held = locks.lock(lock)
     while True:
@@ -170,7 +170,7 @@ def _try(url: str, part: Path, note: Path, on_progress: Progress) -> bool:
         requests.RequestException: it can be tried again.
         DownloadError: it can't.
     """
-    known = _noted(note, url)
+    known = _read_note(note, url)
     have = _size(part) if known is not None else 0
     headers = {"Accept-Encoding": "identity", "User-Agent": "finetune-sweeps"}
     if known is not None and have:
@@ -185,7 +185,7 @@ def _try(url: str, part: Path, note: Path, on_progress: Progress) -> bool:
             return False
         if response.status_code not in (200, 206):
             problem = f"{url} can't be fetched: the server answers {response.status_code} {response.reason}"
-            if response.status_code in FOR_LATER:
+            if response.status_code in RETRY_STATUSES:
                 raise requests.HTTPError(problem.split(": ", 1)[1])
             raise DownloadError(problem)
         source = _source(response)
@@ -196,7 +196,7 @@ def _try(url: str, part: Path, note: Path, on_progress: Progress) -> bool:
         _check_room(part, source.total, start)
         _note_source(note, url, source)
         missing = None if source.total is None else source.total - start
-        with explained(part, missing), part.open("r+b" if part.exists() else "wb") as file:
+        with raising_write_error(part, missing), part.open("r+b" if part.exists() else "wb") as file:
             file.truncate(start)
             file.seek(start)
             on_progress(start, source.total)
@@ -207,7 +207,7 @@ def _try(url: str, part: Path, note: Path, on_progress: Progress) -> bool:
     return source.total is None or start == source.total
 
 
-def _source(response: requests.Response) -> Source:
+def _source(response: requests.Response) -> RemoteFileInfo:
     """Return what the headers say of the whole file."""
     length = response.headers.get("Content-Length", "")
     total = int(length) if length.isdecimal() else None
@@ -216,10 +216,10 @@ def _source(response: requests.Response) -> Source:
         total = int(match[1]) if match else None
     etag = response.headers.get("ETag", "")
     # A weak ETag promises the same meaning, not the same bytes (RFC 9110, section 13.1.5).
-    return Source(total, etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified"))
+    return RemoteFileInfo(total, etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified"))
 
 
-def _goes_on(response: requests.Response, have: int, known: Source | None, source: Source) -> bool:
+def _goes_on(response: requests.Response, have: int, known: RemoteFileInfo | None, source: RemoteFileInfo) -> bool:
     """Whether a partial answer is the rest of what is here."""
     return response.headers.get("Content-Range", "").startswith(f"bytes {have}-") and source == known
 
@@ -229,16 +229,16 @@ def _name_of(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()
 
 
-def _note_source(note: Path, url: str, source: Source) -> None:
+def _note_source(note: Path, url: str, source: RemoteFileInfo) -> None:
     write_json(note, {"of": _name_of(url), "url": redact(url), **source._asdict()})
 
 
-def _noted(note: Path, url: str) -> Source | None:
+def _read_note(note: Path, url: str) -> RemoteFileInfo | None:
     """Return what the note says of the part, or None if it is not this address's, or damaged."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         noted: dict[str, Any] | None = read_json(note)
         if noted is not None and noted["of"] == _name_of(url):
-            return Source(noted["total"], noted["validator"])
+            return RemoteFileInfo(noted["total"], noted["validator"])
     return None
 
 
@@ -246,7 +246,7 @@ def _check_room(part: Path, total: int | None, have: int) -> None:
     """Raise NoRoomError if the rest does not fit on the disk."""
     missing, free = (total or 0) - have, shutil.disk_usage(part.parent).free
     if missing > free - SPARE_BYTES:
-        raise NoRoomError(
+        raise DiskFullError(
             f"{part.parent} has {size_in_words(free)} free, and {size_in_words(missing)} are still to come (with "
             f"{size_in_words(SPARE_BYTES)} to spare). Make room there"
         )

@@ -21,53 +21,53 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED
-from finetune.secrets import look_again, redact
-from finetune.signals import put_off
-from finetune.writing import FULL as NO_ROOM
-from finetune.writing import WriteError
+from finetune.system.atomic import DISK_FULL_ERRNOS as NO_ROOM
+from finetune.system.atomic import WriteError
+from finetune.system.redaction import redact, reload_environment_secrets
+from finetune.system.signals import defer_during_import
 
 P = ParamSpec("P")
 
 # Control characters but tab and newline; what ends a line without looking so; what turns the direction of writing
 # (Unicode Technical Report 36, section 2.4); bytes of a file name that are no UTF-8.
 _BEYOND = "\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
-OBEYED = re.compile(f"[\x00-\x08\x0b-\x1f{_BEYOND}]")
-OBEYED_OR_LINE = re.compile(f"[\x00-\x1f{_BEYOND}]")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-GONE = (errno.EPIPE, errno.EIO, errno.ESHUTDOWN)  # a reader that has ended, a terminal that was closed
+CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f{_BEYOND}]")
+CONTROL_OR_NEWLINE = re.compile(f"[\x00-\x1f{_BEYOND}]")
+OUTPUT_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+OUTPUT_GONE_ERRNOS = (errno.EPIPE, errno.EIO, errno.ESHUTDOWN)  # a reader that has ended, a terminal that was closed
 
 
-def printable(text: str) -> str:
+def escape_control_characters(text: str) -> str:
     """Return a text, of one line or several, in which control characters are spelled out."""
-    return OBEYED.sub(_spelled, text)
+    return CONTROL.sub(_escape, text)
 
 
 def one_line(text: str) -> str:
     """Return a text on one line: newlines are spelled out, too, so that it can't pass for several lines of a log."""
-    return OBEYED_OR_LINE.sub(_spelled, text)
+    return CONTROL_OR_NEWLINE.sub(_escape, text)
 
 
 def log_line(text: str) -> str:
     """Return what is added to a log file for one thing that is told, a traceback perhaps."""
-    return redact(printable(text)) + "\n"
+    return redact(escape_control_characters(text)) + "\n"
 
 
-def _spelled(match: re.Match[str]) -> str:
+def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode("ascii")
 
 
-class Screen(Console):
+class SafeConsole(Console):
     """A console that obeys its own colours and bars, and nothing in what it is given to show."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=redact(printable(segment.text)))
+            yield segment if segment.control else segment._replace(text=redact(escape_control_characters(segment.text)))
 
     @property
     def file(self) -> IO[str]:
         """The stream past `Tame`: what a console writes has been made harmless, and has colours."""
         stream = super().file
-        past: Any = stream.past if isinstance(stream, Tame) else stream
+        past: Any = stream.past if isinstance(stream, SafeStream) else stream
         return past  # type: ignore[no-any-return]
 
     @file.setter
@@ -77,14 +77,14 @@ class Screen(Console):
     def on_broken_pipe(self) -> None:
         """Show no more; rich would end the process, and with it the runs that it looks after."""
         self.quiet = True
-        _let_go(self.file)
+        _redirect_to_devnull(self.file)
 
 
-class ReaderGone(BaseException):
+class OutputClosed(BaseException):
     """Whoever reads the output of a command has seen enough."""
 
 
-class Tame(io.TextIOBase):
+class SafeStream(io.TextIOBase):
     """A standard stream whose texts are made harmless, and whose reader may go.
 
     Where it goes to a file on a disk that is full, what is told on the way to a result is left out, and the command
@@ -96,12 +96,12 @@ class Tame(io.TextIOBase):
 
     def __init__(self, stream: IO[str], is_result: bool) -> None:
         self.stream = stream
-        self.past = _Past(self)
+        self.past = _UnfilteredStream(self)
         self.lost = ""
         self._is_result = is_result
 
     def write(self, text: str) -> int:
-        self.attempt(lambda: self.stream.write(redact(printable(text))))
+        self.attempt(lambda: self.stream.write(redact(escape_control_characters(text))))
         return len(text)
 
     def flush(self) -> None:
@@ -116,10 +116,10 @@ class Tame(io.TextIOBase):
                 self.lost = error.strerror or str(error)
                 if self._is_result:
                     raise OSError(error.errno, self.lost, "standard output") from error
-            elif error.errno in GONE:
-                _let_go(self.stream)
+            elif error.errno in OUTPUT_GONE_ERRNOS:
+                _redirect_to_devnull(self.stream)
                 if self._is_result:
-                    raise ReaderGone from None
+                    raise OutputClosed from None
             else:
                 raise
 
@@ -133,10 +133,10 @@ class Tame(io.TextIOBase):
         return self.stream.fileno()
 
 
-class _Past:
+class _UnfilteredStream:
     """The same stream for texts that have been made harmless."""
 
-    def __init__(self, tame: Tame) -> None:
+    def __init__(self, tame: SafeStream) -> None:
         self._tame = tame
 
     def write(self, text: str) -> int:
@@ -150,7 +150,7 @@ class _Past:
         return getattr(self._tame.stream, name)
 
 
-def _let_go(stream: IO[str]) -> None:
+def _redirect_to_devnull(stream: IO[str]) -> None:
     """Have what is still written go nowhere."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -158,38 +158,38 @@ def _let_go(stream: IO[str]) -> None:
         os.close(nowhere)
 
 
-def tame(is_result: bool = False) -> None:
+def make_streams_safe(is_result: bool = False) -> None:
     """Make the standard streams of this process harmless, from now on.
 
     Args:
         is_result: what goes to the output is what the command is for: raise ReaderGone once nobody reads it.
     """
-    look_again()
+    reload_environment_secrets()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None or isinstance(stream, Tame):
+        if stream is None or isinstance(stream, SafeStream):
             continue
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what a terminal without Unicode can't show is spelled out
-        setattr(sys, name, Tame(stream, is_result and name == "stdout"))
+        setattr(sys, name, SafeStream(stream, is_result and name == "stdout"))
 
 
 @contextlib.contextmanager
-def tamed(is_result: bool = False) -> Iterator[None]:
+def safe_streams(is_result: bool = False) -> Iterator[None]:
     """Make the standard streams harmless within the block; see `tame`."""
     before = sys.stdout, sys.stderr
-    tame(is_result)
+    make_streams_safe(is_result)
     try:
         yield
     finally:
         for stream in (sys.stdout, sys.stderr):
-            plain = stream.stream if isinstance(stream, Tame) else stream
+            plain = stream.stream if isinstance(stream, SafeStream) else stream
             if plain is not None:
                 try:
                     with contextlib.suppress(ValueError):  # closed
                         plain.flush()
                 except OSError:
-                    _let_go(plain)  # Python would try again at its end, and fail with a code of its own
+                    _redirect_to_devnull(plain)  # Python would try again at its end, and fail with a code of its own
         sys.stdout, sys.stderr = before
 
 
@@ -212,10 +212,10 @@ def _command(main: Callable[P, int], is_result: bool) -> Callable[P, int]:
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
-        with _terminable(), tamed(is_result):
+        with _handle_termination(), safe_streams(is_result):
             try:
-                return _all_told(main(*args, **kwargs))
-            except ReaderGone:
+                return _flush_or_fail(main(*args, **kwargs))
+            except OutputClosed:
                 return 0
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)
@@ -224,29 +224,29 @@ def _command(main: Callable[P, int], is_result: bool) -> Callable[P, int]:
                 print(f"{type(error).__name__}: {error}", file=sys.stderr)
                 return EXIT_FAILED
             except OSError as error:
-                if error.filename is None and error.errno not in FULL:
+                if error.filename is None and error.errno not in OUTPUT_FULL_ERRNOS:
                     raise
                 what = f"{error.filename}: " if error.filename is not None else ""
                 print(f"{type(error).__name__}: {what}{error.strerror or error}", file=sys.stderr)
-                return EXIT_FAILED if error.errno in FULL else EXIT_BAD_INPUT
+                return EXIT_FAILED if error.errno in OUTPUT_FULL_ERRNOS else EXIT_BAD_INPUT
 
     return wrapped
 
 
-def _all_told(code: int) -> int:
+def _flush_or_fail(code: int) -> int:
     """Return the exit code of a command that has done its work: a failure where not all could be told."""
     stream = sys.stdout
-    if isinstance(stream, Tame):
+    if isinstance(stream, SafeStream):
         with contextlib.suppress(ValueError):  # closed
             stream.flush()
-    if not isinstance(stream, Tame) or not stream.lost:
+    if not isinstance(stream, SafeStream) or not stream.lost:
         return code
     print(f"standard output: {stream.lost}; not all that was to be printed is there. Make room there", file=sys.stderr)
     return code or EXIT_FAILED
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def _handle_termination() -> Iterator[None]:
     """Have Ctrl-C and SIGTERM leave through all `finally`s within the block, but never out of an import."""
     handlers: dict[int, tuple[Any, Callable[[int, FrameType | None], None]]] = {
         signal.SIGINT: (signal.default_int_handler, _interrupt),
@@ -265,10 +265,16 @@ def _terminable() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    if not put_off(number, frame):
+    if not defer_during_import(number, frame):
         raise KeyboardInterrupt
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    if not put_off(number, frame):
+    if not defer_during_import(number, frame):
         sys.exit(128 + number)
+
+
+def fail(error: Exception, code: int) -> int:
+    """Print an error a user can mend, without a traceback, and return the exit code."""
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    return code

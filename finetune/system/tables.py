@@ -6,17 +6,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from finetune.atomic import replacing
-from finetune.errors import DamagedError
+from finetune.errors import CorruptFileError
+from finetune.system.atomic import replacing
 
-MOST_TABLE = 2**30  # bytes that are read of one file, far more than any run writes
+MAX_TABLE_BYTES = 2**30  # bytes that are read of one file, far more than any run writes
 
 # What a spreadsheet takes for a formula, if a cell begins with it (OWASP, "CSV Injection"), and what is a number.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
-def cell(value: Any) -> Any:
+def escape_cell(value: Any) -> Any:
     """Return what is written into a cell of a CSV file for people: a text that a spreadsheet would run begins with '.
 
     `text_of` takes that away again. Numbers, also as text, stay as they are.
@@ -26,7 +26,7 @@ def cell(value: Any) -> Any:
     return value
 
 
-def text_of(written: str) -> str:
+def unescape_cell(written: str) -> str:
     """Return the text that `cell` was given; what others wrote is mostly the same in both."""
     return written[1:] if written.startswith("'") and _FORMULA.match(written) else written
 
@@ -35,8 +35,8 @@ def write_table(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -
     """Write a CSV file, wholly or not at all; no cell of it is a formula (see `cell`)."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(map(cell, columns))
-        writer.writerows(map(cell, row) for row in rows)
+        writer.writerow(map(escape_cell, columns))
+        writer.writerows(map(escape_cell, row) for row in rows)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -46,12 +46,12 @@ def read_table(path: Path) -> list[dict[str, str]]:
         OSError: it can't be read.
         DamagedError: it is no such file: of another encoding, with cells that end nowhere, or rows of another length.
     """
-    if path.stat().st_size > MOST_TABLE:
-        raise DamagedError(f"{path} is larger than the {MOST_TABLE / 2**20:,.0f} MB that are read of it")
+    if path.stat().st_size > MAX_TABLE_BYTES:
+        raise CorruptFileError(f"{path} is larger than the {MAX_TABLE_BYTES / 2**20:,.0f} MB that are read of it")
     with path.open(newline="", encoding="utf-8-sig") as file:
         try:
             lines = csv.reader(file, strict=True)
-            columns = [text_of(name) for name in next(lines, [])]
-            return [dict(zip(columns, map(text_of, row), strict=True)) for row in lines if row]
+            columns = [unescape_cell(name) for name in next(lines, [])]
+            return [dict(zip(columns, map(unescape_cell, row), strict=True)) for row in lines if row]
         except (csv.Error, ValueError) as error:  # a cell of more than 131,072 characters, say
-            raise DamagedError(f"{path} is damaged: it is no table ({error})") from error
+            raise CorruptFileError(f"{path} is damaged: it is no table ({error})") from error

@@ -8,13 +8,13 @@ import contextlib
 import re
 from pathlib import Path
 
-from finetune.atomic import write_atomic
-from finetune.record import STOP
+from finetune.rundir.keys import STOP
+from finetune.system.atomic import write_atomic
 
 _NOTE = re.compile(r"^ended after epoch (\d{1,9})$", re.MULTILINE)
 
 
-def is_due(run_dir: Path, epochs: int) -> bool:
+def is_requested(run_dir: Path, epochs: int) -> bool:
     """Whether a run with so many finished epochs is to end there."""
     try:
         found = _NOTE.search((run_dir / STOP).read_text(encoding="utf-8", errors="replace"))
@@ -23,9 +23,9 @@ def is_due(run_dir: Path, epochs: int) -> bool:
     return found is None or epochs >= int(found[1])
 
 
-def ends(run_dir: Path, epochs: int) -> bool:
+def ends_run(run_dir: Path, epochs: int) -> bool:
     """The same, and noted if it is."""
-    due = is_due(run_dir, epochs)
+    due = is_requested(run_dir, epochs)
     if due:
         with contextlib.suppress(OSError):  # on a full disk; then it ends earlier, should it have to go back
             text = (run_dir / STOP).read_text(encoding="utf-8", errors="replace")

@@ -13,7 +13,7 @@ def stream_seed(*parts: int | str) -> int:
 
 
 @contextmanager
-def drawing_from(seed: int) -> Iterator[None]:
+def seeded_rng(seed: int) -> Iterator[None]:
     """Have torch's global stream on the CPU, which torchvision draws from, begin at a seed, and put it back at the end.
 
     The stream of a GPU is left alone, which torch.manual_seed() would seed too.

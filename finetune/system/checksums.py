@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finetune.atomic import check_guard
-from finetune.record import read_json, write_json
+from finetune.system.atomic import check_write_guard
+from finetune.system.documents import read_json, write_json
 
 SEAL = "crc32"  # the key of sealed JSON, and the word in the comment of a sealed ZIP archive
 _COMMENT = re.compile(rb"crc32 ([0-9a-f]{8})")
@@ -47,7 +47,7 @@ def seal_archive(path: Path) -> None:
         file.write(f"{crc:08x}".encode())
 
 
-def archive_fault(path: Path) -> str | None:
+def zip_fault(path: Path) -> str | None:
     """Return what is wrong with a ZIP archive, sealed or not, or None; torch.load() itself hardly notices anything.
 
     One that is not sealed, such as an earlier version or another program wrote, is checked by the CRC-32 that it has
@@ -79,12 +79,12 @@ def _part_fault(path: Path) -> str | None:
     return None if bad is None else f"the checksum of its part {bad} does not match"
 
 
-def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+def write_checked_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write `value` as JSON with its checksum under SEAL, atomically."""
     write_json(path, {**value, SEAL: _crc32_of_values(value)})
 
 
-def read_sealed(path: Path) -> dict[str, Any] | None:
+def read_checked_json(path: Path) -> dict[str, Any] | None:
     """Return what `write_sealed` wrote, or None where there is no such file.
 
     Raises:
@@ -100,13 +100,13 @@ def _crc32_of_values(value: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
-def set_aside(path: Path) -> Path:
+def quarantine(path: Path) -> Path:
     """Give a damaged file a name under which nobody looks for it, such as last.pt.damaged-1; return that name.
 
     Raises:
         TakenError: another process has taken the run over.
     """
-    check_guard(path)
+    check_write_guard(path)
     number = 1
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1

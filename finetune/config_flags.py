@@ -1,7 +1,6 @@
 """Command-line flags made from the config's fields, so that a field is written down once."""
 
 import argparse
-import sys
 from typing import Any
 
 from finetune.config import Config, parse_config
@@ -38,9 +37,3 @@ def parse_flags(parser: argparse.ArgumentParser, arguments: list[str]) -> tuple[
     if faults:
         raise ConfigError(faults, "the command line")
     return known, config
-
-
-def fail(error: Exception, code: int) -> int:
-    """Print an error a user can mend, without a traceback, and return the exit code."""
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    return code

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import platformdirs
 
-ROOT = Path(__file__).parents[1]  # the folder that holds agent.py, finetune/ and analysis/
+ROOT = Path(__file__).parents[2]  # the folder that holds agent.py, finetune/ and analysis/
 
 
 def cache_folder() -> Path:
@@ -17,3 +17,8 @@ def cache_folder() -> Path:
 def python_path() -> str:
     """Return PYTHONPATH for a child process: the project first, whatever directory this process was started from."""
     return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def cores() -> int:
+    """Return the cores this process may use: a batch system gives it less than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,15 +3,15 @@
 import contextlib
 from pathlib import Path
 
-from finetune import record
 from finetune.config import Config, Keep
+from finetune.rundir import keys
 
 # What stays of best.pt and last.pt once a run is finished. Before, it needs both: to go on, and to be tested.
-LEFT: dict[Keep, tuple[str, ...]] = {
-    "best_last": (record.BEST, record.LAST),
-    "best": (record.BEST,),
+KEPT_FILES: dict[Keep, tuple[str, ...]] = {
+    "best_last": (keys.BEST, keys.LAST),
+    "best": (keys.BEST,),
     "none": (),
-    "every": (record.BEST, record.LAST),
+    "every": (keys.BEST, keys.LAST),
 }
 
 
@@ -27,11 +27,11 @@ def epoch_files(run_dir: Path) -> list[Path]:
 
 def checkpoints_left(config: Config) -> int:
     """Return how many checkpoints a finished run of this config leaves, without the optimiser's state."""
-    return len(LEFT[config.keep]) + (config.epochs if config.keep == "every" else 0)
+    return len(KEPT_FILES[config.keep]) + (config.epochs if config.keep == "every" else 0)
 
 
-def settle(run_dir: Path, keep: Keep) -> None:
+def delete_unretained_checkpoints(run_dir: Path, keep: Keep) -> None:
     """Delete the weights that a finished run need not keep."""
-    for name in {record.BEST, record.LAST} - set(LEFT[keep]):
+    for name in {keys.BEST, keys.LAST} - set(KEPT_FILES[keep]):
         with contextlib.suppress(OSError):  # it is in the way of nothing but room
             (run_dir / name).unlink()

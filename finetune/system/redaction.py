@@ -1,7 +1,7 @@
 """Keys, tokens and passwords are taken out of what is printed, logged, stored or sent.
 
 They get into texts by themselves: a server's answer repeats an address with its token, a proxy's error its password, a
-library's warning an API key. So this is applied where texts leave: see printed.py, record.py and mirror.py.
+library's warning an API key. So this is applied where texts leave: see output.py, files.py and mirror.py.
 """
 
 import os
@@ -9,7 +9,7 @@ import re
 from functools import cache
 
 HIDDEN = "***"
-LEAST = 8  # characters; what is shorter is no secret, and may be any word
+MIN_SECRET_LENGTH = 8  # characters; what is shorter is no secret, and may be any word
 _NAME = r"token|key|secret|passw(?:or)?d|passwd|pwd|auth|credential|signature|\bsig\b"
 _VARIABLE = re.compile(r"(?:TOKEN|KEY|SECRET|PASSW(?:OR)?D|PASSWD|CREDENTIAL)S?$")  # how such a variable's name ends
 # Each in time that grows with the text and not with its square: a server may answer with anything.
@@ -63,7 +63,7 @@ def redact_values(value: object) -> object:
     return value
 
 
-def look_again() -> None:
+def reload_environment_secrets() -> None:
     """Have the next `redact` look at the environment anew, which is done once: a million lines may be redacted."""
     _of_environment.cache_clear()
 
@@ -75,4 +75,6 @@ def _of_environment() -> list[str]:
     for name, value in os.environ.items():
         if name.lower().endswith(("_proxy", "_url")) and (match := _IN_ADDRESS.search(value)):
             found |= set(match[0].rstrip("@").split(":", 1)[1:])
-    return sorted((secret for secret in found if len(secret) >= LEAST and not secret.isdigit()), key=len, reverse=True)
+    return sorted(
+        (secret for secret in found if len(secret) >= MIN_SECRET_LENGTH and not secret.isdigit()), key=len, reverse=True
+    )

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from finetune import record
-from finetune.bar import say_aside
 from finetune.errors import UserError
+from finetune.rundir import files, keys
+from finetune.system import documents
+from finetune.system.progress_bar import print_to_stderr
 
 WORD = "best"
 HELP = f"a run directory, a checkpoint file, a sweep's folder (its best run), or `{WORD}`: the newest sweep's best run"
@@ -20,7 +21,7 @@ MOST_NAMED = 8
 Say = Callable[[str], None]
 
 
-def find_checkpoint(given: str, runs: Path = RUNS, reports: Path = REPORTS, say: Say = say_aside) -> Path:
+def find_checkpoint(given: str, runs: Path = RUNS, reports: Path = REPORTS, say: Say = print_to_stderr) -> Path:
     """Return the checkpoint that val chose of the run that is meant.
 
     Args:
@@ -37,21 +38,21 @@ def find_checkpoint(given: str, runs: Path = RUNS, reports: Path = REPORTS, say:
     place = Path(given)
     if not place.is_dir():
         return place
-    if (place / record.BEST).is_file():
-        return place / record.BEST
-    if record.is_run_dir(place):
-        raise UserError(f"{place}: holds no {record.BEST}; {_why_without(place)}")
-    if record.find_runs(place):
+    if (place / keys.BEST).is_file():
+        return place / keys.BEST
+    if files.is_run_dir(place):
+        raise UserError(f"{place}: holds no {keys.BEST}; {_why_without(place)}")
+    if files.find_runs(place):
         return _best_of(place, reports, say)
     sweeps = _sweeps(place)
     if sweeps:
         raise UserError(f"{place}: holds sweeps, not runs. Name one of them: {_listed(sweeps)}")
-    raise UserError(f"{place}: holds no {record.BEST} and no runs; is it a run directory, and has an epoch finished?")
+    raise UserError(f"{place}: holds no {keys.BEST} and no runs; is it a run directory, and has an epoch finished?")
 
 
 def _best_of(sweep: Path, reports: Path, say: Say) -> Path:
     """Return the checkpoint of a sweep's best run: the one that its report chose, else the best by val."""
-    finished = {run: summary for run in record.find_runs(sweep) if (summary := _summary(run)) is not None}
+    finished = {run: summary for run in files.find_runs(sweep) if (summary := _summary(run)) is not None}
     if not finished:
         raise UserError(f"{sweep}: no run is finished yet. Name one of its runs to use what it has so far")
     chosen, why = _reported(sweep, finished, reports), f"as {reports / sweep.resolve().name / 'report.json'} has it"
@@ -61,15 +62,15 @@ def _best_of(sweep: Path, reports: Path, say: Say) -> Path:
         val = finished[chosen]["best/val_accuracy"]
         why = f"of {len(finished)} finished runs it has the highest val accuracy, {val:.1%}"
     say(f"the best run of {sweep} is {chosen.name}: {why}")
-    if not (chosen / record.BEST).is_file():
-        raise UserError(f"{chosen}: holds no {record.BEST}; {_why_without(chosen)}")
-    return chosen / record.BEST
+    if not (chosen / keys.BEST).is_file():
+        raise UserError(f"{chosen}: holds no {keys.BEST}; {_why_without(chosen)}")
+    return chosen / keys.BEST
 
 
 def _summary(run: Path) -> dict[str, Any] | None:
     """Return a finished run's summary, or None where it can't be ranked."""
     try:
-        summary = record.read_json(run / record.SUMMARY) or {}
+        summary = documents.read_json(run / keys.SUMMARY) or {}
     except (OSError, ValueError, TypeError):
         return None
     accuracy = summary.get("best/val_accuracy")
@@ -86,8 +87,8 @@ def _reported(sweep: Path, finished: dict[Path, dict[str, Any]], reports: Path) 
     """Return the run that the sweep's report chose, or None where there is none that knows all of the runs."""
     file = reports / sweep.resolve().name / "report.json"
     try:
-        name = (record.read_json(file) or {}).get("best_run")
-        newest = max((run / record.SUMMARY).stat().st_mtime for run in finished)
+        name = (documents.read_json(file) or {}).get("best_run")
+        newest = max((run / keys.SUMMARY).stat().st_mtime for run in finished)
         known = file.stat().st_mtime >= newest
     except (OSError, ValueError, TypeError):
         return None
@@ -96,7 +97,7 @@ def _reported(sweep: Path, finished: dict[Path, dict[str, Any]], reports: Path) 
 
 def _check_one_data(sweep: Path, finished: dict[Path, dict[str, Any]]) -> None:
     """Refuse to rank runs by val accuracies that were read on different pictures."""
-    prints = {record.read_config(run).get("provenance", {}).get("data_fingerprint") for run in finished}
+    prints = {files.read_config(run).get("provenance", {}).get("data_fingerprint") for run in finished}
     if len(prints) > 1:
         raise UserError(
             f"{sweep}: its runs were made on {len(prints)} different sets of pictures, so that their val accuracies "
@@ -107,7 +108,7 @@ def _check_one_data(sweep: Path, finished: dict[Path, dict[str, Any]]) -> None:
 def _why_without(run: Path) -> str:
     if any(run.glob("wandb-*.json")) and not any(run.glob("claim-*.json")):
         return "it was fetched from W&B, which has no checkpoints. Copy that file from the machine that ran it"
-    if (run / record.SUMMARY).is_file():
+    if (run / keys.SUMMARY).is_file():
         return "its weights were not kept (keep: none, or freed by finetune.gc). Copy it back, or run the run anew"
     return "has it finished an epoch yet?"
 
@@ -117,7 +118,7 @@ def _sweeps(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     inner = sorted(path for path in folder.iterdir() if path.is_dir())
-    return [path for path in inner if not record.is_run_dir(path) and record.find_runs(path)]
+    return [path for path in inner if not files.is_run_dir(path) and files.find_runs(path)]
 
 
 def _newest_sweep(runs: Path) -> Path:
@@ -129,9 +130,9 @@ def _newest_sweep(runs: Path) -> Path:
 
 
 def _last_change(sweep: Path) -> float:
-    names = (record.CONFIG, record.HISTORY, record.SUMMARY)
-    files = [run / name for run in record.find_runs(sweep) for name in names]
-    return max(file.stat().st_mtime for file in files if file.exists())
+    names = (keys.CONFIG, keys.HISTORY, keys.SUMMARY)
+    paths = [run / name for run in files.find_runs(sweep) for name in names]
+    return max(file.stat().st_mtime for file in paths if file.exists())
 
 
 def _listed(paths: list[Path]) -> str:

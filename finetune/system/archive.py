@@ -10,14 +10,14 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from finetune.errors import DataError, NoRoomError
-from finetune.writing import FULL, WriteError
+from finetune.errors import DataError, DiskFullError
+from finetune.system.atomic import DISK_FULL_ERRNOS, WriteError
 
 SPARE_BYTES = 500e6  # stay free on the disk
 CHUNK_BYTES = 2**20
 UNPACKING = ".unpacking"  # ends the names of folders under way
 
-MOST_MEMBERS = 2_000_000
+MAX_MEMBERS = 2_000_000
 MOST_RATIO, FREE_BYTES = 100, 2**20  # of pictures hardly anything can be packed; so much is let pass in any case
 
 # What zipfile raises in the midst of a damaged file, by how it is packed; and bz2 an OSError without a number.
@@ -71,8 +71,8 @@ def unpack(
     except OSError as error:
         if error.errno is None:  # bz2's
             raise zipfile.BadZipFile(f"{archive} is no whole zip file ({error})") from error
-        if error.errno in FULL:
-            raise NoRoomError(str(WriteError(error.errno, error.strerror or "", folder, total))) from error
+        if error.errno in DISK_FULL_ERRNOS:
+            raise DiskFullError(str(WriteError(error.errno, error.strerror or "", folder, total))) from error
         raise DataError(f"{archive} can't be unpacked into {folder} ({error.strerror or error})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -85,8 +85,8 @@ def _checked(content: zipfile.ZipFile, inside: str) -> list[File]:
         zipfile.BadZipFile: one of them has no business in a data set.
     """
     files: list[File] = []
-    if len(content.infolist()) > MOST_MEMBERS:
-        raise zipfile.BadZipFile(f"it has more than {MOST_MEMBERS:,} members; nothing of it was unpacked")
+    if len(content.infolist()) > MAX_MEMBERS:
+        raise zipfile.BadZipFile(f"it has more than {MAX_MEMBERS:,} members; nothing of it was unpacked")
     for info in content.infolist():
         name = PurePosixPath(info.filename)
         if fault := _fault(info, name):
@@ -117,7 +117,7 @@ def _check_room(archive: Path, folder: Path, total: int) -> None:
     """Raise NoRoomError if what is unpacked does not fit on the disk."""
     free = shutil.disk_usage(folder).free
     if total > free - SPARE_BYTES:
-        raise NoRoomError(
+        raise DiskFullError(
             f"{archive} takes {total / 1e9:.2f} GB unpacked (with {SPARE_BYTES / 1e9:.1f} to spare), and {folder} has "
             f"{free / 1e9:.2f} GB free. Make room there"
         )

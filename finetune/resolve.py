@@ -8,10 +8,10 @@ from pathlib import Path
 from finetune.config import BACKBONE_LR_SHARE, DEFAULT_VIEWS, Config, Schedule, Strategy, to_dict
 
 # Fields that were added later: at their defaults they do not enter the hash, so that earlier runs keep their names.
-LATER = ("erasing", "mixup", "cutmix", "balance", "folds", "fold", "train_share")
+FIELDS_ADDED_LATER = ("erasing", "mixup", "cutmix", "balance", "folds", "fold", "train_share")
 
 # Fields that say where things lie or how they are run, but do not change the result (beyond rounding).
-PLACES = ("data", "weights", "device", "loader_workers", "cache", "keep", "upload_best")
+FIELDS_WITHOUT_EFFECT = ("data", "weights", "device", "loader_workers", "cache", "keep", "upload_best")
 
 # Names of data sets and weights, which no folder or file of that name takes over.
 _RESERVED = re.compile(r"inaturalist12k|demo|(?i:none)|DEFAULT|IMAGENET1K_\w+")
@@ -92,8 +92,8 @@ def run_id(config: Config, data_fingerprint: str, weights_hash: str) -> str:
 
     A path does not enter the hash, what it points to does; so a run is the same on every machine.
     """
-    unset = {name for name in LATER if getattr(config, name) == Config.model_fields[name].default}
-    left_out = {*PLACES, *unset}
+    unset = {name for name in FIELDS_ADDED_LATER if getattr(config, name) == Config.model_fields[name].default}
+    left_out = {*FIELDS_WITHOUT_EFFECT, *unset}
     fields = {name: value for name, value in to_dict(resolve(config)).items() if name not in left_out}
     text = json.dumps({**fields, "data": data_fingerprint, "weights": weights_hash}, sort_keys=True)
     return f"{fields['strategy']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

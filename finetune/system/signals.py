@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from types import FrameType
 
 import psutil
@@ -20,7 +21,7 @@ AGAIN_SECONDS = 0.05  # after which a signal that was put off comes again
 _polled = False  # whether somebody asks, so that a signal need only be noted
 
 
-class Noted:
+class ReceivedSignals:
     """The signals received.
 
     Attributes:
@@ -35,7 +36,7 @@ class Noted:
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Note a first signal and, where nobody asks for it, leave through all `finally`s; end at once at a second."""
         if not self.number:
-            if not _polled and put_off(number, frame):
+            if not _polled and defer_during_import(number, frame):
                 return
             self.number, self._at = number, time.monotonic()
             if not _polled:
@@ -48,7 +49,9 @@ class Noted:
 
 
 @contextlib.contextmanager
-def noted(numbers: Iterable[int] = SIGNALS, same_request_seconds: float = SAME_REQUEST_SECONDS) -> Iterator[Noted]:
+def handle_signals(
+    numbers: Iterable[int] = SIGNALS, same_request_seconds: float = SAME_REQUEST_SECONDS
+) -> Iterator[ReceivedSignals]:
     """Handle these signals, and yield what has been received. For the main thread.
 
     A first signal raises SystemExit with 128 + its number or, inside `polled`, is only noted. A second one ends this
@@ -57,7 +60,7 @@ def noted(numbers: Iterable[int] = SIGNALS, same_request_seconds: float = SAME_R
     Args:
         same_request_seconds: signals so soon after the first are taken for the same request.
     """
-    received = Noted(same_request_seconds)
+    received = ReceivedSignals(same_request_seconds)
     before = {number: signal.signal(number, received.receive) for number in numbers}
     try:
         yield received
@@ -66,7 +69,7 @@ def noted(numbers: Iterable[int] = SIGNALS, same_request_seconds: float = SAME_R
             signal.signal(number, handler)
 
 
-def put_off(number: int, frame: FrameType | None) -> bool:
+def defer_during_import(number: int, frame: FrameType | None) -> bool:
     """Return whether a module is being imported; the signal is then sent again a little later.
 
     For handlers that raise. Inside a library in C++ that is being loaded, such as those of torch, an exception ends the
@@ -86,7 +89,7 @@ def put_off(number: int, frame: FrameType | None) -> bool:
 
 
 @contextlib.contextmanager
-def polled() -> Iterator[None]:
+def polling_signals() -> Iterator[None]:
     """Have a first signal only noted: what runs in here asks after each step whether one has come."""
     global _polled
     before, _polled = _polled, True
@@ -121,7 +124,7 @@ def kill_descendants(pid: int) -> None:
 
 
 @contextlib.contextmanager
-def held_back() -> Iterator[None]:
+def block_signals() -> Iterator[None]:
     """Keep signals from the processes that are started in here until each has called `finish_first`.
 
     Before that, a signal to the whole group would end a process that is just starting, and the run with it.
@@ -133,7 +136,7 @@ def held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def finish_first(worker: int) -> None:  # noqa: ARG001  (the signature of a DataLoader's worker_init_fn)
+def ignore_signals_in_worker(worker: int) -> None:  # noqa: ARG001  (the signature of a DataLoader's worker_init_fn)
     """Let a loader process live on for a while after a signal, so that the run can finish its step.
 
     Ctrl-C on a terminal, and batch systems, signal all processes of a run. Its end is the run's to decide; the delay
@@ -142,3 +145,48 @@ def finish_first(worker: int) -> None:  # noqa: ARG001  (the signature of a Data
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(20))  # SIGALRM ends a process
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+class StoppedBySignal(BaseException):
+    """SIGINT or SIGTERM came before any run was started.
+
+    Attributes:
+        signal: its number.
+    """
+
+    def __init__(self, signal: int) -> None:
+        self.signal = signal
+
+
+def raise_stopped(number: int, frame: FrameType | None) -> None:
+    """Raise Interrupted: the handler of both signals until runs are started."""
+    if not defer_during_import(number, frame):
+        raise StoppedBySignal(number)
+
+
+@dataclass
+class StopRequests:
+    """The signals the agent has received: the first lets runs save and end, the second ends them at once."""
+
+    count: int = 0
+    signal: int = 0
+
+
+@contextlib.contextmanager
+def counting_signals() -> Iterator[StopRequests]:
+    """Count SIGINT and SIGTERM instead of ending."""
+    stop, last = StopRequests(), -SAME_REQUEST_SECONDS
+
+    def note(number: int, frame: object) -> None:  # noqa: ARG001  (the signature of a signal handler)
+        nonlocal last
+        before, last = last, time.monotonic()
+        if last - before > SAME_REQUEST_SECONDS:
+            stop.count += 1
+            stop.signal = stop.signal or number
+
+    before = {number: signal.signal(number, note) for number in SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-Row = dict[str, Any]  # one epoch, record.HISTORY_KEYS
+EpochMetrics = dict[str, Any]  # one epoch, record.HISTORY_KEYS
 
 _KEYS = {
     "best/epoch": "epoch",
@@ -13,12 +13,12 @@ _KEYS = {
 }
 
 
-def best_row(history: list[Row]) -> Row:
+def best_row(history: list[EpochMetrics]) -> EpochMetrics:
     """Return the epoch with the best val accuracy; the lower val loss decides between equals, then the earlier one."""
     return max(history, key=lambda row: (row["val/accuracy"], -row.get("val/loss", 0.0), -row["epoch"]))
 
 
-def with_best(history: list[Row], schedule: Iterable[tuple[int, float]]) -> list[Row]:
+def add_best_so_far(history: list[EpochMetrics], schedule: Iterable[tuple[int, float]]) -> list[EpochMetrics]:
     """Return the rows, each with the best epoch up to it under the summary's names, such as `best/val_accuracy`.
 
     Rows before the schedule's last step has trained for an epoch do not get them. Hyperband compares runs by the rows
@@ -30,7 +30,7 @@ def with_best(history: list[Row], schedule: Iterable[tuple[int, float]]) -> list
     """
     last = list(schedule)[-1][0]
     rows = []
-    best: Row | None = None
+    best: EpochMetrics | None = None
     for row in history:
         if "val/accuracy" not in row:  # of another program's making; nothing can be said of it
             rows.append(dict(row))

@@ -12,23 +12,23 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock
 
-from finetune.atomic import temporary_for
+from finetune.system.atomic import temporary_for
 
 _HELD = {errno.EAGAIN, errno.EACCES}
 
 
 def lock(path: Path) -> BaseFileLock:
     """Return a lock that one process at a time can hold; the folder must exist."""
-    return FileLock(path) if works(path.parent) else SoftFileLock(path.with_name(f"{path.name}ed"))
+    return FileLock(path) if flock_works(path.parent) else SoftFileLock(path.with_name(f"{path.name}ed"))
 
 
-def works(folder: Path) -> bool:
+def flock_works(folder: Path) -> bool:
     """Whether locks of the system keep processes out in this folder."""
-    return _works(folder.stat().st_dev, folder)
+    return _probe_flock(folder.stat().st_dev, folder)
 
 
 @cache
-def _works(device: int, folder: Path) -> bool:  # noqa: ARG001  (one answer for each)
+def _probe_flock(device: int, folder: Path) -> bool:  # noqa: ARG001  (one answer for each)
     probe = temporary_for(folder / "lock")
     first = second = -1
     try:

@@ -23,11 +23,16 @@ from typing import NamedTuple
 
 import psutil
 
-from finetune import record
-from finetune.atomic import create_once, guarded, write_atomic
-from finetune.leftovers import STALE_SECONDS as STALE_SECONDS
-from finetune.leftovers import clean, silent_seconds
-from finetune.writing import explained
+from finetune.rundir import keys
+from finetune.system.atomic import (
+    STALE_SECONDS,
+    create_exclusive,
+    delete_stale_temporaries,
+    raising_write_error,
+    seconds_since_write,
+    write_atomic,
+    write_guard,
+)
 
 HEARTBEAT_SECONDS = 10.0  # an owner elsewhere that has been silent for STALE_SECONDS is taken for dead
 
@@ -37,11 +42,11 @@ _CLAIM = re.compile(r"claim-([1-9][0-9]*)\.json")
 _given_back: set[Path] = set()  # claims that this process is done with, but could not say so on a read-only disk
 
 
-class TakenError(Exception):
+class RunTakenError(Exception):
     """Another live process runs this run, or has taken it over."""
 
 
-class _Owner(NamedTuple):
+class _ClaimOwner(NamedTuple):
     """What a claim file says.
 
     Attributes:
@@ -67,7 +72,7 @@ def _host() -> str:
     return "/".join(parts)
 
 
-def started(pid: int) -> float | None:
+def process_start_time(pid: int) -> float | None:
     """Return when a process was started, or None if it has ended; a process id is used again, with this it is not.
 
     On Linux in ticks since boot: a time of day changes, for a process that runs already, when the clock is set.
@@ -88,10 +93,10 @@ def started(pid: int) -> float | None:
 def _owner(released: bool) -> str:
     """Return what a claim file says of this process."""
     pid = os.getpid()
-    return json.dumps({"host": _host(), "pid": pid, "started": started(pid), "released": released}) + "\n"
+    return json.dumps({"host": _host(), "pid": pid, "started": process_start_time(pid), "released": released}) + "\n"
 
 
-def _read(claim: Path) -> _Owner | None:
+def _read(claim: Path) -> _ClaimOwner | None:
     """Return what a claim file says, or None where it is empty or torn: it is being written, or power was cut.
 
     Raises:
@@ -99,7 +104,7 @@ def _read(claim: Path) -> _Owner | None:
     """
     try:
         said = json.loads(claim.read_bytes())
-        return _Owner(str(said["host"]), int(said["pid"]), float(said["started"]), bool(said["released"]))
+        return _ClaimOwner(str(said["host"]), int(said["pid"]), float(said["started"]), bool(said["released"]))
     except (ValueError, LookupError, TypeError):
         return None
 
@@ -125,12 +130,12 @@ def _owner_lives(claim: Path) -> bool:
         if owner is not None and owner.released:
             return False
         if owner is not None and owner.host == _host():
-            since = started(owner.pid)
+            since = process_start_time(owner.pid)
             if since is not None:
                 return abs(since - owner.started) < 1
             if not _is_hidden(owner.pid):
                 return False
-        return silent_seconds(claim) < STALE_SECONDS
+        return seconds_since_write(claim) < STALE_SECONDS
     except OSError:  # an older state of the folder, over NFS, say; the next look will tell
         return True
 
@@ -161,17 +166,17 @@ def _take(run_dir: Path) -> Path:
     """Create the next claim and return it, or raise TakenError."""
     number, current = _newest(run_dir)
     if current is not None and _owner_lives(current):
-        raise TakenError(f"{run_dir} is being run by another process{_in_words(current)}")
+        raise RunTakenError(f"{run_dir} is being run by another process{_describe_owner(current)}")
     claim = run_dir / f"claim-{number + 1}.json"
-    with explained(claim):
-        created = create_once(claim, _owner(released=False))
+    with raising_write_error(claim):
+        created = create_exclusive(claim, _owner(released=False))
     if not created:
-        raise TakenError(f"{run_dir} has just been taken by another process")
+        raise RunTakenError(f"{run_dir} has just been taken by another process")
     _given_back.discard(claim.absolute())
     return claim
 
 
-def _in_words(claim: Path) -> str:
+def _describe_owner(claim: Path) -> str:
     try:
         owner = _read(claim)
     except OSError:
@@ -195,7 +200,7 @@ class Claim:
 
         Agents write a state too, but only to say how a run ended, and can do without.
         """
-        return name != record.STOP and not name.startswith("wandb-") and _number(name) <= self.attempt
+        return name != keys.STOP and not name.startswith("wandb-") and _number(name) <= self.attempt
 
     def check(self) -> None:
         """Do nothing, as long as the run is this process's.
@@ -204,7 +209,7 @@ class Claim:
             TakenError: another process took the run over while this one was silent (a suspended machine, say).
         """
         if _newest(self._file.parent)[0] > self.attempt:
-            raise TakenError(f"{self._file.parent} was taken over by another process")
+            raise RunTakenError(f"{self._file.parent} was taken over by another process")
 
     def beat(self) -> None:
         """Say that the owner lives.
@@ -215,7 +220,7 @@ class Claim:
         """
         self.check()
         # What is written gets the time of the machine that has the disk. A time that is set may be this machine's.
-        with explained(self._file), self._file.open("rb+") as file:
+        with raising_write_error(self._file), self._file.open("rb+") as file:
             file.seek(-1, os.SEEK_END)
             file.write(b"\n")
 
@@ -232,7 +237,7 @@ class Claim:
 
 
 @contextlib.contextmanager
-def claimed(run_dir: Path) -> Iterator[Claim]:
+def hold_claim(run_dir: Path) -> Iterator[Claim]:
     """Hold the claim on a run, with a heartbeat from a thread; the directory is made if need be.
 
     From the moment on that another process has taken the run over, files can't be put into it with `record` any more.
@@ -240,14 +245,14 @@ def claimed(run_dir: Path) -> Iterator[Claim]:
     Raises:
         TakenError: another live process holds it, or has taken it over meanwhile.
     """
-    with explained(run_dir):
+    with raising_write_error(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
     claim = Claim(_take(run_dir))
-    clean(run_dir, claim.owns)
+    delete_stale_temporaries(run_dir, claim.owns)
     done = threading.Event()
 
     def keep_beating() -> None:
-        with contextlib.suppress(TakenError):  # the run itself finds out at its next write
+        with contextlib.suppress(RunTakenError):  # the run itself finds out at its next write
             while not done.wait(HEARTBEAT_SECONDS):
                 with contextlib.suppress(OSError):  # a file server that is away for a moment
                     claim.beat()
@@ -255,7 +260,7 @@ def claimed(run_dir: Path) -> Iterator[Claim]:
     thread = threading.Thread(target=keep_beating, name="heartbeat", daemon=True)
     thread.start()
     try:
-        with guarded(run_dir, claim.check):
+        with write_guard(run_dir, claim.check):
             yield claim
     finally:
         done.set()
