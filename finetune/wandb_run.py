@@ -232,9 +232,9 @@ def _tables(run_dir: Path, classes: list[str]) -> dict[str, Any]:
         title="Test pictures",
     )
     table = wandb.Table(columns=["picture", "label", "prediction", "confidence", "right", "path"])
-    thumbnails = showcase.read_thumbnails(run_dir)
+    images = showcase.read_thumbnails(run_dir)
     for answer in answers:
-        picture = thumbnails.get(answer["path"])
+        picture = images.get(answer["path"])
         if picture is not None:
             sure = float(answer[keys.PROBABILITY + answer["prediction"]])
             right = answer["label"] == answer["prediction"]

@@ -33,16 +33,16 @@ def test_the_same_seed_draws_the_same_bytes(cache: Path, tmp_path: Path) -> None
 
 
 def test_source_pictures_repeat_and_ranges_share_none() -> None:
-    images, labels = demo.draw_source(2, 32)
+    drawn, labels = demo.draw_source(2, 32)
     again, _ = demo.draw_source(2, 32)
     later, _ = demo.draw_source(1, 32, first=1)
-    assert images.dtype == np.uint8
-    assert images.shape == (2 * len(demo.SOURCE_CLASSES), 3, 32, 32)
+    assert drawn.dtype == np.uint8
+    assert drawn.shape == (2 * len(demo.SOURCE_CLASSES), 3, 32, 32)
     assert labels.tolist() == 2 * list(range(len(demo.SOURCE_CLASSES)))
-    np.testing.assert_array_equal(images, again)
+    np.testing.assert_array_equal(drawn, again)
     # Picture 1 of each class is the same wherever a range begins, and is not picture 0.
-    np.testing.assert_array_equal(images[len(demo.SOURCE_CLASSES) :], later)
-    assert not (images[: len(demo.SOURCE_CLASSES)] == later).all(axis=(1, 2, 3)).any()
+    np.testing.assert_array_equal(drawn[len(demo.SOURCE_CLASSES) :], later)
+    assert not (drawn[: len(demo.SOURCE_CLASSES)] == later).all(axis=(1, 2, 3)).any()
 
 
 @pytest.mark.usefixtures("cache")
@@ -87,8 +87,8 @@ def test_target_and_source_share_no_class() -> None:
 
 def test_the_mean_colour_does_not_tell_the_class() -> None:
     """Naming source pictures by their mean colour, nearest class mean, is hardly better than guessing."""
-    images, labels = demo.draw_source(20, 32)
-    colours = images.mean(axis=(2, 3))
+    drawn, labels = demo.draw_source(20, 32)
+    colours = drawn.mean(axis=(2, 3))
     known = np.arange(len(labels)) < len(labels) // 2
     means = np.stack([colours[known & (labels == label)].mean(axis=0) for label in range(len(demo.SOURCE_CLASSES))])
     named = np.linalg.norm(colours[~known][:, None] - means, axis=2).argmin(axis=1)

@@ -153,8 +153,8 @@ def test_a_plain_locale_is_no_trouble(tmp_path: Path, line: str) -> None:
 def closed_output(main: Callable[[], int], is_result: bool) -> tuple[int, str]:
     """Return exit code and error output of a process in which nobody reads what `main` prints."""
     decorator = "result_command" if is_result else "command"
-    code = f"import sys; from finetune.system.output import *; from tests.test_exits import {main.__name__} as main;\n" \
-           f"sys.exit({decorator}(main)())"  # fmt: skip
+    imports = f"import sys; from finetune.system.output import *; from tests.test_exits import {main.__name__} as main"
+    code = f"{imports};\nsys.exit({decorator}(main)())"
     reader, writer = os.pipe()
     os.close(reader)
     ended = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT,

@@ -60,7 +60,7 @@ def fit(loop: Loop, model: Classifier, optimizer: Any, feed: _Feed, standing: St
     train.fit(loop, model, FrozenPrefix(model), optimizer, feed, standing, calls)
 
 
-def loop(epochs: int = 3, **given: Any) -> Loop:
+def loop_settings(epochs: int = 3, **given: Any) -> Loop:
     return Loop([(0, 1.0)], epochs, lambda block, step: 1.0, 0.0, None, CPU, None, 0, **given)  # noqa: ARG005
 
 
@@ -85,7 +85,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_setting() -> None:
     optimizer = torch.optim.AdamW(param_groups(model, 0.1, 0.1, 1.0, 0.0))
     feed = _Feed([(torch.full((2, 3, 32, 32), float("nan")), torch.tensor([0, 1]))])
     with pytest.raises(DivergedError, match=r"step 1 of epoch 1 .*Lower lr or backbone_lr"):
-        fit(loop(), model, optimizer, feed, Standing(), calls())
+        fit(loop_settings(), model, optimizer, feed, Standing(), calls())
 
 
 def test_weights_that_are_lost_in_the_last_step_reach_no_checkpoint() -> None:
@@ -97,7 +97,7 @@ def test_weights_that_are_lost_in_the_last_step_reach_no_checkpoint() -> None:
         model.head[1].weight.register_hook(lambda gradient: gradient * float("inf"))
         told = calls(on_epoch=lambda: saved.append(1), interrupted=lambda now=interrupted: now)  # type: ignore[misc]  # noqa: B023
         with pytest.raises(DivergedError, match=r"head\.1\.weight holds .* not finite in epoch 1 .*Lower lr"):
-            fit(loop(1), model, optimizer, feed, Standing(), told)
+            fit(loop_settings(1), model, optimizer, feed, Standing(), told)
         assert saved == []
 
 
@@ -107,7 +107,7 @@ def test_a_val_that_gives_no_numbers_ends_the_run() -> None:
     optimizer = torch.optim.SGD(param_groups(model, 1e-3, 1e-3, 1.0, 0.0))
     bad = [(torch.full((2, 3, 32, 32), float("inf")), torch.tensor([0, 1]))]
     with pytest.raises(DivergedError, match=r"the loss on val is nan after epoch 1 \(rates: .*Lower lr"):
-        fit(loop(1), model, optimizer, _Feed(some_batches(4), bad), Standing(), calls())
+        fit(loop_settings(1), model, optimizer, _Feed(some_batches(4), bad), Standing(), calls())
 
 
 def trained(
@@ -129,7 +129,7 @@ def trained(
     optimizer = torch.optim.SGD(param_groups(model, lr, lr, 1.0, 0.0))
     feed = _Feed(some_batches(size))
     standing = Standing()
-    some = loop(1, class_weights=None if weights is None else torch.tensor(weights))
+    some = loop_settings(1, class_weights=None if weights is None else torch.tensor(weights))
     fit(some, model, optimizer, feed, standing, calls(**given))
     return dict(model.state_dict()), standing, passes
 
@@ -180,7 +180,7 @@ def test_a_step_that_is_repeated_is_as_if_it_had_not_been_tried(backbone: str) -
         model.head.register_forward_hook(hook)
         optimizer = torch.optim.SGD(param_groups(model, 0.1, 0.1, 1.0, 0.0))
         feed = _Feed(some_batches(8))
-        fit(loop(1), model, optimizer, feed, Standing(micro_batch=micro_batch), calls())
+        fit(loop_settings(1), model, optimizer, feed, Standing(micro_batch=micro_batch), calls())
         return torch.cat([value.flatten() for value in model.state_dict().values()])
 
     assert torch.equal(run(4, None), run(None, 4))
@@ -192,7 +192,7 @@ def test_what_adamw_keeps_is_there_before_the_first_gradients() -> None:
     optimizer = adamw(param_groups(model, 0.1, 0.1, 1.0, 0.0))
     seen: list[int] = []
     model.head.register_forward_pre_hook(lambda *_: seen.append(len(optimizer.state)))
-    fit(loop(1), model, optimizer, _Feed(some_batches(2)), Standing(), calls())
+    fit(loop_settings(1), model, optimizer, _Feed(some_batches(2)), Standing(), calls())
     assert seen[0] == len(list(model.parameters()))
 
 
@@ -228,9 +228,9 @@ def test_seconds_of_an_interrupted_epoch_are_the_sum_of_its_parts() -> None:
     stopping = calls(on_progress=on_progress, interrupted=lambda: True)
     for steps in (1, 2, 3, 3):
         with pytest.raises(RunInterrupted):
-            fit(loop(1), model, optimizer, feed, standing, stopping)
+            fit(loop_settings(1), model, optimizer, feed, standing, stopping)
         assert standing.epoch.steps == steps
-    fit(loop(1), model, optimizer, feed, standing, calls())
+    fit(loop_settings(1), model, optimizer, feed, standing, calls())
     row = standing.history[0]
     assert row["seconds/other"] > 3 * slow
     assert row["seconds/val"] > slow

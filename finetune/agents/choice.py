@@ -15,8 +15,6 @@ from finetune.system import documents
 from finetune.system.environment import ROOT
 from finetune.tracking import is_off
 
-__all__ = ["Remote", "Sweep", "choose"]
-
 
 def choose(argument: str | None, settings: Sequence[str], name: str | None) -> Sweep | Remote | None:
     """Return the sweep that the command line means, or None where there is nothing to do, which is said.

@@ -45,10 +45,10 @@ def _prepare(configs: Iterable[Config]) -> None:
     preflight.prepare(configs)
 
 
-def _bring(configs: Iterable[Config], fetch: bool) -> None:
+def _bring(configs: Iterable[Config], may_fetch: bool) -> None:
     from finetune import bring
 
-    if fetch:
+    if may_fetch:
         bring.bring(configs)
     else:
         bring.need_data(configs)

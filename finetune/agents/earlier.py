@@ -4,7 +4,7 @@ from pathlib import Path
 
 from finetune.agents.plan import TRIALS, Plan
 from finetune.errors import UserError
-from finetune.rundir import claim, integrity, keys
+from finetune.rundir import claim, files, integrity, keys
 from finetune.system import atomic
 
 
