@@ -6,15 +6,18 @@ import sys
 from collections.abc import Sequence
 from typing import get_args
 
-from finetune.agents import choice, display, machine, offline, online, outlook, server, trial
-from finetune.agents.code import REAL, Code
-from finetune.agents.plan import check, make_plan
 from finetune.config import MAX_FOLDS, Keep
 from finetune.errors import EXIT_FAILED, UserError
+from finetune.sweep import choose, devices, display
+from finetune.sweep.agents import local_agent, wandb_agents, wandb_trial
+from finetune.sweep.agents.training_api import REAL, TrainingApi
+from finetune.sweep.forecast import report
+from finetune.sweep.plan import check_sweep_file, make_plan
 from finetune.system import signals
 from finetune.system.atomic import WriteError
 from finetune.system.output import command
 from finetune.system.signals import SIGNALS
+from finetune.tracking import sweep_server
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -60,33 +63,33 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 @command
-def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
+def main(argv: Sequence[str] | None = None, code: TrainingApi = REAL) -> int:
     """Run the command line and return its exit code."""
     words = sys.argv[1:] if argv is None else argv
-    if trial.is_trial():  # started by W&B's agent, with a run's config for a command line
-        return trial.run_trial(list(words), code)
+    if wandb_trial.is_trial():  # started by W&B's agent, with a run's config for a command line
+        return wandb_trial.run_trial(list(words), code)
     args = parse(words)
     before = {number: signal.signal(number, signals.raise_stopped) for number in SIGNALS}
     try:
-        sweep = choice.choose(args.sweep, settings(args), args.name)
+        sweep = choose.choose(args.sweep, settings(args), args.name)
         if sweep is None:
             return 0
-        if isinstance(sweep, server.Remote):
+        if isinstance(sweep, sweep_server.WandbSweep):
             if args.race:
                 raise UserError("--race is for sweeps that run here: W&B's server hands out all runs of a sweep")
             if args.check:
                 raise UserError(f"{args.sweep} is on the W&B server already: --check is for sweep files")
             if args.plan:
-                online.show_plan(sweep)
+                wandb_agents.show_plan(sweep)
                 return 0
             if args.fetch:
-                online.bring(sweep, code)
+                wandb_agents.fetch_sweep(sweep, code)
                 return 0
             if args.retry_failed:
-                return online.retry_failed(sweep, code, args.agents, args.count, args.max_failures)
-            return online.run_online(sweep, code, args.agents, args.count, args.max_failures)
+                return wandb_agents.retry_failed(sweep, code, args.agents, args.count, args.max_failures)
+            return wandb_agents.run_online(sweep, code, args.agents, args.count, args.max_failures)
         if args.check:
-            print(check(sweep))
+            print(check_sweep_file(sweep))
             return 0
         plan = make_plan(
             sweep, args.count, code.identify, args.race, lambda configs: code.bring(configs, not args.plan)
@@ -94,14 +97,14 @@ def main(argv: Sequence[str] | None = None, code: Code = REAL) -> int:
         if args.fetch:
             print(f"{sweep.source}: all that its runs need is on this machine")
             return 0
-        agents = args.agents or machine.slots()
+        agents = args.agents or devices.slots()
         if args.plan:
             display.show_plan(plan)
-            expected = offline.expect(plan, code, agents, args.count, args.retry_failed)
+            expected = local_agent.expect(plan, code, agents, args.count, args.retry_failed)
             if expected is not None:
-                outlook.show(expected)
+                report.show(expected)
             return EXIT_FAILED if expected is not None and expected.lacking_bytes else 0
-        return offline.run_sweep(plan, code, agents, args.count, args.retry_failed, args.max_failures)
+        return local_agent.run_sweep(plan, code, agents, args.count, args.retry_failed, args.max_failures)
     except UserError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.predictions import read_probabilities
-from finetune.calibration import BINS, calibration_error, scaled
+from finetune.training.metrics import BINS, calibration_error, scale_log_probabilities
 
 
 def reliability(run_dir: Path, temperature: float | None) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -26,7 +26,9 @@ def reliability(run_dir: Path, temperature: float | None) -> tuple[pd.DataFrame,
     position = {name: index for index, name in enumerate(classes)}
     truth = np.array([position.get(label, -1) for label in labels])
     scores = np.log(np.maximum(probabilities, 1e-12))
-    kinds = {"before": scores} | ({} if temperature is None else {"after": scaled(scores, temperature)})
+    kinds = {"before": scores} | (
+        {} if temperature is None else {"after": scale_log_probabilities(scores, temperature)}
+    )
     rows, errors = [], {}
     for which, given in kinds.items():
         errors[which] = calibration_error(given, truth)

@@ -29,12 +29,12 @@ from analysis.server_errors import (
     is_passing,
     is_worth_another_try,
 )
-from finetune import showcase
+from finetune.data import thumbnails
 from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.atomic import DISK_FULL_ERRNOS, WriteError
 from finetune.system.redaction import redact_values, without_login
-from finetune.wandb_exit import bound_exit
+from finetune.tracking.wandb_exit import bound_exit
 
 CALLS_A_MINUTE, BURST = 50.0, 40  # as W&B's free plan has them
 PAGE = 100  # runs in one answer
@@ -49,7 +49,7 @@ FILES = {  # what is taken of a finished run, and at most how large
     keys.SUMMARY: MEGABYTE,
     keys.PREDICTIONS: 1024 * MEGABYTE,
     keys.SPLITS: 1024 * MEGABYTE,
-    keys.THUMBNAILS: showcase.MOST_ARCHIVE_BYTES,
+    keys.THUMBNAILS: thumbnails.MOST_ARCHIVE_BYTES,
     keys.LOG: 64 * MEGABYTE,
 }
 

@@ -16,9 +16,9 @@ from matplotlib.patches import Rectangle
 from analysis.drawn import KEY
 from analysis.figures.style import STYLE
 from analysis.lettering import drawable, shortened
-from finetune import showcase
+from finetune.data import thumbnails
+from finetune.data.thumbnails import Array
 from finetune.rundir.keys import THUMBNAILS
-from finetune.showcase import Array
 from finetune.system.atomic import replacing
 
 CELL_INCHES, DPI = 1.3, 130
@@ -54,10 +54,10 @@ class Grid:
         return len({path for rows in self.cells.values() for path in rows["path"]})
 
 
-def choose_pictures(predictions: pd.DataFrame, classes: list[str], seed: int = showcase.SEED) -> Grid:
+def choose_pictures(predictions: pd.DataFrame, classes: list[str], seed: int = thumbnails.SEED) -> Grid:
     """Draw pictures of each class at random, right and wrong ones in the proportion they have in that class.
 
-    The run drew the same ones at its end, and packed them (see finetune/showcase.py).
+    The run drew the same ones at its end, and packed them (see finetune/data/thumbnails.py).
 
     Args:
         predictions: one row a test picture: path, label, prediction, confidence, correct.
@@ -66,9 +66,9 @@ def choose_pictures(predictions: pd.DataFrame, classes: list[str], seed: int = s
     paths, labels, answers, confidences = (
         predictions[name].tolist() for name in ("path", "label", "prediction", "confidence")
     )
-    chosen = showcase.choose(paths, labels, answers, confidences, classes, seed)
+    chosen = thumbnails.choose_grid_images(paths, labels, answers, confidences, classes, seed)
     cells = {name: predictions.iloc[rows] for name, rows in chosen.rows.items()}
-    most, shown = showcase.MOST_PICTURES, len(chosen.classes)
+    most, shown = thumbnails.MOST_PICTURES, len(chosen.classes)
     among = f"{shown} of the {chosen.of_classes} classes and up" if shown < chosen.of_classes else "Up"
     caption = (
         f"{among} to {most} test pictures a class, drawn at random, "
@@ -145,11 +145,11 @@ def find_pictures(grid: Grid, run_dir: Path, root: Path | None, archive: str = T
         archive: the file that the run's thumbnails are in.
     """
     paths = [str(path) for rows in grid.cells.values() for path in rows["path"]]
-    packed = showcase.read_thumbnails(run_dir, archive)
+    packed = thumbnails.read_thumbnails(run_dir, archive)
     found = {path: packed[path] for path in paths if path in packed}
     if root is not None:
         for path in (path for path in paths if path not in found):
-            picture = showcase.open_picture(root, path)
+            picture = thumbnails.open_thumbnail_source(root, path)
             if picture is not None:
                 found[path] = picture
     return found

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-from finetune.data.alike import LEAST_COSINE, LENGTH, MIRROR, trace_of
+from finetune.data.duplicates import LENGTH, MIN_COSINE, MIRROR, perceptual_hash
 from finetune.data.layout import find_pictures
-from finetune.data.looking import look
+from finetune.data.scan import inspect_file
 from finetune.system.progress_bar import progress_bar
 
-COSINES = (0.8, LEAST_COSINE, 0.9)
+COSINES = (0.8, MIN_COSINE, 0.9)
 EVERY = 8  # of the photos one in so many is edited
 NAMED = 5  # pairs
 
@@ -75,7 +75,9 @@ def main() -> int:
     paths = list(find_pictures(parser.parse_args().dir))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = {
-            path: one.trace for path, one in zip(paths, pool.map(look, paths), strict=True) if one.trace is not None
+            path: one.trace
+            for path, one in zip(paths, pool.map(inspect_file, paths), strict=True)
+            if one.trace is not None
         }
         paths = list(found)
         traces = np.array(list(found.values()), np.float32)
@@ -108,7 +110,7 @@ def _cosines(copies: NDArray[np.float32], traces: NDArray[np.float32]) -> NDArra
 def _edited(path: Path) -> list[NDArray[np.float16]]:
     with Image.open(path) as image:
         whole = ImageOps.exif_transpose(image).convert("RGB")
-    traces = [trace_of(saved(edit(whole), 90)) for edit in EDITS.values()]
+    traces = [perceptual_hash(saved(edit(whole), 90)) for edit in EDITS.values()]
     return [np.zeros(LENGTH, np.float16) if trace is None else trace for trace in traces]
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from finetune.data.image_io import read_image
 from finetune.data.layout import find_pictures
-from finetune.data.reading import read_picture
 from finetune.system.progress_bar import progress_bar
 
 CLASSES = 10
@@ -61,7 +61,7 @@ def main() -> int:
 
 def _part(photo: Path, size: tuple[int, int], seed: int) -> Image.Image:
     """Return a random part of a photo, half of it or more, brought to `size`."""
-    picture = read_picture(photo)
+    picture = read_image(photo)
     numbers = np.random.default_rng(seed).random(4)
     width, height = (side * (0.5 + share / 2) for side, share in zip(picture.size, numbers[:2], strict=True))
     left, top = (picture.width - width) * numbers[2], (picture.height - height) * numbers[3]

@@ -24,11 +24,11 @@ from torch import nn
 from benchmarks import plain
 from benchmarks.clock import Clock, peak_memory
 from finetune.config import Config
-from finetune.data.augmenting import LEVELS
+from finetune.data.augmentation import LEVELS
 from finetune.data.splits import Splits
 from finetune.data.transforms import Preprocessing, preprocessing
-from finetune.preflight import split
 from finetune.resolve import resolve
+from finetune.run.preflight import load_splits
 
 
 class Timer(Callback):  # type: ignore[misc]
@@ -63,7 +63,7 @@ def train(config: Config, train_bn: bool) -> dict[str, Any]:
     config = resolve(config)
     assert config.unfreeze is not None, "resolve() fills the schedule"
     device = plain.pick_device(config.device)
-    splits = split(config)
+    splits = load_splits(config)
     to = preprocessing(config.backbone, config.weights, config.image_px)
     torch.manual_seed(config.seed)
     network = plain.build(config, len(splits.classes), to.crop_px)

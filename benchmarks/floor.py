@@ -9,7 +9,8 @@ from torch import nn
 from benchmarks import plain
 from finetune.config import Config
 from finetune.data.transforms import preprocessing
-from finetune.model import build_classifier, build_network, forward_flops
+from finetune.models.classifier import build_classifier, build_network
+from finetune.models.flops import forward_flops
 from finetune.resolve import resolve
 
 SECONDS = 0.2  # of each measurement; the best of REPEATS counts

@@ -13,8 +13,8 @@ from benchmarks import plain
 from benchmarks.clock import Clock, peak_memory
 from finetune.config import Config
 from finetune.data.transforms import preprocessing
-from finetune.preflight import split
 from finetune.resolve import resolve
+from finetune.run.preflight import load_splits
 
 
 class Unfreezing(BackboneFinetuning):  # type: ignore[misc]
@@ -109,7 +109,7 @@ def train(config: Config, train_bn: bool) -> dict[str, Any]:
     config = resolve(config)
     assert config.unfreeze is not None, "resolve() fills the schedule"
     device = plain.pick_device(config.device)
-    splits = split(config)
+    splits = load_splits(config)
     to = preprocessing(config.backbone, config.weights, config.image_px)
     torch.manual_seed(config.seed)
     loaders = plain.make_loaders(splits, to, config, device)

@@ -9,7 +9,7 @@ from benchmarks.clock import peak_memory
 from benchmarks.plain import pick_device
 from finetune.config import Config, to_dict
 from finetune.resolve import resolve
-from finetune.run import run
+from finetune.run.run import run
 from finetune.rundir import files, keys
 from finetune.system import documents
 

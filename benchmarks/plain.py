@@ -27,17 +27,18 @@ from torchvision.datasets import ImageFolder
 from benchmarks.clock import Clock, peak_memory
 from finetune.config import Config, to_dict
 from finetune.config_flags import add_fields, parse_flags
-from finetune.data.augmenting import LEVELS
-from finetune.data.splits import Picture, Splits
+from finetune.data.augmentation import LEVELS
+from finetune.data.splits import Sample, Splits
 from finetune.data.transforms import Preprocessing, preprocessing
 from finetune.errors import EXIT_BAD_INPUT, UserError
-from finetune.families import split_into_blocks
-from finetune.preflight import split
+from finetune.models.families import split_into_blocks
+from finetune.models.unfreezing import share_at, trainable_blocks
+from finetune.models.weights import load_weights
 from finetune.resolve import resolve
-from finetune.strategies import rates, share_at, trainable_blocks
+from finetune.run.preflight import load_splits
 from finetune.system.documents import write_json
 from finetune.system.output import fail
-from finetune.weights import load_weights
+from finetune.training.lr_schedule import lr_multiplier
 
 Batches = DataLoader[tuple[Tensor, Tensor]]  # images (B, 3, H, W) float32, normalised, and labels (B,) int64
 
@@ -94,7 +95,7 @@ def train(
     """
     config = resolve(config)
     device = pick_device(config.device)
-    splits = split(config)
+    splits = load_splits(config)
     to = preprocessing(config.backbone, config.weights, config.image_px)
     torch.manual_seed(config.seed)
     loaders = make_loaders(splits, to, config, device)
@@ -165,7 +166,7 @@ def trainable_at(config: Config, epoch: int, blocks: int) -> int:
 def make_multiplier(config: Config, blocks: int, steps: int) -> Callable[[int | None, int], float]:
     """Return (block or None for the head, step) -> factor on the peak rate, for a resolved config."""
     assert config.unfreeze is not None, "resolve() fills the schedule"
-    return rates(blocks, config.unfreeze, steps, config.epochs, config.warmup_epochs, config.rewarm_epochs)
+    return lr_multiplier(blocks, config.unfreeze, steps, config.epochs, config.warmup_epochs, config.rewarm_epochs)
 
 
 def make_loaders(splits: Splits, to: Preprocessing, config: Config, device: torch.device) -> dict[str, Batches]:
@@ -181,7 +182,7 @@ def make_loaders(splits: Splits, to: Preprocessing, config: Config, device: torc
     if workers is None:
         workers = 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 2) - 1))
 
-    def loader(pictures: Sequence[Picture], steps: list[Any], shuffle: bool) -> Batches:
+    def loader(pictures: Sequence[Sample], steps: list[Any], shuffle: bool) -> Batches:
         folder = ImageFolder(str(splits.root), transforms.Compose(steps + normalise), allow_empty=True)
         folder.samples = [(str(splits.root / picture.path), picture.label) for picture in pictures]
         return DataLoader(

@@ -16,16 +16,15 @@ from pathlib import Path
 
 import torch
 
-from finetune.answers import answers
+from finetune.data.dataset import EpochBatchSampler, ImageDataset, make_loader, worker_count
 from finetune.data.layout import find_pictures
-from finetune.data.loading import Batches, Pictures, make_loader, worker_count
-from finetune.data.splits import Picture
+from finetune.data.splits import Sample
 from finetune.data.transforms import eval_transform, normalise
-from finetune.evaluate import predict
-from finetune.fed import Fed
+from finetune.inference.predictor import TrainedModel, load_trained, predict_files
 from finetune.rundir import find
 from finetune.system.progress_bar import progress_bar
-from finetune.trained import Trained, load
+from finetune.training.batch_source import BatchStream
+from finetune.training.evaluation import predict
 
 
 def main() -> int:
@@ -38,7 +37,7 @@ def main() -> int:
     parser.add_argument("--pictures", type=int, default=1000)
     known = parser.parse_args()
     torch.set_num_threads(known.threads)
-    trained = load(find.find_checkpoint(known.run))
+    trained = load_trained(find.find_checkpoint(known.run))
     paths = list(find_pictures(known.dir))[: known.pictures]
     for path in paths:
         path.read_bytes()
@@ -69,20 +68,20 @@ def main() -> int:
     return 0
 
 
-def _evaluate(trained: Trained, root: Path, paths: list[Path]) -> list[int]:
+def _evaluate(trained: TrainedModel, root: Path, paths: list[Path]) -> list[int]:
     """Return the labels that a run's evaluation gives, loading as it does without a cache."""
-    pictures = [Picture(path.relative_to(root).as_posix(), 0) for path in paths]
-    dataset = Pictures(root, pictures, trained.to, eval_transform(trained.to))
-    batches = Batches(len(pictures), 64, seed=None)
+    pictures = [Sample(path.relative_to(root).as_posix(), 0) for path in paths]
+    dataset = ImageDataset(root, pictures, trained.to, eval_transform(trained.to))
+    batches = EpochBatchSampler(len(pictures), 64, seed=None)
     device = trained.device
     loader = make_loader(dataset, batches, worker_count(None, device.type), pin=device.type == "cuda")
     fed = ((normalise(images.to(device), trained.to), labels) for images, labels in loader)
-    scores, _ = predict(trained.model, Fed(0, len(batches), fed), device, None)
+    scores, _ = predict(trained.model, BatchStream(0, len(batches), fed), device, None)
     return [int(label) for label in scores.argmax(axis=1)]
 
 
-def _predict(trained: Trained, paths: list[Path]) -> list[int]:
-    return [trained.classes.index(answer.ranked[0][0]) for answer in answers(trained, paths, 1, [])]
+def _predict(trained: TrainedModel, paths: list[Path]) -> list[int]:
+    return [trained.classes.index(answer.ranked[0][0]) for answer in predict_files(trained, paths, 1, [])]
 
 
 if __name__ == "__main__":

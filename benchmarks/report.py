@@ -16,9 +16,9 @@ import numpy as np
 import psutil
 
 from finetune.config import parse_config, to_dict
+from finetune.data.thumbnails import write_thumbnails
 from finetune.resolve import resolve
 from finetune.rundir import files, keys
-from finetune.showcase import write_thumbnails
 from finetune.system import documents
 from finetune.system.tables import write_table
 

@@ -21,11 +21,11 @@ from analysis import tables
 from analysis.errors import InputError
 from analysis.frames import Sweep, read_sweep
 from benchmarks import plain
-from finetune.agents.display import duration
-from finetune.agents.outlook import FORECAST
 from finetune.config import parse_config
 from finetune.errors import EXIT_BAD_INPUT, UserError
 from finetune.rundir.files import read_config
+from finetune.sweep.display import duration
+from finetune.sweep.forecast.report import FORECAST
 from finetune.system.documents import read_json, write_json
 from finetune.system.environment import cores
 from finetune.system.output import fail

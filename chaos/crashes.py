@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from chaos import points
 from finetune.config import Config
-from finetune.run import run
+from finetune.run.run import run
 from finetune.system.signals import polling_signals
 
 Point = tuple[str, str]  # what, and where below the folder

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from chaos.bench import LINE, Bench
-from finetune.draft import ABOUT
+from finetune.cache.entry_writer import ABOUT
 from finetune.rundir import claim, keys
 from finetune.system.atomic import STALE_SECONDS
 

@@ -1,6 +1,6 @@
 """A small real sweep: pictures of three colours, two networks' worth of strategies and seeds, a few epochs each.
 
-Everything is as users have it: `python agent.py` processes, finetune.run, the cache of the frozen prefix and its
+Everything is as users have it: `python agent.py` processes, finetune.run.run, the cache of the frozen prefix and its
 unfreezing; only pictures (32 px) and network (SqueezeNet, random weights) are small.
 """
 

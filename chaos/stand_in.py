@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import agent
-from finetune.agents.code import Code
 from finetune.config import Config, to_dict
 from finetune.rundir import files, keys
 from finetune.rundir.claim import hold_claim
+from finetune.sweep.agents.training_api import TrainingApi
 from finetune.system import documents
 
 
@@ -25,7 +25,10 @@ def run(config: Config, run_dir: Path, *, on_progress: Callable[[dict[str, Any]]
 
 
 if __name__ == "__main__":
-    code = Code(
-        "chaos.stand_in:run", ["finetune.agents.offline", "agent"], lambda _: ("data", "weights"), lambda _: None
+    code = TrainingApi(
+        "chaos.stand_in:run",
+        ["finetune.sweep.agents.local_agent", "agent"],
+        lambda _: ("data", "weights"),
+        lambda _: None,
     )
     sys.exit(agent.main(sys.argv[1:], code))

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from finetune.checkpoint import load_checkpoint
 from finetune.errors import UserError
+from finetune.run.checkpoint import load_checkpoint
 from finetune.rundir import claim, files, keys
 from finetune.system import documents
 

@@ -31,15 +31,15 @@ def main(arguments: list[str]) -> int:
         try:
             known, config = parse_flags(parser, arguments)
             # Only now torch, which takes seconds to import: a fault in a flag is told at once.
-            from finetune.bring import bring
-            from finetune.preflight import identify
-            from finetune.recovery import check_directory
-            from finetune.run import run
+            from finetune.run.fetch import fetch_missing
+            from finetune.run.preflight import fingerprint_inputs
+            from finetune.run.resume import check_directory
+            from finetune.run.run import run
 
             with contextlib.suppress(NotDownloadedError):
-                identify(resolve(config))  # a typo is not to wait for a download
-            bring([config])
-            name = run_id(config, *identify(resolve(config)))
+                fingerprint_inputs(resolve(config))  # a typo is not to wait for a download
+            fetch_missing([config])
+            name = run_id(config, *fingerprint_inputs(resolve(config)))
             run_dir = known.run_dir or RUNS / name
             damaged = check_directory(run_dir, name)
             if (run_dir / keys.SUMMARY).exists() and not damaged and not damaged_files(run_dir):

@@ -40,10 +40,10 @@ def main(arguments: list[str]) -> int:
             raise UserError(f"--onnx: {given.onnx} is a folder; name a file")
         checkpoint = find.find_checkpoint(given.run)
 
-        from finetune.onnx_file import write
-        from finetune.trained import load
+        from finetune.inference.onnx_export import write_onnx
+        from finetune.inference.predictor import load_trained
 
-        for line in write(load(checkpoint, device="cpu"), checkpoint.parent, given.onnx):
+        for line in write_onnx(load_trained(checkpoint, device="cpu"), checkpoint.parent, given.onnx):
             print(line)
     except UserError as error:
         return fail(error, EXIT_BAD_INPUT)

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetune import draft, store
+from finetune.cache import entry_writer, store
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
 from finetune.resolve import FIELDS_WITHOUT_EFFECT
 from finetune.rundir import claim, files, keys, retention
@@ -35,11 +35,16 @@ OLD_SECONDS = 3600.0  # a temporary file that was touched since then may be in t
 DAMAGED = "*.damaged*"
 # Written beside a file that they take the place of (see replacing), or probes and drafts of claims.
 TEMPORARY = re.compile(r"\.(.+\.[0-9a-f]{8}\.tmp|[0-9a-f]{8}\.tmp|claim-[0-9a-f]{8}|probe-[0-9a-f]{8})")
-SAME_RECIPE = ("seed", "fold", "provenance", *FIELDS_WITHOUT_EFFECT)  # fields in which the runs of a recipe may differ
+RECIPE_FIELDS_IGNORED = (
+    "seed",
+    "fold",
+    "provenance",
+    *FIELDS_WITHOUT_EFFECT,
+)  # fields in which the runs of a recipe may differ
 UNITS = {"": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 
 
-class Piece(NamedTuple):
+class Deletable(NamedTuple):
     """A file or folder that can go.
 
     Attributes:
@@ -52,7 +57,7 @@ class Piece(NamedTuple):
     why: str
 
 
-class Run(NamedTuple):
+class FinishedRun(NamedTuple):
     """A finished run whose weights may go."""
 
     folder: Path
@@ -99,11 +104,11 @@ def collect(runs: Path, reports: Path, budget: float | None, dry_run: bool) -> i
     print(
         f"{runs}/ and the caches take {format_bytes(total)}" + ("" if budget is None else f" of {format_bytes(budget)}")
     )
-    named = named_in(reports)
+    named = runs_in_reports(reports)
     live = {folder for folder in _folders(runs) if claim.is_alive(folder)}
     finished = [run for folder in _folders(runs) if folder not in live and (run := _finished(folder)) is not None]
     freed, gone = 0, set[Path]()
-    of_no_use = (damaged(runs, live), unkept(finished, named))
+    of_no_use = (damaged(runs, live), unretained_checkpoints(finished, named))
     for step in (*of_no_use, *(() if budget is None else (caches(), *weights(finished, named)))):
         for piece in step:
             if budget is not None and total - freed <= budget:
@@ -114,7 +119,7 @@ def collect(runs: Path, reports: Path, budget: float | None, dry_run: bool) -> i
             gone.add(piece.path)
             print(f"{'would free' if dry_run else 'frees'} {format_bytes(piece.size):>7}  {piece.path}  ({piece.why})")
             if not dry_run:
-                draft.delete([piece.path]) if piece.path.is_dir() else piece.path.unlink(missing_ok=True)
+                entry_writer.delete_entry([piece.path]) if piece.path.is_dir() else piece.path.unlink(missing_ok=True)
     kept = [
         (live, "are alive"),
         ({folder for folder in _folders(runs) if folder.name in named}, "are named in a report"),
@@ -132,18 +137,18 @@ def collect(runs: Path, reports: Path, budget: float | None, dry_run: bool) -> i
     return 0
 
 
-def damaged(runs: Path, live: set[Path]) -> Iterator[Piece]:
+def damaged(runs: Path, live: set[Path]) -> Iterator[Deletable]:
     """Yield what is of no use to anybody."""
     for path in sorted(runs.rglob("*")):
         if path.is_symlink() or not path.is_file() or live & set(path.parents):
             continue
         if path.match(DAMAGED):
-            yield Piece(path, path.stat().st_size, "set aside as damaged")
+            yield Deletable(path, path.stat().st_size, "set aside as damaged")
         elif TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime > OLD_SECONDS:
-            yield Piece(path, path.stat().st_size, "half-written by a process that was killed")
+            yield Deletable(path, path.stat().st_size, "half-written by a process that was killed")
 
 
-def unkept(finished: Iterable[Run], named: set[str]) -> Iterator[Piece]:
+def unretained_checkpoints(finished: Iterable[FinishedRun], named: set[str]) -> Iterator[Deletable]:
     """Yield the checkpoints that runs delete as the last thing they do, where that was not reached."""
     for run in finished:
         keep = run.config.get("keep")
@@ -151,20 +156,20 @@ def unkept(finished: Iterable[Run], named: set[str]) -> Iterator[Piece]:
             continue
         for path in (run.folder / keys.LAST, run.folder / keys.BEST):
             if path.name not in retention.KEPT_FILES[keep] and path.is_file():
-                yield Piece(path, path.stat().st_size, f"of a finished run with keep: {keep}")
+                yield Deletable(path, path.stat().st_size, f"of a finished run with keep: {keep}")
 
 
-def caches() -> Iterator[Piece]:
+def caches() -> Iterator[Deletable]:
     """Yield what can be computed again and nobody reads or fills, the longest unused first."""
     for path in store.evictable():
-        yield Piece(path, _size(path), "cache, can be computed again")
+        yield Deletable(path, _size(path), "cache, can be computed again")
 
 
-def weights(finished: Sequence[Run], named: set[str]) -> tuple[Iterable[Piece], Iterable[Piece]]:
+def weights(finished: Sequence[FinishedRun], named: set[str]) -> tuple[Iterable[Deletable], Iterable[Deletable]]:
     """Return the checkpoints that can go: those beside best.pt, and best.pt of runs that others outdo."""
     free = [run for run in finished if run.folder.name not in named]
     beside = [
-        Piece(path, path.stat().st_size, "of a finished run")
+        Deletable(path, path.stat().st_size, "of a finished run")
         for run in free
         for path in (run.folder / keys.LAST, run.folder / keys.PREVIOUS, *retention.epoch_files(run.folder))
         if path.is_file()
@@ -173,7 +178,9 @@ def weights(finished: Sequence[Run], named: set[str]) -> tuple[Iterable[Piece], 
     worse = [run for run in free if run.folder not in best_of_recipe]
     then = [run for run in free if run.folder in best_of_recipe - best_of_strategy]
     outdone = [
-        Piece(run.folder / keys.BEST, (run.folder / keys.BEST).stat().st_size, f"another run of its {what} is better")
+        Deletable(
+            run.folder / keys.BEST, (run.folder / keys.BEST).stat().st_size, f"another run of its {what} is better"
+        )
         for runs, what in ((worse, "recipe"), (then, "strategy"))
         for run in sorted(runs, key=lambda run: run.val)
         if (run.folder / keys.BEST).is_file()
@@ -181,7 +188,7 @@ def weights(finished: Sequence[Run], named: set[str]) -> tuple[Iterable[Piece], 
     return beside, outdone
 
 
-def named_in(reports: Path) -> set[str]:
+def runs_in_reports(reports: Path) -> set[str]:
     """Return the names of all runs that reports name, as `best_run` or anywhere else in a report.json.
 
     Raises:
@@ -212,29 +219,29 @@ def _folders(runs: Path) -> list[Path]:
     return sorted(path.parent for path in runs.rglob(keys.CONFIG))
 
 
-def _finished(folder: Path) -> Run | None:
+def _finished(folder: Path) -> FinishedRun | None:
     """Return a run if it is finished and can be read; of another, nothing goes."""
     try:
         summary, config = documents.read_json(folder / keys.SUMMARY), files.read_config(folder)
         if summary is None:
             return None
-        return Run(folder, config, (float(summary["best/val_accuracy"]), -float(summary["best/val_loss"])))
+        return FinishedRun(folder, config, (float(summary["best/val_accuracy"]), -float(summary["best/val_loss"])))
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
-def _recipe(run: Run) -> str:
-    fields = {name: value for name, value in run.config.items() if name not in SAME_RECIPE}
+def _recipe(run: FinishedRun) -> str:
+    fields = {name: value for name, value in run.config.items() if name not in RECIPE_FIELDS_IGNORED}
     return json.dumps([str(run.folder.parent), fields], sort_keys=True, default=str)
 
 
-def _strategy(run: Run) -> str:
+def _strategy(run: FinishedRun) -> str:
     return json.dumps([str(run.folder.parent), run.config.get("strategy")])
 
 
-def _best(runs: Iterable[Run], group: Any) -> set[Path]:
+def _best(runs: Iterable[FinishedRun], group: Any) -> set[Path]:
     """Return the folder of the run of each group that val prefers, among those that have their weights."""
-    groups: defaultdict[str, list[Run]] = defaultdict(list)
+    groups: defaultdict[str, list[FinishedRun]] = defaultdict(list)
     for run in runs:
         if (run.folder / keys.BEST).is_file():
             groups[group(run)].append(run)

@@ -24,8 +24,8 @@ from finetune.system.progress_bar import print_to_stderr
 from finetune.system.tables import escape_cell, write_table
 
 if TYPE_CHECKING:
-    from finetune.answers import Answer
-    from finetune.predict_page import Gathered
+    from finetune.inference.prediction_page import PageContent
+    from finetune.inference.predictor import Prediction
 
 COLUMNS = ["path", "prediction", "confidence"]
 HTML_LIMIT = 500
@@ -75,19 +75,18 @@ def _predict(given: argparse.Namespace) -> int:
     checkpoint, paths = find.find_checkpoint(given.run), find_images(given.images)
     _check_files(given)
 
-    from finetune.answers import answers
-    from finetune.predict_page import SHOWN_TOP, Gathered, write_page
-    from finetune.trained import load
+    from finetune.inference.prediction_page import SHOWN_TOP, PageContent, write_page
+    from finetune.inference.predictor import load_trained, predict_files
 
-    trained = load(checkpoint)
+    trained = load_trained(checkpoint)
     top = min(given.top, len(trained.classes))
     if top < given.top:
         print_to_stderr(f"--top {given.top}: there are {top} classes, and all of them are told")
-    page = Gathered(given.html_limit) if given.html is not None else None
+    page = PageContent(given.html_limit) if given.html is not None else None
     told = top if page is None else min(max(top, SHOWN_TOP), len(trained.classes))
     unreadable: list[str] = []
     watched = track(
-        answers(trained, paths, told, unreadable),
+        predict_files(trained, paths, told, unreadable),
         total=len(paths),
         description="predicting",
         console=SafeConsole(stderr=True),
@@ -113,7 +112,7 @@ def _predict(given: argparse.Namespace) -> int:
     return EXIT_FAILED if unreadable else 0
 
 
-def _rows(found: "Iterable[Answer]", top: int, page: "Gathered | None") -> Iterator[list[str]]:
+def _rows(found: "Iterable[Prediction]", top: int, page: "PageContent | None") -> Iterator[list[str]]:
     """Yield a row for each answer, which is shown to the page, too."""
     for answer in found:
         if page is not None:

@@ -18,20 +18,20 @@ import yaml
 from filelock import Timeout
 from rich.progress import track
 
-from finetune.agents import server
-from finetune.agents.server import Remote, ServerError, UnreachableError
-from finetune.agents.sweepfile import RUNS, is_unfinished, refuse_secrets
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
 from finetune.rundir import claim, files, keys
+from finetune.sweep.sweep_file import RUNS, is_unfinished, refuse_secrets
 from finetune.system import documents
 from finetune.system.atomic import replacing
 from finetune.system.locks import lock
 from finetune.system.output import SafeConsole, command
-from finetune.tracking import Mirror, Target, is_off
+from finetune.tracking import sweep_server
+from finetune.tracking.mirror_client import MirrorClient, WandbRunRef, is_off
+from finetune.tracking.sweep_server import WandbError, WandbSweep, WandbUnreachable
 
-AT_ONCE = 2  # runs sent side by side; more would meet the free tier's 50 requests a minute
+CONCURRENT_RUNS = 2  # runs sent side by side; more would meet the free tier's 50 requests a minute
 WAIT_SECONDS = 600.0
-MOST_REMOTE = 4096  # bytes of the file that names the sweep on the server
+MAX_REMOTE = 4096  # bytes of the file that names the sweep on the server
 
 
 @command
@@ -62,7 +62,7 @@ def publish(folder: Path, entity: str | None = None, project: str | None = None)
     """
     if not (folder / keys.SWEEP).is_file() and not (folder / keys.REMOTE).is_file():
         raise UserError(f"{folder} holds no sweep (no {keys.SWEEP}): name a folder below runs/.{_known()}")
-    if reason := server.reason_offline():
+    if reason := sweep_server.reason_offline():
         mend = "Unset it" if is_off() else "Log in with `wandb login`, or set WANDB_API_KEY"
         raise UserError(f"{reason}: nothing can be sent. {mend}")
     try:
@@ -75,15 +75,15 @@ def publish(folder: Path, entity: str | None = None, project: str | None = None)
 def _publish(folder: Path, entity: str | None, project: str | None) -> int:
     remote = _remote(folder, entity, project)
     runs = files.find_runs(folder)
-    there = server.run_states(remote, [run.name for run in runs])
+    there = sweep_server.run_states(remote, [run.name for run in runs])
     todo = [(run, target) for run in runs for target in _missing(run, remote, there)]
     unfinished = [run.name for run in runs if files.status(run)[0] not in ("finished", "failed")]
     print(f"{remote.url or remote.path}: {len(todo)} run{'' if len(todo) == 1 else 's'} to send")
     if unfinished:
         print(f"not sent before they are finished: {', '.join(unfinished)}")
     lost = []
-    mirrors: list[Mirror] = []
-    pool = ThreadPoolExecutor(AT_ONCE)
+    mirrors: list[MirrorClient] = []
+    pool = ThreadPoolExecutor(CONCURRENT_RUNS)
     sending = {pool.submit(_send, run, target, mirrors): run for run, target in todo}
     console = SafeConsole(stderr=True)
     try:
@@ -101,7 +101,7 @@ def _publish(folder: Path, entity: str | None, project: str | None) -> int:
     report = f"make report SWEEP={shlex.quote(str(folder))}"
     print(f"{len(todo) - len(lost)} sent. To write a W&B Report of the sweep: {report}")
     is_over = not lost and (folder / keys.PLAN).exists() and not is_unfinished(folder)
-    if is_over and not server.stop(remote):  # there is nothing left that an agent could do
+    if is_over and not sweep_server.stop_sweep(remote):  # there is nothing left that an agent could do
         print(f"W&B still takes the sweep for unfinished; to end it: wandb sweep --stop {remote.path}")
     return EXIT_FAILED if lost else 0
 
@@ -112,7 +112,7 @@ def _known() -> str:
     return f" Sweeps here: {', '.join(names)}" if names else ""
 
 
-def _remote(folder: Path, entity: str | None, project: str | None) -> Remote:
+def _remote(folder: Path, entity: str | None, project: str | None) -> WandbSweep:
     """Return the sweep on the server that `folder` belongs to; it is created if there is none yet."""
     known = documents.read_json(folder / keys.REMOTE)
     if known is not None:
@@ -122,10 +122,10 @@ def _remote(folder: Path, entity: str | None, project: str | None) -> Remote:
             )
         path = "/".join(filter(None, [known.get("entity"), known.get("entity") and known["project"], known["sweep"]]))
         try:
-            return server.find(path, known["project"])
-        except UnreachableError:
+            return sweep_server.find_sweep(path, known["project"])
+        except WandbUnreachable:
             raise
-        except ServerError as error:
+        except WandbError as error:
             raise UserError(
                 f"{error}\nIf it was deleted there, delete {folder / keys.REMOTE} and {folder}/*/wandb-*.json: "
                 "then the runs are sent as a new sweep"
@@ -142,8 +142,8 @@ def _remote(folder: Path, entity: str | None, project: str | None) -> Remote:
     spec = {"name": folder.resolve().name, **spec}
     with replacing(folder / keys.REMOTE) as temporary:
         # Takes the room first: a sweep that is made and can't be noted would be made once more the next time.
-        temporary.write_text(" " * MOST_REMOTE)
-        remote = server.create(spec, entity, project or spec.get("project") or "finetune-sweeps")
+        temporary.write_text(" " * MAX_REMOTE)
+        remote = sweep_server.create_sweep(spec, entity, project or spec.get("project") or "finetune-sweeps")
         names = {"entity": remote.entity, "project": remote.project, "sweep": remote.id, "url": remote.url}
         with temporary.open("r+", encoding="utf-8") as noted:
             noted.write(documents.json_text(names))
@@ -151,7 +151,7 @@ def _remote(folder: Path, entity: str | None, project: str | None) -> Remote:
     return remote
 
 
-def _missing(run: Path, remote: Remote, there: dict[str, tuple[str | None, str]]) -> list[Target]:
+def _missing(run: Path, remote: WandbSweep, there: dict[str, tuple[str | None, str]]) -> list[WandbRunRef]:
     """Return the W&B runs that this run directory is yet to be sent to: those it was begun for, else its own.
 
     Args:
@@ -168,7 +168,8 @@ def _missing(run: Path, remote: Remote, there: dict[str, tuple[str | None, str]]
         taken = there.get(run.name, (remote.id,))[0] != remote.id
         ids = {f"{run.name}-{remote.id}" if taken else run.name}
     return [
-        Target(remote.entity, remote.project, id, remote.id, locked=not id.startswith(run.name)) for id in ids - sent
+        WandbRunRef(remote.entity, remote.project, id, remote.id, locked=not id.startswith(run.name))
+        for id in ids - sent
     ]
 
 
@@ -177,11 +178,11 @@ def _is_sent(note: dict[str, Any], state: str) -> bool:
     return bool(note.get("complete")) or (bool(note.get("sent")) and note.get("state") == state)
 
 
-def _send(run: Path, target: Target, mirrors: list[Mirror]) -> str:
+def _send(run: Path, target: WandbRunRef, mirrors: list[MirrorClient]) -> str:
     """Send one run directory; return what went wrong, or nothing."""
     state, reason = files.status(run)
     told = documents.read_json_or_empty(run / keys.STATE)
-    mirror = Mirror(target, WAIT_SECONDS)
+    mirror = MirrorClient(target, WAIT_SECONDS)
     mirrors.append(mirror)
     mirror.follow(run)
     arrived = mirror.end(0 if state == "finished" else 1, state, reason, told.get("cause", ""))

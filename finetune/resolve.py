@@ -104,3 +104,14 @@ def with_absolute_paths(config: Config) -> Config:
     places = {name: getattr(config, name) for name in ("data", "weights")}
     paths = {name: Path(value) for name, value in places.items() if not _RESERVED.fullmatch(value)}
     return config.model_copy(update={name: str(path.resolve()) for name, path in paths.items() if path.exists()})
+
+
+REPLICATE_FIELDS = ("seed", "fold", "split_seed")  # another value of these is the same recipe once more
+
+
+def recipe(config: Config) -> str:
+    """Return what is the same for runs that differ in seed, fold or split only."""
+    fields = to_dict(config)
+    kept = {name: value for name, value in fields.items() if name not in (*REPLICATE_FIELDS, *FIELDS_WITHOUT_EFFECT)}
+    # data and weights are places, and yet tell recipes apart: a sweep may compare weights
+    return str(kept | {name: fields[name] for name in ("data", "weights")})

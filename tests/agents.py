@@ -14,11 +14,11 @@ import psutil
 import yaml
 
 import agent
-from finetune.agents import search
-from finetune.agents.code import Code
 from finetune.config import Config
 from finetune.errors import DataError
 from finetune.rundir import files
+from finetune.sweep import search
+from finetune.sweep.agents.training_api import TrainingApi
 from finetune.system.environment import cache_folder
 from tests import fake_run
 from tests.processes import marked
@@ -34,7 +34,7 @@ def identify(config: Config) -> tuple[str, str]:
 
 
 # The processes of runs need little more than what is preloaded here.
-CODE = Code("tests.fake_run:run", ["finetune.agents.workers"], identify, lambda _: None)
+CODE = TrainingApi("tests.fake_run:run", ["finetune.sweep.agents.run_process"], identify, lambda _: None)
 search.grid({"method": "grid", "parameters": {"seed": {"value": 0}}})  # imports the engine, once for all agents
 
 
@@ -90,7 +90,7 @@ class Place:
     """A folder to run agents in, what they call, and a mark by which their processes are found."""
 
     folder: Path
-    code: Code = CODE
+    code: TrainingApi = CODE
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def start(self, *arguments: str, **environment: object) -> Agent:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from finetune import showcase
 from finetune.config import parse_config, to_dict
+from finetune.data import thumbnails
 from finetune.resolve import resolve
 from finetune.rundir import files, keys
 from finetune.system import documents
@@ -117,7 +117,7 @@ def fabricate_run(
     if predictions is not None:
         write_predictions(run_dir, predictions)
     if pictures is not None:
-        showcase.write_thumbnails(run_dir, pictures, CLASSES)
+        thumbnails.write_thumbnails(run_dir, pictures, CLASSES)
     documents.write_json(run_dir / keys.SUMMARY, _replaced(ending, summary))
     return run_dir
 

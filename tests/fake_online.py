@@ -17,15 +17,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from PIL import Image
 
 import agent
-from finetune import showcase
-from finetune.agents.code import Code
 from finetune.config import Config, to_dict
+from finetune.data import thumbnails
 from finetune.errors import DataError, RunInterrupted
 from finetune.resolve import resolve, run_id
 from finetune.rundir import files, keys
 from finetune.rundir.best_epoch import best_row
 from finetune.rundir.claim import hold_claim
 from finetune.rundir.failures import cause_of
+from finetune.sweep.agents.training_api import TrainingApi
 from finetune.system import documents
 from finetune.system.signals import polling_signals
 from finetune.system.tables import write_table
@@ -40,7 +40,7 @@ def identify(config: Config) -> tuple[str, str]:
     return "fingerprint", f"hash of {config.weights}"
 
 
-CODE = Code("tests.fake_online:run", [], identify, lambda _: None)
+CODE = TrainingApi("tests.fake_online:run", [], identify, lambda _: None)
 
 
 def told(ending: str, config: Config) -> bool:
@@ -130,7 +130,7 @@ def _finish(config: Config, run_dir: Path) -> None:
     for path, *_ in answers:
         (run_dir / "pictures" / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (24, 16), (40, 90, 200)).save(run_dir / "pictures" / path)
-    showcase.write_thumbnails(run_dir, run_dir / "pictures", CLASSES)
+    thumbnails.write_thumbnails(run_dir, run_dir / "pictures", CLASSES)
     write_table(run_dir / keys.SPLITS, ["path", "label", "split"], [["test/cat/1.jpg", "cat", "test"]])
     best = best_row(rows)
     numbers = dict.fromkeys((key for key in keys.SUMMARY_KEYS if key not in ("state", "test/recall")), 1.0)

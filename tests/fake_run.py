@@ -1,4 +1,4 @@
-"""A stand-in for `finetune.run.run`: claims, keeps history, ends as it is told, in milliseconds and without torch.
+"""A stand-in for `finetune.run.run.run`: claims, keeps history, ends as it is told, in milliseconds and without torch.
 
 FAKE_SECONDS is the time of an epoch; FAKE_<ENDING> lists seeds whose runs fail, diverge, crash (SIGKILL), are refused
 or hang, find the disk full, are greedy (of memory), or are slow (a second at the start).

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.run import run
+from finetune.run.run import run
 from tests.pictures import write_folder
 from tests.small_runs import quiet, small
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from finetune.checkpoint import load_checkpoint
 from finetune.config import Config, parse_config
-from finetune.model import Classifier, build_classifier
+from finetune.models.classifier import Classifier, build_classifier
+from finetune.run.checkpoint import load_checkpoint
 from finetune.rundir import files, keys
 from finetune.system import documents
 
@@ -54,7 +54,7 @@ def least_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
         model.blocks[-1].register_forward_pre_hook(hook)
         return model
 
-    monkeypatch.setattr("finetune.parts.build_classifier", build)
+    monkeypatch.setattr("finetune.run.build.build_classifier", build)
 
 
 def after(asks: int) -> Callable[[], bool]:

@@ -11,16 +11,17 @@ import pytest
 import torch
 from torch import nn
 
-from finetune import activations, draft, preflight, store
-from finetune.checkpoint import load_checkpoint
+from finetune.cache import activation_cache, entry_writer, store
 from finetune.config import Config, parse_config
 from finetune.errors import RunInterrupted, TrainingError
-from finetune.frozen import FrozenPrefix
+from finetune.models.frozen_prefix import FrozenPrefix
+from finetune.models.weights import weights_hash
 from finetune.resolve import resolve
-from finetune.run import run
+from finetune.run import preflight
+from finetune.run.checkpoint import load_checkpoint
+from finetune.run.run import run
 from finetune.rundir import files, keys
 from finetune.system import documents
-from finetune.weights import identify
 from tests.faults import flip
 
 SMALL: dict[str, Any] = {
@@ -35,7 +36,7 @@ def small(pictures: Path, **values: Any) -> Config:
 
 def entries(kind: str = "activations") -> list[dict[str, Any]]:
     """Return what the entries of the store say of themselves, by cut and view."""
-    found = [documents.read_json(path) or {} for path in store.folder().glob(f"{kind}-*/{draft.ABOUT}")]
+    found = [documents.read_json(path) or {} for path in store.entries_folder().glob(f"{kind}-*/{entry_writer.ABOUT}")]
     return sorted(found, key=lambda about: (about["network"][1], str(about["pictures"]), str(about["view"])))
 
 
@@ -52,7 +53,7 @@ class Done(list[str]):
 
 @pytest.fixture
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activations, "STORED", np.float32)
+    monkeypatch.setattr(activation_cache, "STORED", np.float32)
 
 
 @pytest.mark.usefixtures("in_float32")
@@ -78,8 +79,8 @@ def test_with_the_same_batches_the_run_is_the_same_bit_for_bit(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Batches in the split's order, as large as those that fill the cache."""
-    monkeypatch.setattr(activations, "CHUNK", 8)
-    monkeypatch.setattr("finetune.feed.CHUNK", 8)
+    monkeypatch.setattr(activation_cache, "CHUNK", 8)
+    monkeypatch.setattr("finetune.training.batch_source.CHUNK", 8)
     monkeypatch.setattr(torch, "randperm", lambda count, generator=None: torch.arange(count))  # noqa: ARG005
     cached = Done(small(pictures, strategy="partial", cache="on"), tmp_path / "cached")
     plain = Done(small(pictures, strategy="partial", cache="off"), tmp_path / "plain")
@@ -147,8 +148,8 @@ def test_what_a_run_fills_for_its_peers_is_of_the_weights_that_nothing_has_train
     def features() -> dict[str, bytes]:
         return {
             path.parent.name: path.read_bytes()
-            for path in store.folder().glob("activations-*/rows.bin")
-            if (documents.read_json(path.parent / draft.ABOUT) or {})["network"][1] == 9
+            for path in store.entries_folder().glob("activations-*/rows.bin")
+            if (documents.read_json(path.parent / entry_writer.ABOUT) or {})["network"][1] == 9
         }
 
     peers = [peer.model_copy(update={"lr": lr}) for peer in (partial, head) for lr in (0.03, 0.01)]
@@ -164,11 +165,11 @@ def weights_file(folder: Path) -> Path:
     """Return a state dict of the small network."""
     path = folder / "weights.pth"
     if not path.exists():
-        from finetune.model import build_network
+        from finetune.models.classifier import build_network
 
         torch.manual_seed(5)
         torch.save(build_network("shufflenet_v2_x0_5", 32).state_dict(), path)
-    assert identify("shufflenet_v2_x0_5", str(path))
+    assert weights_hash("shufflenet_v2_x0_5", str(path))
     return path
 
 
@@ -185,7 +186,7 @@ def test_auto_keeps_what_is_used_twice_and_says_why(pictures: Path, tmp_path: Pa
 def test_off_keeps_nothing(pictures: Path, tmp_path: Path) -> None:
     """Neither activations nor pictures."""
     Done(small(pictures, strategy="head", cache="off"), tmp_path / "run")
-    assert not store.folder().exists()
+    assert not store.entries_folder().exists()
 
 
 @pytest.mark.slow
@@ -193,8 +194,8 @@ def test_filling_that_is_interrupted_goes_on_and_gives_the_same(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted after each chunk, the entries are those of a run that was left alone."""
-    monkeypatch.setattr(activations, "CHUNK", 8)
-    monkeypatch.setattr("finetune.feed.CHUNK", 8)
+    monkeypatch.setattr(activation_cache, "CHUNK", 8)
+    monkeypatch.setattr("finetune.training.batch_source.CHUNK", 8)
     config = small(pictures, strategy="partial", cache="on", epochs=1)
     shares: list[float | None] = []
 
@@ -214,11 +215,13 @@ def test_filling_that_is_interrupted_goes_on_and_gives_the_same(
 
     attempts = sum(1 for _ in cut())
     assert attempts > 6
-    contents = {path.parent.name: path.read_bytes() for path in store.folder().glob("activations-*/rows.bin")}
-    assert not list(store.folder().glob("*.part"))
+    contents = {path.parent.name: path.read_bytes() for path in store.entries_folder().glob("activations-*/rows.bin")}
+    assert not list(store.entries_folder().glob("*.part"))
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "other"))
     run(config, tmp_path / "whole", log=quiet)
-    assert contents == {path.parent.name: path.read_bytes() for path in store.folder().glob("activations-*/rows.bin")}
+    assert contents == {
+        path.parent.name: path.read_bytes() for path in store.entries_folder().glob("activations-*/rows.bin")
+    }
     assert len(contents) == 3
 
 
@@ -256,7 +259,7 @@ def test_want_of_memory_while_a_cache_is_filled_takes_smaller_pieces(
 ) -> None:
     """The cache is filled all the same, and gives the same but for rounding; where none fits, the run says so."""
     plain = Done(small(pictures, strategy="partial", cache="on"), tmp_path / "plain")
-    shutil.rmtree(store.folder())
+    shutil.rmtree(store.entries_folder())
     true_run, most = FrozenPrefix.run, 5
 
     def needy(self: FrozenPrefix, hidden: torch.Tensor, start: int, cut: int) -> torch.Tensor:
@@ -272,7 +275,7 @@ def test_want_of_memory_while_a_cache_is_filled_takes_smaller_pieces(
     assert entries()
     assert all(row["cached_share"] == plain.history[0]["cached_share"] > 0 for row in pieces.history)
     assert pieces.history[0]["train/loss"] == pytest.approx(plain.history[0]["train/loss"], rel=5e-3)
-    shutil.rmtree(store.folder())
+    shutil.rmtree(store.entries_folder())
     most = 0
     with pytest.raises(TrainingError, match=r"out of memory .*, even with \d pictures? at a time. Lower image_px"):
         Done(small(pictures, strategy="partial", cache="on"), tmp_path / "never")
@@ -280,7 +283,7 @@ def test_want_of_memory_while_a_cache_is_filled_takes_smaller_pieces(
 
 def test_activations_beyond_float16_are_kept_in_float32(pictures: Path, tmp_path: Path) -> None:
     """And not as infinity."""
-    from finetune.model import build_network
+    from finetune.models.classifier import build_network
 
     torch.manual_seed(5)
     network = build_network("squeezenet1_1", 32)
@@ -300,7 +303,7 @@ def test_other_weights_pictures_sizes_and_networks_have_entries_of_their_own(pic
     changes: list[dict[str, Any]] = [{}, {"seed": 1}, {"image_px": 40}, {"backbone": "shufflenet_v2_x1_0"}]
     for number, change in enumerate(changes):
         Done(small(pictures, strategy="head", epochs=1, cache="on", **change), tmp_path / str(number))
-        now = {path.name for path in store.folder().glob("activations-*") if path.is_dir()}
+        now = {path.name for path in store.entries_folder().glob("activations-*") if path.is_dir()}
         assert len(now - seen) == 3  # one view of train, val, test
         seen = now
     next(pictures.rglob("*.png")).unlink()
@@ -308,7 +311,7 @@ def test_other_weights_pictures_sizes_and_networks_have_entries_of_their_own(pic
     preflight._part.cache_clear()
     preflight._split.cache_clear()
     Done(small(pictures, strategy="head", epochs=1, cache="on"), tmp_path / "fewer")
-    assert len([path for path in store.folder().glob("activations-*") if path.is_dir()]) == len(seen) + 3
+    assert len([path for path in store.entries_folder().glob("activations-*") if path.is_dir()]) == len(seen) + 3
 
 
 @pytest.mark.parametrize("kind", ["activations", pytest.param("pictures", marks=pytest.mark.slow)])
@@ -319,7 +322,7 @@ def test_a_flipped_bit_in_the_cache_is_found_and_said_and_changes_no_result(
     config = small(pictures, strategy="partial", cache="on", epochs=2)
     whole = Done(config, tmp_path / "whole")
     for number in range(3):
-        for path in sorted(next(iter(sorted(store.folder().glob(f"{kind}-*/")))).iterdir()):
+        for path in sorted(next(iter(sorted(store.entries_folder().glob(f"{kind}-*/")))).iterdir()):
             flip(path, random.Random(number))
             store._looked_at.clear()  # as in another process
             again = Done(config, tmp_path / f"{path.name}-{number}")
@@ -347,7 +350,7 @@ def test_a_damaged_entry_is_made_anew(pictures: Path, tmp_path: Path) -> None:
     """One whose file was cut short by hand."""
     config = small(pictures, strategy="head", cache="on", epochs=1)
     whole = Done(config, tmp_path / "whole")
-    for path in store.folder().glob("activations-*/rows.bin"):
+    for path in store.entries_folder().glob("activations-*/rows.bin"):
         path.write_bytes(path.read_bytes()[:-100])
     again = Done(config, tmp_path / "again")
     assert again.history[0]["train/loss"] == whole.history[0]["train/loss"]

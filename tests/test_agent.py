@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune.agents.code import REAL
 from finetune.rundir import files
+from finetune.sweep.agents.training_api import REAL
 from tests.agents import Place, write_sweep
 from tests.pictures import write_folder, write_picture
 
@@ -109,7 +109,7 @@ def test_data_and_weights_that_do_not_fit_get_a_message_and_exit_code_2(
     tmp_path: Path, make: Callable[[Path], dict[str, Any]], message: str
 ) -> None:
     """The real checks, before anything is started or written."""
-    from finetune import preflight  # noqa: F401  (imported once here, not in each agent)
+    from finetune.run import preflight  # noqa: F401  (imported once here, not in each agent)
 
     values = {"backbone": "resnet18", "image_px": 32, "weights": "none", **make(tmp_path)}
     spec = {"method": "grid", "parameters": {name: {"value": value} for name, value in values.items()}}

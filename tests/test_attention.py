@@ -10,13 +10,14 @@ from torch import nn
 
 from analysis.__main__ import main as analyse
 from analysis.attention import draw
-from finetune import showcase
-from finetune.attention import heats, main, overlay, spatial_block
+from finetune.attention import main
+from finetune.data import thumbnails
 from finetune.data.transforms import Preprocessing
 from finetune.errors import UserError
-from finetune.model import Classifier, build_classifier, build_network
+from finetune.inference.gradcam import heat_maps, overlay, spatial_block
+from finetune.inference.predictor import TrainedModel
+from finetune.models.classifier import Classifier, build_classifier, build_network
 from finetune.rundir import keys
-from finetune.trained import Trained
 from tests import offline
 from tests.fabricate import fabricate_run
 from tests.failing_disk import each_write_failing
@@ -31,9 +32,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def wrapped(model: Classifier, px: int, backbone: str) -> Trained:
+def wrapped(model: Classifier, px: int, backbone: str) -> TrainedModel:
     to = Preprocessing(px, px, (0.0,) * 3, (1.0,) * 3, "bilinear")
-    return Trained(model.eval(), to, ["a", "b"], 1.0, True, "a-run", {"backbone": backbone}, torch.device("cpu"))
+    return TrainedModel(model.eval(), to, ["a", "b"], 1.0, True, "a-run", {"backbone": backbone}, torch.device("cpu"))
 
 
 def test_the_map_is_where_the_answer_comes_from() -> None:
@@ -46,11 +47,11 @@ def test_the_map_is_where_the_answer_comes_from() -> None:
     images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
     images[0, 0, :4, :4] = 255
     images[1, 1, 12:, 4:8] = 255
-    found = heats(wrapped(model, 16, "by hand"), 0, images)
+    found = heat_maps(wrapped(model, 16, "by hand"), 0, images)
     expected = np.zeros((2, 4, 4), dtype=np.float32)
     expected[0, 0, 0] = expected[1, 3, 1] = 1
     assert found == pytest.approx(expected, abs=1e-6)
-    black = heats(wrapped(model, 16, "by hand"), 0, torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
+    black = heat_maps(wrapped(model, 16, "by hand"), 0, torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
     assert not black.any()  # nothing speaks for the answer: no map, and no NaN
 
 
@@ -74,7 +75,7 @@ def test_the_last_block_with_places_is_taken(backbone: str, px: int, last: int) 
     nn.init.normal_(trained.model.head[1].weight)
     block = spatial_block(trained)
     assert block == len(trained.model.blocks) + last
-    found = heats(trained, block, torch.randint(0, 256, (2, 3, px, px), dtype=torch.uint8))
+    found = heat_maps(trained, block, torch.randint(0, 256, (2, 3, px, px), dtype=torch.uint8))
     assert found.shape[0] == 2
     assert found.shape[1] == found.shape[2] > 1
     assert 0 <= found.min() <= found.max() <= 1
@@ -85,8 +86,8 @@ def test_the_pictures_are_those_of_the_grid(place: Path, tmp_path: Path, capsys:
     run_dir = Path(shutil.copytree(place / "runs/tiny/only", tmp_path / "run"))
     assert main([str(run_dir)]) == 0
     assert "12 of 12 pictures" in capsys.readouterr().out
-    drawn = showcase.read_thumbnails(run_dir, keys.ATTENTION)
-    assert list(drawn) == list(showcase.read_thumbnails(run_dir))
+    drawn = thumbnails.read_thumbnails(run_dir, keys.ATTENTION)
+    assert list(drawn) == list(thumbnails.read_thumbnails(run_dir))
     assert {picture.shape for picture in drawn.values()} == {(160, 160, 3)}
     before = (run_dir / keys.ATTENTION).read_bytes()
     assert main([str(run_dir), "--data", str(place / "pictures")]) == 0
@@ -149,4 +150,4 @@ def test_a_full_disk_keeps_earlier_maps(place: Path, tmp_path: Path, capsys: pyt
         assert said.count("\n") == 1, said
         assert maps.read_text() == "earlier", told
         assert {path.name for path in maps.parent.iterdir()} == before, told
-    assert showcase.read_thumbnails(maps.parent, keys.ATTENTION)
+    assert thumbnails.read_thumbnails(maps.parent, keys.ATTENTION)

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from finetune.cache.reuse import shared_activation_uses
 from finetune.config import parse_config
-from finetune.data.augmenting import LEVELS, mean_colour, train_transform
-from finetune.data.loading import Batches, Pictures, make_loader
+from finetune.data.augmentation import LEVELS, mean_colour, train_transform
+from finetune.data.dataset import EpochBatchSampler, ImageDataset, make_loader
 from finetune.data.splits import find_splits
-from finetune.data.transforms import eval_transform, to_base
+from finetune.data.transforms import eval_transform, resize_for_cache
 from finetune.resolve import resolve, run_id
-from finetune.sharing import shared_needs
 from tests.test_transforms import TO, photo, ramp
 
 CASES = [*((level, 0.0) for level in LEVELS), ("none", 0.5), ("strong", 0.5)]
@@ -21,7 +21,7 @@ CASES = [*((level, 0.0) for level in LEVELS), ("none", 0.5), ("strong", 0.5)]
 @pytest.mark.parametrize(("augment", "erasing"), CASES)
 def test_a_view_follows_from_its_seed_alone(augment: str, erasing: float) -> None:
     """Whatever was drawn before, and torch's own stream goes on as if nothing had been drawn."""
-    base, transform = to_base(photo(133, 100), TO), train_transform(TO, augment, erasing)
+    base, transform = resize_for_cache(photo(133, 100), TO), train_transform(TO, augment, erasing)
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
@@ -74,7 +74,7 @@ def test_erasing_fills_a_part_of_so_many_views_with_the_mean_colour(share: float
     assert torch.equal(base, kept)  # a cache's picture is not written into
     assert all(part == 0 or 0.015 < part < 0.36 for part in parts)
     assert sum(part > 0 for part in parts) / 400 == pytest.approx(share, abs=0.07)
-    picture = to_base(photo(133, 100), TO)
+    picture = resize_for_cache(photo(133, 100), TO)
     for seed in range(20):
         view, without = train_transform(TO, "standard", share)(picture, seed), plain(picture, seed)
         assert float((view != without).any(0).float().mean()) <= 0.36
@@ -84,11 +84,11 @@ def test_erasing_fills_a_part_of_so_many_views_with_the_mean_colour(share: float
 def test_the_same_picture_through_both_objects_is_augmented_in_training_alone(pictures: Path, augment: str) -> None:
     """Train and evaluation over the same files: neither takes over the other's transform, whoever draws in between."""
     split = find_splits(pictures, 0).train
-    training = Pictures(pictures, split, TO, train_transform(TO, augment, 0.5))
-    evaluation = Pictures(pictures, split, TO, eval_transform(TO))
-    batches, in_order = Batches(len(split), 6, seed=0), Batches(len(split), 6, None)
+    training = ImageDataset(pictures, split, TO, train_transform(TO, augment, 0.5))
+    evaluation = ImageDataset(pictures, split, TO, eval_transform(TO))
+    batches, in_order = EpochBatchSampler(len(split), 6, seed=0), EpochBatchSampler(len(split), 6, None)
 
-    def seen(dataset: Pictures, some: Batches, workers: int = 0) -> Tensor:
+    def seen(dataset: ImageDataset, some: EpochBatchSampler, workers: int = 0) -> Tensor:
         return torch.cat([images for images, _ in make_loader(dataset, some, workers, pin=False)])
 
     before = seen(evaluation, in_order)
@@ -116,8 +116,8 @@ def test_what_runs_share_and_are_called_tells_the_levels_apart() -> None:
     kinds = [plain, erased, config(augment="light"), config(augment="strong"), config(mixup=0.2)]
     assert len({run_id(kind, "data", "weights") for kind in kinds}) == len(kinds)
     for other in kinds[1:]:
-        uses, alone = (shared_needs(plain, runs, blocks) for runs in ([plain, other], [plain]))
+        uses, alone = (shared_activation_uses(plain, runs, blocks) for runs in ([plain, other], [plain]))
         assert {need.view for need, count in uses.items() if count > alone[need]} == {None}
-    assert sum(shared_needs(erased, [erased, config(erasing=0.25, seed=1)], blocks).values()) == 18
+    assert sum(shared_activation_uses(erased, [erased, config(erasing=0.25, seed=1)], blocks).values()) == 18
     assert config(augment="none").views == 1
     assert config(augment="none", erasing=0.1).views == 4

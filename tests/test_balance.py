@@ -16,17 +16,17 @@ from sklearn.metrics import f1_score, recall_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
-from finetune import activations
-from finetune.checkpoint import load_checkpoint
+from finetune.cache import activation_cache
 from finetune.config import Config, parse_config
-from finetune.data.balance import balanced_order, class_weights
-from finetune.data.loading import Batches
+from finetune.data.dataset import EpochBatchSampler
+from finetune.data.sampling import balanced_order, class_weights
 from finetune.errors import RunInterrupted
-from finetune.loss import batch_loss
 from finetune.resolve import resolve
-from finetune.run import run
+from finetune.run.checkpoint import load_checkpoint
+from finetune.run.run import run
 from finetune.rundir import files, keys
 from finetune.system import documents
+from finetune.training.loss import batch_loss
 from tests.pictures import write_picture
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=60)
@@ -72,7 +72,7 @@ def test_the_order_is_the_seeds_and_the_epochs_own() -> None:
 
 def test_without_it_the_order_is_what_it_was() -> None:
     """Every picture once, as runs of earlier versions had them."""
-    batches = Batches(10, 4, seed=5)
+    batches = EpochBatchSampler(10, 4, seed=5)
     batches.epoch = 2
     assert list(batches) == [
         [("seed 5 epoch 2", index, None) for index in some] for some in ([6, 0, 2, 3], [1, 8, 5, 4], [9, 7])
@@ -81,7 +81,7 @@ def test_without_it_the_order_is_what_it_was() -> None:
 
 def test_a_picture_that_comes_again_in_an_epoch_is_cut_anew() -> None:
     """Unless the draw has a name: then it is the one square that a cache may hold."""
-    batches = Batches(len(UNEQUAL), 5, 0, UNEQUAL)
+    batches = EpochBatchSampler(len(UNEQUAL), 5, 0, UNEQUAL)
     keys = [key for batch in batches for key in batch]
     assert len(set(keys)) == len(keys) == len(UNEQUAL)
     assert {draw for draw, index, _ in keys if index == 22} == {
@@ -222,7 +222,7 @@ def test_cached_or_not_the_run_is_the_same(
     strategy: str, balance: str, unequal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Activations are read by position, pictures several times in an epoch; losses differ by rounding alone."""
-    monkeypatch.setattr(activations, "STORED", np.float32)
+    monkeypatch.setattr(activation_cache, "STORED", np.float32)
     asked = {"strategy": strategy, "balance": balance, "epochs": 3, "lr": 3e-3, "views": 2}
     cached, plain = (Done(config(unequal, cache=cache, **asked), tmp_path / cache) for cache in ("on", "off"))
     assert any("cache: train view" in line for line in cached.log)

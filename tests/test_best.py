@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from finetune.agents import search
 from finetune.rundir.best_epoch import add_best_so_far, best_row
+from finetune.sweep import search
 
 ACCURACIES = [0.5, 0.7, 0.7, 0.6, 0.8]
 LOSSES = [1.0, 0.9, 0.8, 0.7, 0.6]
@@ -48,11 +48,15 @@ def test_w_and_bs_own_hyperband_counts_from_there() -> None:
         "parameters": {"lr": {"values": [1, 2]}},
     }
     good = [{"epoch": epoch, "val/accuracy": 0.9, "val/loss": 0.1} for epoch in range(1, 9)]
-    others = [search.Trial(name, {"lr": 1}, "finished", {}, add_best_so_far(good, [(0, 1.0)])) for name in "abc"]
+    others = [
+        search.ObservedPoint(name, {"lr": 1}, "finished", {}, add_best_so_far(good, [(0, 1.0)])) for name in "abc"
+    ]
     bad = [{"epoch": epoch, "val/accuracy": 0.1, "val/loss": 2.0} for epoch in range(1, 9)]
 
     def stopped_after(epochs: int) -> bool:
-        slow = search.Trial("slow", {"lr": 2}, "running", {}, add_best_so_far(bad[:epochs], [(0, 0.0), (4, 1.0)]))
+        slow = search.ObservedPoint(
+            "slow", {"lr": 2}, "running", {}, add_best_so_far(bad[:epochs], [(0, 0.0), (4, 1.0)])
+        )
         return search.to_stop(spec, [*others, slow]) == ["slow"]
 
     assert [stopped_after(epochs) for epochs in range(1, 9)] == [False] * 5 + [True] * 3

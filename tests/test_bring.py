@@ -11,10 +11,10 @@ import yaml
 from torchvision.models import SqueezeNet1_1_Weights
 
 import agent
-from finetune import weights
 from finetune.__main__ import main
-from finetune.data import inaturalist
-from finetune.data.inaturalist import ARCHIVE, CLASSES, FOLDER
+from finetune.data import catalog
+from finetune.data.catalog import ARCHIVE, CLASSES, FOLDER
+from finetune.models import weights
 from tests.file_server import Served, serving
 from tests.online import AGENT, Machine, machines_ended
 from tests.pictures import write_folder
@@ -48,7 +48,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """Serves real pictures in the layout of iNaturalist-12K."""
-    monkeypatch.setattr(inaturalist, "COUNTS", {"train": 30, "val": 10})
+    monkeypatch.setattr(catalog, "COUNTS", {"train": 30, "val": 10})
     colours = {name: (20 * number, 100, 200) for number, name in enumerate(CLASSES)}
     made = write_folder(tmp_path / "made", {"train": 3, "val": 1}, colours)
     with zipfile.ZipFile(tmp_path / "made.zip", "w") as content:

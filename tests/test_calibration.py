@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from analysis.calibration import confusion, reliability
 from analysis.predictions import read_predictions
-from finetune.calibration import MOST, calibration_error, scaled, temperature
+from finetune.training.metrics import MAX_TEMPERATURE, calibration_error, fit_temperature, scale_log_probabilities
 from tests.fabricate import fabricate_run
 
 
@@ -23,10 +23,10 @@ def two_classes(confidence: float, right: int, wrong: int) -> tuple[np.ndarray, 
 def test_too_sure_by_half() -> None:
     """Always 90% sure, right 3 times of 4: odds of 9 are to become odds of 3, so the temperature is log 9 / log 3."""
     scores, labels = two_classes(0.9, 30, 10)
-    found = temperature(scores, labels)
+    found = fit_temperature(scores, labels)
     assert found == pytest.approx(2, abs=1e-3)
     assert calibration_error(scores, labels) == pytest.approx(0.15)
-    assert calibration_error(scaled(scores, found), labels) == pytest.approx(0, abs=1e-3)
+    assert calibration_error(scale_log_probabilities(scores, found), labels) == pytest.approx(0, abs=1e-3)
 
 
 def test_bins_are_weighed_by_their_pictures() -> None:
@@ -38,15 +38,15 @@ def test_bins_are_weighed_by_their_pictures() -> None:
 
 def test_a_val_that_can_not_tell_stays_in_bounds() -> None:
     """All right: sharper is always better, up to the end of the range; nothing to fit on: 1."""
-    assert temperature(*two_classes(0.6, 20, 0)) == pytest.approx(1 / MOST, rel=1e-2)
-    assert temperature(np.zeros((0, 3)), np.zeros(0, dtype=np.int64)) == 1.0
+    assert fit_temperature(*two_classes(0.6, 20, 0)) == pytest.approx(1 / MAX_TEMPERATURE, rel=1e-2)
+    assert fit_temperature(np.zeros((0, 3)), np.zeros(0, dtype=np.int64)) == 1.0
 
 
 @given(st.floats(0.05, 20), st.integers(0, 2**16))
 def test_a_temperature_changes_no_prediction(t: float, seed: int) -> None:
     """And what it gives are probabilities."""
     scores = np.log(np.random.default_rng(seed).dirichlet(np.ones(4), 20))
-    told = scaled(scores, t)
+    told = scale_log_probabilities(scores, t)
     assert np.array_equal(told.argmax(axis=1), scores.argmax(axis=1))
     assert np.exp(told).sum(axis=1) == pytest.approx(1, abs=1e-5)
 

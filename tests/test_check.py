@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from finetune.data.__main__ import main
-from finetune.data.reading import read_picture
+from finetune.data.image_io import read_image
 from finetune.errors import DataError
 from tests.pictures import bomb_png
 
@@ -193,7 +193,7 @@ def test_pictures_that_need_care_are_named(root: Path, check: Callable[..., Said
     assert found[kind]["pictures"][0].startswith(f"train/cat/{name}")
     assert "1 picture" in found[kind]["text"]
     if kind != "enormous":
-        assert read_picture(path).mode == "RGB"
+        assert read_image(path).mode == "RGB"
 
 
 DAMAGED: dict[str, tuple[str, Callable[[Path], object]]] = {
@@ -212,7 +212,7 @@ def test_damaged_pictures_are_named_with_the_reason(tmp_path: Path, check: Calla
     reason, write = DAMAGED[damage]
     write(root / "train" / "cat" / "x.jpg")
     with pytest.raises(DataError, match="can't be read"):
-        read_picture(root / "train" / "cat" / "x.jpg")
+        read_image(root / "train" / "cat" / "x.jpg")
     code, found = check(root)
     assert (code, found["unreadable"]["level"]) == (0, "warning")
     assert found["unreadable"]["pictures"][0].startswith("train/cat/x.jpg: ")
@@ -226,13 +226,13 @@ def test_damaged_pictures_are_named_with_the_reason(tmp_path: Path, check: Calla
 def test_what_16_bits_and_transparency_come_to(tmp_path: Path) -> None:
     """Greys stay greys, and what is transparent shows white, not the black that lies below it."""
     deep(65_535).save(tmp_path / "deep.png")
-    greys = np.asarray(read_picture(tmp_path / "deep.png"))[..., 0]
+    greys = np.asarray(read_image(tmp_path / "deep.png"))[..., 0]
     assert (int(greys.min()), int(greys.max())) == (0, 255)
     assert 126 < greys.mean() < 129
     clear = Image.new("RGBA", (10, 10), (0, 0, 0, 0))
     clear.paste((*RED, 255), (0, 0, 5, 10))
     clear.save(tmp_path / "clear.png")
-    shown = read_picture(tmp_path / "clear.png")
+    shown = read_image(tmp_path / "clear.png")
     assert (shown.getpixel((1, 1)), shown.getpixel((9, 1))) == (RED, (255, 255, 255))
 
 
@@ -330,19 +330,19 @@ def test_the_runs_that_follow_need_not_look_again(
     root: Path, check: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the check has decoded is kept for them."""
-    from finetune.data import looking, survey
+    from finetune.data import scan
     from finetune.data.layout import read_layout
 
     _, found = check(root)
-    monkeypatch.setattr(looking, "look", lambda path: pytest.fail(f"looked at {path}"))
-    assert survey.survey(root, read_layout(root).paths(), found["report"]["fingerprint"]).alike == []
+    monkeypatch.setattr(scan, "inspect_file", lambda path: pytest.fail(f"looked at {path}"))
+    assert scan.load_or_scan(root, read_layout(root).paths(), found["report"]["fingerprint"]).alike == []
 
 
 def test_scenes_are_alike_in_worse_quality_alone() -> None:
     """The scenes of these tests are no near copies of each other, but each is of itself in worse quality."""
-    from finetune.data.alike import near_copies, trace_of
+    from finetune.data.duplicates import near_copies, perceptual_hash
 
     worse = io.BytesIO()
     scene(3).save(worse, "JPEG", quality=20)
     pictures = [*(scene(seed) for seed in range(20)), Image.open(worse)]
-    assert near_copies([trace_of(picture) for picture in pictures]) == [(3, 20)]
+    assert near_copies([perceptual_hash(picture) for picture in pictures]) == [(3, 20)]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.checkpoint import load_checkpoint, save_checkpoint
 from finetune.errors import UserError
-from finetune.model import build_classifier, build_network
+from finetune.models.classifier import build_classifier, build_network
+from finetune.run.checkpoint import load_checkpoint, save_checkpoint
 from finetune.system.atomic import WriteError
 
 

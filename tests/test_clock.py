@@ -4,14 +4,14 @@ import time
 
 import pytest
 
-from finetune.clock import PARTS, Clock
+from finetune.training.metering import PHASES, PhaseTimer
 
 
 def test_parts_add_up_to_the_whole_and_the_inner_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is counted twice, whatever is nested in what."""
     now = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    clock = Clock({"val": 1.0})
+    clock = PhaseTimer({"val": 1.0})
     now[0] += 1
     with clock.on("val"):
         now[0] += 2
@@ -19,7 +19,7 @@ def test_parts_add_up_to_the_whole_and_the_inner_one_counts(monkeypatch: pytest.
             now[0] += 4
         now[0] += 8
     now[0] += 16
-    assert clock.spent() == {**dict.fromkeys(PARTS, 0.0), "val": 11.0, "cache": 4.0, "other": 17.0}
+    assert clock.spent() == {**dict.fromkeys(PHASES, 0.0), "val": 11.0, "cache": 4.0, "other": 17.0}
     assert sum(clock.spent().values()) == now[0] - 100 + 1
 
 
@@ -34,7 +34,7 @@ def test_waiting_counts_the_time_until_an_item_comes_and_no_more(monkeypatch: py
             yield item
         now[0] += 1
 
-    clock, got = Clock(), []
+    clock, got = PhaseTimer(), []
     for item in clock.waiting(items()):
         got.append(item)
         now[0] += 10
@@ -46,7 +46,7 @@ def test_an_error_inside_leaves_the_clock_right(monkeypatch: pytest.MonkeyPatch)
     """A run that is interrupted keeps the time it had spent."""
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    clock = Clock()
+    clock = PhaseTimer()
 
     def fail() -> None:
         with clock.on("suffix"):

@@ -15,9 +15,9 @@ import pytest
 from analysis.__main__ import main as analyse
 from finetune import __main__ as command
 from finetune import predict
-from finetune.checkpoint import load_checkpoint
 from finetune.errors import DivergedError, RunInterrupted, TrainingError
-from finetune.run import run
+from finetune.run.checkpoint import load_checkpoint
+from finetune.run.run import run
 from finetune.rundir import files, integrity, keys
 from finetune.system import documents
 from tests import offline
@@ -171,8 +171,8 @@ def test_killed_between_the_two_checkpoints_of_an_epoch_the_best_one_is_made_fro
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test is never of another epoch's weights."""
-    from finetune import checkpoint
-    from finetune import run as module
+    from finetune.run import checkpoint
+    from finetune.run import run as module
 
     run(small(pictures, **FIELDS), tmp_path / "whole", log=quiet)
     true_save = checkpoint.save_checkpoint

@@ -10,15 +10,15 @@ import torch
 import torchvision
 from PIL import Image
 
-from finetune.data import demo
-from finetune.demo_weights import DEMO_BACKBONE, demo_weights_path, pretrain
+from finetune.data.demo import images
+from finetune.models.demo_weights import DEMO_BACKBONE, demo_weights_path, pretrain
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, and few pictures a class, so that drawing takes no time."""
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(demo, "SPLITS", {"train": 3, "val": 1, "test": 2})
+    monkeypatch.setattr(images, "SPLITS", {"train": 3, "val": 1, "test": 2})
     return tmp_path / "cache"
 
 
@@ -27,80 +27,80 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_same_seed_draws_the_same_bytes(cache: Path, tmp_path: Path) -> None:
-    demo.draw_target(tmp_path / "again")
-    assert contents(demo.demo_folder()) == contents(tmp_path / "again")
-    assert demo.demo_folder().parent == cache
+    images.draw_target(tmp_path / "again")
+    assert contents(images.demo_folder()) == contents(tmp_path / "again")
+    assert images.demo_folder().parent == cache
 
 
 def test_source_pictures_repeat_and_ranges_share_none() -> None:
-    drawn, labels = demo.draw_source(2, 32)
-    again, _ = demo.draw_source(2, 32)
-    later, _ = demo.draw_source(1, 32, first=1)
+    drawn, labels = images.draw_source(2, 32)
+    again, _ = images.draw_source(2, 32)
+    later, _ = images.draw_source(1, 32, first=1)
     assert drawn.dtype == np.uint8
-    assert drawn.shape == (2 * len(demo.SOURCE_CLASSES), 3, 32, 32)
-    assert labels.tolist() == 2 * list(range(len(demo.SOURCE_CLASSES)))
+    assert drawn.shape == (2 * len(images.SOURCE_CLASSES), 3, 32, 32)
+    assert labels.tolist() == 2 * list(range(len(images.SOURCE_CLASSES)))
     np.testing.assert_array_equal(drawn, again)
     # Picture 1 of each class is the same wherever a range begins, and is not picture 0.
-    np.testing.assert_array_equal(drawn[len(demo.SOURCE_CLASSES) :], later)
-    assert not (drawn[: len(demo.SOURCE_CLASSES)] == later).all(axis=(1, 2, 3)).any()
+    np.testing.assert_array_equal(drawn[len(images.SOURCE_CLASSES) :], later)
+    assert not (drawn[: len(images.SOURCE_CLASSES)] == later).all(axis=(1, 2, 3)).any()
 
 
 @pytest.mark.usefixtures("cache")
 def test_every_class_has_its_pictures_in_every_split() -> None:
-    folder = demo.demo_folder()
-    assert {path.name for path in folder.iterdir()} == set(demo.SPLITS)
-    for split, count in demo.SPLITS.items():
-        assert {path.name for path in (folder / split).iterdir()} == set(demo.TARGET_CLASSES)
-        for name in demo.TARGET_CLASSES:
+    folder = images.demo_folder()
+    assert {path.name for path in folder.iterdir()} == set(images.SPLITS)
+    for split, count in images.SPLITS.items():
+        assert {path.name for path in (folder / split).iterdir()} == set(images.TARGET_CLASSES)
+        for name in images.TARGET_CLASSES:
             pictures = list((folder / split / name).iterdir())
             assert len(pictures) == count
             with Image.open(pictures[0]) as picture:
-                assert (picture.size, picture.mode) == ((demo.PICTURE_PX, demo.PICTURE_PX), "RGB")
+                assert (picture.size, picture.mode) == ((images.PICTURE_PX, images.PICTURE_PX), "RGB")
 
 
 @pytest.mark.usefixtures("cache")
 def test_no_two_pictures_are_alike() -> None:
-    drawn = list(contents(demo.demo_folder()).values())
+    drawn = list(contents(images.demo_folder()).values())
     assert len(set(drawn)) == len(drawn)
 
 
 def test_new_pictures_are_in_no_split_and_are_drawn_once(cache: Path, tmp_path: Path) -> None:
     """So many of each class, in a folder of its name, always the same, unlike all others; more leave these alone."""
-    paths = demo.draw_new(tmp_path / "new", 2)
-    assert [path.parent.name for path in paths] == [name for name in demo.TARGET_CLASSES for _ in range(2)]
+    paths = images.draw_new(tmp_path / "new", 2)
+    assert [path.parent.name for path in paths] == [name for name in images.TARGET_CLASSES for _ in range(2)]
     drawn = contents(tmp_path / "new")
     assert len(set(drawn.values())) == len(paths)
-    assert not set(drawn.values()) & set(contents(demo.demo_folder()).values())
+    assert not set(drawn.values()) & set(contents(images.demo_folder()).values())
     before = paths[0].stat().st_mtime_ns
-    more = demo.draw_new(tmp_path / "new", 3)
+    more = images.draw_new(tmp_path / "new", 3)
     assert set(paths) < set(more)
     assert paths[0].stat().st_mtime_ns == before
-    demo.draw_new(tmp_path / "again", 2)
+    images.draw_new(tmp_path / "again", 2)
     assert contents(tmp_path / "again") == drawn
     assert cache.is_dir()
 
 
 def test_target_and_source_share_no_class() -> None:
-    assert len(demo.TARGET_CLASSES) == 10
-    assert not set(demo.TARGET_CLASSES) & set(demo.SOURCE_CLASSES)
+    assert len(images.TARGET_CLASSES) == 10
+    assert not set(images.TARGET_CLASSES) & set(images.SOURCE_CLASSES)
 
 
 def test_the_mean_colour_does_not_tell_the_class() -> None:
     """Naming source pictures by their mean colour, nearest class mean, is hardly better than guessing."""
-    drawn, labels = demo.draw_source(20, 32)
+    drawn, labels = images.draw_source(20, 32)
     colours = drawn.mean(axis=(2, 3))
     known = np.arange(len(labels)) < len(labels) // 2
-    means = np.stack([colours[known & (labels == label)].mean(axis=0) for label in range(len(demo.SOURCE_CLASSES))])
+    means = np.stack([colours[known & (labels == label)].mean(axis=0) for label in range(len(images.SOURCE_CLASSES))])
     named = np.linalg.norm(colours[~known][:, None] - means, axis=2).argmin(axis=1)
     assert (named == labels[~known]).mean() < 0.15
 
 
 def test_what_a_killed_process_left_is_not_taken_for_the_data(cache: Path, tmp_path: Path) -> None:
-    for name in (".demo-pictures.0123.tmp", f"demo-pictures-{demo.DEMO_VERSION}"):
-        demo.draw_target(cache / name)
+    for name in (".demo-pictures.0123.tmp", f"demo-pictures-{images.DEMO_VERSION}"):
+        images.draw_target(cache / name)
         shutil.rmtree(cache / name / "test")
-    demo.draw_target(tmp_path / "again")
-    assert contents(demo.demo_folder()) == contents(tmp_path / "again")
+    images.draw_target(tmp_path / "again")
+    assert contents(images.demo_folder()) == contents(tmp_path / "again")
 
 
 def test_drawing_that_is_interrupted_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,29 +108,29 @@ def test_drawing_that_is_interrupted_leaves_nothing(cache: Path, monkeypatch: py
         (folder / "train" / "fish").mkdir(parents=True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo, "draw_target", dies)
+    monkeypatch.setattr(images, "draw_target", dies)
     with pytest.raises(KeyboardInterrupt):
-        demo.demo_folder()
+        images.demo_folder()
     assert list(cache.iterdir()) == []
 
 
 def test_two_can_draw_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    barrier, draw = threading.Barrier(2), demo.draw_target
+    barrier, draw = threading.Barrier(2), images.draw_target
     folders: list[Path] = []
 
     def together(folder: Path) -> None:
         draw(folder)
         barrier.wait(timeout=60)  # both are done drawing before either renames
 
-    monkeypatch.setattr(demo, "draw_target", together)
-    threads = [threading.Thread(target=lambda: folders.append(demo.demo_folder())) for _ in range(2)]
+    monkeypatch.setattr(images, "draw_target", together)
+    threads = [threading.Thread(target=lambda: folders.append(images.demo_folder())) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert folders[0] == folders[1]
     assert list(cache.iterdir()) == [folders[0]]
-    assert len(contents(folders[0])) == len(demo.TARGET_CLASSES) * sum(demo.SPLITS.values())
+    assert len(contents(folders[0])) == len(images.TARGET_CLASSES) * sum(images.SPLITS.values())
 
 
 def test_pretraining_leaves_a_state_dict_of_the_backbone(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_pretraining_leaves_a_state_dict_of_the_backbone(tmp_path: Path) -> None
     assert 0 <= accuracy <= 1
     assert told[-1] == 1.0
     state = torch.load(tmp_path / "cache" / "w.pt", weights_only=True)
-    network = torchvision.models.get_model(DEMO_BACKBONE, weights=None, num_classes=len(demo.SOURCE_CLASSES))
+    network = torchvision.models.get_model(DEMO_BACKBONE, weights=None, num_classes=len(images.SOURCE_CLASSES))
     network.load_state_dict(state, strict=True)
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["w.pt"]
 
@@ -158,7 +158,7 @@ def test_weights_are_pretrained_once(
         torch.save({"a": torch.ones(9)}, path)
         return 0.75
 
-    monkeypatch.setattr("finetune.demo_weights.pretrain", quick)
+    monkeypatch.setattr("finetune.models.demo_weights.pretrain", quick)
     assert demo_weights_path() == demo_weights_path() == calls[0]
     assert calls[0].parent == cache
     assert len(calls) == 1

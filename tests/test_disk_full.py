@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from finetune.__main__ import main
-from finetune.checkpoint import load_checkpoint
+from finetune.run.checkpoint import load_checkpoint
 from finetune.rundir import files, keys
 from finetune.system import documents
 from tests.failing_disk import FailingDisk, failing_disk

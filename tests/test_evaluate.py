@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, recall_score
 
-from finetune.evaluate import by_class
+from finetune.training.metrics import per_class_scores
 
 ANSWERS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=40)
 
@@ -19,7 +19,7 @@ def test_recall_and_f1_are_scikit_learns(answers: list[tuple[int, int]]) -> None
     labels, named = np.array(answers).T
     scores = np.log(np.full((len(answers), 5), 0.1, dtype=np.float32))
     scores[np.arange(len(answers)), named] = math.log(0.6)
-    fared = by_class(scores, labels)
+    fared = per_class_scores(scores, labels)
     there = np.unique(labels)
     for found, score in ((fared.recall, recall_score), (fared.f1, f1_score)):
         expected = score(labels, named, labels=there, average=None, zero_division=0)

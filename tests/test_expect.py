@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune import preflight
-from finetune.agents import probes, sweepfile
-from finetune.agents.expect import expect
-from finetune.agents.outlook import Outlook
-from finetune.agents.plan import Plan, make_plan
 from finetune.errors import UserError
-from finetune.probe import Speed, Wanted
+from finetune.run import preflight
 from finetune.rundir import files
+from finetune.sweep import sweep_file
+from finetune.sweep.forecast import probe_pool
+from finetune.sweep.forecast.probe import ProbeRequest, ProbeResult
+from finetune.sweep.forecast.report import SweepForecast
+from finetune.sweep.forecast.workload import forecast_sweep
+from finetune.sweep.plan import SweepPlan, make_plan
 from tests.test_forecast import SPEED
 
-Probed = list[tuple[Wanted, int]]
+Probed = list[tuple[ProbeRequest, int]]
 
 # A hand-made machine for ResNet-18: nine blocks, cuts at every third.
 CUTS = {name: {cut: getattr(SPEED, name)[0] for cut in (0, 3, 6, 9)} for name in ("train", "update", "evaluate")}
@@ -38,36 +39,36 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> Probed:
     """What is probed, in place of probing."""
     asked: Probed = []
 
-    def speed_of(wanted: Wanted, agents: int, say: Callable[[str], None]) -> Speed:  # noqa: ARG001
+    def speed_of(wanted: ProbeRequest, agents: int, say: Callable[[str], None]) -> ProbeResult:  # noqa: ARG001
         asked.append((wanted, agents))
         return RESNET
 
-    monkeypatch.setattr(probes, "speed_of", speed_of)
+    monkeypatch.setattr(probe_pool, "speed_of", speed_of)
     return asked
 
 
 @pytest.fixture
-def plan(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan]:
+def plan(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SweepPlan]:
     """Return a function from parameters to the plan of their grid, on three classes of 10 and 4 pictures."""
     monkeypatch.chdir(pictures.parent)
     fixed = {"data": "pictures", "backbone": "resnet18", "weights": "DEFAULT", "image_px": 224, "epochs": 6}
 
-    def planned(method: str = "grid", keys: dict[str, Any] | None = None, **swept: Any) -> Plan:
+    def planned(method: str = "grid", keys: dict[str, Any] | None = None, **swept: Any) -> SweepPlan:
         parameters = {name: {"value": value} for name, value in fixed.items()}
         parameters |= {name: value if isinstance(value, dict) else {"values": value} for name, value in swept.items()}
         spec = {"method": method, "parameters": parameters, **(keys or {})}
         Path("my.yaml").write_text(yaml.safe_dump(spec))
-        return make_plan(sweepfile.load("my.yaml"), None, preflight.identify)
+        return make_plan(sweep_file.load("my.yaml"), None, preflight.fingerprint_inputs)
 
     return planned
 
 
-def expected(todo: Plan, unknown: int = 0, agents: int = 2) -> Outlook | None:
+def expected(todo: SweepPlan, unknown: int = 0, agents: int = 2) -> SweepForecast | None:
     """Return the outlook of all runs of a plan."""
-    return expect(todo, todo.runs, unknown, agents, print)
+    return forecast_sweep(todo, todo.runs, unknown, agents, print)
 
 
-def test_runs_of_one_network_are_probed_once(plan: Callable[..., Plan], probed: Probed) -> None:
+def test_runs_of_one_network_are_probed_once(plan: Callable[..., SweepPlan], probed: Probed) -> None:
     """For all cuts that any of them needs, on pictures of the data, with as many at once as there are agents."""
     todo = plan(strategy=["head", "partial", "gradual", "full"], lr=[0.001, 0.01], seed=[0, 1])
     outlook = expected(todo)
@@ -80,13 +81,13 @@ def test_runs_of_one_network_are_probed_once(plan: Callable[..., Plan], probed: 
     assert all((Path(wanted.root) / name).is_file() for name in wanted.pictures)
 
 
-def test_runs_at_other_sizes_are_probed_by_themselves(plan: Callable[..., Plan], probed: Probed) -> None:
+def test_runs_at_other_sizes_are_probed_by_themselves(plan: Callable[..., SweepPlan], probed: Probed) -> None:
     """Batches above what a probe takes on the CPU make no difference there."""
     assert expected(plan(strategy=["head", "full"], image_px=[64, 96], batch_size=[16, 32])) is not None
     assert [wanted.image_px for wanted, _ in probed] == [64, 96]
 
 
-def test_few_runs_are_not_worth_a_probe(plan: Callable[..., Plan], probed: Probed) -> None:
+def test_few_runs_are_not_worth_a_probe(plan: Callable[..., SweepPlan], probed: Probed) -> None:
     """Two are soon over; two of which more follow are not."""
     todo = plan(seed=[0, 1])
     assert expected(todo) is None
@@ -94,7 +95,7 @@ def test_few_runs_are_not_worth_a_probe(plan: Callable[..., Plan], probed: Probe
     assert expected(todo, unknown=1) is not None
 
 
-def test_few_pictures_are_not_worth_a_probe(plan: Callable[..., Plan], probed: Probed) -> None:
+def test_few_pictures_are_not_worth_a_probe(plan: Callable[..., SweepPlan], probed: Probed) -> None:
     """Three runs over 30 pictures are over before it is."""
     assert expected(plan(seed=[0, 1, 2], image_px=[32])) is None
     assert not probed
@@ -102,7 +103,7 @@ def test_few_pictures_are_not_worth_a_probe(plan: Callable[..., Plan], probed: P
 
 @pytest.mark.slow
 def test_a_real_probe_comes_to_a_forecast(
-    plan: Callable[..., Plan], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    plan: Callable[..., SweepPlan], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of them side by side; all costs are positive, and a second time nothing is measured."""
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))  # other tests run beside this one
@@ -122,24 +123,24 @@ def test_a_real_probe_comes_to_a_forecast(
 
 
 def test_a_sweep_can_do_without_a_forecast(
-    plan: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    plan: Callable[..., SweepPlan], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever goes wrong is told in a line."""
 
-    def fail(*_: Any) -> Speed:
+    def fail(*_: Any) -> ProbeResult:
         raise UserError("measuring ended with exit code 3: broken")
 
     todo = plan(seed=[0, 1, 2])
-    monkeypatch.setattr(probes, "speed_of", fail)
+    monkeypatch.setattr(probe_pool, "speed_of", fail)
     assert expected(todo) is None
     assert capsys.readouterr().out == "no forecast: measuring ended with exit code 3: broken\n"
-    monkeypatch.setattr(probes, "speed_of", lambda *_: RESNET)
+    monkeypatch.setattr(probe_pool, "speed_of", lambda *_: RESNET)
     monkeypatch.setenv("FINETUNE_CACHE_GB", "many")
     assert expected(todo) is None
     assert "no forecast: FINETUNE_CACHE_GB" in capsys.readouterr().out
 
 
-def test_epochs_that_are_done_are_not_forecast(plan: Callable[..., Plan], probed: Probed) -> None:
+def test_epochs_that_are_done_are_not_forecast(plan: Callable[..., SweepPlan], probed: Probed) -> None:
     """A run that was interrupted goes on from there."""
     todo = plan(strategy=["full"], seed=[0, 1, 2])
     todo.runs[0].directory.mkdir(parents=True)
@@ -151,7 +152,7 @@ def test_epochs_that_are_done_are_not_forecast(plan: Callable[..., Plan], probed
     assert 0 < first < third
 
 
-def test_runs_that_a_search_has_yet_to_choose_are_drawn(plan: Callable[..., Plan], probed: Probed) -> None:
+def test_runs_that_a_search_has_yet_to_choose_are_drawn(plan: Callable[..., SweepPlan], probed: Probed) -> None:
     """From all over its space."""
     metric = {"name": "best/val_accuracy", "goal": "maximize"}
     keys = {"metric": metric, "run_cap": 20, "early_terminate": {"type": "hyperband", "min_iter": 1}}

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune import export, onnx_file
+from finetune import export
+from finetune.inference import onnx_export
 from finetune.predict import main as predict
-from finetune.run import run
+from finetune.run.run import run
 from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.tables import write_table
@@ -88,7 +89,7 @@ def test_a_file_that_says_something_else_is_not_written(
     shutil.copytree(place / "run", tmp_path / "run")
     summary = documents.read_json(tmp_path / "run" / keys.SUMMARY) or {}
     documents.write_json(tmp_path / "run" / keys.SUMMARY, {**summary, "temperature": 0.2})
-    monkeypatch.setattr(onnx_file, "_export", lambda *given: shutil.copy(place / "model.onnx", given[-1]))
+    monkeypatch.setattr(onnx_export, "_export", lambda *given: shutil.copy(place / "model.onnx", given[-1]))
     out = tmp_path / "out"
     out.mkdir()
     (out / "model.onnx").write_text("what was there before")
@@ -103,7 +104,7 @@ def test_a_full_disk_keeps_the_earlier_file(
 ) -> None:
     """Whichever write fails: exit code 1, one message with the file's name; then the same command writes it."""
     exported = (place / "model.onnx").read_bytes()
-    monkeypatch.setattr(onnx_file, "_export", lambda *given: given[-1].write_bytes(exported))  # which takes seconds
+    monkeypatch.setattr(onnx_export, "_export", lambda *given: given[-1].write_bytes(exported))  # which takes seconds
     out = tmp_path / "out" / "model.onnx"
     out.parent.mkdir()
     out.write_text("what was there before")
@@ -121,7 +122,7 @@ def test_it_is_compared_on_val_pictures_or_without_them_on_noise(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Which of them, and by how much they differ, is said."""
-    monkeypatch.setattr(onnx_file, "_export", lambda *given: shutil.copy(place / "model.onnx", given[-1]))
+    monkeypatch.setattr(onnx_export, "_export", lambda *given: shutil.copy(place / "model.onnx", given[-1]))
     out = str(tmp_path / "model.onnx")
     shutil.copytree(place / "run", tmp_path / "run")
     assert export.main([str(tmp_path / "run"), "--onnx", out]) == 0

@@ -7,25 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.agents.forecast import (
+from finetune.config import parse_config
+from finetune.data.transforms import Preprocessing
+from finetune.resolve import resolve
+from finetune.sweep.forecast.model import (
     ADAM_BYTES,
     FLOAT_BYTES,
     SMALL_FILES_BYTES,
     START_SECONDS,
-    Ahead,
-    Machine,
-    forecast,
+    PendingRun,
+    Resources,
+    simulate,
     wall_seconds,
 )
-from finetune.agents.outlook import Outlook
-from finetune.config import parse_config
-from finetune.data.transforms import Preprocessing
-from finetune.probe import Speed
-from finetune.resolve import resolve
+from finetune.sweep.forecast.probe import ProbeResult
+from finetune.sweep.forecast.report import SweepForecast
 
 SIZES = {"train": 100, "val": 20, "test": 30}
 TO = Preprocessing(256, 224, (0.5,) * 3, (0.5,) * 3, "bilinear")
-SPEED = Speed(
+SPEED = ProbeResult(
     device="cpu",
     blocks=4,
     parameters=1000,
@@ -42,22 +42,22 @@ SPEED = Speed(
     first_step=0.0,
     write=0.0,
 )
-MACHINE = Machine(agents=1, threads=1, cache_budget=10**9, free_bytes=10**9)
+MACHINE = Resources(agents=1, threads=1, cache_budget=10**9, free_bytes=10**9)
 DECODED = frozenset(SIZES)
 
 
-def ahead(name: str = "a", *, speed: Speed = SPEED, **values: Any) -> Ahead:
+def ahead(name: str = "a", *, speed: ProbeResult = SPEED, **values: Any) -> PendingRun:
     """Return a run of two epochs whose pictures are in the cache already, and which keeps one view of each."""
     given = {"data": "somewhere", "epochs": 2, "batch_size": 50, "views": 1, **values}
     more = {key: given.pop(key) for key in ("sizes", "decoded", "workers", "epochs_done") if key in given}
     config = resolve(parse_config(given, "here"))
-    return Ahead(name, config, **{"sizes": SIZES, "to": TO, "speed": speed, "decoded": DECODED, **more})
+    return PendingRun(name, config, **{"sizes": SIZES, "to": TO, "speed": speed, "decoded": DECODED, **more})
 
 
-def seconds(*runs: Ahead, machine: Machine = MACHINE) -> list[float]:
+def seconds(*runs: PendingRun, machine: Resources = MACHINE) -> list[float]:
     """Return the seconds of each run, without its start."""
     named = [dataclasses.replace(run, id=str(number)) for number, run in enumerate(runs)]
-    return [total - START_SECONDS for total in forecast(named, machine).run_seconds.values()]
+    return [total - START_SECONDS for total in simulate(named, machine).run_seconds.values()]
 
 
 HALF = {"strategy": "partial", "unfreeze": [[0, 0.5]]}
@@ -124,7 +124,7 @@ def test_without_the_cache_every_epoch_pays_for_decoding_and_the_frozen_part() -
     small = MACHINE._replace(cache_budget=0)
     runs = [ahead(name, strategy="head", decoded=frozenset()) for name in "ab"]
     assert seconds(*runs, machine=small) == [pytest.approx(2 * each + test)] * 2
-    outlook = forecast(runs, small)
+    outlook = simulate(runs, small)
     assert (outlook.cache_bytes, outlook.refused_bytes) == (0, 150 * 50 + 150 * 10)
     assert outlook.cache_seconds == 0
 
@@ -132,16 +132,16 @@ def test_without_the_cache_every_epoch_pays_for_decoding_and_the_frozen_part() -
 def test_what_fits_is_kept_smallest_first() -> None:
     """A pass goes as deep as the cuts that there is room for."""
     runs = [ahead(name, **values) for name, values in {"a": HALF, "b": {"strategy": "head"}}.items()]
-    outlook = forecast(runs, MACHINE._replace(cache_budget=100 * 10 + 20 * 10 + 20 * 100))
+    outlook = simulate(runs, MACHINE._replace(cache_budget=100 * 10 + 20 * 10 + 20 * 100))
     assert outlook.cache_bytes == 100 * 10 + 20 * 10 + 20 * 100  # the half's views have no room
     assert outlook.refused_bytes == 100 * 100
-    assert forecast(runs, MACHINE._replace(cache_budget=100 * 100 + 1)).refused_bytes == 100 * 100  # alone it would fit
-    assert outlook.run_seconds["a"] > forecast(runs, MACHINE).run_seconds["a"]
+    assert simulate(runs, MACHINE._replace(cache_budget=100 * 100 + 1)).refused_bytes == 100 * 100  # alone it would fit
+    assert outlook.run_seconds["a"] > simulate(runs, MACHINE).run_seconds["a"]
 
 
 def test_auto_keeps_what_is_used_twice_and_on_keeps_all() -> None:
     """Two views for two epochs are used once each; the time is the same either way."""
-    outlooks = [forecast([ahead(strategy="head", views=2, cache=mode)], MACHINE) for mode in ("auto", "on")]
+    outlooks = [simulate([ahead(strategy="head", views=2, cache=mode)], MACHINE) for mode in ("auto", "on")]
     assert [outlook.cache_bytes for outlook in outlooks] == [20 * 10, (2 * 100 + 20 + 30) * 10]
     auto, on = (outlook.seconds for outlook in outlooks)
     assert auto - on == pytest.approx(30 * (6 - 5 - 0.125))  # a test that is not kept goes through the whole network
@@ -182,8 +182,8 @@ def test_starting_and_saving_take_their_time() -> None:
 def test_disk_and_time_are_added_up_over_the_sweep() -> None:
     """What runs leave, and for each agent an optimiser's state and a last.pt in the making; time by strategy."""
     runs = [ahead(name, strategy=strategy) for name, strategy in {"a": "full", "b": "full", "c": "head"}.items()]
-    outlook = forecast(runs, MACHINE._replace(agents=2, threads=3))
-    assert isinstance(outlook, Outlook)
+    outlook = simulate(runs, MACHINE._replace(agents=2, threads=3))
+    assert isinstance(outlook, SweepForecast)
     assert (outlook.runs, outlook.agents, outlook.threads, outlook.device, outlook.most) == (3, 2, 3, "cpu", False)
     left, saved = 3 * (2 * FLOAT_BYTES * 1000 + SMALL_FILES_BYTES), 2 * (FLOAT_BYTES + 2 * ADAM_BYTES) * 1000
     assert outlook.run_bytes == left + saved
@@ -200,19 +200,19 @@ def test_disk_and_time_are_added_up_over_the_sweep() -> None:
 def test_the_disk_depends_on_which_weights_are_kept(keep: str, left: int, beside: int) -> None:
     """What stays of each run of two epochs; and what one under way needs all the same, best.pt and last.pt."""
     runs = [ahead(name, strategy="full", keep=keep, seed=seed) for seed, name in enumerate("abc")]
-    found = forecast(runs, MACHINE).run_bytes - 3 * SMALL_FILES_BYTES
+    found = simulate(runs, MACHINE).run_bytes - 3 * SMALL_FILES_BYTES
     assert found == (3 * left + beside + 1) * FLOAT_BYTES * 1000 + 2 * ADAM_BYTES * 1000
 
 
 def test_runs_that_may_end_early_make_it_the_most_they_take() -> None:
     """By patience, or by the sweep's early stopping."""
-    assert forecast([ahead(strategy="full", patience=1)], MACHINE).most
-    assert forecast([ahead(strategy="full")], MACHINE, stops_early=True).most
+    assert simulate([ahead(strategy="full", patience=1)], MACHINE).most
+    assert simulate([ahead(strategy="full")], MACHINE, stops_early=True).most
 
 
 def test_runs_yet_to_be_chosen_count_but_are_not_named() -> None:
     """As draws of the search's space stand for them."""
-    outlook = forecast([ahead("a", strategy="full"), ahead("draw", strategy="full")], MACHINE, unknown=1)
+    outlook = simulate([ahead("a", strategy="full"), ahead("draw", strategy="full")], MACHINE, unknown=1)
     assert list(outlook.run_seconds) == ["a"]
     assert (outlook.runs, outlook.unknown) == (2, 1)
     assert outlook.seconds == pytest.approx(2 * (FULL + START_SECONDS))

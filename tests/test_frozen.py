@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from finetune.config import BACKBONES
-from finetune.frozen import FrozenPrefix, fold
-from finetune.model import Classifier, build_classifier, build_network
-from finetune.strategies import set_trainable
+from finetune.models.classifier import Classifier, build_classifier, build_network
+from finetune.models.frozen_prefix import FrozenPrefix, fold
+from finetune.models.unfreezing import set_trainable
 
 FAMILIES = (
     *("efficientnet_v2_s", "squeezenet1_0", "resnet18", "mobilenet_v3_small", "convnext_tiny", "vit_b_16", "swin_t"),

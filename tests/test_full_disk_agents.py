@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 
-from finetune import mirror, publish, wandb_run
-from finetune.agents import early_stop, launch, online, server
-from finetune.agents.server import Failed, Remote
-from finetune.agents.trial import Interruption, Log
-from finetune.mirror import Orders
+from finetune import publish
 from finetune.rundir import claim, files, keys
+from finetune.sweep import early_stopping
+from finetune.sweep.agents import launch, wandb_agents
+from finetune.sweep.agents.wandb_trial import RunLog, StopPolicy
 from finetune.system import documents
 from finetune.system.atomic import WriteError, write_atomic
-from finetune.tracking import Target
+from finetune.tracking import mirror_process, sweep_server, wandb_run
+from finetune.tracking.mirror_client import WandbRunRef
+from finetune.tracking.mirror_process import MirrorCommands
+from finetune.tracking.sweep_server import FailedWandbRun, WandbSweep
 from tests.agents import CODE, Place, wait_until, write_hyperband, write_sweep
 from tests.fabricate import fabricate_run
 from tests.failing_disk import failing_disk
@@ -58,7 +60,7 @@ def test_a_run_that_can_not_be_told_to_stop_early_goes_on(place: Place, monkeypa
             raise WriteError(errno.ENOSPC, "No space left on device", path, None)
         real(path, text)
 
-    monkeypatch.setattr(early_stop, "write_atomic", write)  # in the agent, which is a fork of this process
+    monkeypatch.setattr(early_stopping, "write_atomic", write)  # in the agent, which is a fork of this process
     code, output = place.run("seeds.yaml", seconds=0.25)
     assert tried.exists()
     assert code == 0, output
@@ -69,7 +71,7 @@ def test_a_run_that_can_not_be_told_to_stop_early_goes_on(place: Place, monkeypa
 def test_a_run_that_the_server_stops_goes_on_until_that_can_be_noted(tmp_path: Path) -> None:
     """It is no signal to save and end; as soon as there is room, the run is asked to end after its epoch."""
     signals, told = SimpleNamespace(number=0), SimpleNamespace(stop=True)
-    interrupted = Interruption(signals, told, tmp_path)  # type: ignore[arg-type]
+    interrupted = StopPolicy(signals, told, tmp_path)  # type: ignore[arg-type]
     with failing_disk(tmp_path) as disk:
         disk.arm(0)
         assert interrupted() is False
@@ -155,10 +157,12 @@ def test_runs_that_are_started_again_go_on_when_the_next_can_not_be(
 ) -> None:
     """What W&B's agent would have handed to the second can't be written: the first ends in peace; exit code 1."""
     monkeypatch.chdir(tmp_path)
-    remote = Remote("me", "p", "abcdefgh", spec={"command": [sys.executable, "-c", FIRST]})
-    monkeypatch.setattr(server, "failed_runs", lambda _: [Failed(name, {}, "", "") for name in ("one", "two", "three")])
-    monkeypatch.setattr(server, "states", lambda _: Counter())
-    monkeypatch.setattr(online, "_prepare", lambda *_: None)
+    remote = WandbSweep("me", "p", "abcdefgh", spec={"command": [sys.executable, "-c", FIRST]})
+    monkeypatch.setattr(
+        sweep_server, "failed_runs", lambda _: [FailedWandbRun(name, {}, "", "") for name in ("one", "two", "three")]
+    )
+    monkeypatch.setattr(sweep_server, "count_states", lambda _: Counter())
+    monkeypatch.setattr(wandb_agents, "_prepare", lambda *_: None)
     with failing_disk(tmp_path / "runs/abcdefgh/wandb") as disk:
 
         def start(*given: Any) -> Any:
@@ -168,7 +172,7 @@ def test_runs_that_are_started_again_go_on_when_the_next_can_not_be(
 
         real, started = launch.start_again, []
         monkeypatch.setattr(launch, "start_again", start)
-        assert online.retry_failed(remote, CODE, 2, None, 0) == 1
+        assert wandb_agents.retry_failed(remote, CODE, 2, None, 0) == 1
         for process in started:
             process.stdin.close()
     said = capfd.readouterr().out
@@ -184,11 +188,11 @@ def test_a_sweep_that_can_not_be_noted_is_not_made_on_the_server(
     (tmp_path / keys.SWEEP).write_text("method: grid\nparameters: {}\n")
     made: list[str] = []
 
-    def create(spec: dict[str, Any], entity: str | None, project: str) -> Remote:
+    def create(spec: dict[str, Any], entity: str | None, project: str) -> WandbSweep:
         made.append(project)
-        return Remote(entity or "me", project, f"abcdefg{len(made)}", spec=spec)
+        return WandbSweep(entity or "me", project, f"abcdefg{len(made)}", spec=spec)
 
-    monkeypatch.setattr(server, "create", create)
+    monkeypatch.setattr(sweep_server, "create_sweep", create)
     with failing_disk(tmp_path) as disk:
         for number in range(2):
             disk.arm(number)
@@ -212,7 +216,7 @@ def test_a_line_that_can_not_be_logged_is_printed(tmp_path: Path, capsys: pytest
     """A run does not end for its log."""
     with failing_disk(tmp_path) as disk:
         disk.arm(0)
-        Log(tmp_path)("epoch 1")
+        RunLog(tmp_path)("epoch 1")
         assert disk.hit
     assert capsys.readouterr().out == "epoch 1\n"
 
@@ -235,7 +239,7 @@ def test_a_copy_is_sent_from_a_full_disk(
     """All epochs arrive, and the server learns that the run is finished; the note of that is written once it can be."""
     run_dir = fabricate_run(tmp_path, "head-1", epochs=2)
     before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
-    run, orders, said = RunOnServer(), object.__new__(Orders), []
+    run, orders, said = RunOnServer(), object.__new__(MirrorCommands), []
     orders.__dict__.update(run_dir=run_dir, log_start=0, preempting=False, asked=False, end=None, left=3)
     monkeypatch.setattr(wandb_run, "finish_finished", lambda run, _: setattr(run, "ended", "finished"))
     with failing_disk(run_dir) as disk:
@@ -249,8 +253,10 @@ def test_a_copy_is_sent_from_a_full_disk(
 
         monkeypatch.setattr(orders, "wait", wait, raising=False)
         disk.arm(0)
-        with mirror._alone(run_dir, Target("me", "p", "aaaa0000")):
-            mirror._copy(run, run_dir, orders, Target("me", "p", "aaaa0000"), said.append, again=False)
+        with mirror_process._run_lock(run_dir, WandbRunRef("me", "p", "aaaa0000")):
+            mirror_process._copy_until_end(
+                run, run_dir, orders, WandbRunRef("me", "p", "aaaa0000"), said.append, again=False
+            )
         assert full_until_the_end == bool(disk.hit)
     assert (run.epochs, run.ended, said) == ([1, 2], "finished", [])
     note = documents.read_json(run_dir / "wandb-aaaa0000.json")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from finetune import demo_weights
-from finetune.data import demo
-from finetune.data.demo import demo_folder
+from finetune.data.demo import images
+from finetune.data.demo.images import demo_folder
+from finetune.models import demo_weights
+from finetune.models.torch_files import read_state_dict
 from finetune.system.atomic import WriteError
-from finetune.weights import read_state_dict
 from tests.failing_disk import each_write_failing
 
 
@@ -24,13 +24,13 @@ def code_of(path: Path, work: Callable[..., object], *arguments: object) -> int:
 
 def test_pictures_are_drawn_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever write fails; the next command draws them."""
-    monkeypatch.setattr(demo, "SPLITS", {"train": 1, "test": 1})
-    folder = tmp_path / "cache" / f"demo-pictures-{demo.DEMO_VERSION}"
+    monkeypatch.setattr(images, "SPLITS", {"train": 1, "test": 1})
+    folder = tmp_path / "cache" / f"demo-pictures-{images.DEMO_VERSION}"
     for ended, told in each_write_failing(tmp_path, lambda: code_of(folder, demo_folder), step=3):
         assert ended == 1, told
         assert not list(tmp_path.glob("cache/*")), told
     assert demo_folder() == folder
-    assert len(list(folder.glob("*/*/*.png"))) == 2 * len(demo.TARGET_CLASSES)
+    assert len(list(folder.glob("*/*/*.png"))) == 2 * len(images.TARGET_CLASSES)
 
 
 def test_weights_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from analysis.__main__ import main as analyse
-from finetune.checkpoint import load_checkpoint
+from finetune.run.checkpoint import load_checkpoint
 from finetune.rundir import files, keys
 from tests.fabricate import fabricate_run
 from tests.on_server import put_run, put_sweep

@@ -17,19 +17,20 @@ from hypothesis import strategies as st
 from analysis import address
 from analysis.frames import read_sweep
 from analysis.predictions import read_predictions
-from finetune import showcase
-from finetune.agents import server, sweepfile
-from finetune.checkpoint import load_checkpoint, rebuild
 from finetune.config import Config, parse_config
+from finetune.data import thumbnails
 from finetune.data.layout import read_layout
-from finetune.data.looking import look
+from finetune.data.scan import inspect_file
 from finetune.errors import UserError
+from finetune.models.torch_files import read_state_dict
 from finetune.resolve import resolve, run_id
+from finetune.run.checkpoint import load_checkpoint, model_from_checkpoint
 from finetune.rundir import files, keys
+from finetune.sweep import sweep_file
 from finetune.system import documents
 from finetune.system.archive import unpack
 from finetune.system.tables import read_table
-from finetune.weights import read_state_dict
+from finetune.tracking import sweep_server
 from tests.fabricate import fabricate_run
 
 MANY = settings.default.max_examples  # 100, or what --hypothesis-profile says
@@ -98,7 +99,7 @@ def test_yaml(text: str) -> None:
 def test_sweep_files(text: str) -> None:
     """A checked sweep, or a message."""
     content = text.encode("utf-8", errors="surrogatepass")
-    apart(content, "s.yaml", lambda path: sweepfile.load(str(path)))
+    apart(content, "s.yaml", lambda path: sweep_file.load(str(path)))
 
 
 @few
@@ -106,7 +107,7 @@ def test_sweep_files(text: str) -> None:
 def test_settings(settings_: list[str]) -> None:
     """`--set` values."""
     apart(
-        b"method: grid\nparameters: {lr: {value: 0.1}}\n", "s.yaml", lambda path: sweepfile.load(str(path), settings_)
+        b"method: grid\nparameters: {lr: {value: 0.1}}\n", "s.yaml", lambda path: sweep_file.load(str(path), settings_)
     )
 
 
@@ -127,7 +128,7 @@ def test_addresses(text: str) -> None:
         assert address.ID.fullmatch(found.sweep)
         assert not {"/", "\\", "\0"} & set(f"{found.entity}{found.project}")
         assert "://" not in str(found)
-    named = server.parse(text)
+    named = sweep_server.parse_sweep_address(text)
     assert named is None or "/" not in named[2]
 
 
@@ -185,7 +186,7 @@ def checkpoint() -> bytes:
 @pytest.mark.filterwarnings("ignore")
 def test_checkpoints(content: bytes) -> None:
     """A checkpoint with bytes exchanged: its content, or a message."""
-    apart(content, "best.pt", lambda path: rebuild(load_checkpoint(path)))
+    apart(content, "best.pt", lambda path: model_from_checkpoint(load_checkpoint(path)))
     apart(content, "best.pt", read_state_dict)
 
 
@@ -207,7 +208,7 @@ def archive(kind: int = zipfile.ZIP_DEFLATED) -> bytes:
 @pytest.mark.filterwarnings("ignore")
 def test_zip_files(content: bytes) -> None:
     """A zip file with bytes exchanged is unpacked as a whole into its folder, or not at all."""
-    apart(content, keys.THUMBNAILS, lambda path: showcase.read_thumbnails(path.parent))
+    apart(content, keys.THUMBNAILS, lambda path: thumbnails.read_thumbnails(path.parent))
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         (place / "a.zip").write_bytes(content)
@@ -230,4 +231,4 @@ def picture(kind: str) -> bytes:
 @pytest.mark.filterwarnings("ignore")
 def test_pictures(content: bytes) -> None:
     """A picture with bytes exchanged is read, or has a reason why not."""
-    apart(content, "a.jpg", look)
+    apart(content, "a.jpg", inspect_file)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from finetune import draft, store
+from finetune.cache import entry_writer, store
 from finetune.errors import UserError
 from finetune.gc import main, parse_size
 from finetune.rundir import files, keys
@@ -188,9 +188,9 @@ def test_a_dry_run_deletes_nothing_and_says_the_same(runs: Path, capsys: pytest.
     assert main(["--budget", "0", "--dry-run"]) == 1
     said = capsys.readouterr().out.replace("would free", "frees").splitlines()[:-1]
     assert {path: path.stat().st_mtime for path in runs.rglob("*")} == before
-    assert store.find("numbers-1") is not None
+    assert store.find_entry("numbers-1") is not None
     used = time.time() - 4000  # finding it has counted as using it
-    os.utime(store.folder() / "numbers-1" / draft.ABOUT, (used, used))
+    os.utime(store.entries_folder() / "numbers-1" / entry_writer.ABOUT, (used, used))
     assert main(["--budget", "0"]) == 1
     assert capsys.readouterr().out.splitlines()[:-1] == said
 

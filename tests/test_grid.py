@@ -13,7 +13,7 @@ from PIL import Image
 from analysis import grid, grids, lettering, tables
 from analysis.frames import read_sweep
 from analysis.predictions import labelled, read_predictions
-from finetune import showcase
+from finetune.data import thumbnails
 from finetune.rundir import keys
 from tests.fabricate import CLASSES, fabricate_pictures, fabricate_run, write_predictions
 
@@ -119,7 +119,7 @@ def test_a_run_draws_the_pictures_that_the_grid_shows(tmp_path: Path) -> None:
     pictures = fabricate_pictures(tmp_path / "data", each=30)
     said = [(path, name, CLASSES[index % 3], 0.4 + index % 7 / 20) for index, (path, name) in enumerate(pictures)]
     write_predictions(tmp_path, said[::-1])
-    showcase.write_thumbnails(tmp_path, tmp_path / "data", CLASSES)
+    thumbnails.write_thumbnails(tmp_path, tmp_path / "data", CLASSES)
     chosen = grid.choose_pictures(read_predictions(tmp_path), list(CLASSES))
     wanted = [path for name in chosen.classes for path in chosen.cells[name]["path"]]
     assert len(wanted) == 24
@@ -137,7 +137,7 @@ def test_the_grid_is_the_same_with_the_data_and_without(tmp_path: Path) -> None:
     lost = tmp_path / "data" / pictures[0][0]
     content = lost.read_bytes()
     lost.unlink()
-    showcase.write_thumbnails(tmp_path, tmp_path / "data", CLASSES)
+    thumbnails.write_thumbnails(tmp_path, tmp_path / "data", CLASSES)
     lost.write_bytes(content)
     here, away = (grid.find_pictures(chosen, tmp_path, root) for root in (tmp_path / "data", None))
     assert set(here) - set(away) == {pictures[0][0]}
@@ -175,7 +175,7 @@ def test_where_the_network_looked_is_a_grid_once_it_is_drawn(tmp_path: Path) -> 
 
     assert "prediction_grid_attention" not in planned()
     blue = np.full((40, 40, 3), (0, 0, 255), dtype=np.uint8)
-    showcase.pack(run_dir / keys.ATTENTION, [(path, blue) for path, _ in pictures[1:]])
+    thumbnails.pack_thumbnails(run_dir / keys.ATTENTION, [(path, blue) for path, _ in pictures[1:]])
     plans = planned()
     plan = plans["prediction_grid_attention"]
     assert list(plans)[:2] == ["prediction_grid", "prediction_grid_attention"]

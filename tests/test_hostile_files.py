@@ -17,17 +17,17 @@ import yaml
 from analysis import remote_run
 from analysis.__main__ import main as analyse
 from analysis.predictions import read_predictions
-from finetune import showcase
-from finetune.agents import sweepfile
-from finetune.checkpoint import load_checkpoint
 from finetune.config import parse_config
+from finetune.data import thumbnails
 from finetune.errors import CorruptFileError, UserError
+from finetune.models.torch_files import read_state_dict
 from finetune.predict import main as predict
+from finetune.run.checkpoint import load_checkpoint
 from finetune.rundir import files, keys
+from finetune.sweep import sweep_file
 from finetune.system import documents
 from finetune.system.archive import unpack
 from finetune.system.tables import MAX_TABLE_BYTES, read_table
-from finetune.weights import read_state_dict
 from tests.fabricate import fabricate_run
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -134,7 +134,7 @@ def test_yaml_is_plain_and_bounded(tmp_path: Path, mark: Path, name: str) -> Non
         files.read_config(tmp_path)
     (tmp_path / "sweep.yaml").write_text(text, errors="surrogatepass")
     with pytest.raises(UserError, match=r"is not YAML|can't be read"):
-        sweepfile.load(str(tmp_path / "sweep.yaml"))
+        sweep_file.load(str(tmp_path / "sweep.yaml"))
     with pytest.raises(UserError):
         parse_config({"unfreeze": text}, "a test")
     assert not mark.exists()
@@ -308,7 +308,7 @@ def test_a_zip_file_that_is_damaged_within_is_told_however_it_is_packed(tmp_path
     with pytest.raises(zipfile.BadZipFile, match="is no whole zip file"):
         unpack(tmp_path / keys.THUMBNAILS, tmp_path / "out" / "data", "d")
     assert not list((tmp_path / "out").iterdir())
-    assert showcase.read_thumbnails(tmp_path) == {}
+    assert thumbnails.read_thumbnails(tmp_path) == {}
 
 
 def test_a_zip_file_that_lies_about_sizes_is_damaged(tmp_path: Path) -> None:
@@ -331,16 +331,16 @@ def test_thumbnails_from_elsewhere_are_small_or_not_read(tmp_path: Path) -> None
         "a.jpg": bytes(50 * 2**20), "b.jpg": bomb_png(), "../../c.jpg": b"x", "d.jpg/../e.jpg": b"", "f.txt": b"x",
     })  # fmt: skip
     before = sorted(tmp_path.rglob("*"))
-    assert showcase.read_thumbnails(tmp_path) == {}
+    assert thumbnails.read_thumbnails(tmp_path) == {}
     assert sorted(tmp_path.rglob("*")) == before
-    assert showcase.open_picture(tmp_path, "../x.jpg") is None
+    assert thumbnails.open_thumbnail_source(tmp_path, "../x.jpg") is None
 
 
 def test_a_link_in_a_run_directory_shows_nothing_of_this_machine(tmp_path: Path) -> None:
     """A sweep file or a log that is a link to a private file is neither put into a report nor sent."""
     from types import SimpleNamespace
 
-    from finetune import wandb_run
+    from finetune.tracking import wandb_run
 
     private = tmp_path / "private"
     private.write_text("machine api.wandb.ai password 0123456789abcdef\n")

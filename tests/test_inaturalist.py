@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from finetune.__main__ import main
-from finetune.data import inaturalist
-from finetune.data.inaturalist import ARCHIVE, CLASSES, FOLDER, MARK
+from finetune.data import catalog
+from finetune.data.catalog import ARCHIVE, CLASSES, FOLDER, MARK
 from finetune.errors import DataError, UserError
 from finetune.system import archive
 from finetune.system.documents import read_json
@@ -45,7 +45,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder for data sets; few pictures count as whole."""
     monkeypatch.setenv("DATA_ROOT", str(tmp_path / "data"))
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(inaturalist, "COUNTS", {"train": PICTURES * len(CLASSES), "val": PICTURES * len(CLASSES)})
+    monkeypatch.setattr(catalog, "COUNTS", {"train": PICTURES * len(CLASSES), "val": PICTURES * len(CLASSES)})
     return tmp_path / "data"
 
 
@@ -59,16 +59,16 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 def test_it_is_fetched_unpacked_and_found_again(place: Path, served: Served) -> None:
     """What it was made of is recorded; the zip file is gone; nothing is asked for twice."""
     lines: list[str] = []
-    folder = inaturalist.have(lines.append)
+    folder = catalog.fetch_inaturalist(lines.append)
     assert folder == place / FOLDER
     assert len(list(folder.glob("train/*/*.jpg"))) == PICTURES * len(CLASSES)
-    assert inaturalist.complaints(folder) == []
+    assert catalog.count_mismatches(folder) == []
     mark = read_json(folder / MARK)
     assert mark is not None
     assert (mark["url"], mark["bytes"]) == (served.url, len(served.content))
     assert not (place / ARCHIVE).exists()
     assert [line.split()[0] for line in lines] == ["fetching", "unpacking"]
-    assert inaturalist.have(lines.append) == folder
+    assert catalog.fetch_inaturalist(lines.append) == folder
     assert len(served.asked) == 1
     assert not list(place.glob(".*"))
     assert not (place / "__MACOSX").exists()
@@ -80,21 +80,21 @@ def test_a_copy_that_lies_there_is_used(
     """A zip file beside which nobody has unpacked it, which stays; the folder itself; and DATA_ROOT pointing at it."""
     place.mkdir()
     (place / ARCHIVE).write_bytes(zipped())
-    folder = inaturalist.have()
+    folder = catalog.fetch_inaturalist()
     assert folder == place / FOLDER
     assert (place / ARCHIVE).exists()
     monkeypatch.setenv("DATA_ROOT", str(folder))
-    assert inaturalist.have() == folder
+    assert catalog.fetch_inaturalist() == folder
     folder.rename(tmp_path / "photos")
     monkeypatch.setenv("DATA_ROOT", str(tmp_path / "photos"))
-    assert inaturalist.have() == tmp_path / "photos"
+    assert catalog.fetch_inaturalist() == tmp_path / "photos"
     assert served.asked == []
 
 
 def test_a_cut_at_the_middle_is_mended(served: Served) -> None:
     """The rest is asked for, and the whole is unpacked."""
     served.cut_after = [len(served.content) // 2]
-    assert inaturalist.have().is_dir()
+    assert catalog.fetch_inaturalist().is_dir()
     assert len(served.asked) == 2
 
 
@@ -103,11 +103,11 @@ def test_a_damaged_zip_file_is_deleted_and_fetched_again(place: Path, served: Se
     good = served.content
     served.content = good[:2000] + bytes(20) + good[2020:]
     with pytest.raises(DataError, match="deleted; the same command fetches it again"):
-        inaturalist.have()
-    assert inaturalist.find() is None
+        catalog.fetch_inaturalist()
+    assert catalog.find_inaturalist() is None
     assert not (place / FOLDER).exists()
     served.content = good
-    assert inaturalist.have().is_dir()
+    assert catalog.fetch_inaturalist().is_dir()
 
 
 def link(name: str) -> bytes:
@@ -139,7 +139,7 @@ def test_a_hostile_or_foreign_zip_file_writes_nothing(place: Path, content: byte
     place.mkdir()
     (place / ARCHIVE).write_bytes(content)
     with pytest.raises(DataError, match=fault):
-        inaturalist.have()
+        catalog.fetch_inaturalist()
     assert not list(tmp_path.rglob("escaped*"))
     assert {path.name for path in place.iterdir()} == {ARCHIVE, f"{FOLDER}.lock"}
 
@@ -169,21 +169,21 @@ def test_killed_while_unpacking_it_begins_anew(place: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert list(place.glob(f".{FOLDER}.*"))
-    assert inaturalist.find() is None
-    assert len(list(inaturalist.have().glob("*/*/*.jpg"))) == 2 * 400 * len(CLASSES)
+    assert catalog.find_inaturalist() is None
+    assert len(list(catalog.fetch_inaturalist().glob("*/*/*.jpg"))) == 2 * 400 * len(CLASSES)
     assert not list(place.glob(f".{FOLDER}.*"))
 
 
 @pytest.mark.usefixtures("served")
 def test_a_torso_is_refused_and_a_small_difference_is_told() -> None:
     """Counts as published are a warning; a third of them is no data set."""
-    folder = inaturalist.have()
+    folder = catalog.fetch_inaturalist()
     (folder / "val" / "Aves" / "0.jpg").unlink()
-    assert inaturalist.complaints(folder) == [f"{folder / 'val'} has 29 pictures, 30 were published"]
+    assert catalog.count_mismatches(folder) == [f"{folder / 'val'} has 29 pictures, 30 were published"]
     for picture in folder.glob("train/*/[12].jpg"):
         picture.unlink()
     with pytest.raises(DataError, match="10 of 30 pictures"):
-        inaturalist.complaints(folder)
+        catalog.count_mismatches(folder)
 
 
 def test_a_disk_without_room_is_seen_before_unpacking(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +192,7 @@ def test_a_disk_without_room_is_seen_before_unpacking(place: Path, monkeypatch: 
     (place / ARCHIVE).write_bytes(zipped())
     monkeypatch.setattr(archive, "SPARE_BYTES", 1e18)
     with pytest.raises(UserError, match="Make room there"):
-        inaturalist.have()
+        catalog.fetch_inaturalist()
     assert (place / ARCHIVE).exists()
 
 

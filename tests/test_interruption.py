@@ -10,7 +10,7 @@ import pytest
 
 from finetune import __main__ as command
 from finetune.errors import RunInterrupted
-from finetune.run import run
+from finetune.run.run import run
 from finetune.rundir import files, keys
 from finetune.system import documents, signals
 from tests.small_runs import after, assert_same_run, flags, quiet, small
@@ -109,7 +109,7 @@ def test_a_loader_process_that_is_just_starting_outlives_signals_too(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A signal to all processes may come before a loader has said what it does with one."""
-    monkeypatch.setattr("finetune.data.loading.ignore_signals_in_worker", _signalled_at_its_start)
+    monkeypatch.setattr("finetune.data.dataset.ignore_signals_in_worker", _signalled_at_its_start)
     run(small(pictures, strategy="scratch", epochs=1, loader_workers=2), tmp_path / "run", log=quiet)
     assert files.status(tmp_path / "run")[0] == "finished"
 
@@ -149,7 +149,7 @@ def test_a_signal_before_the_first_step_ends_the_command_at_once(
     """While a network is built, or weights are loaded, nobody asks; the claim is released all the same."""
     words = [*flags(pictures, strategy="head"), "--run-dir", str(tmp_path / "run")]
     with monkeypatch.context() as patch:
-        patch.setattr("finetune.parts.build_classifier", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr("finetune.run.build.build_classifier", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         assert command.main(words) == 143
     assert capsys.readouterr().err.startswith("stopped; the same command goes on")
     assert files.status(tmp_path / "run")[0] == "killed"

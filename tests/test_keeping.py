@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from agent import parse, settings
-from finetune.checkpoint import load_checkpoint
 from finetune.config import parse_config
 from finetune.errors import ConfigError
 from finetune.predict import main as predict
 from finetune.resolve import resolve, run_id
-from finetune.run import run
+from finetune.run.checkpoint import load_checkpoint
+from finetune.run.run import run
 from finetune.rundir import files, keys
 from finetune.rundir.retention import checkpoints_left
 from tests.small_runs import quiet, small

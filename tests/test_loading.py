@@ -6,9 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.data.augmenting import train_transform
-from finetune.data.loading import Batches, Key, Pictures, make_loader
-from finetune.data.reading import read_picture
+from finetune.data.augmentation import train_transform
+from finetune.data.dataset import EpochBatchSampler, ImageDataset, SampleRequest, make_loader
+from finetune.data.image_io import read_image
 from finetune.data.splits import find_splits
 from finetune.data.transforms import Preprocessing, eval_transform
 from finetune.errors import DataError
@@ -20,9 +20,9 @@ def epoch_tensor(
     root: Path, workers: int, seed: int, epoch: int, draw: str | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     pictures = find_splits(root, 0).train
-    batches = Batches(len(pictures), 5, seed)
+    batches = EpochBatchSampler(len(pictures), 5, seed)
     batches.epoch, batches.draw = epoch, draw
-    loader = make_loader(Pictures(root, pictures, TO, train_transform(TO, "standard")), batches, workers, pin=False)
+    loader = make_loader(ImageDataset(root, pictures, TO, train_transform(TO, "standard")), batches, workers, pin=False)
     images, labels = zip(*loader, strict=True)
     return torch.cat(images), torch.cat(labels)
 
@@ -38,7 +38,7 @@ def test_a_picture_taken_sideways_is_turned_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "phone.jpg", exif=exif)
-    assert read_picture(tmp_path / "phone.jpg").size == (20, 30)
+    assert read_image(tmp_path / "phone.jpg").size == (20, 30)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16"])
@@ -46,14 +46,14 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     """Grey, palette, alpha, print and 16-bit pictures all reach the network with three channels."""
     name = "a.tif" if mode in ("CMYK", "I;16") else "a.png"
     Image.new(mode, (8, 8)).save(tmp_path / name)
-    assert read_picture(tmp_path / name).mode == "RGB"
+    assert read_image(tmp_path / name).mode == "RGB"
 
 
 def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
     """The error says which file it was."""
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     with pytest.raises(DataError, match=r"broken\.jpg"):
-        read_picture(tmp_path / "broken.jpg")
+        read_image(tmp_path / "broken.jpg")
 
 
 def test_batches_do_not_depend_on_loader_processes(pictures: Path) -> None:
@@ -75,7 +75,9 @@ def test_a_batch_is_of_bytes_with_channels_last(pictures: Path) -> None:
     assert labels.dtype == torch.int64
     split = find_splits(pictures, 0).train
     for workers in (0, 1):
-        loader = make_loader(Pictures(pictures, split, TO, eval_transform(TO)), Batches(4, 4, None), workers, pin=False)
+        loader = make_loader(
+            ImageDataset(pictures, split, TO, eval_transform(TO)), EpochBatchSampler(4, 4, None), workers, pin=False
+        )
         ((batch, numbers),) = loader
         assert batch.is_contiguous(memory_format=torch.channels_last)
         assert numbers.tolist() == [picture.label for picture in split[:4]]
@@ -94,7 +96,7 @@ def test_a_named_draw_is_the_same_for_every_seed_and_epoch(pictures: Path) -> No
 def test_each_picture_has_numbers_of_its_own(pictures: Path) -> None:
     """One file listed twice is cut in two ways."""
     split = find_splits(pictures, 0).train[:1] * 2
-    dataset = Pictures(pictures, split, TO, train_transform(TO, "standard"))
+    dataset = ImageDataset(pictures, split, TO, train_transform(TO, "standard"))
     assert not torch.equal(dataset[("a", 0, None)][0], dataset[("a", 1, None)][0])
 
 
@@ -102,8 +104,10 @@ def test_each_picture_has_numbers_of_its_own(pictures: Path) -> None:
 def test_another_side_reaches_processes_that_live_on(pictures: Path, workers: int) -> None:
     """The side of the pictures can change from epoch to epoch, with loader processes of the first epoch too."""
     split = find_splits(pictures, 0).train
-    batches = Batches(len(split), 5, 0)
-    loader = make_loader(Pictures(pictures, split, TO, train_transform(TO, "standard")), batches, workers, pin=False)
+    batches = EpochBatchSampler(len(split), 5, 0)
+    loader = make_loader(
+        ImageDataset(pictures, split, TO, train_transform(TO, "standard")), batches, workers, pin=False
+    )
     for side, expected in ((None, 24), (16, 16), (20, 20)):
         batches.side = side
         assert {images.shape[2:] for images, _ in loader} == {(expected, expected)}
@@ -114,17 +118,17 @@ def test_loading_leaves_the_global_stream_alone(pictures: Path) -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    Pictures(pictures, find_splits(pictures, 0).train, TO, train_transform(TO, "standard"))[("a", 0, None)]
+    ImageDataset(pictures, find_splits(pictures, 0).train, TO, train_transform(TO, "standard"))[("a", 0, None)]
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_train_augments_and_evaluation_does_not(pictures: Path) -> None:
     """The same picture through both: two epochs differ in training and are equal in evaluation, whoever goes first."""
     split = find_splits(pictures, 0).train
-    train = Pictures(pictures, split, TO, train_transform(TO, "standard"))
-    evaluation = Pictures(pictures, split, TO, eval_transform(TO))
-    one: Key = ("seed 0 epoch 0", 0, None)
-    two: Key = ("seed 0 epoch 1", 0, None)
+    train = ImageDataset(pictures, split, TO, train_transform(TO, "standard"))
+    evaluation = ImageDataset(pictures, split, TO, eval_transform(TO))
+    one: SampleRequest = ("seed 0 epoch 0", 0, None)
+    two: SampleRequest = ("seed 0 epoch 1", 0, None)
     assert not torch.equal(train[one][0], train[two][0])
     assert torch.equal(evaluation[one][0], evaluation[two][0])
 
@@ -134,7 +138,7 @@ def test_train_augments_and_evaluation_does_not(pictures: Path) -> None:
 )
 def test_no_training_batch_of_one(count: int, size: int, sizes: list[int]) -> None:
     """Batch-norm can't train on one picture, so a lone last one joins the batch before it; none is left out."""
-    batches = list(Batches(count, size, seed=0))
+    batches = list(EpochBatchSampler(count, size, seed=0))
     assert [len(batch) for batch in batches] == sizes
-    assert len(Batches(count, size, seed=0)) == len(sizes)
+    assert len(EpochBatchSampler(count, size, seed=0)) == len(sizes)
     assert sorted(index for batch in batches for _, index, _ in batch) == list(range(count))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from finetune import draft, store
+from finetune.cache import entry_writer, store
 from finetune.system import locks
 
 
@@ -60,29 +60,29 @@ def test_without_them_a_file_keeps_others_out(lockless: Path) -> None:
 
 def test_an_entry_that_two_make_at_once_without_locks_is_whole(lockless: Path) -> None:
     """Each in a draft of its own; the first one is kept, and the second leaves nothing."""
-    store.folder().mkdir(parents=True)
-    with store.drafting("numbers-1") as first, store.drafting("numbers-1") as second:
+    store.entries_folder().mkdir(parents=True)
+    with store.writing_entry("numbers-1") as first, store.writing_entry("numbers-1") as second:
         assert first is not None
         assert second is not None
         for made in (first, second, first):
             made.append({"a.bin": b"x"}, rows=1)
         second.append({"a.bin": b"x"}, rows=1)
-        assert first.finish({}) == second.finish({}) == store.folder() / "numbers-1"
-    assert (store.folder() / "numbers-1" / "a.bin").read_bytes() == b"xx"
-    assert [path.name for path in store.folder().iterdir()] == ["numbers-1"]
+        assert first.finish({}) == second.finish({}) == store.entries_folder() / "numbers-1"
+    assert (store.entries_folder() / "numbers-1" / "a.bin").read_bytes() == b"xx"
+    assert [path.name for path in store.entries_folder().iterdir()] == ["numbers-1"]
     assert store.make_room(100)
-    assert lockless in store.folder().parents
+    assert lockless in store.entries_folder().parents
 
 
 def test_of_two_that_fill_one_draft_the_first_finishes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Locks that do not reach from one machine to the next let two in; the entry has no holes all the same."""
     part, entry = tmp_path / "numbers-1.part", tmp_path / "numbers-1"
-    first = draft.Draft(part, entry)
+    first = entry_writer.EntryWriter(part, entry)
     with monkeypatch.context() as patch:
-        patch.setattr(draft, "NOTE_SECONDS", 0.0)
+        patch.setattr(entry_writer, "NOTE_SECONDS", 0.0)
         first.append({"a.bin": b"12"}, rows=2)
     first.append({"a.bin": b"345"}, rows=3)
-    second = draft.Draft(part, entry)
+    second = entry_writer.EntryWriter(part, entry)
     assert second.rows == 2
     with pytest.raises(OSError, match="another process"):
         first.finish({})

@@ -6,12 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from finetune.batchnorm import least_piece
 from finetune.errors import TrainingError
-from finetune.evaluate import predict
-from finetune.fed import Fed
-from finetune.memory import in_pieces, piece_sizes
-from finetune.model import Classifier
+from finetune.models.classifier import Classifier
+from finetune.models.microbatch import microbatch_sizes, min_batch_size, run_in_microbatches
+from finetune.training.batch_source import BatchStream
+from finetune.training.evaluation import predict
 
 CPU = torch.device("cpu")
 
@@ -19,7 +18,7 @@ CPU = torch.device("cpu")
 @given(count=st.integers(1, 300), limit=st.none() | st.integers(1, 300), least=st.integers(1, 2))
 def test_pieces_make_up_the_batch_and_keep_to_the_limits(count: int, limit: int | None, least: int) -> None:
     """None is smaller than the least, if the batch is not, nor larger than the limit, unless the least asks for it."""
-    sizes = piece_sizes(count, limit, least)
+    sizes = microbatch_sizes(count, limit, least)
     assert sum(sizes) == count
     assert sizes[0] - sizes[-1] <= 1
     assert min(sizes) >= min(least, count)
@@ -44,11 +43,11 @@ def test_pieces_are_halved_until_they_fit_and_stay_small() -> None:
     """32, 16, 8; then 8 at once; what is tried is said each time."""
     seen: list[int] = []
     said: list[tuple[str, list[int]]] = []
-    result, limit = in_pieces(needs(9, seen), 32, None, 1, CPU, "here", lambda *what: said.append(what))
+    result, limit = run_in_microbatches(needs(9, seen), 32, None, 1, CPU, "here", lambda *what: said.append(what))
     assert (result, limit) == (32, 8)
     assert seen == [32, 16, 8, 8, 8, 8]
     assert said == [("out of memory here", [16, 16]), ("out of memory here", [8, 8, 8, 8])]
-    assert in_pieces(needs(9, seen), 16, limit, 1, CPU, "here", lambda *_: pytest.fail("no need"))[0] == 16
+    assert run_in_microbatches(needs(9, seen), 16, limit, 1, CPU, "here", lambda *_: pytest.fail("no need"))[0] == 16
 
 
 @pytest.mark.parametrize(("count", "least", "last"), [(8, 1, 1), (8, 2, 2), (5, 2, 3), (1, 2, 1)])
@@ -56,7 +55,7 @@ def test_when_the_smallest_piece_does_not_fit_the_error_says_what_to_lower(count
     """Batch-norm is never given a single picture of several."""
     seen: list[int] = []
     with pytest.raises(TrainingError, match=rf"out of memory here, even with {last} picture.* Lower image_px"):
-        in_pieces(needs(0, seen), count, None, least, CPU, "here", lambda *_: None)
+        run_in_microbatches(needs(0, seen), count, None, least, CPU, "here", lambda *_: None)
     assert seen[-1] == last
 
 
@@ -67,16 +66,16 @@ def test_other_errors_are_not_taken_for_want_of_memory() -> None:
         raise RuntimeError(f"shapes do not fit: {sizes}")
 
     with pytest.raises(RuntimeError, match=r"shapes do not fit: \[4\]"):
-        in_pieces(work, 4, None, 1, CPU, "here", lambda *_: pytest.fail("no need"))
+        run_in_microbatches(work, 4, None, 1, CPU, "here", lambda *_: pytest.fail("no need"))
 
 
 def test_only_batch_norm_that_trains_needs_two_pictures() -> None:
     """Frozen, it uses the statistics it has."""
     norm = nn.BatchNorm1d(3)
-    assert least_piece(nn.Sequential(nn.Linear(2, 3), norm)) == 2
+    assert min_batch_size(nn.Sequential(nn.Linear(2, 3), norm)) == 2
     norm.eval()
-    assert least_piece(nn.Sequential(nn.Linear(2, 3), norm)) == 1
-    assert least_piece(nn.LayerNorm(3)) == 1
+    assert min_batch_size(nn.Sequential(nn.Linear(2, 3), norm)) == 1
+    assert min_batch_size(nn.LayerNorm(3)) == 1
 
 
 def test_evaluation_in_pieces_gives_the_same_predictions_and_says_so() -> None:
@@ -84,7 +83,7 @@ def test_evaluation_in_pieces_gives_the_same_predictions_and_says_so() -> None:
     torch.manual_seed(0)
     model = Classifier([nn.Flatten()], nn.Identity(), 12, 3, 0.0)
     nn.init.normal_(model.head[-1].weight)
-    fed = Fed(0, 2, [(torch.randn(6, 3, 2, 2), torch.arange(6) % 3) for _ in range(2)])
+    fed = BatchStream(0, 2, [(torch.randn(6, 3, 2, 2), torch.arange(6) % 3) for _ in range(2)])
     whole, labels = predict(model, fed, CPU, None)
     seen: list[int] = []
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from finetune import mirror, wandb_run
 from finetune.system import documents
-from finetune.tracking import Target
+from finetune.tracking import mirror_process, wandb_run
+from finetune.tracking.mirror_client import WandbRunRef
 from tests.fabricate import fabricate_run
 
-TARGET = Target("tester", "trials", "abcd1234")
+TARGET = WandbRunRef("tester", "trials", "abcd1234")
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, refusals: int, is_over: bool) -> tuple[int, list[dict[str, Any]], int]:
@@ -26,10 +26,10 @@ def serve(monkeypatch: pytest.MonkeyPatch, refusals: int, is_over: bool) -> tupl
 
     monkeypatch.setattr(wandb_run, "open_run", open_run)
     monkeypatch.setattr(wandb_run, "forget", lambda: None)
-    monkeypatch.setattr(mirror, "_copy", lambda *_, **__: None)
+    monkeypatch.setattr(mirror_process, "_copy_until_end", lambda *_, **__: None)
     orders: Any = SimpleNamespace(end={"state": "finished"} if is_over else None, wait=lambda _: None)
     said: list[dict[str, Any]] = []
-    code = mirror._serve(TARGET, orders, None, Path(), 1, said.append)
+    code = mirror_process._connect_and_copy(TARGET, orders, None, Path(), 1, said.append)
     return code, said, len(opened)
 
 
@@ -42,7 +42,7 @@ def test_a_run_that_is_over_is_offered_once_more(monkeypatch: pytest.MonkeyPatch
 
 def test_a_lasting_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """With exit code 1 once the run is over; while it goes on, it is offered again and again."""
-    assert serve(monkeypatch, refusals=100, is_over=True)[::2] == (1, mirror.MOST_REFUSED)
+    assert serve(monkeypatch, refusals=100, is_over=True)[::2] == (1, mirror_process.MAX_REFUSED)
     assert serve(monkeypatch, refusals=100, is_over=False)[::2] == (0, 101)
 
 
@@ -51,9 +51,9 @@ def test_a_run_s_id_is_noted_before_the_server_is_asked(tmp_path: Path, monkeypa
     run = fabricate_run(tmp_path, "head-1", strategy="head")
     note = run / "wandb-abcd1234.json"
     seen: list[Any] = []
-    monkeypatch.setattr(mirror, "_serve", lambda *_: seen.append(documents.read_json(note)) or 1)
+    monkeypatch.setattr(mirror_process, "_connect_and_copy", lambda *_: seen.append(documents.read_json(note)) or 1)
     orders: Any = SimpleNamespace(end=None, run_dir=run, wait=lambda _: None)
-    assert mirror._mirror(TARGET, orders, tmp_path, 1, lambda _: None) == 1
+    assert mirror_process._mirror(TARGET, orders, tmp_path, 1, lambda _: None) == 1
     documents.write_json(note, {"path": "kept", "sent": True})
-    assert mirror._mirror(TARGET, orders, tmp_path, 1, lambda _: None) == 1
+    assert mirror_process._mirror(TARGET, orders, tmp_path, 1, lambda _: None) == 1
     assert seen == [{"path": "tester/trials/abcd1234", "sent": False}, {"path": "kept", "sent": True}]

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from finetune import loss, train
 from finetune.config import parse_config
+from finetune.data.augmentation import mix
 from finetune.errors import ConfigError, RunInterrupted
-from finetune.loss import batch_loss, heaviest
-from finetune.mixing import mix
 from finetune.resolve import resolve
-from finetune.run import run
+from finetune.run.run import run
 from finetune.rundir import files
+from finetune.training import loop, loss
+from finetune.training.loss import batch_loss, hard_labels
 from tests.small_runs import after, assert_same_run, quiet, small
 
 
@@ -77,8 +77,8 @@ def test_the_loss_of_a_mixed_picture_is_the_mean_of_its_labels_losses() -> None:
         assert torch.allclose(whole, batch_loss(logits, one, 0.1, weights))
         expected = 0.7 * batch_loss(logits, one, 0.1, weights) + 0.3 * batch_loss(logits, other, 0.1, weights)
         assert torch.allclose(batch_loss(logits, targets, 0.1, weights), expected)
-    assert torch.equal(heaviest(targets), one)
-    assert torch.equal(heaviest(one), one)
+    assert torch.equal(hard_labels(targets), one)
+    assert torch.equal(hard_labels(one), one)
 
 
 @pytest.mark.parametrize("strategy", ["head", "gradual"])
@@ -128,7 +128,7 @@ def test_micro_batches_see_what_whole_batches_are_mixed_to(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         return original(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train, "batch_loss", short_of_memory)
+    monkeypatch.setattr(loop, "batch_loss", short_of_memory)
     lines: list[str] = []
     run(config, tmp_path / "pieces", log=lines.append)
     assert any("micro-batches" in line for line in lines)

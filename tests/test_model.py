@@ -7,8 +7,9 @@ from torch import nn
 
 from finetune.config import BACKBONES
 from finetune.errors import ConfigError
-from finetune.families import split_into_blocks
-from finetune.model import build_classifier, build_network, check_image_px, forward_flops, outline_network
+from finetune.models.classifier import build_classifier, build_meta_network, build_network, check_image_px
+from finetune.models.families import split_into_blocks
+from finetune.models.flops import forward_flops
 
 # One or two of every family, small enough for a test; blocks as DESIGN counts them.
 BLOCKS = {
@@ -62,7 +63,7 @@ def test_every_backbone_of_torchvision_is_known_and_splits() -> None:
     assert set(BACKBONES) == set(torchvision.models.list_models(module=torchvision.models))
     slow = {name for name in BACKBONES if name.startswith("regnet") and name[-4:] in ("28gf", "32gf", "16gf", "_8gf")}
     for backbone in set(BACKBONES) - slow:
-        model = build_classifier(outline_network(backbone, 224), 7, 0.1)
+        model = build_classifier(build_meta_network(backbone, 224), 7, 0.1)
         assert len(model.blocks) > 5, backbone
         assert model.head[-1].out_features == 7, backbone
 

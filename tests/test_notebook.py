@@ -20,7 +20,7 @@ import torch
 from nbformat import NotebookNode
 
 from finetune.errors import UserError
-from finetune.model import build_network
+from finetune.models.classifier import build_network
 from notebooks import execute as command
 from notebooks.execute import NOTEBOOK, ROOT, execute, with_settings
 from tests import offline

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from finetune.agents import machine, search
 from finetune.rundir import files, keys
 from finetune.rundir.failures import CAUSES
+from finetune.sweep import devices, search
 from finetune.system import documents
 from tests.agents import Place, wait_until, write_hyperband, write_sweep
 from tests.failing_disk import failing_disk
@@ -314,7 +314,7 @@ def test_where_memory_runs_out_the_kernel_takes_a_run_and_not_the_agent(place: P
     assert place.run("seeds.yaml", "--count", "1")[0] == 0
     own = int(Path("/proc/self/oom_score_adj").read_text())
     (run,) = place.runs()
-    assert int((run / "oom_score.txt").read_text()) == max(own, machine.OOM_SCORE)
+    assert int((run / "oom_score.txt").read_text()) == max(own, devices.OOM_SCORE)
 
 
 @pytest.mark.parametrize("number", [0, 2, 6, 9])

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from finetune.agents import workers
+from finetune.sweep.agents import run_process
 from tests.agents import Place, wait_until, write_sweep
 
 
@@ -29,16 +29,16 @@ def test_a_machine_without_a_process_left_ends_the_agent_with_a_message(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run under way ends by itself, no other is started, and the same command goes on later."""
-    true, started = workers.start, []
+    true, started = run_process.start, []
 
-    def start(*given: Any, **named: Any) -> workers.Worker:
+    def start(*given: Any, **named: Any) -> run_process.RunProcess:
         if started:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         started.append(given)
         return true(*given, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(workers, "start", start)
+        patch.setattr(run_process, "start", start)
         code, output = place.run("seeds.yaml", "--agents", "2")
     assert code == 1, output
     assert "Traceback" not in output

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from finetune.errors import TrainingError
-from finetune.optimizer import adamw, reserve
+from finetune.training.optimizer import adamw, allocate_state
 
 
 def network() -> nn.Sequential:
@@ -30,7 +30,7 @@ def test_steps_are_those_that_torch_makes_by_itself() -> None:
         for frozen in (True, False):
             model[0].requires_grad_(not frozen)
             if ahead:
-                reserve(optimizer, "here")
+                allocate_state(optimizer, "here")
             train(model, optimizer, 3)
         if ahead:
             kept = optimizer.state_dict()
@@ -48,11 +48,11 @@ def test_what_is_frozen_has_none_and_what_is_there_stays() -> None:
     model = network()
     model[0].requires_grad_(False)
     optimizer = adamw([{"params": list(model.parameters()), "lr": 0.01}])
-    reserve(optimizer, "here")
+    allocate_state(optimizer, "here")
     assert set(optimizer.state) == set(model[2].parameters())
     train(model, optimizer, 1)
     before = optimizer.state[model[2].weight]["exp_avg"].clone()
-    reserve(optimizer, "here")
+    allocate_state(optimizer, "here")
     assert torch.equal(optimizer.state[model[2].weight]["exp_avg"], before)
     assert before.any()
 
@@ -65,11 +65,11 @@ def test_want_of_memory_is_told_before_anything_changes(monkeypatch: pytest.Monk
     def none_left(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr("finetune.optimizer.torch.zeros_like", none_left)
+    monkeypatch.setattr("finetune.training.optimizer.torch.zeros_like", none_left)
     with pytest.raises(
         TrainingError, match=r"out of memory at epoch 3: AdamW keeps 1 kB of .*\. Choose a smaller backbone"
     ):
-        reserve(optimizer, "at epoch 3")
-    monkeypatch.setattr("finetune.optimizer.torch.zeros_like", lambda *_, **__: 1 / 0)
+        allocate_state(optimizer, "at epoch 3")
+    monkeypatch.setattr("finetune.training.optimizer.torch.zeros_like", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        reserve(optimizer, "at epoch 3")
+        allocate_state(optimizer, "at epoch 3")

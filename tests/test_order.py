@@ -8,11 +8,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.agents import sweepfile
-from finetune.agents.order import breadth_first
-from finetune.agents.plan import Plan, make_plan
 from finetune.config import Config, parse_config
 from finetune.resolve import resolve
+from finetune.sweep import sweep_file
+from finetune.sweep.ordering import breadth_first
+from finetune.sweep.plan import SweepPlan, make_plan
 from tests.agents import identify
 
 VALUES = {
@@ -100,9 +100,9 @@ def test_a_random_search_begins_with_each_strategy(tmp_path: Path, monkeypatch: 
 
 def planned(
     folder: Path, monkeypatch: pytest.MonkeyPatch, method: str, values: dict[str, list[object]], **keys: object
-) -> Plan:
+) -> SweepPlan:
     """Write a sweep file over these values, and plan it."""
     monkeypatch.chdir(folder)
     spec = {"method": method, "parameters": {name: {"values": some} for name, some in values.items()}, **keys}
     Path("my.yaml").write_text(yaml.safe_dump(spec))
-    return make_plan(sweepfile.load("my.yaml"), None, identify)
+    return make_plan(sweep_file.load("my.yaml"), None, identify)

@@ -9,20 +9,21 @@ from typing import Any
 
 import pytest
 
-from finetune.agents import outlook, sweepfile
-from finetune.agents.outlook import FORECAST, Outlook, Share
-from finetune.agents.plan import Plan, PlannedRun, make_plan
-from finetune.agents.time_left import Pace
+from finetune.sweep import sweep_file
+from finetune.sweep.eta import TimeLeftEstimator
+from finetune.sweep.forecast import report
+from finetune.sweep.forecast.report import FORECAST, StrategyForecast, SweepForecast
+from finetune.sweep.plan import PlannedRun, SweepPlan, make_plan
 from tests.agents import CODE, Place, wait_until, write_sweep
 
-EXPECTED = Outlook(
+EXPECTED = SweepForecast(
     seconds=2460.0,
     agents=2,
     threads=1,
     device="cpu",
     run_seconds={"head-1": 60.0, "full-1": 1200.0, "full-2": 1200.0},
     unknown=0,
-    strategies={"head": Share(1, 60.0, 6.0), "full": Share(2, 2400.0, 120.0)},
+    strategies={"head": StrategyForecast(1, 60.0, 6.0), "full": StrategyForecast(2, 2400.0, 120.0)},
     cache_seconds=50.0,
     run_bytes=486_000_000,
     free_bytes=70_000_000_000,
@@ -33,14 +34,14 @@ EXPECTED = Outlook(
 )
 
 
-def changed(**values: Any) -> Outlook:
+def changed(**values: Any) -> SweepForecast:
     """Return EXPECTED with other values."""
     return dataclasses.replace(EXPECTED, **values)
 
 
 def test_time_disk_and_calls_are_told_with_their_basis() -> None:
     """The dearest strategy first; calls as README.md counts them."""
-    assert outlook.lines(EXPECTED) == [
+    assert report.lines(EXPECTED) == [
         "time: 41 min for 3 runs (probed here: 2 agents with 1 thread each)",
         "  full  2 runs, 20 min each, 40 min together, 98%",
         "  head  1 run, 60 s each, 60 s together, 2%",
@@ -64,8 +65,8 @@ def test_time_disk_and_calls_are_told_with_their_basis() -> None:
 )
 def test_what_is_special_is_told(values: dict[str, Any], line: str) -> None:
     """Early stopping, devices, searches that learn, and disks that are too small."""
-    assert line in "\n".join(outlook.lines(changed(**values)))
-    assert line not in "\n".join(outlook.lines(EXPECTED))
+    assert line in "\n".join(report.lines(changed(**values)))
+    assert line not in "\n".join(report.lines(EXPECTED))
 
 
 @pytest.mark.parametrize(
@@ -86,12 +87,12 @@ def test_what_it_took_is_compared_with_what_can_be_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], took: dict[str, float], wall: float, comparison: str
 ) -> None:
     """Wall times if this agent did it all, else run by run; nothing if it has finished none."""
-    outlook.start(tmp_path, EXPECTED)
+    report.start(tmp_path, EXPECTED)
     kept = json.loads((tmp_path / FORECAST).read_text())
     assert kept["forecast"]["seconds"] == 2460.0
     assert kept["forecast"]["strategies"]["full"] == {"runs": 2, "seconds": 2400.0, "epoch_seconds": 120.0}
     assert kept["took"] is None
-    outlook.end(tmp_path, EXPECTED, wall, took)
+    report.end(tmp_path, EXPECTED, wall, took)
     shown = capsys.readouterr().out
     assert comparison in shown
     assert bool(shown) == bool(comparison)
@@ -106,9 +107,9 @@ def test_runs_that_a_search_has_chosen_meanwhile_are_compared_as_a_whole(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Though they had no names when it began; not if some are missing."""
-    outlook.end(tmp_path, changed(run_seconds={"a": 60.0}, unknown=1), 99.0, {"a": 60.0})
+    report.end(tmp_path, changed(run_seconds={"a": 60.0}, unknown=1), 99.0, {"a": 60.0})
     assert "for the 1 run that this agent finished, took 60 s (+0%)" in capsys.readouterr().out
-    outlook.end(tmp_path, changed(run_seconds={}, unknown=2), 1230.0, {"a": 1.0, "b": 2.0})
+    report.end(tmp_path, changed(run_seconds={}, unknown=2), 1230.0, {"a": 1.0, "b": 2.0})
     assert "forecast 41 min, took 20 min (-50%)" in capsys.readouterr().out
 
 
@@ -124,17 +125,19 @@ def test_a_race_is_compared_as_a_whole(place: Place) -> None:
 
 def test_a_folder_that_can_not_be_written_is_no_fault(tmp_path: Path) -> None:
     """The sweep goes on, or has an end, without the file."""
-    outlook.start(tmp_path / "gone", EXPECTED)
-    outlook.end(tmp_path / "gone", EXPECTED, 1.0, {})
+    report.start(tmp_path / "gone", EXPECTED)
+    report.end(tmp_path / "gone", EXPECTED, 1.0, {})
 
 
-def stand_in(todo: Plan, runs: Sequence[PlannedRun], unknown: int, agents: int, say: Callable[[str], None]) -> Outlook:
+def stand_in(
+    todo: SweepPlan, runs: Sequence[PlannedRun], unknown: int, agents: int, say: Callable[[str], None]
+) -> SweepForecast:
     """Expect ten seconds of every run."""
     say(f"asked for {len(runs)} runs, {unknown} unknown, {agents} agents, of {len(todo.runs)}")
     return changed(
         seconds=10.0 * len(runs),
         run_seconds={run.id: 10.0 for run in runs},
-        strategies={"head": Share(len(runs), 10.0 * len(runs), 5.0)},
+        strategies={"head": StrategyForecast(len(runs), 10.0 * len(runs), 5.0)},
     )
 
 
@@ -207,9 +210,9 @@ def test_the_time_left_begins_with_the_forecast(tmp_path: Path, monkeypatch: pyt
     """Until a run of the strategy has told its own pace."""
     monkeypatch.chdir(tmp_path)
     write_sweep(tmp_path, seeds=2, epochs=4)
-    todo = make_plan(sweepfile.load("seeds.yaml"), None, CODE.identify)
-    assert Pace(todo).left(1)[1] is None
-    pace = Pace(todo, {"head": 5.0})
+    todo = make_plan(sweep_file.load("seeds.yaml"), None, CODE.identify)
+    assert TimeLeftEstimator(todo).left(1)[1] is None
+    pace = TimeLeftEstimator(todo, {"head": 5.0})
     assert pace.left(1)[1] == pytest.approx(8 * 5.0)
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)

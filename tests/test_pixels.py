@@ -11,20 +11,20 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune import store
-from finetune.data.augmenting import train_transform
-from finetune.data.loading import Batches, Pictures, make_loader
-from finetune.data.pixels import Pixels, build_pixels, expected_bytes, open_pixels
-from finetune.data.reading import read_picture
-from finetune.data.splits import Picture
-from finetune.data.transforms import Preprocessing, eval_transform, to_base
+from finetune.cache import store
+from finetune.cache.pixel_cache import DecodedImages, build_pixels, expected_bytes, open_pixels
+from finetune.data.augmentation import train_transform
+from finetune.data.dataset import EpochBatchSampler, ImageDataset, make_loader
+from finetune.data.image_io import read_image
+from finetune.data.splits import Sample
+from finetune.data.transforms import Preprocessing, eval_transform, resize_for_cache
 from finetune.errors import DataError, RunInterrupted
 
 TO = Preprocessing(resize_px=48, crop_px=40, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear")
 
 
 @pytest.fixture
-def odd(tmp_path: Path) -> tuple[Path, list[Picture]]:
+def odd(tmp_path: Path) -> tuple[Path, list[Sample]]:
     """Return a folder of pictures of many kinds, and the list of them."""
     root, rng = tmp_path / "odd", np.random.default_rng(0)
     root.mkdir()
@@ -42,7 +42,7 @@ def odd(tmp_path: Path) -> tuple[Path, list[Picture]]:
     noise(20, 300).save(root / "tall.png")
     noise(48, 48).save(root / "exact.png")
     noise(7, 9).save(root / "tiny.png")
-    return root, [Picture(path.name, number % 3) for number, path in enumerate(sorted(root.iterdir()))]
+    return root, [Sample(path.name, number % 3) for number, path in enumerate(sorted(root.iterdir()))]
 
 
 def counter(done: list[int]) -> Callable[[int, int], None]:
@@ -50,46 +50,48 @@ def counter(done: list[int]) -> Callable[[int, int], None]:
     return lambda some, _: done.append(some)
 
 
-def build(root: Path, pictures: list[Picture], threads: int = 2, fingerprint: str = "data") -> Pixels:
+def build(root: Path, pictures: list[Sample], threads: int = 2, fingerprint: str = "data") -> DecodedImages:
     pixels = build_pixels(root, pictures, TO, fingerprint, threads=threads, log=pytest.fail)
     assert pixels is not None
     return pixels
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_the_cache_changes_no_result(odd: tuple[Path, list[Picture]], threads: int) -> None:
+def test_the_cache_changes_no_result(odd: tuple[Path, list[Sample]], threads: int) -> None:
     """Turned, grey, palette, long and tiny pictures: bit for bit what decoding them anew gives, in both transforms."""
     root, pictures = odd
     pixels = build(root, pictures, threads)
     assert len(pixels) == len(pictures)
     for index, picture in enumerate(pictures):
-        base = to_base(read_picture(root / picture.path), TO)
+        base = resize_for_cache(read_image(root / picture.path), TO)
         assert torch.equal(pixels[index], base)
         assert pixels[index].stride() == base.stride()
     for transform in (eval_transform(TO), train_transform(TO, "standard")):
-        decoded = Pictures(root, pictures, TO, transform)
-        cached = Pictures(root, pictures, TO, transform, pixels)
+        decoded = ImageDataset(root, pictures, TO, transform)
+        cached = ImageDataset(root, pictures, TO, transform, pixels)
         for index in range(len(pictures)):
             (image, label), (again, same_label) = decoded[("a", index, None)], cached[("a", index, None)]
             assert torch.equal(image, again)
             assert label == same_label
 
 
-def test_the_cache_changes_no_batch(odd: tuple[Path, list[Picture]]) -> None:
+def test_the_cache_changes_no_batch(odd: tuple[Path, list[Sample]]) -> None:
     """With and without it, in this process and in loader processes: the same batches."""
     root, pictures = odd
     pixels = build(root, pictures)
 
-    def batches(cached: Pixels | None, workers: int) -> list[torch.Tensor]:
-        dataset = Pictures(root, pictures, TO, train_transform(TO, "standard"), cached)
-        return [images for images, _ in make_loader(dataset, Batches(len(pictures), 3, 0), workers, pin=False)]
+    def batches(cached: DecodedImages | None, workers: int) -> list[torch.Tensor]:
+        dataset = ImageDataset(root, pictures, TO, train_transform(TO, "standard"), cached)
+        return [
+            images for images, _ in make_loader(dataset, EpochBatchSampler(len(pictures), 3, 0), workers, pin=False)
+        ]
 
     expected = batches(None, 0)
     for other in (batches(pixels, 0), batches(pixels, 2)):
         assert all(torch.equal(one, two) for one, two in zip(expected, other, strict=True))
 
 
-def test_it_can_be_sent_to_another_process(odd: tuple[Path, list[Picture]]) -> None:
+def test_it_can_be_sent_to_another_process(odd: tuple[Path, list[Sample]]) -> None:
     """Pickled, it is a path, and the file is mapped again."""
     pixels = build(*odd)
     packed = pickle.dumps(pixels)
@@ -97,7 +99,7 @@ def test_it_can_be_sent_to_another_process(odd: tuple[Path, list[Picture]]) -> N
     assert all(torch.equal(one, two) for one, two in zip(pickle.loads(packed), pixels, strict=False))
 
 
-def test_it_is_found_by_all_that_decides_its_bytes(odd: tuple[Path, list[Picture]]) -> None:
+def test_it_is_found_by_all_that_decides_its_bytes(odd: tuple[Path, list[Sample]]) -> None:
     """Another fingerprint of the data (a picture was changed), list of pictures or size: another entry."""
     root, pictures = odd
     build(root, pictures)
@@ -113,7 +115,7 @@ def test_it_is_found_by_all_that_decides_its_bytes(odd: tuple[Path, list[Picture
     assert open_pixels(pictures, same_base, "data") is not None
 
 
-def test_an_interrupted_build_is_gone_on_with(odd: tuple[Path, list[Picture]]) -> None:
+def test_an_interrupted_build_is_gone_on_with(odd: tuple[Path, list[Sample]]) -> None:
     """The second call decodes what the first had not, and the bytes are those of an undisturbed build."""
     root, pictures = odd
     done: list[int] = []
@@ -131,12 +133,12 @@ def test_an_interrupted_build_is_gone_on_with(odd: tuple[Path, list[Picture]]) -
     assert (again.entry / "index.bin").read_bytes() == (undisturbed.entry / "index.bin").read_bytes()
 
 
-def test_of_two_builds_at_once_one_decodes(odd: tuple[Path, list[Picture]]) -> None:
+def test_of_two_builds_at_once_one_decodes(odd: tuple[Path, list[Sample]]) -> None:
     """The other one waits, and uses what the first has made."""
     root, pictures = odd
     done: list[int] = []
 
-    def once(_: int) -> Pixels | None:
+    def once(_: int) -> DecodedImages | None:
         return build_pixels(root, pictures, TO, "data", threads=1, log=pytest.fail, on_progress=counter(done))
 
     with ThreadPoolExecutor(2) as pool:
@@ -147,18 +149,18 @@ def test_of_two_builds_at_once_one_decodes(odd: tuple[Path, list[Picture]]) -> N
     assert done == list(range(1, len(pictures) + 1))
 
 
-def test_a_picture_that_cannot_be_read_is_named(odd: tuple[Path, list[Picture]]) -> None:
+def test_a_picture_that_cannot_be_read_is_named(odd: tuple[Path, list[Sample]]) -> None:
     """As without the cache; and the pictures before it need not be decoded again."""
     root, pictures = odd
     (root / "zz.jpg").write_bytes(b"\xff\xd8\xff nothing")
     with pytest.raises(DataError, match=r"zz\.jpg"):
-        build(root, [*pictures, Picture("zz.jpg", 0)])
-    progress = next(store.folder().glob("*.part/progress.json"))
+        build(root, [*pictures, Sample("zz.jpg", 0)])
+    progress = next(store.entries_folder().glob("*.part/progress.json"))
     assert f'"rows": {len(pictures)}' in progress.read_text()
 
 
 def test_without_room_pictures_are_decoded_each_time(
-    odd: tuple[Path, list[Picture]], monkeypatch: pytest.MonkeyPatch
+    odd: tuple[Path, list[Sample]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log says why, and nothing is left behind."""
     monkeypatch.setenv("FINETUNE_CACHE_GB", "0.000001")
@@ -170,7 +172,7 @@ def test_without_room_pictures_are_decoded_each_time(
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(
-    odd: tuple[Path, list[Picture]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    odd: tuple[Path, list[Sample]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A cache folder that is a file, say: the log says so, and the run goes on."""
     (tmp_path / "file").write_text("")
@@ -180,24 +182,24 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     assert "can't be written" in lines[0]
 
 
-def test_what_is_evicted_can_be_used_to_the_end(odd: tuple[Path, list[Picture]]) -> None:
+def test_what_is_evicted_can_be_used_to_the_end(odd: tuple[Path, list[Sample]]) -> None:
     """A run that has opened its pictures keeps them, whoever deletes the files."""
     root, pictures = odd
     pixels = build(root, pictures)
-    shutil.rmtree(store.folder())
-    assert torch.equal(pixels[3], to_base(read_picture(root / pictures[3].path), TO))
+    shutil.rmtree(store.entries_folder())
+    assert torch.equal(pixels[3], resize_for_cache(read_image(root / pictures[3].path), TO))
 
 
 def test_the_disk_that_it_takes_is_known_before(pictures: Path) -> None:
     """From the headers of some pictures: right where all have one size."""
-    listed = [Picture(path.relative_to(pictures).as_posix(), 0) for path in sorted(pictures.glob("*/*/*.png"))]
+    listed = [Sample(path.relative_to(pictures).as_posix(), 0) for path in sorted(pictures.glob("*/*/*.png"))]
     pixels = build(pictures, listed)
     size = (pixels.entry / "data.bin").stat().st_size
     assert expected_bytes(pictures, listed, TO) == pytest.approx(size, rel=0.02)
 
 
-def test_another_splits_pictures_are_refused(odd: tuple[Path, list[Picture]]) -> None:
+def test_another_splits_pictures_are_refused(odd: tuple[Path, list[Sample]]) -> None:
     """A mix-up of splits would go unnoticed otherwise."""
     root, pictures = odd
     with pytest.raises(ValueError, match="not those"):
-        Pictures(root, pictures[1:], TO, eval_transform(TO), build(root, pictures))
+        ImageDataset(root, pictures[1:], TO, eval_transform(TO), build(root, pictures))

@@ -9,12 +9,21 @@ import numpy as np
 import pytest
 import yaml
 
-from finetune.agents import search, sweepfile
-from finetune.agents.plan import TRIALS, Plan, fits, make_plan, note_trial, read_trials, state_of, store
 from finetune.config import Config
 from finetune.errors import ConfigError, CorruptFileError, UserError
 from finetune.rundir import files, keys
 from finetune.rundir.claim import hold_claim
+from finetune.sweep import search, sweep_file
+from finetune.sweep.plan import (
+    TRIALS,
+    SweepPlan,
+    in_search_space,
+    make_plan,
+    read_trials,
+    record_trial,
+    state_of,
+    store_plan,
+)
 from finetune.system import documents
 from tests.agents import identify
 
@@ -28,11 +37,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def planned(parameters: dict[str, Any], *settings: str, count: int | None = None, **keys: Any) -> Plan:
+def planned(parameters: dict[str, Any], *settings: str, count: int | None = None, **keys: Any) -> SweepPlan:
     """Write a sweep file, and plan it."""
     spec = {"method": "grid", "parameters": parameters, **keys}
     Path("my.yaml").write_text(yaml.safe_dump(spec))
-    return make_plan(sweepfile.load("my.yaml", settings), count, identify)
+    return make_plan(sweep_file.load("my.yaml", settings), count, identify)
 
 
 def faults(parameters: dict[str, Any], *settings: str, **keys: Any) -> str:
@@ -95,17 +104,17 @@ def test_the_stored_sweep_is_the_effective_one(folder: Path) -> None:
     """It can be planned again from its folder, wherever that is, and gives the same runs."""
     (folder / "pictures").mkdir()
     plan = planned({"lr": {"values": [0.1, 0.2]}}, "lr=0.3", "data=pictures")
-    store(plan)
+    store_plan(plan)
     stored = yaml.safe_load(Path("runs/my/sweep.yaml").read_text())
     assert stored["parameters"] == {"lr": {"value": 0.3}, "data": {"value": str(folder / "pictures")}}
-    again = make_plan(sweepfile.load("runs/my"), None, identify)
+    again = make_plan(sweep_file.load("runs/my"), None, identify)
     assert [run.directory.resolve() for run in again.runs] == [run.directory.resolve() for run in plan.runs]
 
 
 def test_an_unchanged_sweep_file_is_stored_as_it_is() -> None:
     """With its comments."""
     Path("my.yaml").write_text("# why\nmethod: grid\nparameters: {data: {value: demo}}\n")
-    store(make_plan(sweepfile.load("my.yaml"), None, identify))
+    store_plan(make_plan(sweep_file.load("my.yaml"), None, identify))
     assert Path("runs/my/sweep.yaml").read_text().startswith("# why\n")
 
 
@@ -130,31 +139,31 @@ def test_random_trials_come_again() -> None:
 def test_bayesian_search_learns_from_finished_runs() -> None:
     """With the optimum at 0.3, proposals gather there; equal states give equal proposals."""
     spec = {"method": "bayes", "metric": METRIC, "parameters": {"dropout": {"min": 0.0, "max": 0.9}}}
-    trials: list[search.Trial] = []
+    trials: list[search.ObservedPoint] = []
     for number in range(14):
         point = search.propose(spec, "my", number, trials)
         assert point == search.propose(spec, "my", number, trials)
         value = 1 - (point["dropout"] - 0.3) ** 2
-        trials.append(search.Trial(str(number), point, "finished", {"best/val_accuracy": value}))
+        trials.append(search.ObservedPoint(str(number), point, "finished", {"best/val_accuracy": value}))
     assert abs(max(trials, key=lambda trial: trial.summary["best/val_accuracy"]).point["dropout"] - 0.3) < 0.05
 
 
 def test_trials_are_noted_once_and_outlive_a_change_of_the_sweep(folder: Path) -> None:
     """The first to note a number wins; a trial outside the present space is left out."""
-    note_trial(folder, 0, {"lr": 0.1})
-    note_trial(folder, 0, {"lr": 0.2})
-    note_trial(folder, 1, {"lr": 0.9})
+    record_trial(folder, 0, {"lr": 0.1})
+    record_trial(folder, 0, {"lr": 0.2})
+    record_trial(folder, 1, {"lr": 0.9})
     assert read_trials(folder) == [{"lr": 0.1}, {"lr": 0.9}]
     spec = {"parameters": {"lr": {"min": 0.05, "max": 0.5}}}
-    assert [fits(spec, point) for point in read_trials(folder)] == [True, False]
-    assert not fits({"parameters": {"lr": {"value": 0.3}}}, {"lr": 0.1})
-    assert not fits({"parameters": {"seed": {"values": [1]}}}, {"lr": 0.1})
+    assert [in_search_space(spec, point) for point in read_trials(folder)] == [True, False]
+    assert not in_search_space({"parameters": {"lr": {"value": 0.3}}}, {"lr": 0.1})
+    assert not in_search_space({"parameters": {"seed": {"values": [1]}}}, {"lr": 0.1})
 
 
 def test_a_damaged_trial_is_told_by_name(folder: Path) -> None:
     """With what to do; one that is still empty is being written."""
-    note_trial(folder, 0, {"lr": 0.1})
-    note_trial(folder, 1, {"lr": 0.2})
+    record_trial(folder, 0, {"lr": 0.1})
+    record_trial(folder, 1, {"lr": 0.2})
     (folder / TRIALS / "00002.json").touch()
     assert read_trials(folder) == [{"lr": 0.1}, {"lr": 0.2}]
     (folder / TRIALS / "00001.json").write_text('{"lr": 0.')
@@ -166,7 +175,7 @@ def test_bayesian_search_keeps_the_order_of_its_trials() -> None:
     """Each one was asked for when the ones before it were known."""
     swept = {"strategy": {"values": ["head", "full"]}, "lr": {"min": 0.001, "max": 0.1}}
     for number, (strategy, lr) in enumerate([("head", 0.01), ("head", 0.02), ("full", 0.01)]):
-        note_trial(Path("runs/my"), number, {"strategy": strategy, "lr": lr})
+        record_trial(Path("runs/my"), number, {"strategy": strategy, "lr": lr})
     plan = planned(swept, method="bayes", run_cap=9, metric=METRIC)
     assert [run.config.strategy for run in plan.runs] == ["head", "head", "full"]
 
@@ -186,17 +195,17 @@ def test_the_state_of_a_run_is_read_from_its_directory() -> None:
 
 def test_the_newest_unfinished_sweep_is_the_default() -> None:
     """Sweeps whose runs are all finished or failed are passed over."""
-    assert sweepfile.newest_unfinished(Path("runs")) is None
+    assert sweep_file.newest_unfinished(Path("runs")) is None
     plan = planned({"seed": {"values": [0, 1]}})
-    store(plan)
-    assert sweepfile.newest_unfinished(Path("runs")) == Path("runs/my")
-    assert sweepfile.load(None).folder == Path("runs/my")
+    store_plan(plan)
+    assert sweep_file.newest_unfinished(Path("runs")) == Path("runs/my")
+    assert sweep_file.load(None).folder == Path("runs/my")
     for run, state in zip(plan.runs, ("failed", "killed"), strict=True):
         run.directory.mkdir()
         files.write_state(run.directory, state)
-    assert sweepfile.newest_unfinished(Path("runs")) == Path("runs/my")
+    assert sweep_file.newest_unfinished(Path("runs")) == Path("runs/my")
     documents.write_json(plan.runs[1].directory / keys.SUMMARY, {"state": "finished"})
-    assert sweepfile.newest_unfinished(Path("runs")) is None
+    assert sweep_file.newest_unfinished(Path("runs")) is None
 
 
 def test_all_faults_of_all_points_are_told_at_once_and_once() -> None:
@@ -252,11 +261,11 @@ def test_a_config_error_is_a_user_error() -> None:
 
 def test_a_trial_that_is_being_written_is_none_yet_and_one_that_never_will_be_is_noted_anew(folder: Path) -> None:
     """Without hard links a name is taken first; a kill before the text follows must not end the search."""
-    note_trial(folder, 0, {"lr": 0.1})
+    record_trial(folder, 0, {"lr": 0.1})
     (folder / "trials" / "00001.json").touch()
-    note_trial(folder, 2, {"lr": 0.3})
-    note_trial(folder, 1, {"lr": 0.2})
+    record_trial(folder, 2, {"lr": 0.3})
+    record_trial(folder, 1, {"lr": 0.2})
     assert read_trials(folder) == [{"lr": 0.1}]
     os.utime(folder / "trials" / "00001.json", (0, 0))
-    note_trial(folder, 1, {"lr": 0.2})
+    record_trial(folder, 1, {"lr": 0.2})
     assert read_trials(folder) == [{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.3}]

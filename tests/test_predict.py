@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune.calibration import scaled
+from finetune.inference.prediction_page import PageContent, visible
 from finetune.predict import main
-from finetune.predict_page import Gathered, visible
 from finetune.rundir import keys
 from finetune.system import documents
+from finetune.training.metrics import scale_log_probabilities
 from tests.failing_disk import each_write_failing
 from tests.finished_run import leave_run
 from tests.test_report import Page
@@ -63,7 +63,7 @@ def test_predictions_are_those_of_the_run_at_its_temperature(finished: Path, col
         own = expected[row["path"]]
         assert row["prediction"] == own["prediction"]
         shares = np.array([[float(value) for name, value in own.items() if name.startswith(keys.PROBABILITY)]])
-        softened = np.exp(scaled(np.log(np.maximum(shares, 1e-9)), 2.0)).max()
+        softened = np.exp(scale_log_probabilities(np.log(np.maximum(shares, 1e-9)), 2.0)).max()
         assert float(row["confidence"]) == pytest.approx(softened, abs=2e-3)
 
 
@@ -216,11 +216,11 @@ def test_the_page_of_many_pictures_keeps_to_its_limit(
 
 def test_the_least_confident_are_kept_whatever_the_order() -> None:
     """Of equals, the first; counts and means are over all."""
-    from finetune.answers import Answer
+    from finetune.inference.predictor import Prediction
 
-    gathered = Gathered(3)
+    gathered = PageContent(3)
     for name, sure in (("a", 0.9), ("b", 0.3), ("c", 0.5), ("d", 0.5), ("e", 0.2), ("f", 0.99)):
-        gathered.add(Answer(Path(name), [("x", sure)]))
+        gathered.add(Prediction(Path(name), [("x", sure)]))
     assert [answer.path.name for answer in gathered.kept()] == ["e", "b", "c"]
     assert gathered.pictures == {"x": 6}
     assert gathered.confidence["x"] == pytest.approx(3.39)

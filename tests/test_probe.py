@@ -10,23 +10,22 @@ from typing import Any
 import pytest
 import torch
 
-from finetune import probe
-from finetune.agents import probes
 from finetune.errors import UserError
-from finetune.probe import Speed, Wanted
+from finetune.sweep.forecast import probe, probe_pool
+from finetune.sweep.forecast.probe import ProbeRequest, ProbeResult
 from finetune.system import environment
 from finetune.system.environment import cache_folder
 from tests.test_forecast import SPEED
 
 
 @pytest.fixture
-def wanted(pictures: Path) -> Wanted:
+def wanted(pictures: Path) -> ProbeRequest:
     """A small network, and the shares of head, partial and full."""
     paths = tuple(str(path.relative_to(pictures)) for path in sorted(pictures.glob("train/*/*.png"))[:3])
-    return Wanted("resnet18", "none", 32, 64, "fp32", "cpu", (0.0, 1 / 3, 1.0), 3, str(pictures), paths)
+    return ProbeRequest("resnet18", "none", 32, 64, "fp32", "cpu", (0.0, 1 / 3, 1.0), 3, str(pictures), paths)
 
 
-def test_it_measures_every_cut_that_runs_need(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_measures_every_cut_that_runs_need(wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """All costs are there, and what there is none of costs nothing; sizes are those of the network."""
     monkeypatch.setattr(probe, "STEP_SECONDS", 0.0)
     speed = probe.measure(wanted)
@@ -43,7 +42,9 @@ def test_it_measures_every_cut_that_runs_need(wanted: Wanted, monkeypatch: pytes
     assert speed.picture_bytes == 3 * 37 * 46  # 40 x 32 pixels at a short side of 37: 32 x 256 / 224
 
 
-def test_a_gpu_too_small_for_the_batch_is_measured_with_less(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_too_small_for_the_batch_is_measured_with_less(
+    wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a run goes on with smaller pieces, too."""
     sizes = []
 
@@ -65,20 +66,20 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
 
 
-def test_what_a_busy_machine_tells_is_used_once_and_said(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_busy_machine_tells_is_used_once_and_said(wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A forecast made of it later would be wrong by as much as the machine was busy."""
     said: list[str] = []
-    monkeypatch.setattr(probes, "_side_by_side", lambda *_: [SPEED])
+    monkeypatch.setattr(probe_pool, "_side_by_side", lambda *_: [SPEED])
     monkeypatch.setattr(os, "getloadavg", lambda: (float(environment.cores()), 0.0, 0.0))
-    assert probes.speed_of(wanted, 1, said.append) == SPEED
+    assert probe_pool.speed_of(wanted, 1, said.append) == SPEED
     assert "busy with other work" in said[-1]
     assert not (cache_folder() / "probes").exists()
 
 
-def test_numbers_travel_as_json(wanted: Wanted) -> None:
+def test_numbers_travel_as_json(wanted: ProbeRequest) -> None:
     """Both ways."""
-    assert probe.wanted_from(probe.to_json(wanted)) == wanted
-    assert probe.speed_from(probe.to_json(SPEED)) == SPEED
+    assert probe.request_from(probe.to_json(wanted)) == wanted
+    assert probe.result_from(probe.to_json(SPEED)) == SPEED
 
 
 def test_of_probes_side_by_side_the_mean_counts() -> None:
@@ -91,32 +92,32 @@ def test_of_probes_side_by_side_the_mean_counts() -> None:
 
 
 @pytest.mark.slow
-def test_as_many_probes_run_at_once_as_runs_will(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_many_probes_run_at_once_as_runs_will(wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """In processes of their own; what they told is kept, for these agents and this network."""
     said: list[str] = []
     starts: list[int] = []
-    start = probes._start
-    monkeypatch.setattr(probes, "_start", lambda slot, threads: (starts.append(slot), start(slot, threads))[1])
-    speed = probes.speed_of(wanted, 2, said.append)
+    start = probe_pool._start
+    monkeypatch.setattr(probe_pool, "_start", lambda slot, threads: (starts.append(slot), start(slot, threads))[1])
+    speed = probe_pool.speed_of(wanted, 2, said.append)
     assert starts == [0, 1]
     assert speed.blocks == 9
     assert "resnet18, 2 at once" in said[0]
-    assert probes.speed_of(wanted, 2, said.append) == speed
+    assert probe_pool.speed_of(wanted, 2, said.append) == speed
     assert (starts, len(said)) == ([0, 1], 1)
 
 
-def test_what_was_measured_is_kept_for_an_hour(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_measured_is_kept_for_an_hour(wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then it is measured anew, and so it is for other agents, another batch, and where the file is damaged."""
     measured: list[tuple[int, int]] = []
 
-    def side_by_side(wanted: Wanted, agents: int, threads: int) -> list[Speed]:  # noqa: ARG001
+    def side_by_side(wanted: ProbeRequest, agents: int, threads: int) -> list[ProbeResult]:  # noqa: ARG001
         measured.append((wanted.batch_size, agents))
         return [SPEED]
 
-    def tell(wanted: Wanted = wanted, agents: int = 1) -> None:
-        assert probes.speed_of(wanted, agents, lambda line: None) == SPEED  # noqa: ARG005
+    def tell(wanted: ProbeRequest = wanted, agents: int = 1) -> None:
+        assert probe_pool.speed_of(wanted, agents, lambda line: None) == SPEED  # noqa: ARG005
 
-    monkeypatch.setattr(probes, "_side_by_side", side_by_side)
+    monkeypatch.setattr(probe_pool, "_side_by_side", side_by_side)
     tell()
     tell()
     assert measured == [(64, 1)]
@@ -134,7 +135,7 @@ def test_what_was_measured_is_kept_for_an_hour(wanted: Wanted, monkeypatch: pyte
     assert measured[4:] == [(64, 1)]
 
 
-def test_a_probe_that_fails_says_why(wanted: Wanted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_probe_that_fails_says_why(wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With the last line of its errors; the other one is ended, too; nothing is kept."""
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nif [ -e first ]; then sleep 60; fi\ntouch first\necho broken >&2\nexit 3\n")
@@ -143,17 +144,19 @@ def test_a_probe_that_fails_says_why(wanted: Wanted, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sys, "executable", str(python))
     begun = time.monotonic()
     with pytest.raises(UserError, match="exit code 3: broken"):
-        probes.speed_of(wanted, 2, print)
+        probe_pool.speed_of(wanted, 2, print)
     assert time.monotonic() - begun < 30
     assert not (cache_folder() / "probes").exists()
 
 
-def test_a_probe_that_takes_too_long_is_ended(wanted: Wanted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_probe_that_takes_too_long_is_ended(
+    wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A sweep can do without."""
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexec sleep 60\n")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    monkeypatch.setattr(probes, "LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr(probe_pool, "LIMIT_SECONDS", 0.2)
     with pytest.raises(UserError, match="more than"):
-        probes.speed_of(wanted, 1, print)
+        probe_pool.speed_of(wanted, 1, print)

@@ -5,19 +5,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from finetune.agents import display, progress, sweepfile
-from finetune.agents.plan import Plan, make_plan
-from finetune.agents.time_left import seconds_left
+from finetune.sweep import display, progress, sweep_file
+from finetune.sweep.eta import seconds_left
+from finetune.sweep.plan import SweepPlan, make_plan
 from tests.agents import identify
 
 
 @pytest.fixture
-def todo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+def todo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SweepPlan:
     """Two runs of four epochs."""
     monkeypatch.chdir(tmp_path)
     parameters = {"seed": {"values": [0, 1]}, "epochs": {"value": 4}, "strategy": {"value": "head"}}
     Path("my.yaml").write_text(yaml.safe_dump({"method": "grid", "parameters": parameters}))
-    return make_plan(sweepfile.load("my.yaml"), None, identify)
+    return make_plan(sweep_file.load("my.yaml"), None, identify)
 
 
 def test_the_time_left_is_what_the_epochs_of_each_strategy_took() -> None:
@@ -26,11 +26,11 @@ def test_the_time_left_is_what_the_epochs_of_each_strategy_took() -> None:
     assert seconds_left([("full", 2.0)], {}, 2) is None
 
 
-def test_bars_follow_the_runs(todo: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bars_follow_the_runs(todo: SweepPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bar a slot with epoch and val accuracy, one for the sweep with the share that is done and the time left."""
     clock = iter(range(0, 10_000, 10))
     monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
-    bars = progress.Bars(todo, progress.Lines(todo, wanted=2), slots=1)
+    bars = progress.BarReporter(todo, progress.LineReporter(todo, wanted=2), slots=1)
     run = todo.runs[0]
     bars.started(0, run)
     bars.running(0, run, {})
@@ -53,7 +53,7 @@ def test_bars_follow_the_runs(todo: Plan, monkeypatch: pytest.MonkeyPatch) -> No
     assert len(bars.bars.tasks) == 1
 
 
-def test_the_plan_is_shown_with_what_varies(todo: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_is_shown_with_what_varies(todo: SweepPlan, capsys: pytest.CaptureFixture[str]) -> None:
     """The field that varies is a column; the counts close the table."""
     display.show_plan(todo)
     shown = capsys.readouterr().out

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune.agents import plan, race, sweepfile
 from finetune.rundir import files, keys
 from finetune.rundir.claim import hold_claim
+from finetune.sweep import plan, racing, sweep_file
 from finetune.system import documents
 from tests.agents import Place, identify, write_sweep
 
@@ -105,25 +105,25 @@ def test_a_contest_decided_behind_an_agents_back_bars_the_recipes_that_lost(
     assert place.run("seeds.yaml", "--race", "--count", "6")[0] == 0
     assert finished(place) == FIRSTS
     monkeypatch.chdir(place.folder)
-    todo = plan.make_plan(sweepfile.load("seeds.yaml"), None, identify, race=True)
+    todo = plan.make_plan(sweep_file.load("seeds.yaml"), None, identify, race=True)
     wants = partial(plan.is_to_do, retry_failed=False)
     further = [run for run in todo.runs if run.config.seed]
     assert len(further) == 12
-    assert all(race.waits(todo, run, wants) == (run.config.lr != 0.003) for run in further)
-    assert len(race.likely(todo, wants)) == len(NEEDED)
+    assert all(racing.must_wait(todo, run, wants) == (run.config.lr != 0.003) for run in further)
+    assert len(racing.expected_runs(todo, wants)) == len(NEEDED)
 
 
 def test_a_contest_is_open_while_one_of_its_runs_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs it."""
     assert place.run("seeds.yaml", "--race", "--count", "6")[0] == 0
     monkeypatch.chdir(place.folder)
-    todo = plan.make_plan(sweepfile.load("seeds.yaml"), None, identify, race=True)
+    todo = plan.make_plan(sweep_file.load("seeds.yaml"), None, identify, race=True)
     first = next(run for run in todo.runs if run.config.strategy == "full" and run.config.lr == 0.004)
     (first.directory / keys.SUMMARY).unlink()
     (first.directory / keys.STATE).unlink()
     with hold_claim(first.directory):
         assert plan.state_of(first)[0] == "running"
-        told = race.narrow(todo, partial(plan.is_to_do, retry_failed=False))
+        told = racing.drop_losing_recipes(todo, partial(plan.is_to_do, retry_failed=False))
     assert len(told) == 1
     assert told[0].startswith("race: head: ")
     assert len(todo.runs) == 18 - 4
@@ -133,14 +133,14 @@ def test_of_equal_recipes_the_one_with_the_lower_val_loss_wins(place: Place, mon
     """As the analysis has it."""
     assert place.run("seeds.yaml", "--race", "--count", "6")[0] == 0
     monkeypatch.chdir(place.folder)
-    todo = plan.make_plan(sweepfile.load("seeds.yaml"), None, identify, race=True)
+    todo = plan.make_plan(sweep_file.load("seeds.yaml"), None, identify, race=True)
     for run in todo.runs[:6]:
         path = run.directory / keys.SUMMARY
         loss = {0.001: 0.5, 0.003: 0.4, 0.004: 0.6}[run.config.lr]
         documents.write_json(
             path, {**(documents.read_json(path) or {}), "best/val_accuracy": 0.9, "best/val_loss": loss}
         )
-    race.narrow(todo, partial(plan.is_to_do, retry_failed=False))
+    racing.drop_losing_recipes(todo, partial(plan.is_to_do, retry_failed=False))
     assert {run.config.lr for run in todo.runs if run.config.seed} == {0.003}
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from finetune import checkpoint
-from finetune.checkpoint import load_checkpoint
 from finetune.errors import CorruptFileError, RunInterrupted, UserError
 from finetune.resolve import resolve
-from finetune.run import run
+from finetune.run import checkpoint
+from finetune.run.checkpoint import load_checkpoint
+from finetune.run.run import run
 from finetune.rundir import files, integrity, keys, stop_request
 from finetune.system import checksums, documents
 from tests.faults import flip

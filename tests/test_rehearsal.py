@@ -5,33 +5,33 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.checkpoint import load_checkpoint
-from finetune.epoch import random_state
 from finetune.errors import TrainingError
-from finetune.parts import Parts, build
-from finetune.rehearsal import Stage, largest_stage, rehearse
 from finetune.resolve import resolve
-from finetune.run import run
+from finetune.run.build import RunComponents, build_components
+from finetune.run.checkpoint import load_checkpoint
+from finetune.run.memory_check import UnfreezeStage, check_largest_stage_fits, largest_stage
+from finetune.run.run import run
 from finetune.rundir import files, keys
+from finetune.training.state import random_state
 from tests.small_runs import least_memory, quiet, small
 
 GROWS = {"strategy": "gradual", "backbone": "shufflenet_v2_x0_5", "unfreeze": "[[0, 0], [2, 0.5], [3, 1]]"}
 
 
-def parts_of(pictures: Path, **values: object) -> Parts:
-    return build(resolve(small(pictures, **values)), "run", ())
+def parts_of(pictures: Path, **values: object) -> RunComponents:
+    return build_components(resolve(small(pictures, **values)), "run", ())
 
 
 @pytest.mark.parametrize(
     ("values", "stage"),
     [
-        (GROWS, Stage(3, 0, 24)),
-        ({"strategy": "head", "backbone": "shufflenet_v2_x0_5"}, Stage(0, 19, 24)),
-        ({"strategy": "full", "backbone": "shufflenet_v2_x0_5"}, Stage(0, 0, 24)),
-        ({"strategy": "full", "backbone": "shufflenet_v2_x0_5", "start_px": 16}, Stage(2, 0, 24)),
+        (GROWS, UnfreezeStage(3, 0, 24)),
+        ({"strategy": "head", "backbone": "shufflenet_v2_x0_5"}, UnfreezeStage(0, 19, 24)),
+        ({"strategy": "full", "backbone": "shufflenet_v2_x0_5"}, UnfreezeStage(0, 0, 24)),
+        ({"strategy": "full", "backbone": "shufflenet_v2_x0_5", "start_px": 16}, UnfreezeStage(2, 0, 24)),
     ],
 )
-def test_the_largest_stage_is_the_last(values: dict[str, object], stage: Stage, pictures: Path) -> None:
+def test_the_largest_stage_is_the_last(values: dict[str, object], stage: UnfreezeStage, pictures: Path) -> None:
     """Of what trains, and of the pictures' size."""
     parts = parts_of(pictures, **values)
     found = largest_stage(parts)
@@ -42,12 +42,12 @@ def test_the_largest_stage_is_the_last(values: dict[str, object], stage: Stage, 
 def test_nothing_of_a_run_is_changed(pictures: Path) -> None:
     """Weights, batch-norm's statistics, modes, the optimiser's state and random streams are what they were."""
     parts = parts_of(pictures, **GROWS)
-    rehearse(parts, 0, quiet)  # modes are those of the first epoch from here on
+    check_largest_stage_fits(parts, 0, quiet)  # modes are those of the first epoch from here on
     before = {name: value.clone() for name, value in parts.model.state_dict().items()}
     flags = [(module.training, [p.requires_grad for p in module.parameters()]) for module in parts.model.modules()]
     stream = random_state(parts.loop.device)["cpu"].clone()
     said: list[str] = []
-    assert rehearse(parts, 0, said.append) == (3, None)
+    assert check_largest_stage_fits(parts, 0, said.append) == (3, None)
     assert said[0].startswith("memory: the largest stage, from epoch 4 on, needs ")
     after = parts.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -60,7 +60,7 @@ def test_nothing_of_a_run_is_changed(pictures: Path) -> None:
 def test_a_run_is_the_same_without_it(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its weights, and every row of its history but the clock's."""
     run(small(pictures, **GROWS), tmp_path / "with", log=quiet)
-    monkeypatch.setattr("finetune.run.rehearse", lambda *_: (0, None))
+    monkeypatch.setattr("finetune.run.run.check_largest_stage_fits", lambda *_: (0, None))
     run(small(pictures, **GROWS), tmp_path / "without", log=quiet)
     one, other = (load_checkpoint(tmp_path / name / keys.LAST)["model"] for name in ("with", "without"))
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from finetune import checkpoint, run
-from finetune.checkpoint import load_checkpoint
 from finetune.config import to_dict
 from finetune.errors import RunInterrupted
+from finetune.run import checkpoint, run
+from finetune.run.checkpoint import load_checkpoint
 from finetune.rundir import keys
 from finetune.system import documents
 from tests.small_runs import assert_same_run, least_memory, quiet, small

@@ -10,8 +10,8 @@ import psutil
 import pytest
 import torch
 
-from finetune import draft, rows
-from finetune.rows import FILE, Rows
+from finetune.cache import activation_reader, entry_writer
+from finetune.cache.activation_reader import FILE, ActivationReader
 from finetune.system import documents
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ def entry(folder: Path, values: np.ndarray[Any, Any], channels_last: bool) -> Pa
     folder.mkdir()
     (folder / FILE).write_bytes(values.tobytes())
     about = {"type": values.dtype.name, "shape": list(values.shape), "channels_last": channels_last}
-    documents.write_json(folder / draft.ABOUT, about)
+    documents.write_json(folder / entry_writer.ABOUT, about)
     return folder
 
 
@@ -30,7 +30,7 @@ def entry(folder: Path, values: np.ndarray[Any, Any], channels_last: bool) -> Pa
 def _either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows read from the file, and rows of an entry so small that it is kept in memory."""
     if request.param == "read":
-        monkeypatch.setattr(rows, "WHOLE_BYTES", 0)
+        monkeypatch.setattr(activation_reader, "WHOLE_BYTES", 0)
 
 
 @pytest.mark.usefixtures("_either")
@@ -38,8 +38,8 @@ def _either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def test_rows_come_in_the_order_asked_for(tmp_path: Path, kind: str) -> None:
     """As float32, and pictures as (C, H, W), however they lie in the file; the same row twice is two rows."""
     values = np.random.default_rng(0).normal(size=(7, 4, 5, 3)).astype(kind)
-    last = Rows(entry(tmp_path / "last", values, channels_last=True))
-    first = Rows(entry(tmp_path / "first", values, channels_last=False))
+    last = ActivationReader(entry(tmp_path / "last", values, channels_last=True))
+    first = ActivationReader(entry(tmp_path / "first", values, channels_last=False))
     expected = torch.from_numpy(values[[6, 0, 3, 0]].astype(np.float32))
     assert len(last) == 7
     assert torch.equal(first.take([6, 0, 3, 0], CPU), expected)
@@ -51,7 +51,7 @@ def test_rows_come_in_the_order_asked_for(tmp_path: Path, kind: str) -> None:
 def test_a_deleted_entry_can_still_be_read(tmp_path: Path) -> None:
     """Another process may evict it while a run uses it."""
     values = np.arange(12, dtype=np.float32).reshape(6, 2)
-    opened = Rows(entry(tmp_path / "entry", values, channels_last=False))
+    opened = ActivationReader(entry(tmp_path / "entry", values, channels_last=False))
     shutil.rmtree(tmp_path / "entry")
     assert opened.take([5, 2], CPU).tolist() == [[10, 11], [4, 5]]
 
@@ -61,16 +61,16 @@ def test_a_file_cut_short_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     folder = entry(tmp_path / "entry", np.zeros((6, 2), dtype=np.float32), channels_last=False)
     os.truncate(folder / FILE, 40)
     with pytest.raises(OSError, match=r"rows\.bin is damaged: it ends before row 6"):
-        Rows(folder)
-    monkeypatch.setattr(rows, "WHOLE_BYTES", 0)
+        ActivationReader(folder)
+    monkeypatch.setattr(activation_reader, "WHOLE_BYTES", 0)
     with pytest.raises(OSError, match=r"rows\.bin is damaged: it ends before row 6"):
-        Rows(folder).take([0, 5], CPU)
+        ActivationReader(folder).take([0, 5], CPU)
 
 
 def test_reading_much_takes_little_memory(tmp_path: Path) -> None:
     """Of 256 MB, all of them read in batches of 8 MB."""
     folder = entry(tmp_path / "entry", np.zeros((256, 2**18), dtype=np.float32), channels_last=False)
-    opened, process = Rows(folder), psutil.Process()
+    opened, process = ActivationReader(folder), psutil.Process()
     before = most = process.memory_info().rss
     for start in range(0, 256, 8):
         opened.take(range(start, start + 8), CPU)

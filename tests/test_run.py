@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from finetune.__main__ import main
-from finetune.checkpoint import load_checkpoint
 from finetune.config_flags import add_fields, parse_flags
-from finetune.data.survey import Survey
+from finetune.data.scan import ScanResult
 from finetune.errors import DivergedError, RunInterrupted, TrainingError, UserError
-from finetune.model import Classifier
+from finetune.models.classifier import Classifier
 from finetune.resolve import resolve
-from finetune.run import run
+from finetune.run.checkpoint import load_checkpoint
+from finetune.run.run import run
 from finetune.rundir import files, keys
 from finetune.rundir.claim import RunTakenError, hold_claim
 from finetune.rundir.failures import cause_of
@@ -135,7 +135,7 @@ def test_a_stop_file_ends_the_run_after_its_epoch_and_it_is_still_tested(picture
 
 def test_a_failed_run_says_why(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture that breaks after all were looked at leaves state failed, with the file's name."""
-    monkeypatch.setattr("finetune.preflight.survey", lambda *_: Survey())
+    monkeypatch.setattr("finetune.run.preflight.load_or_scan", lambda *_: ScanResult())
     bad = sorted(pictures.glob("train/red/*.png"))[0]
     bad.write_bytes(bad.read_bytes()[:60])
     with pytest.raises(Exception, match=bad.name):
@@ -173,7 +173,7 @@ def test_a_full_disk_is_told_though_that_can_not_be_written_either(
     folder = tmp_path / "run"
 
     def fill(line: str) -> None:
-        monkeypatch.setattr("finetune.checkpoint.replacing", full_disk)
+        monkeypatch.setattr("finetune.run.checkpoint.replacing", full_disk)
         if state_too and not line.startswith("epoch"):
             monkeypatch.setattr("finetune.rundir.files.write_state", later)
             monkeypatch.setattr("finetune.rundir.claim.Claim.release", later)
@@ -197,7 +197,9 @@ def test_memory_that_runs_out_at_an_unfreeze_costs_time_and_no_run(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run goes on with micro-batches, says it, and keeps them when it is resumed."""
-    monkeypatch.setattr("finetune.run.rehearse", lambda *_: (0, None))  # memory that another process has taken since
+    monkeypatch.setattr(
+        "finetune.run.run.check_largest_stage_fits", lambda *_: (0, None)
+    )  # memory that another process has taken since
     config = small(pictures, strategy="gradual", backbone="shufflenet_v2_x0_5", unfreeze="[[0, 0], [2, 0.5], [3, 1]]")
     least_memory(monkeypatch, most=5)
     lines: list[str] = []
@@ -229,7 +231,9 @@ def test_pictures_grow_while_everything_trains_and_val_sees_them_whole(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stages of start_px to image_px; epochs with a frozen part, val and test keep to image_px."""
-    monkeypatch.setattr("finetune.run.rehearse", lambda *_: (0, None))  # which begins with the largest
+    monkeypatch.setattr(
+        "finetune.run.run.check_largest_stage_fits", lambda *_: (0, None)
+    )  # which begins with the largest
     seen: list[tuple[int, bool]] = []
     true_suffix = Classifier.suffix
 
@@ -292,10 +296,10 @@ def test_a_test_that_gives_no_numbers_is_told_with_the_picture(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Val was fine; nothing is written of such a test."""
-    from finetune import evaluate
-    from finetune import finish as module
+    from finetune.run import finish as module
+    from finetune.training import evaluation
 
-    true_predict = evaluate.predict
+    true_predict = evaluation.predict
     calls = []
 
     def broken(*given: Any) -> Any:

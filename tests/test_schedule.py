@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.schedule import cosine_with_warmup, rewarm
+from finetune.training.lr_schedule import cosine_with_warmup, rewarm
 
 
 def test_known_steps() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from finetune.checkpoint import load_checkpoint, save_checkpoint
 from finetune.errors import CorruptFileError, UserError
-from finetune.model import build_classifier, build_network
+from finetune.models.classifier import build_classifier, build_network
+from finetune.models.torch_files import read_state_dict
+from finetune.run.checkpoint import load_checkpoint, save_checkpoint
 from finetune.system import checksums
-from finetune.weights import read_state_dict
 from tests.faults import FAULTS
 
 

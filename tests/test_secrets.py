@@ -12,13 +12,14 @@ import pytest
 import agent
 from analysis.__main__ import main as analyse
 from finetune.__main__ import main as finetune
-from finetune.agents import online, server
-from finetune.agents.server import Remote
 from finetune.errors import UserError
 from finetune.publish import main as publish
 from finetune.rundir import files, keys
+from finetune.sweep.agents import wandb_agents
 from finetune.system.output import log_line, safe_streams
 from finetune.system.redaction import redact, redact_values, reload_environment_secrets
+from finetune.tracking import sweep_server
+from finetune.tracking.sweep_server import WandbSweep
 from tests.agents import CODE
 from tests.fabricate import fabricate_run
 
@@ -170,17 +171,17 @@ def test_a_setting_with_one_is_refused(
 def test_a_sweep_on_a_server_is_kept_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What its command holds is for the runs alone; a parameter, which W&B's agent writes into files, is refused."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(server, "failed_runs", lambda _: [])
-    monkeypatch.setattr(server, "states", lambda _: Counter())
+    monkeypatch.setattr(sweep_server, "failed_runs", lambda _: [])
+    monkeypatch.setattr(sweep_server, "count_states", lambda _: Counter())
     spec = {"command": ["env", f"HF={HF_TOKEN}"], "method": "grid", "parameters": {"lr": {"values": [0.1, 0.2]}}}
-    assert online.retry_failed(Remote("e", "p", "abcdefgh", spec=spec), CODE, 1, None, 0) == 0
+    assert wandb_agents.retry_failed(WandbSweep("e", "p", "abcdefgh", spec=spec), CODE, 1, None, 0) == 0
     stored = (tmp_path / "runs/abcdefgh/sweep.yaml").read_text()
     assert leaks(stored) == []
     assert "HF=***" in stored
     assert spec["command"][1] == f"HF={HF_TOKEN}"
     spec["parameters"] = {"data": {"value": SIGNED}}
     with pytest.raises(UserError, match="a password, token or key is in data"):
-        online.run_online(Remote("e", "p", "ijklmnop", "RUNNING", spec), CODE, 1, None, 0)
+        wandb_agents.run_online(WandbSweep("e", "p", "ijklmnop", "RUNNING", spec), CODE, 1, None, 0)
     assert not (tmp_path / "runs/ijklmnop").exists()
 
 
@@ -197,8 +198,8 @@ def test_a_note_on_a_download_has_none(tmp_path: Path) -> None:
 
 def test_wandb_is_not_told_the_address_of_a_remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """W&B's client would send the remote of the checkout, token and all; it is told not to look, and gets no reason."""
-    from finetune import wandb_run
-    from finetune.tracking import Target
+    from finetune.tracking import wandb_run
+    from finetune.tracking.mirror_client import WandbRunRef
 
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", f"https://{TOKEN}@h/x"], check=True)
@@ -209,7 +210,7 @@ def test_wandb_is_not_told_the_address_of_a_remote(tmp_path: Path, monkeypatch: 
         define_metric = finish = staticmethod(lambda *_, **__: None)
 
     monkeypatch.setattr(wandb_run.wandb, "init", lambda **keywords: given.update(keywords) or Run())
-    run: Any = wandb_run.open_run(Target("e", "p", "r"), None, tmp_path, 1, 5.0, lambda: None)
+    run: Any = wandb_run.open_run(WandbRunRef("e", "p", "r"), None, tmp_path, 1, 5.0, lambda: None)
     assert given["settings"].disable_git
     wandb_run.finish_failed(run, 1, "failed", f"{SIGNED} {KEY}", "code")
     assert leaks(str(run.summary)) == []

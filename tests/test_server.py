@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune.agents import choice, server, sweepfile
 from finetune.errors import UserError
+from finetune.sweep import choose, sweep_file
+from finetune.tracking import sweep_server
 
 
 @pytest.mark.parametrize(
@@ -25,7 +26,7 @@ from finetune.errors import UserError
 )
 def test_what_names_a_sweep(text: str, named: object) -> None:
     """An id, a path of three parts, an address; a file's name does not."""
-    assert server.parse(text) == named
+    assert sweep_server.parse_sweep_address(text) == named
 
 
 def test_the_login_is_found_where_w_and_b_looks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -34,30 +35,30 @@ def test_the_login_is_found_where_w_and_b_looks(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     netrc = tmp_path / "netrc"
     monkeypatch.setenv("NETRC", str(netrc))
-    assert server.reason_offline() == "you are not logged in to W&B (wandb login)"
+    assert sweep_server.reason_offline() == "you are not logged in to W&B (wandb login)"
     netrc.write_text(f"machine elsewhere login user password {'x' * 40}\n")
     netrc.chmod(0o600)
-    assert server.reason_offline() is not None
+    assert sweep_server.reason_offline() is not None
     netrc.write_text(f"machine 127.0.0.1 login user password {'x' * 40}\n")
-    assert server.reason_offline() is None
+    assert sweep_server.reason_offline() is None
     netrc.unlink()
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    assert server.reason_offline() is None
+    assert sweep_server.reason_offline() is None
     for mode in ("offline", "disabled"):
         monkeypatch.setenv("WANDB_MODE", mode)
-        assert server.reason_offline() == f"WANDB_MODE is {mode}"
+        assert sweep_server.reason_offline() == f"WANDB_MODE is {mode}"
 
 
 def test_a_sweep_on_a_server_can_not_be_changed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """--set, --folds and --name belong to sweep files."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="--set, --folds, --keep and --name change nothing"):
-        choice.choose("abcd1234", ["lr=1"], None)
+        choose.choose("abcd1234", ["lr=1"], None)
 
 
 def test_a_file_of_that_name_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Eight letters can be a file's name too."""
     monkeypatch.chdir(tmp_path)
     Path("abcd1234").write_text("method: grid\nparameters: {lr: {value: 0.1}}\n")
-    sweep = choice.choose("abcd1234", [], None)
-    assert isinstance(sweep, sweepfile.Sweep)
+    sweep = choose.choose("abcd1234", [], None)
+    assert isinstance(sweep, sweep_file.SweepFile)

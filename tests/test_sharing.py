@@ -3,9 +3,9 @@
 from collections import Counter
 from typing import Any
 
+from finetune.cache.reuse import UNKNOWN_PEERS, ActivationKey, activation_uses, shared_activation_uses
 from finetune.config import Config, parse_config
 from finetune.resolve import resolve
-from finetune.sharing import UNKNOWN_PEERS, Need, needs, shared_needs
 
 BLOCKS = 9
 
@@ -16,18 +16,23 @@ def config(**values: Any) -> Config:
 
 def test_a_run_needs_its_cut_in_every_epoch_that_has_a_frozen_part() -> None:
     """Views take turns; val is the same in every epoch; test is read once."""
-    assert needs(config(strategy="head"), BLOCKS) == Counter(
-        {Need("train", 0, 9): 4, Need("train", 1, 9): 4, Need("val", None, 9): 8, Need("test", None, 9): 1}
+    assert activation_uses(config(strategy="head"), BLOCKS) == Counter(
+        {
+            ActivationKey("train", 0, 9): 4,
+            ActivationKey("train", 1, 9): 4,
+            ActivationKey("val", None, 9): 8,
+            ActivationKey("test", None, 9): 1,
+        }
     )
-    gradual = needs(config(strategy="gradual"), BLOCKS)
+    gradual = activation_uses(config(strategy="gradual"), BLOCKS)
     assert {need.cut: gradual[need] for need in gradual if need.split == "val"} == {9: 1, 6: 2, 3: 1}
     assert not any(need.split == "test" for need in gradual)
-    assert not needs(config(strategy="full"), BLOCKS)
+    assert not activation_uses(config(strategy="full"), BLOCKS)
 
 
 def test_without_views_no_epoch_sees_what_another_has_seen() -> None:
     """Fresh augmentation can't be kept; val can."""
-    assert {need.split for need in needs(config(strategy="partial", views=0), BLOCKS)} == {"val", "test"}
+    assert {need.split for need in activation_uses(config(strategy="partial", views=0), BLOCKS)} == {"val", "test"}
 
 
 def test_runs_share_what_is_of_the_same_pictures_network_and_size() -> None:
@@ -35,11 +40,11 @@ def test_runs_share_what_is_of_the_same_pictures_network_and_size() -> None:
     mine = config(strategy="head")
     peers = [mine, config(strategy="head", seed=1, lr=0.01), config(strategy="partial"), config(strategy="full")]
     others = [config(strategy="head", **{name: value}) for name, value in OTHERS.items()]
-    uses = shared_needs(mine, [*peers, *others], BLOCKS)
-    assert uses[Need("val", None, 9)] == 16
-    assert uses[Need("val", None, 6)] == 8
-    assert uses[Need("train", 0, 9)] == 8
-    assert shared_needs(mine, peers[1:], BLOCKS) == uses  # this run is counted, named or not
+    uses = shared_activation_uses(mine, [*peers, *others], BLOCKS)
+    assert uses[ActivationKey("val", None, 9)] == 16
+    assert uses[ActivationKey("val", None, 6)] == 8
+    assert uses[ActivationKey("train", 0, 9)] == 8
+    assert shared_activation_uses(mine, peers[1:], BLOCKS) == uses  # this run is counted, named or not
 
 
 OTHERS: dict[str, Any] = {
@@ -49,20 +54,24 @@ OTHERS: dict[str, Any] = {
 
 def test_other_augmentation_shares_val_alone() -> None:
     """Central crops are the same."""
-    uses = shared_needs(config(strategy="head"), [config(strategy="head", augment="none")], BLOCKS)
-    assert uses[Need("val", None, 9)] == 16
-    assert uses[Need("train", 0, 9)] == 4
+    uses = shared_activation_uses(config(strategy="head"), [config(strategy="head", augment="none")], BLOCKS)
+    assert uses[ActivationKey("val", None, 9)] == 16
+    assert uses[ActivationKey("train", 0, 9)] == 4
 
 
 def test_random_weights_are_shared_by_runs_of_the_same_seed() -> None:
     """They are drawn from it."""
     mine = config(strategy="head", weights="none")
-    uses = shared_needs(mine, [config(strategy="partial", weights="none", seed=seed) for seed in (0, 1)], BLOCKS)
-    assert uses[Need("val", None, 6)] == 8
+    uses = shared_activation_uses(
+        mine, [config(strategy="partial", weights="none", seed=seed) for seed in (0, 1)], BLOCKS
+    )
+    assert uses[ActivationKey("val", None, 6)] == 8
 
 
 def test_of_unknown_peers_some_are_reckoned_with() -> None:
     """A run of a sweep on a server can't know the others."""
     mine = config(strategy="head")
-    alone = shared_needs(mine, [], BLOCKS)
-    assert shared_needs(mine, None, BLOCKS) == Counter({need: UNKNOWN_PEERS * count for need, count in alone.items()})
+    alone = shared_activation_uses(mine, [], BLOCKS)
+    assert shared_activation_uses(mine, None, BLOCKS) == Counter(
+        {need: UNKNOWN_PEERS * count for need, count in alone.items()}
+    )

@@ -9,9 +9,8 @@ from PIL import Image
 
 from finetune.config import parse_config
 from finetune.data.__main__ import main
-from finetune.data.augmenting import train_transform
-from finetune.data.loading import Pictures
-from finetune.data.showing import (
+from finetune.data.augmentation import train_transform
+from finetune.data.check.show_command import (
     GAP_PX,
     GROUP_GAP_PX,
     LABEL_PX,
@@ -24,6 +23,7 @@ from finetune.data.showing import (
     sheet,
     views,
 )
+from finetune.data.dataset import ImageDataset
 from finetune.data.splits import find_splits
 from finetune.data.transforms import preprocessing
 
@@ -59,7 +59,7 @@ def test_one_level_alone_is_what_a_run_of_these_settings_sees(pictures: Path) ->
     _, group = views(config, splits, chosen, only=True)
     assert group.title == "strong + erasing 0.5"
     to = preprocessing(config.backbone, config.weights, 32)
-    dataset = Pictures(splits.root, chosen, to, train_transform(to, "strong", 0.5))
+    dataset = ImageDataset(splits.root, chosen, to, train_transform(to, "strong", 0.5))
     for epoch, column in enumerate(group.columns):
         for row, view in enumerate(column):
             assert torch.equal(view, dataset[f"seed 3 epoch {epoch}", row, None][0])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune import showcase
+from finetune.data import thumbnails
 from finetune.rundir import keys
 from tests.fabricate import CLASSES, fabricate_pictures, write_predictions
 
@@ -19,7 +19,7 @@ def a_run(folder: Path, paths: list[str]) -> Path:
     """Write predictions of one class for `paths` and their thumbnails; return the run directory."""
     folder.mkdir(exist_ok=True)
     write_predictions(folder, [(path, "a", "a", 0.9) for path in paths], ("a", "b"))
-    showcase.write_thumbnails(folder, folder.parent / "data", ["a", "b"])
+    thumbnails.write_thumbnails(folder, folder.parent / "data", ["a", "b"])
     return folder
 
 
@@ -37,7 +37,7 @@ def test_a_picture_is_turned_upright_and_keeps_its_proportions(tmp_path: Path) -
     exif = Image.Exif()
     exif[274] = 6
     image.save(tmp_path / "photo.png", exif=exif)
-    picture = showcase.open_picture(tmp_path, "photo.png")
+    picture = thumbnails.open_thumbnail_source(tmp_path, "photo.png")
     assert picture is not None
     assert picture.shape == (60, 30, 3)
     assert picture[5, 15].tolist() == [255, 0, 0]
@@ -54,7 +54,7 @@ def test_what_can_not_be_shown_is_none_and_is_not_packed(tmp_path: Path, path: s
     (root / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n no")
     for name in ("outside.png", "data/good.png"):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
-    assert showcase.open_picture(root, path) is None
+    assert thumbnails.open_thumbnail_source(root, path) is None
     run_dir = a_run(tmp_path / "run", [path, "good.png"])
     with zipfile.ZipFile(run_dir / keys.THUMBNAILS) as archive:
         assert archive.namelist() == ["good.png.jpg"]
@@ -65,7 +65,7 @@ def test_thumbnails_are_small_and_read_back(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     Image.new("RGB", (1600, 800), (200, 30, 30)).save(tmp_path / "data/big.png")
     run_dir = a_run(tmp_path / "run", ["big.png"])
-    found = showcase.read_thumbnails(run_dir)
+    found = thumbnails.read_thumbnails(run_dir)
     assert list(found) == ["big.png"]
     assert found["big.png"].shape == (80, 160, 3)
     assert np.abs(found["big.png"].astype(int) - [200, 30, 30]).max() < 12
@@ -81,7 +81,7 @@ def test_pictures_with_one_stem_keep_apart(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for name, colour in (("a.png", (250, 0, 0)), ("a.jpg", (0, 0, 250)), ("a", (0, 250, 0))):
         Image.new("RGB", (8, 8), colour).save(tmp_path / "data" / name, "PNG")
-    found = showcase.read_thumbnails(a_run(tmp_path / "run", ["a.png", "a.jpg", "a"]))
+    found = thumbnails.read_thumbnails(a_run(tmp_path / "run", ["a.png", "a.jpg", "a"]))
     assert [int(found[name][4, 4].argmax()) for name in ("a.png", "a.jpg", "a")] == [0, 2, 1]
 
 
@@ -102,7 +102,7 @@ def test_hostile_thumbnails_are_not_shown(tmp_path: Path, content: bytes) -> Non
         archive.writestr("bad.png.jpg", content)
         archive.writestr("good.png.jpg", packed((8, 8)))
     before = set(tmp_path.iterdir())
-    assert list(showcase.read_thumbnails(tmp_path)) == ["good.png"]
+    assert list(thumbnails.read_thumbnails(tmp_path)) == ["good.png"]
     assert set(tmp_path.iterdir()) == before  # nothing was unpacked
 
 
@@ -111,7 +111,7 @@ def test_no_archive_is_no_pictures(tmp_path: Path, content: bytes | None) -> Non
     """Missing, empty or damaged: the grid looks elsewhere."""
     if content is not None:
         (tmp_path / keys.THUMBNAILS).write_bytes(content)
-    assert showcase.read_thumbnails(tmp_path) == {}
+    assert thumbnails.read_thumbnails(tmp_path) == {}
 
 
 def test_an_archive_beyond_all_measure_is_not_opened(tmp_path: Path) -> None:
@@ -120,11 +120,11 @@ def test_an_archive_beyond_all_measure_is_not_opened(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "data/a.png")
     file = a_run(tmp_path / "run", ["a.png"]) / keys.THUMBNAILS
     archive = file.read_bytes()
-    assert list(showcase.read_thumbnails(file.parent)) == ["a.png"]
+    assert list(thumbnails.read_thumbnails(file.parent)) == ["a.png"]
     with file.open("wb") as long:
-        long.seek(showcase.MOST_ARCHIVE_BYTES)  # a hole: nothing is written
+        long.seek(thumbnails.MOST_ARCHIVE_BYTES)  # a hole: nothing is written
         long.write(archive)
-    assert showcase.read_thumbnails(file.parent) == {}
+    assert thumbnails.read_thumbnails(file.parent) == {}
 
 
 def test_the_choice_needs_no_frames_and_no_torch(tmp_path: Path) -> None:
@@ -137,4 +137,4 @@ def test_the_choice_needs_no_frames_and_no_torch(tmp_path: Path) -> None:
         "assert not {'torch', 'pandas', 'wandb'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
-    assert set(showcase.read_thumbnails(tmp_path)) == {path for path, _ in pictures}
+    assert set(thumbnails.read_thumbnails(tmp_path)) == {path for path, _ in pictures}

@@ -141,7 +141,7 @@ begun = True
 IMPORTERS = {
     "agent": """
 import signal
-from finetune.agents import stopping
+from finetune.sweep import stopping
 signal.signal(signal.{name}, stopping.interrupt)
 try:
     work()

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.model import Classifier, build_classifier, build_network
+from finetune.models.classifier import Classifier, build_classifier, build_network
+from finetune.models.unfreezing import set_trainable, share_at, trainable_blocks
 from finetune.resolve import default_schedule
-from finetune.strategies import param_groups, rates, set_trainable, share_at, trainable_blocks
+from finetune.training.lr_schedule import lr_multiplier
+from finetune.training.optimizer import param_groups
 
 
 def digest(module: nn.Module) -> str:
@@ -88,7 +90,7 @@ def test_head_only_has_no_backbone_groups() -> None:
 def test_rates_rise_again_for_blocks_that_join_later() -> None:
     """A block's rate is 0 until its epoch, then rises over the second warm-up, then follows the common cosine."""
     schedule = [(0, 0.0), (2, 0.5), (4, 1.0)]
-    multiplier = rates(4, schedule, steps_per_epoch=10, epochs=10, warmup_epochs=0, rewarm_epochs=0.5)
+    multiplier = lr_multiplier(4, schedule, steps_per_epoch=10, epochs=10, warmup_epochs=0, rewarm_epochs=0.5)
     head = [multiplier(None, step) for step in range(100)]
     last, first = ([multiplier(block, step) for step in range(100)] for block in (3, 0))
     assert last[:20] == [0.0] * 20

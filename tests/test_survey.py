@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from finetune.__main__ import main
-from finetune.data import looking
-from finetune.data.reading import read_picture
-from finetune.data.survey import Survey, survey
+from finetune.data import scan
+from finetune.data.image_io import read_image
+from finetune.data.scan import ScanResult, load_or_scan
 from finetune.errors import DataError
 from finetune.rundir import files, keys
 from tests.pictures import bomb_png, write_folder
@@ -63,10 +63,10 @@ def mixed(tmp_path: Path) -> Path:
 def test_what_training_could_not_read_is_found_and_nothing_else(mixed: Path) -> None:
     """File by file the same as decoding it in full."""
     names = sorted(path.name for path in mixed.iterdir())
-    found = survey(mixed, names, "one").unreadable
+    found = load_or_scan(mixed, names, "one").unreadable
     for name in names:
         try:
-            read_picture(mixed / name)
+            read_image(mixed / name)
         except DataError:
             assert name in found
         else:
@@ -79,16 +79,16 @@ def test_what_training_could_not_read_is_found_and_nothing_else(mixed: Path) -> 
 def test_it_is_looked_for_once(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second time nothing is decoded; a damaged note, and other data, are looked at anew."""
     names = sorted(path.name for path in mixed.iterdir())
-    first = survey(mixed, names, "one")
+    first = load_or_scan(mixed, names, "one")
     looked: list[Path] = []
-    monkeypatch.setattr(looking, "look", lambda path: looked.append(path) or looking.Look(None))
-    assert survey(mixed, names, "one") == first
+    monkeypatch.setattr(scan, "inspect_file", lambda path: looked.append(path) or scan.FileInspection(None))
+    assert load_or_scan(mixed, names, "one") == first
     assert not looked
-    assert survey(mixed, names, "two") == Survey(alike=[])
+    assert load_or_scan(mixed, names, "two") == ScanResult(alike=[])
     assert len(looked) == len(names)
     for note in (mixed.parent / "cache").rglob("one*.json"):
         note.write_text('{"pictures": ')
-    survey(mixed, names, "one")
+    load_or_scan(mixed, names, "one")
     assert len(looked) == 2 * len(names)
 
 
@@ -96,7 +96,7 @@ def test_a_cache_that_can_not_be_written_is_no_fault(mixed: Path, monkeypatch: p
     """It costs time and nothing else."""
     (mixed.parent / "file").touch()
     monkeypatch.setenv("FINETUNE_CACHE", str(mixed.parent / "file" / "below"))
-    assert set(survey(mixed, ["photo.jpg", "empty.jpg"], "one").unreadable) == {"empty.jpg"}
+    assert set(load_or_scan(mixed, ["photo.jpg", "empty.jpg"], "one").unreadable) == {"empty.jpg"}
 
 
 @pytest.mark.parametrize("cache", ["on", "off"])

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from finetune.agents import search, sweepfile
-from finetune.agents.plan import make_plan
 from finetune.config import Config
+from finetune.sweep import search, sweep_file
+from finetune.sweep.plan import make_plan
 from tests.agents import identify
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
@@ -28,7 +28,7 @@ def test_a_sweep_file_is_valid_and_has_the_runs_it_says(file: Path) -> None:
     assert header.startswith("description: ")
     assert "\n# Cost: " in header
     assert f"\n#   python agent.py sweeps/{file.name}" in header
-    sweep = sweepfile.load(str(file))
+    sweep = sweep_file.load(str(file))
     assert search.violations(sweep.spec) == []
     assert "?" in sweep.spec["description"]  # W&B keeps it, unlike comments
     assert sweep.spec["metric"] == {"name": "best/val_accuracy", "goal": "maximize"}

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from finetune import tracking
-from finetune.tracking import Mirror, Target
+from finetune.tracking import mirror_client
+from finetune.tracking.mirror_client import MirrorClient, WandbRunRef
 
-TARGET = Target("tester", "trials", "abcd1234")
+TARGET = WandbRunRef("tester", "trials", "abcd1234")
 
 
 def end(monkeypatch: pytest.MonkeyPatch, *lines: str, given: float | None = None) -> tuple[bool, float]:
@@ -19,17 +19,17 @@ def end(monkeypatch: pytest.MonkeyPatch, *lines: str, given: float | None = None
     """
     program = "\n".join(["import json, time", "def say(**what): print(json.dumps(what), flush=True)", *lines])
 
-    def start(_: Mirror, __: list[str]) -> subprocess.Popen[str]:
+    def start(_: MirrorClient, __: list[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             start_new_session=True,
         )  # fmt: skip
 
-    monkeypatch.delenv(tracking.WAIT_VARIABLE, raising=False)
-    monkeypatch.setattr(tracking, "WAIT_SECONDS", 20.0)
-    monkeypatch.setattr(tracking, "UNREACHED_SECONDS", 2.0)
-    monkeypatch.setattr(Mirror, "_start", start)
-    mirror = Mirror(TARGET, given)
+    monkeypatch.delenv(mirror_client.WAIT_VARIABLE, raising=False)
+    monkeypatch.setattr(mirror_client, "WAIT_SECONDS", 20.0)
+    monkeypatch.setattr(mirror_client, "UNREACHED_SECONDS", 2.0)
+    monkeypatch.setattr(MirrorClient, "_start", start)
+    mirror = MirrorClient(TARGET, given)
     begun = time.monotonic()
     arrived = mirror.end(0, "finished")
     return arrived, time.monotonic() - begun

@@ -7,16 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune import train
-from finetune.clock import PARTS, Clock
 from finetune.errors import DivergedError, RunInterrupted
-from finetune.fed import Fed
-from finetune.frozen import FrozenPrefix
-from finetune.model import Classifier, build_classifier, build_network
-from finetune.optimizer import adamw
-from finetune.parts import autocast_of
-from finetune.strategies import param_groups
-from finetune.train import Calls, Loop, Standing, should_stop
+from finetune.models.classifier import Classifier, build_classifier, build_network
+from finetune.models.frozen_prefix import FrozenPrefix
+from finetune.run.build import autocast_of
+from finetune.training.batch_source import BatchStream
+from finetune.training.loop import TrainCallbacks, TrainSettings, TrainState, should_stop
+from finetune.training.metering import PHASES, PhaseTimer
+from finetune.training.optimizer import adamw, param_groups
 
 CPU = torch.device("cpu")
 
@@ -47,31 +45,33 @@ class _Feed:
     def __init__(self, train: list[Batch], val: list[Batch] | None = None) -> None:
         self._train, self._val = train, val or train
 
-    def train(self, epoch: int, first: int, cut: int, clock: Clock) -> Fed:
+    def train(self, epoch: int, first: int, cut: int, clock: PhaseTimer) -> BatchStream:
         del epoch, cut, clock
-        return Fed(0, len(self._train), self._train[first:])
+        return BatchStream(0, len(self._train), self._train[first:])
 
-    def val(self, cut: int, clock: Clock) -> Fed:
+    def val(self, cut: int, clock: PhaseTimer) -> BatchStream:
         del cut, clock
-        return Fed(0, len(self._val), self._val)
+        return BatchStream(0, len(self._val), self._val)
 
 
-def fit(loop: Loop, model: Classifier, optimizer: Any, feed: _Feed, standing: Standing, calls: Calls) -> None:
-    train.fit(loop, model, FrozenPrefix(model), optimizer, feed, standing, calls)
+def fit(
+    loop: TrainSettings, model: Classifier, optimizer: Any, feed: _Feed, standing: TrainState, calls: TrainCallbacks
+) -> None:
+    loop.fit(loop, model, FrozenPrefix(model), optimizer, feed, standing, calls)
 
 
-def loop_settings(epochs: int = 3, **given: Any) -> Loop:
-    return Loop([(0, 1.0)], epochs, lambda block, step: 1.0, 0.0, None, CPU, None, 0, **given)  # noqa: ARG005
+def loop_settings(epochs: int = 3, **given: Any) -> TrainSettings:
+    return TrainSettings([(0, 1.0)], epochs, lambda block, step: 1.0, 0.0, None, CPU, None, 0, **given)  # noqa: ARG005
 
 
-def calls(**given: Any) -> Calls:
+def calls(**given: Any) -> TrainCallbacks:
     silent: dict[str, Any] = {
         "on_epoch": lambda: False,
         "on_progress": lambda phase, epoch: None,  # noqa: ARG005
         "interrupted": lambda: False,
         "log": lambda line: None,  # noqa: ARG005
     }
-    return Calls(**{**silent, **given})
+    return TrainCallbacks(**{**silent, **given})
 
 
 def some_batches(size: int) -> list[Batch]:
@@ -85,7 +85,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_setting() -> None:
     optimizer = torch.optim.AdamW(param_groups(model, 0.1, 0.1, 1.0, 0.0))
     feed = _Feed([(torch.full((2, 3, 32, 32), float("nan")), torch.tensor([0, 1]))])
     with pytest.raises(DivergedError, match=r"step 1 of epoch 1 .*Lower lr or backbone_lr"):
-        fit(loop_settings(), model, optimizer, feed, Standing(), calls())
+        fit(loop_settings(), model, optimizer, feed, TrainState(), calls())
 
 
 def test_weights_that_are_lost_in_the_last_step_reach_no_checkpoint() -> None:
@@ -97,7 +97,7 @@ def test_weights_that_are_lost_in_the_last_step_reach_no_checkpoint() -> None:
         model.head[1].weight.register_hook(lambda gradient: gradient * float("inf"))
         told = calls(on_epoch=lambda: saved.append(1), interrupted=lambda now=interrupted: now)  # type: ignore[misc]  # noqa: B023
         with pytest.raises(DivergedError, match=r"head\.1\.weight holds .* not finite in epoch 1 .*Lower lr"):
-            fit(loop_settings(1), model, optimizer, feed, Standing(), told)
+            fit(loop_settings(1), model, optimizer, feed, TrainState(), told)
         assert saved == []
 
 
@@ -107,12 +107,12 @@ def test_a_val_that_gives_no_numbers_ends_the_run() -> None:
     optimizer = torch.optim.SGD(param_groups(model, 1e-3, 1e-3, 1.0, 0.0))
     bad = [(torch.full((2, 3, 32, 32), float("inf")), torch.tensor([0, 1]))]
     with pytest.raises(DivergedError, match=r"the loss on val is nan after epoch 1 \(rates: .*Lower lr"):
-        fit(loop_settings(1), model, optimizer, _Feed(some_batches(4), bad), Standing(), calls())
+        fit(loop_settings(1), model, optimizer, _Feed(some_batches(4), bad), TrainState(), calls())
 
 
 def trained(
     most: int | None, backbone: str, size: int, weights: list[float] | None = None, lr: float = 0.1, **given: Any
-) -> tuple[dict[str, Tensor], Standing, list[int]]:
+) -> tuple[dict[str, Tensor], TrainState, list[int]]:
     """Return weights, standing and the sizes of all training passes after an epoch where `most` pictures fit."""
     torch.manual_seed(0)
     model = build_classifier(build_network(backbone, 32), 2, 0.0)
@@ -128,7 +128,7 @@ def trained(
     # Plain descent, so that weights differ by as much as gradients do.
     optimizer = torch.optim.SGD(param_groups(model, lr, lr, 1.0, 0.0))
     feed = _Feed(some_batches(size))
-    standing = Standing()
+    standing = TrainState()
     some = loop_settings(1, class_weights=None if weights is None else torch.tensor(weights))
     fit(some, model, optimizer, feed, standing, calls(**given))
     return dict(model.state_dict()), standing, passes
@@ -180,7 +180,7 @@ def test_a_step_that_is_repeated_is_as_if_it_had_not_been_tried(backbone: str) -
         model.head.register_forward_hook(hook)
         optimizer = torch.optim.SGD(param_groups(model, 0.1, 0.1, 1.0, 0.0))
         feed = _Feed(some_batches(8))
-        fit(loop_settings(1), model, optimizer, feed, Standing(micro_batch=micro_batch), calls())
+        fit(loop_settings(1), model, optimizer, feed, TrainState(micro_batch=micro_batch), calls())
         return torch.cat([value.flatten() for value in model.state_dict().values()])
 
     assert torch.equal(run(4, None), run(None, 4))
@@ -192,7 +192,7 @@ def test_what_adamw_keeps_is_there_before_the_first_gradients() -> None:
     optimizer = adamw(param_groups(model, 0.1, 0.1, 1.0, 0.0))
     seen: list[int] = []
     model.head.register_forward_pre_hook(lambda *_: seen.append(len(optimizer.state)))
-    fit(loop_settings(1), model, optimizer, _Feed(some_batches(2)), Standing(), calls())
+    fit(loop_settings(1), model, optimizer, _Feed(some_batches(2)), TrainState(), calls())
     assert seen[0] == len(list(model.parameters()))
 
 
@@ -218,7 +218,7 @@ def test_seconds_of_an_interrupted_epoch_are_the_sum_of_its_parts() -> None:
     model = build_classifier(build_network("squeezenet1_1", 32), 2, 0.0)
     optimizer = torch.optim.AdamW(param_groups(model, 0.1, 0.1, 1.0, 0.0))
     feed = _Feed(some_batches(2))
-    standing = Standing()
+    standing = TrainState()
     slow = 0.15
 
     def on_progress(phase: str, epoch: float) -> None:
@@ -234,5 +234,5 @@ def test_seconds_of_an_interrupted_epoch_are_the_sum_of_its_parts() -> None:
     row = standing.history[0]
     assert row["seconds/other"] > 3 * slow
     assert row["seconds/val"] > slow
-    assert row["epoch_seconds"] == pytest.approx(sum(row[f"seconds/{part}"] for part in PARTS))
+    assert row["epoch_seconds"] == pytest.approx(sum(row[f"seconds/{part}"] for part in PHASES))
     assert standing.epoch.steps == 0

@@ -13,8 +13,8 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from finetune.data.augmenting import CROP_ATTEMPTS, CROP_RATIO, LEVELS, random_crop, train_transform
-from finetune.data.transforms import Preprocessing, eval_transform, normalise, preprocessing, stack, to_base
+from finetune.data.augmentation import CROP_ATTEMPTS, CROP_RATIO, LEVELS, random_crop, train_transform
+from finetune.data.transforms import Preprocessing, eval_transform, normalise, preprocessing, resize_for_cache, stack
 
 SCALE = LEVELS["standard"].crop_scale
 TO = Preprocessing(64, 56, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bilinear")
@@ -47,7 +47,7 @@ def test_evaluation_is_torchvisions_resize_and_central_crop(size: tuple[int, int
         v2.CenterCrop(to.crop_px),
     ]
     expected = v2.Compose(theirs)(photo(*size))
-    ours = eval_transform(to)(to_base(photo(*size), to))
+    ours = eval_transform(to)(resize_for_cache(photo(*size), to))
     assert ours.dtype == torch.uint8
     assert torch.equal(ours, expected)
     last = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(to.mean), list(to.std))])
@@ -59,7 +59,7 @@ def test_evaluation_is_that_of_the_published_weights(backbone: str) -> None:
     """As the weights' own transforms have it, up to a grey level (they round once, torch's uint8 resize twice)."""
     to = preprocessing(backbone, "DEFAULT", None)
     picture = photo(500, 420)
-    ours = normalise(eval_transform(to)(to_base(picture, to))[None], to)
+    ours = normalise(eval_transform(to)(resize_for_cache(picture, to))[None], to)
     theirs = torchvision.models.get_model_weights(backbone).DEFAULT.transforms()(v2.functional.pil_to_tensor(picture))
     levels = 1 if to.interpolation == "bilinear" else 2
     assert (ours[0] - theirs).abs().max() <= 1.001 * levels / 255 / min(to.std)
@@ -106,7 +106,7 @@ def test_crops_reach_every_edge() -> None:
 
 def test_a_training_picture_is_an_antialiased_resized_crop() -> None:
     """A quarter to all of the picture, resized as torchvision does, up to one grey level; half of them are flipped."""
-    base = to_base(photo(300, 200), TO)
+    base = resize_for_cache(photo(300, 200), TO)
     flipped = 0
     for seed in range(60):
         view = train_transform(TO, "standard")(base, seed)
@@ -151,7 +151,7 @@ def test_without_augmentation_training_sees_what_evaluation_sees() -> None:
 
 def test_all_pictures_lie_channels_last() -> None:
     """Base pictures, crops and flips: a batch of anything else would have to be turned around."""
-    base = to_base(photo(100, 133), TO)
+    base = resize_for_cache(photo(100, 133), TO)
     views = [base, eval_transform(TO)(base), *(train_transform(TO, "standard")(base, seed) for seed in range(6))]
     assert [view.stride()[0] for view in views] == [1] * len(views)
     batch = stack(views[1:])
@@ -161,8 +161,8 @@ def test_all_pictures_lie_channels_last() -> None:
 
 def test_a_strip_does_not_fill_the_memory() -> None:
     """A picture of 1 x 6,000 pixels is cut to its middle before its short side is enlarged."""
-    assert to_base(photo(6000, 1), TO).shape == (3, 64, 16 * 64)
-    assert to_base(photo(1, 6000), TO).shape == (3, 16 * 64, 64)
+    assert resize_for_cache(photo(6000, 1), TO).shape == (3, 64, 16 * 64)
+    assert resize_for_cache(photo(1, 6000), TO).shape == (3, 16 * 64, 64)
 
 
 def test_transforms_can_be_sent_to_loader_processes(tmp_path: Path) -> None:

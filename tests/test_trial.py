@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune.agents import trial
 from finetune.resolve import resolve, run_id
 from finetune.rundir import files, keys
+from finetune.sweep.agents import wandb_trial
 from finetune.system import documents
 from tests.agents import CODE, identify
 
@@ -16,7 +16,7 @@ from tests.agents import CODE, identify
 def peers(folder: Path, method: str = "grid", **parameters: Any) -> list[tuple[str, int]] | None:
     """Return strategy and seed of the peers in a sweep that is stored in `folder`."""
     (folder / keys.SWEEP).write_text(yaml.safe_dump({"method": method, "parameters": parameters}))
-    found = trial._peers(folder, CODE)
+    found = wandb_trial._unfinished_configs(folder, CODE)
     return None if found is None else sorted((config.strategy, config.seed) for config in found)
 
 
@@ -28,13 +28,13 @@ def test_the_runs_of_a_grid_are_known(tmp_path: Path) -> None:
     everything = [("full", 0), ("full", 1), ("head", 0), ("head", 1)]
     assert peers(tmp_path, **GRID) == everything
     assert peers(tmp_path, **GRID, dropout={"values": [0.2, "0.2"]}) == everything
-    assert all(config == resolve(config) for config in trial._peers(tmp_path, CODE) or [])
+    assert all(config == resolve(config) for config in wandb_trial._unfinished_configs(tmp_path, CODE) or [])
 
 
 def test_what_this_machine_has_finished_is_left_out(tmp_path: Path) -> None:
     """It needs no cache any more; what has failed may be tried again."""
     assert peers(tmp_path, **GRID)
-    first, second, *_ = trial._peers(tmp_path, CODE) or []
+    first, second, *_ = wandb_trial._unfinished_configs(tmp_path, CODE) or []
     for config in (first, second):
         (tmp_path / run_id(config, *identify(config))).mkdir()
     documents.write_json(tmp_path / run_id(first, *identify(first)) / keys.SUMMARY, {"state": "finished"})
@@ -67,4 +67,4 @@ def test_without_a_readable_sweep_file_nothing_is_known(tmp_path: Path, text: st
     """As with W&B's own agent, which does not tell."""
     if text is not None:
         (tmp_path / keys.SWEEP).write_text(text)
-    assert trial._peers(tmp_path, CODE) is None
+    assert wandb_trial._unfinished_configs(tmp_path, CODE) is None

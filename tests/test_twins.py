@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from finetune.data.duplicates import SAMPLE_BYTES, exact_duplicates
 from finetune.data.splits import Splits, find_splits
-from finetune.data.twins import SAMPLE_BYTES, twins
 from tests.pictures import write_folder
 
 
@@ -18,7 +18,7 @@ def test_copies_are_found_by_their_content(tmp_path: Path) -> None:
     contents["i"] = middle[: 3 * SAMPLE_BYTES // 2] + b"x" + middle[3 * SAMPLE_BYTES // 2 + 1 :]
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    found = twins(sorted(tmp_path.iterdir()))
+    found = exact_duplicates(sorted(tmp_path.iterdir()))
     assert [[path.name for path in group] for group in found] == [["a", "c", "h"], ["d", "e"]]
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from finetune.views import draw, side_at, view_at
+from finetune.cache.reuse import view_at, view_stream_name
+from finetune.data.transforms import side_at
 
 
 @pytest.mark.parametrize("views", [1, 3, 4])
@@ -24,7 +25,7 @@ def test_each_seed_has_its_own_order_and_each_turn_too() -> None:
 
 def test_no_seed_of_a_run_is_in_the_name_of_a_views_stream() -> None:
     """Views are computed once for all seeds."""
-    assert draw(3) == "view 3"
+    assert view_stream_name(3) == "view 3"
 
 
 def test_pictures_grow_in_four_stages() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from finetune.config import parse_config, to_dict
 from finetune.resolve import resolve
-from finetune.wandb_run import MOST_RECALLS, group_of, summary_to_send
+from finetune.tracking.wandb_run import MAX_RECALLS, group_of, summary_to_send
 
 
 def fields(**values: Any) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def test_a_group_is_what_differs_in_seed_or_fold_alone() -> None:
 
 def test_thousands_of_classes_are_not_thousands_of_metrics() -> None:
     """They would slow down all of the project's pages; the file has them."""
-    few, many = ({f"class {number}": 0.5 for number in range(count)} for count in (MOST_RECALLS, MOST_RECALLS + 1))
+    few, many = ({f"class {number}": 0.5 for number in range(count)} for count in (MAX_RECALLS, MAX_RECALLS + 1))
     assert summary_to_send({"test/accuracy": 0.5, "test/recall": few})["test/recall"] == few
     assert summary_to_send({"test/accuracy": 0.5, "test/recall": many}) == {"test/accuracy": 0.5}
     assert summary_to_send({"test/accuracy": 0.5}) == {"test/accuracy": 0.5}

@@ -23,7 +23,7 @@ from tests.wandb_server.store import ENTITY, Agent
 
 __all__ = ["python", "server"]  # fixtures
 
-GRID = {"method": "grid", "program": "train.py", "parameters": {"lr": {"values": [1, 2]}, "b": {"value": 7}}}
+GRID = {"method": "grid", "program": "loop.py", "parameters": {"lr": {"values": [1, 2]}, "b": {"value": 7}}}
 
 
 def ask(server: Server, query: str, key: str = API_KEY, **variables: Any) -> tuple[int, dict[str, Any]]:

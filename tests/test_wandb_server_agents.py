@@ -19,7 +19,7 @@ from tests.wandb_server.store import ENTITY, Agent
 
 __all__ = ["python", "server"]  # fixtures
 
-GRID = {"method": "grid", "program": "train.py", "parameters": {"lr": {"values": [1, 2]}, "b": {"value": 7}}}
+GRID = {"method": "grid", "program": "loop.py", "parameters": {"lr": {"values": [1, 2]}, "b": {"value": 7}}}
 # Trains until told: a file named after the value ends the run, one named "preempt" ends it as a lost machine does.
 TRAIN = """\
 import pathlib, sys, time, wandb
@@ -42,7 +42,7 @@ class Trainer:
 
     def __init__(self, server: Server, folder: Path, values: list[int]) -> None:
         self.server, self.folder = server, folder
-        (folder / "train.py").write_text(TRAIN)
+        (folder / "loop.py").write_text(TRAIN)
         self.sweep = put_sweep(server, spec={**GRID, "parameters": {"lr": {"values": values}}})
         self.agents: list[subprocess.Popen[str]] = []
         self.mark = uuid.uuid4().hex  # by which the processes of its runs are found
@@ -110,7 +110,7 @@ def test_a_grid_runs_to_its_end_though_a_run_is_preempted(
 ) -> None:
     job = trainer(2, 1)
     (job.folder / "sweep.yaml").write_text(
-        "program: train.py\nproject: finetune-sweeps\nmethod: grid\nparameters:\n  lr: {values: [2, 1]}\n"
+        "program: loop.py\nproject: finetune-sweeps\nmethod: grid\nparameters:\n  lr: {values: [2, 1]}\n"
     )
     job.wandb("sweep", "sweep.yaml")
     job.sweep = server.sweeps()[-1].id

@@ -11,7 +11,7 @@ from tests.wandb_server.search import heartbeat, refresh, stop_early
 from tests.wandb_server.store import Agent, Run, Store, Sweep
 
 PROJECT = "finetune-sweeps"
-GRID = {"method": "grid", "program": "train.py", "parameters": {"lr": {"values": [1, 2]}, "b": {"value": 7}}}
+GRID = {"method": "grid", "program": "loop.py", "parameters": {"lr": {"values": [1, 2]}, "b": {"value": 7}}}
 
 
 def swept(**more: Any) -> tuple[Store, Sweep, Agent]:
@@ -35,7 +35,7 @@ def start(store: Store, agent: Agent) -> Run:
 def test_an_agent_gets_one_run_at_a_time_and_deleting_frees_the_point() -> None:
     store, sweep, agent = swept()
     (command,) = heartbeat(store, agent, set())
-    assert (command["type"], command["program"]) == ("run", "train.py")
+    assert (command["type"], command["program"]) == ("run", "loop.py")
     assert list(command["args"].items()) == [("b", {"value": 7}), ("lr", {"value": 1})]
     first = store.find_run(command["run_id"])
     assert heartbeat(store, agent, {first.id}) == []

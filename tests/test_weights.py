@@ -9,9 +9,9 @@ import pytest
 import torch
 import torchvision
 
-from finetune import weights
 from finetune.errors import WeightsError
-from finetune.model import build_network
+from finetune.models import torch_files, weights
+from finetune.models.classifier import build_network
 from tests.faults import flip
 from tests.file_server import Served, serving
 
@@ -32,14 +32,14 @@ def test_a_state_dict_is_loaded_whatever_its_number_of_classes(tmp_path: Path, c
     weights.load_weights(network, "resnet18", str(path), 64)
     loaded = network.state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in state.items() if not name.startswith("fc."))
-    assert weights.identify("resnet18", str(path)) == weights.identify("resnet18", str(path))
+    assert weights.weights_hash("resnet18", str(path)) == weights.weights_hash("resnet18", str(path))
 
 
 def test_a_vision_transformer_takes_its_weights_at_another_size(tmp_path: Path) -> None:
     """The position embedding is interpolated: 14 x 14 patches become 4 x 4."""
     path = tmp_path / "w.pth"
     state = save(path, "vit_b_16")
-    assert weights.identify("vit_b_16", str(path))
+    assert weights.weights_hash("vit_b_16", str(path))
     network = build_network("vit_b_16", 64)
     weights.load_weights(network, "vit_b_16", str(path), 64)
     assert torch.equal(network.state_dict()["conv_proj.weight"], state["conv_proj.weight"])
@@ -50,7 +50,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     """With the counts of what does not fit."""
     save(tmp_path / "w.pth", "resnet34")
     with pytest.raises(WeightsError, match=r"not a state dict of resnet18: .* unknown"):
-        weights.identify("resnet18", str(tmp_path / "w.pth"))
+        weights.weights_hash("resnet18", str(tmp_path / "w.pth"))
 
 
 class _Evil:
@@ -74,7 +74,7 @@ def test_files_that_are_no_weights_are_refused_and_not_executed(
     else:
         path.touch()
     with pytest.raises(WeightsError, match=r"w\.pth"):
-        weights.identify("resnet18", str(path))
+        weights.weights_hash("resnet18", str(path))
     assert not (tmp_path / "executed").exists()
 
 
@@ -86,7 +86,7 @@ def test_a_damaged_published_file_is_set_aside_and_fetched_anew(
     content = (tmp_path / "w.pth").read_bytes()
     digest = hashlib.sha256(content).hexdigest()[:8]
     monkeypatch.setattr(weights, "_digest", lambda _: digest)
-    place = tmp_path / "torch" / "hub" / "checkpoints" / weights.identify("squeezenet1_1", "DEFAULT")
+    place = tmp_path / "torch" / "hub" / "checkpoints" / weights.weights_hash("squeezenet1_1", "DEFAULT")
     place.parent.mkdir(parents=True)
     place.write_bytes(content)
     flip(place, random.Random(0))
@@ -104,13 +104,13 @@ def test_a_damaged_published_file_is_set_aside_and_fetched_anew(
 def test_unknown_names_are_told_with_the_known_ones() -> None:
     """A misspelt name of published weights."""
     with pytest.raises(WeightsError, match="IMAGENET1K_V1"):
-        weights.identify("resnet18", "IMAGENET1K_V7")
+        weights.weights_hash("resnet18", "IMAGENET1K_V7")
 
 
 def test_published_weights_are_named_without_a_download() -> None:
     """DEFAULT and the name it stands for are the same weights."""
-    assert weights.identify("resnet50", "DEFAULT") == weights.identify("resnet50", "IMAGENET1K_V2")
-    assert weights.identify("resnet50", "none") == "none"
+    assert weights.weights_hash("resnet50", "DEFAULT") == weights.weights_hash("resnet50", "IMAGENET1K_V2")
+    assert weights.weights_hash("resnet50", "none") == "none"
 
 
 def test_every_damaged_byte_at_the_end_of_a_file_is_told_or_harmless(tmp_path: Path) -> None:
@@ -122,11 +122,11 @@ def test_every_damaged_byte_at_the_end_of_a_file_is_told_or_harmless(tmp_path: P
     for place in range(len(whole) - 500, len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         try:
-            assert torch.equal(weights.read_state_dict(path)["a"], torch.arange(3.0))
+            assert torch.equal(torch_files.read_state_dict(path)["a"], torch.arange(3.0))
         except WeightsError:
             told += 1
     assert told > 100
     at = whole.rindex(b"PK\6\7") + 16  # how many disks the archive is on
     path.write_bytes(whole[:at] + b"\2" + whole[at + 1 :])
     with pytest.raises(WeightsError, match="is damaged"):
-        weights.read_state_dict(path)
+        torch_files.read_state_dict(path)

@@ -7,10 +7,10 @@ import pytest
 
 from analysis.frames import read_sweep
 from benchmarks import drawn, plain, whole_sweep
-from finetune.agents.outlook import FORECAST
 from finetune.config import Config, parse_config
 from finetune.resolve import resolve
-from finetune.run import run
+from finetune.run.run import run
+from finetune.sweep.forecast.report import FORECAST
 from finetune.system import documents
 from tests.fabricate import fabricate_run
 

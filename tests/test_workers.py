@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from finetune.agents import early_stop, machine, workers
-from finetune.agents.plan import Plan, PlannedRun
-from finetune.agents.sweepfile import Sweep
 from finetune.config import parse_config
 from finetune.resolve import resolve
 from finetune.rundir import files, keys
+from finetune.sweep import devices, early_stopping
+from finetune.sweep.agents import run_process
+from finetune.sweep.plan import PlannedRun, SweepPlan
+from finetune.sweep.sweep_file import SweepFile
 from finetune.system import documents
 from tests import offline
 
@@ -23,19 +24,19 @@ from tests import offline
 def test_slots_take_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that the environment allows; with one or none there is nothing to choose."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,3")
-    assert [machine.gpu_of(slot) for slot in range(4)] == ["0", "2", "3", "0"]
+    assert [devices.gpu_of(slot) for slot in range(4)] == ["0", "2", "3", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert machine.gpu_of(1) is None
+    assert devices.gpu_of(1) is None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert machine.gpu_of(0) is None
+    assert devices.gpu_of(0) is None
 
 
 def test_the_last_line_of_a_log_is_the_reason(tmp_path: Path) -> None:
     """Empty lines at its end are passed over."""
     log = tmp_path / "log.txt"
-    assert workers._last_line(log) == "no word in its log"
+    assert run_process._last_line(log) == "no word in its log"
     log.write_text("first\nValueError: x\n\n")
-    assert workers._last_line(log) == "ValueError: x"
+    assert run_process._last_line(log) == "ValueError: x"
 
 
 OUT_OF_MEMORY = "killed", "killed by signal 9 (SIGKILL); out of memory is the usual cause", "memory"
@@ -75,19 +76,19 @@ def test_how_a_process_ended_says_why_the_run_did(
         files.write_state(tmp_path, *noted)
     if log:
         (tmp_path / keys.LOG).write_text(log)
-    ended = workers.outcome(ended_worker(tmp_path, code))
+    ended = run_process.outcome(ended_worker(tmp_path, code))
     assert ended == outcome
     told = documents.read_json(tmp_path / keys.STATE) or {}
     if ended.state in ("failed", "killed"):
         assert (told["state"], told["reason"]) == (ended.state, ended.reason)
 
 
-def ended_worker(run_dir: Path, code: int, *said: dict[str, Any]) -> workers.Worker:
+def ended_worker(run_dir: Path, code: int, *said: dict[str, Any]) -> run_process.RunProcess:
     """Return a worker whose process has ended, and what it said before."""
     process: Any = SimpleNamespace(exitcode=code, pid=2**30, join=lambda: None)
     words = list(said)
     pipe: Any = SimpleNamespace(close=lambda: None, poll=lambda: bool(words), recv=lambda: words.pop(0))
-    return workers.Worker(run_dir, process, pipe, 0.0, None)
+    return run_process.RunProcess(run_dir, process, pipe, 0.0, None)
 
 
 def test_a_full_disk_does_not_keep_the_agent_from_knowing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,10 +99,10 @@ def test_a_full_disk_does_not_keep_the_agent_from_knowing(tmp_path: Path, monkey
 
     monkeypatch.setattr(files, "write_state", full)
     (tmp_path / keys.LOG).write_text("OSError: [Errno 28] No space left on device")
-    assert workers.outcome(ended_worker(tmp_path, 1)).cause == "disk"
+    assert run_process.outcome(ended_worker(tmp_path, 1)).cause == "disk"
     (tmp_path / keys.LOG).unlink()  # nor was there room for a word in it
     last_words = {"failed": "WriteError: last.pt can't be written", "cause": "disk"}
-    ended = workers.outcome(ended_worker(tmp_path, 1, {"epoch": 1.0}, last_words))
+    ended = run_process.outcome(ended_worker(tmp_path, 1, {"epoch": 1.0}, last_words))
     assert ended == ("failed", "WriteError: last.pt can't be written", "disk")
 
 
@@ -123,7 +124,7 @@ def test_hyperband_stops_laggards_but_never_before_the_last_unfreeze(
         "metric": {"name": "best/val_accuracy", "goal": "maximize"},
         "early_terminate": {"type": "hyperband", "min_iter": 2, "eta": 2},
     }
-    todo = Plan(Sweep(tmp_path, tmp_path, spec, ""), lambda _: ("", ""))
+    todo = SweepPlan(SweepFile(tmp_path, tmp_path, spec, ""), lambda _: ("", ""))
     for name, value, rows in [("a", 0.9, 10), ("b", 0.9, 10), ("c", 0.9, 10), ("slow", 0.1, epochs)]:
         config = resolve(parse_config({"strategy": "gradual", "unfreeze": schedule, "epochs": 10}, "here"))
         todo.runs.append(PlannedRun(name, config, config, {}, tmp_path / name, ""))
@@ -132,16 +133,16 @@ def test_hyperband_stops_laggards_but_never_before_the_last_unfreeze(
         if name != "slow":
             documents.write_json(tmp_path / name / keys.SUMMARY, {"best/val_accuracy": value})
     seen: dict[str, int] = {}
-    assert early_stop.is_due(todo, todo.runs[-1], seen)
-    assert not early_stop.is_due(todo, todo.runs[-1], seen)
-    early_stop.consider(todo, todo.runs[-1])
+    assert early_stopping.history_has_grown(todo, todo.runs[-1], seen)
+    assert not early_stopping.history_has_grown(todo, todo.runs[-1], seen)
+    early_stopping.stop_if_lagging(todo, todo.runs[-1])
     assert (tmp_path / "slow" / keys.STOP).exists() == stops
 
 
 FORKS = """
 import os, signal, sys, time
 from multiprocessing import forkserver
-from finetune.agents import forks
+from finetune.sweep import forks
 if __name__ == "__main__":
     if sys.argv[1] == "ignored":
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -9,10 +9,10 @@ from finetune.system.output import command, fail
 
 # command -> (what it does, the module that adds its arguments and does it); imported when asked for, as some load torch
 COMMANDS = {
-    "check": ("say what is wrong with a folder of pictures", "finetune.data.checking"),
-    "show": ("draw what augmentation makes of some pictures", "finetune.data.showing"),
+    "check": ("say what is wrong with a folder of pictures", "finetune.data.check.command"),
+    "show": ("draw what augmentation makes of some pictures", "finetune.data.check.show_command"),
     "split": ("write which picture trains, chooses and tests into a file that can be edited and used as data",
-              "finetune.data.splitting"),
+              "finetune.data.check.split_command"),
 }  # fmt: skip
 
 

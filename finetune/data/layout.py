@@ -20,14 +20,14 @@ VAL_NAMES = ("val", "validation", "valid")
 COLUMNS = {"path": ("path", "file", "filename"), "label": ("label", "class"), "split": ("split",)}
 SHOWN = 5  # names in a message
 
-ByClass = dict[str, list[Path]]  # class -> its pictures, in a fixed order
+PathsByClass = dict[str, list[Path]]  # class -> its pictures, in a fixed order
 
 
-_NOTHING: dict[str, ByClass] = {"": {}}
+_NOTHING: dict[str, PathsByClass] = {"": {}}
 
 
 @dataclass(frozen=True)
-class Layout:
+class DatasetLayout:
     """What lies there.
 
     Attributes:
@@ -38,7 +38,7 @@ class Layout:
     """
 
     root: Path
-    parts: dict[str, ByClass]
+    parts: dict[str, PathsByClass]
     where: dict[str, str]
     notes: tuple[str, ...] = ()
 
@@ -47,7 +47,7 @@ class Layout:
         return [inside(path, self.root) for part in self.parts.values() for paths in part.values() for path in paths]
 
 
-def read_layout(place: Path) -> Layout:
+def read_layout(place: Path) -> DatasetLayout:
     """Return the layout of a folder, or of what a CSV file lists.
 
     Raises:
@@ -58,14 +58,14 @@ def read_layout(place: Path) -> Layout:
     folders = {entry.name: entry for entry in sorted(place.iterdir()) if entry.is_dir() and entry.name[0] != "."}
     vals = [name for name in VAL_NAMES if name in folders]
     if "train" not in folders:
-        return Layout(place, {"": _by_class(place)}, {"": str(place)})
+        return DatasetLayout(place, {"": _by_class(place)}, {"": str(place)})
     if len(vals) > 1:
         raise DataError(f"{place}: has both {vals[0]}/ and {vals[1]}/; keep one of them")
     names = {"train": "train", **({"val": vals[0]} if vals else {}), **({"test": "test"} if "test" in folders else {})}
     if len(names) == 1:
-        return Layout(place, {"": _by_class(folders["train"])}, {"": str(folders["train"])})
+        return DatasetLayout(place, {"": _by_class(folders["train"])}, {"": str(folders["train"])})
     parts = {part: _by_class(folders[name]) for part, name in names.items()}
-    return Layout(place, parts, {part: f"{name}/" for part, name in names.items()})
+    return DatasetLayout(place, parts, {part: f"{name}/" for part, name in names.items()})
 
 
 def find_pictures(folder: Path) -> Iterator[Path]:
@@ -106,7 +106,7 @@ def names(labels: list[str]) -> str:
     return shown if len(labels) <= SHOWN else f"{shown} and {len(labels) - SHOWN} more"
 
 
-def _by_class(folder: Path) -> ByClass:
+def _by_class(folder: Path) -> PathsByClass:
     """Return the pictures in the visible folders of `folder`."""
     classes = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
     for entry in classes:
@@ -114,11 +114,11 @@ def _by_class(folder: Path) -> ByClass:
     return {entry.name: list(find_pictures(entry)) for entry in classes}
 
 
-def _read_csv(file: Path) -> Layout:
+def _read_csv(file: Path) -> DatasetLayout:
     """Return what a CSV file lists; rows whose split is empty are left out."""
     rows = _rows(file)
     root, faults = file.parent, []
-    parts: dict[str, ByClass] = {}
+    parts: dict[str, PathsByClass] = {}
     seen: dict[str, str] = {}
     left_out = 0
     for number, row in enumerate(rows, 2):
@@ -148,13 +148,13 @@ def _read_csv(file: Path) -> Layout:
         parts = {"": parts["train"]}
     if parts and "" not in parts and "train" not in parts:
         raise DataError(f"data: {file} has no row whose split is train")
-    ordered: dict[str, ByClass] = {
+    ordered: dict[str, PathsByClass] = {
         part: {label: sorted(parts[part][label]) for label in sorted(parts[part])}
         for part in ("", "train", "val", "test")
         if part in parts
     }
     notes = (f"{left_out} rows of {file.name} have no split and are left out",) if left_out else ()
-    return Layout(root, ordered or _NOTHING, {part: part or str(file) for part in ordered or ("",)}, notes)
+    return DatasetLayout(root, ordered or _NOTHING, {part: part or str(file) for part in ordered or ("",)}, notes)
 
 
 def _rows(file: Path) -> list[dict[str, str]]:

@@ -5,19 +5,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.data.layout import ByClass, Layout, inside, names, read_layout
-from finetune.data.survey import Survey, together
-from finetune.data.twins import twins
+from finetune.data.duplicates import exact_duplicates
+from finetune.data.layout import DatasetLayout, PathsByClass, inside, names, read_layout
+from finetune.data.scan import ScanResult, merge_overlapping
 from finetune.errors import DataError
 
 VAL_SHARE = 0.20  # of train, where there is a test split and no val; of what a fold leaves
 FOLDER_SHARES = {"val": 0.15, "test": 0.15}  # where nothing is split; the rest trains
 
-Parts = dict[str, ByClass]
+PathsBySplit = dict[str, PathsByClass]
 
 
 @dataclass(frozen=True)
-class Picture:
+class Sample:
     """One labelled picture: its path inside the data folder, with forward slashes, and the number of its class."""
 
     path: str
@@ -40,9 +40,9 @@ class Splits:
 
     root: Path
     classes: tuple[str, ...]
-    train: tuple[Picture, ...]
-    val: tuple[Picture, ...]
-    test: tuple[Picture, ...]
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...]
+    test: tuple[Sample, ...]
     how: tuple[str, ...]
     left_out: Mapping[str, str]
 
@@ -53,11 +53,11 @@ class Splits:
 
 
 def find_splits(
-    place: Path | Layout,
+    place: Path | DatasetLayout,
     split_seed: int,
     folds: int | None = None,
     fold: int | None = None,
-    survey: Survey = Survey(),  # noqa: B008  (frozen)
+    survey: ScanResult = ScanResult(),  # noqa: B008  (frozen)
 ) -> Splits:
     """Return the splits of the pictures in a folder, or that a CSV file lists.
 
@@ -75,12 +75,12 @@ def find_splits(
     Raises:
         DataError: no classes, a class too small to split, or a class that is tested but never trained.
     """
-    layout = place if isinstance(place, Layout) else read_layout(place)
+    layout = place if isinstance(place, DatasetLayout) else read_layout(place)
     left_out = dict(survey.unreadable)
     parts = {part: _readable(by_class, layout.root, left_out) for part, by_class in layout.parts.items()}
     notes = [*layout.notes, *_left_out_notes(left_out)]
     groups = _copies(parts, layout.root, survey)
-    deal = _Deal(layout.root, split_seed, {path: group[0] for group in groups for path in group})
+    deal = _HashSplitter(layout.root, split_seed, {path: group[0] for group in groups for path in group})
     if "" in parts:
         classes, more = _check_classes(layout.where[""], parts[""], 3 if folds is None else max(3, folds))
         found, how = _split_all(parts[""], classes, deal, folds, fold)
@@ -97,7 +97,7 @@ def find_splits(
 
 
 @dataclass(frozen=True)
-class _Deal:
+class _HashSplitter:
     """Draws pictures by a hash of seed and path: one more picture moves few others, which a shuffle would not give.
 
     Attributes:
@@ -125,10 +125,10 @@ class _Deal:
             parts.append(sorted(part))
         return [sorted(path for same in drawn for path in same), *parts]
 
-    def fold(self, by_class: ByClass, folds: int, fold: int) -> tuple[ByClass, ByClass]:
+    def fold(self, by_class: PathsByClass, folds: int, fold: int) -> tuple[PathsByClass, PathsByClass]:
         """Return the rest and part `fold`. Each class goes on dealing where the one before it has ended."""
-        rest: ByClass = {}
-        part: ByClass = {}
+        rest: PathsByClass = {}
+        part: PathsByClass = {}
         dealt = 0
         for label, paths in by_class.items():
             hands: list[list[Path]] = [[] for _ in range(folds)]
@@ -144,8 +144,8 @@ class _Deal:
 
 
 def _split_all(
-    by_class: ByClass, classes: Sequence[str], deal: _Deal, folds: int | None, fold: int | None
-) -> tuple[Parts, list[str]]:
+    by_class: PathsByClass, classes: Sequence[str], deal: _HashSplitter, folds: int | None, fold: int | None
+) -> tuple[PathsBySplit, list[str]]:
     """Split what has no splits of its own."""
     by_class = {label: by_class[label] for label in classes}
     if folds is None or fold is None:
@@ -164,14 +164,14 @@ def _split_all(
 
 
 def _take(
-    parts: Parts,
-    whole: ByClass,
-    layout: Layout,
+    parts: PathsBySplit,
+    whole: PathsByClass,
+    layout: DatasetLayout,
     classes: Sequence[str],
-    deal: _Deal,
+    deal: _HashSplitter,
     folds: int | None,
     fold: int | None,
-) -> tuple[Parts, list[str]]:
+) -> tuple[PathsBySplit, list[str]]:
     """Use the splits that there are; what they lack is carved out of train."""
     where = layout.where
     test = "test" if "test" in parts else "val"
@@ -189,12 +189,12 @@ def _take(
     return {"train": train, "val": val, "test": parts[test]}, how
 
 
-def _carve_val(by_class: ByClass, deal: _Deal) -> tuple[ByClass, ByClass]:
+def _carve_val(by_class: PathsByClass, deal: _HashSplitter) -> tuple[PathsByClass, PathsByClass]:
     drawn = {label: deal.carve(paths, [VAL_SHARE]) for label, paths in by_class.items()}
     return {label: rest for label, (rest, _) in drawn.items()}, {label: part for label, (_, part) in drawn.items()}
 
 
-def _pooled(parts: Parts) -> ByClass:
+def _pooled(parts: PathsBySplit) -> PathsByClass:
     """Return train and val as one."""
     labels = sorted({label for part in ("train", "val") for label in parts.get(part, {})})
     return {
@@ -202,7 +202,7 @@ def _pooled(parts: Parts) -> ByClass:
     }
 
 
-def _readable(by_class: ByClass, root: Path, left_out: Mapping[str, str]) -> ByClass:
+def _readable(by_class: PathsByClass, root: Path, left_out: Mapping[str, str]) -> PathsByClass:
     return {label: [path for path in paths if inside(path, root) not in left_out] for label, paths in by_class.items()}
 
 
@@ -211,15 +211,15 @@ def _left_out_notes(left_out: Mapping[str, str]) -> list[str]:
     return [f"left out, as they can't be read: {names(told)}"] if told else []
 
 
-def _copies(parts: Parts, root: Path, survey: Survey) -> list[list[Path]]:
+def _copies(parts: PathsBySplit, root: Path, survey: ScanResult) -> list[list[Path]]:
     """Return the groups of pictures that are copies of each other, or look the same."""
     here = {inside(path, root): path for by_class in parts.values() for paths in by_class.values() for path in paths}
-    exact = [[inside(path, root) for path in group] for group in twins(here.values())]
+    exact = [[inside(path, root) for path in group] for group in exact_duplicates(here.values())]
     alike = [[name for name in group if name in here] for group in survey.alike or ()]
-    return [sorted(here[name] for name in group) for group in together([*exact, *alike]) if len(group) > 1]
+    return [sorted(here[name] for name in group) for group in merge_overlapping([*exact, *alike]) if len(group) > 1]
 
 
-def _copy_notes(groups: Sequence[Sequence[Path]], found: Parts) -> list[str]:
+def _copy_notes(groups: Sequence[Sequence[Path]], found: PathsBySplit) -> list[str]:
     """Say which copies make results look better than they are."""
     part_of = {path: name for name, by_class in found.items() for paths in by_class.values() for path in paths}
     label_of = {path: label for by_class in found.values() for label, paths in by_class.items() for path in paths}
@@ -241,7 +241,7 @@ def _copy_notes(groups: Sequence[Sequence[Path]], found: Parts) -> list[str]:
     )
 
 
-def _missing_notes(layout: Layout, parts: Parts, classes: Sequence[str]) -> list[str]:
+def _missing_notes(layout: DatasetLayout, parts: PathsBySplit, classes: Sequence[str]) -> list[str]:
     """Say which classes a split lacks.
 
     Raises:
@@ -261,7 +261,7 @@ def _missing_notes(layout: Layout, parts: Parts, classes: Sequence[str]) -> list
     return notes
 
 
-def _check_classes(where: str, by_class: ByClass, least: int) -> tuple[list[str], list[str]]:
+def _check_classes(where: str, by_class: PathsByClass, least: int) -> tuple[list[str], list[str]]:
     """Return the classes that have pictures, and notes on those that have none."""
     classes = sorted(label for label, paths in by_class.items() if paths)
     empty = [label for label, paths in by_class.items() if not paths]
@@ -279,10 +279,12 @@ def _check_classes(where: str, by_class: ByClass, least: int) -> tuple[list[str]
     return classes, [f"{names(empty)}: no pictures, not a class"] if empty else []
 
 
-def _build(root: Path, classes: Sequence[str], found: Parts, how: list[str], left_out: Mapping[str, str]) -> Splits:
-    def pictures(name: str) -> tuple[Picture, ...]:
+def _build(
+    root: Path, classes: Sequence[str], found: PathsBySplit, how: list[str], left_out: Mapping[str, str]
+) -> Splits:
+    def pictures(name: str) -> tuple[Sample, ...]:
         return tuple(
-            Picture(inside(path, root), label)
+            Sample(inside(path, root), label)
             for label, class_name in enumerate(classes)
             for path in found[name].get(class_name, [])
         )

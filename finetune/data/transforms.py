@@ -2,11 +2,11 @@
 
     decoded picture -> base picture -> crop -> normalised batch
 
-A *base picture* has the short side that evaluation resizes to. It is what a cache keeps (see pixels.py), and both
+A *base picture* has the short side that evaluation resizes to. It is what a cache keeps (see pixel_cache.py), and both
 training and evaluation cut their squares out of it. All are uint8 up to the batch: a quarter of the bytes to move, and
 on the CPU torch resizes uint8 several times faster than float. Tensors are (3, H, W) that lie in memory as (H, W, 3),
 "channels last", which is how pictures are decoded, how torch resizes them fastest, and how convolutions want them.
-What training does to the squares is in augmenting.py.
+What training does to the squares is in augmentation.py.
 """
 
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ def preprocessing(backbone: str, weights: str, image_px: int | None) -> Preproce
     )
 
 
-def to_base(image: Image.Image, to: Preprocessing) -> Tensor:
+def resize_for_cache(image: Image.Image, to: Preprocessing) -> Tensor:
     """Return the base picture of an upright RGB picture: (3, h, w) uint8, its short side `to.resize_px`."""
     picture: Tensor = v2.functional.pil_to_tensor(image)
     longest = MAX_ASPECT * min(picture.shape[1:])
@@ -81,7 +81,7 @@ def to_base(image: Image.Image, to: Preprocessing) -> Tensor:
 
 def eval_transform(to: Preprocessing) -> Transform:
     """Return the transform that takes the middle of a base picture."""
-    return partial(_middle, to=to)
+    return partial(_center_crop, to=to)
 
 
 def stack(pictures: Sequence[Tensor]) -> Tensor:
@@ -110,7 +110,7 @@ def normalise(images: Tensor, to: Preprocessing) -> Tensor:
     passes over the batch.
     """
     count, channels, height, width = images.shape
-    scale, shift = _per_row(to, width, images.device)
+    scale, shift = _channel_affine(to, width, images.device)
     # Whole rows of pixels at once: with the channels innermost, broadcasting over them would go in steps of three.
     rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels)
     result = torch.empty(rows.shape, device=images.device)
@@ -121,15 +121,32 @@ def normalise(images: Tensor, to: Preprocessing) -> Tensor:
     return result.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _middle(picture: Tensor, seed: int = 0, side: int | None = None, *, to: Preprocessing) -> Tensor:  # noqa: ARG001
+def _center_crop(picture: Tensor, seed: int = 0, side: int | None = None, *, to: Preprocessing) -> Tensor:  # noqa: ARG001
     """Return the central square of `to.crop_px`; the base picture is at least as large."""
     top, left = (round((length - to.crop_px) / 2) for length in picture.shape[1:])
     return resized_crop(picture, (top, left, to.crop_px, to.crop_px), side or to.crop_px, to)
 
 
 @cache
-def _per_row(to: Preprocessing, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _channel_affine(to: Preprocessing, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return factor and summand of a row's bytes, (3 * width,) each; kept, as a copy to a GPU has to wait for it."""
     scale = [1 / (255 * std) for std in to.std]
     shift = [-mean / std for mean, std in zip(to.mean, to.std, strict=True)]
     return torch.tensor(scale * width, device=device), torch.tensor(shift * width, device=device)
+
+
+RESIZING_STAGES = 4  # Tan and Le, EfficientNetV2, arXiv 2104.00298, table 6
+
+
+def side_at(epoch: int, epochs: int, start_px: int | None, px: int) -> int:
+    """Return the side of the training pictures in pixels: from `start_px` to `px` in four equal stages.
+
+    Progressive resizing (EfficientNetV2, section 4), without its second half: the strength of augmentation and
+    regularisation stays the same. Sides in between are multiples of 8.
+    """
+    stage = min(RESIZING_STAGES * epoch // epochs, RESIZING_STAGES - 1)
+    if start_px is None or stage == RESIZING_STAGES - 1:
+        return px
+    if stage == 0:
+        return start_px
+    return 8 * round((start_px + (px - start_px) * stage / (RESIZING_STAGES - 1)) / 8)

@@ -9,7 +9,7 @@ All of it may come from elsewhere: reading is bounded, runs nothing, and raises 
     history.jsonl    one line an epoch, HISTORY_KEYS
     summary.json     written once, at the end, SUMMARY_KEYS; its presence means that the run is finished
     predictions.csv  one row a test picture: path (inside the data folder), label, prediction, probability/<class>
-    thumbnails.zip   small pictures of the test set, the ones that the prediction grid shows (see showcase.py)
+    thumbnails.zip   small pictures of the test set, the ones that the prediction grid shows (see thumbnails.py)
     attention.zip    the same pictures with what the network looked at, if asked for (see attention.py)
     splits.csv       path, label, split of every picture
     best.pt last.pt  the checkpoint that val chose; the last one, with all that a resume needs (see retention.py)
@@ -19,7 +19,8 @@ All of it may come from elsewhere: reading is bounded, runs nothing, and raises 
     NAME.damaged-N   a file that was found damaged, set aside; it can be deleted
     log.txt          what the run printed
     state.json       the state the run last reported, and why
-    wandb-ID.json    what the W&B run of this id has been sent (see mirror.py); wandb.json beside the run directories
+    wandb-ID.json    what the W&B run of this id has been sent (see mirror_process.py); wandb.json beside the run
+    directories
                      names the W&B sweep they belong to
     claim-N.json     who runs it (see claim.py); the newest one's modification time is the heartbeat
 """

@@ -1,7 +1,7 @@
 """Keys, tokens and passwords are taken out of what is printed, logged, stored or sent.
 
 They get into texts by themselves: a server's answer repeats an address with its token, a proxy's error its password, a
-library's warning an API key. So this is applied where texts leave: see output.py, files.py and mirror.py.
+library's warning an API key. So this is applied where texts leave: see output.py, files.py and mirror_process.py.
 """
 
 import os

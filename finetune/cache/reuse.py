@@ -1,0 +1,99 @@
+"""How often the runs of a sweep would use what the frozen part makes of the pictures: what `cache: auto` goes by."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from finetune.config import Config
+from finetune.models.unfreezing import share_at, trainable_blocks
+from finetune.seeds import stream_seed
+
+# Fields in which runs must agree to share activations. Val and test need the first ones alone.
+SAME_FIELDS = ("data", "backbone", "weights", "image_px", "split_seed", "folds", "fold")
+
+# How many runs like this one `auto` reckons with where it can't know (one of a sweep on a W&B server).
+UNKNOWN_PEERS = 3
+
+
+class ActivationKey(NamedTuple):
+    """Activations of a split: `view` is None for central crops; `cut` as in `Classifier.prefix`."""
+
+    split: str
+    view: int | None
+    cut: int
+
+
+def activation_uses(config: Config, blocks: int) -> Counter[ActivationKey]:
+    """Return how many epochs of a run use which activations.
+
+    Args:
+        config: resolved.
+        blocks: of the backbone.
+    """
+    assert config.unfreeze is not None, "resolve() fills the schedule"
+    uses: Counter[ActivationKey] = Counter()
+    cut = 0
+    for epoch in range(config.epochs):
+        cut = blocks - trainable_blocks(share_at(config.unfreeze, epoch), blocks)
+        if cut:
+            uses[ActivationKey("val", None, cut)] += 1
+            if config.views:
+                uses[ActivationKey("train", view_at(epoch, config.views, config.seed), cut)] += 1
+    if cut:
+        uses[ActivationKey("test", None, cut)] += 1
+    return uses
+
+
+def shared_activation_uses(config: Config, peers: Sequence[Config] | None, blocks: int) -> Counter[ActivationKey]:
+    """Return how often all runs that can share them with this one use which activations.
+
+    Args:
+        config: of this run, resolved.
+        peers: of all runs that are to do, this one among them; None where that is not known.
+    """
+    if peers is None:
+        return Counter({need: UNKNOWN_PEERS * count for need, count in activation_uses(config, blocks).items()})
+    total: Counter[ActivationKey] = Counter()
+    for peer in _with(config, peers):
+        if any(getattr(peer, name) != getattr(config, name) for name in SAME_FIELDS):
+            continue
+        if config.weights == "none" and peer.seed != config.seed:
+            continue
+        views = activation_uses(peer, blocks)
+        if training_views(peer) != training_views(config):
+            views = Counter({need: count for need, count in views.items() if need.view is None})
+        total += views
+    return total
+
+
+def training_views(config: Config) -> tuple[str, float]:
+    """Return what runs must agree in to share the activations of training pictures, beside SAME_FIELDS."""
+    return augmentation_of(config), config.train_share
+
+
+def _with(config: Config, peers: Iterable[Config]) -> list[Config]:
+    others = list(peers)
+    return others if config in others else [config, *others]
+
+
+def view_at(epoch: int, views: int, seed: int) -> int:
+    """Return the view, from 0 to `views` - 1, for the epoch after `epoch` finished ones.
+
+    The views take turns: each comes once in `views` epochs, in an order of the seed's own that is drawn anew for each
+    turn. So seeds share views, which are computed once, and yet differ in more than the order of pictures.
+    """
+    turn, place = divmod(epoch, views)
+    generator = torch.Generator().manual_seed(stream_seed(seed, "views", turn))
+    return int(torch.randperm(views, generator=generator)[place])
+
+
+def view_stream_name(view: int) -> str:
+    """Return the name of the random stream that augments a view; no seed of a run is in it."""
+    return f"view {view}"
+
+
+def augmentation_of(config: Config) -> str:
+    """Return how training pictures are augmented: runs that agree in it share views of the same pictures."""
+    return f"{config.augment}, erasing {config.erasing}" if config.erasing else config.augment

@@ -1,0 +1,73 @@
+"""`python -m finetune.data split`: the splits as a file, to look at, to edit, and to use as data."""
+
+import argparse
+import shlex
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from finetune.data import catalog
+from finetune.data.layout import read_layout
+from finetune.data.scan import load_or_scan
+from finetune.data.splits import find_splits
+from finetune.errors import UserError
+from finetune.rundir import keys
+from finetune.system.tables import read_table, write_table
+
+NAME = keys.SPLITS  # what runs write of the same columns can be used as data, too
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("data", metavar="DATA", help="a folder of pictures, or as in --data")
+    parser.add_argument("--split-seed", type=int, default=0, help="as in a run (default: %(default)s)")
+    parser.add_argument("--folds", type=int, metavar="K", help="deal the pictures into K parts; needs --fold")
+    parser.add_argument("--fold", type=int, metavar="N", help="which of them is left out of training, from 0 on")
+    parser.add_argument("--without", type=Path, metavar="FILE", help="a fix list of `check`: leave out what it removes")
+    parser.add_argument("--out", type=Path, help=f"in the folder of the pictures (default: {NAME} there)")
+
+
+def main(known: argparse.Namespace) -> int:
+    """Write the file, say what it holds, and return the exit code.
+
+    Raises:
+        UserError: the data can't be split, or the file lies where its paths would not hold.
+    """
+    if (known.folds is None) != (known.fold is None):
+        raise UserError("--folds and --fold go together, such as --folds 5 --fold 0")
+    if known.folds is not None and not 0 <= known.fold < known.folds >= 2:
+        raise UserError(f"--fold must be one of 0 to {known.folds - 1} with --folds {known.folds}, which is at least 2")
+    place = catalog.locate(known.data)
+    layout = read_layout(place)
+    surveyed = load_or_scan(layout.root, layout.paths(), catalog.fingerprint(place))
+    if known.without is not None:
+        surveyed = replace(surveyed, unreadable={**surveyed.unreadable, **_removed(known.without, layout.root)})
+    splits = find_splits(layout, known.split_seed, known.folds, known.fold, surveyed)
+    out = (known.out or layout.root / NAME).expanduser().absolute()
+    if out.suffix.lower() != ".csv" or out.parent.resolve() != layout.root.resolve():
+        raise UserError(f"--out: {out} must be a .csv file in {layout.root}, as its paths start from where it lies")
+    write_table(out, ["path", "label", "split"], splits.rows())
+    counts = Counter(split for _, _, split in splits.rows())
+    print(f"{out}: {', '.join(f'{count:,} {split}' for split, count in counts.items())}")
+    for line in splits.how:
+        print(f"  {line}")
+    print(f"use it as data: --data {shlex.quote(str(out))} (for a sweep, --set data=...)")
+    return 0
+
+
+def _removed(file: Path, root: Path) -> dict[str, str]:
+    """Return path -> why, of what a fix list removes.
+
+    Raises:
+        UserError: it is no fix list, or not of this data.
+    """
+    try:
+        rows = read_table(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--without: {file} can't be read ({error})") from error
+    removed = {row["path"]: row["why"] for row in rows if row.keys() >= {"path", "do", "why"} and row["do"] == "remove"}
+    foreign = [path for path in removed if not (root / path).exists() and not (root / path).is_symlink()]
+    if foreign or (rows and not rows[0].keys() >= {"path", "do", "why"}):
+        what = f"{foreign[0]} does not lie in {root}" if foreign else "it has no columns path, do, why"
+        raise UserError(f"--without: {file} is no fix list of this data: {what}")
+    return removed

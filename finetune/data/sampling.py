@@ -1,0 +1,87 @@
+"""What is done against unequal classes: weights for the loss, or an order in which every class comes as often."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import torch
+
+from finetune.data.splits import Sample, Splits
+from finetune.seeds import stream_seed
+
+
+def class_weights(labels: Iterable[int], classes: int) -> list[float]:
+    """Return a weight for each class, (classes,): all pictures / (classes that have any * the class's pictures).
+
+    scikit-learn's "balanced" (King and Zeng, Logistic Regression in Rare Events Data, 2001): together, the pictures of
+    each class weigh the same, and the mean weight of a training picture is 1. A class without pictures gets 0.
+
+    Args:
+        labels: of the training pictures.
+    """
+    counts = Counter(labels)
+    share = counts.total() / len(counts)
+    return [share / counts[label] if counts[label] else 0.0 for label in range(classes)]
+
+
+def balanced_order(labels: Sequence[int], seed: int, epoch: int) -> list[int]:
+    """Return as many positions as there are pictures, (N,): each class as often as any other, give or take one.
+
+    Positions are dealt to the classes in turn, from the first epoch on. A class hands out its pictures in an order that
+    is drawn anew once all have been used: a rare one comes several times in an epoch, a common one goes round over
+    several epochs, and no picture of a class is used again before all others have been. All of it follows from seed
+    and epoch alone.
+
+    Args:
+        labels: of the pictures, by position.
+        epoch: epochs finished.
+    """
+    members: defaultdict[int, list[int]] = defaultdict(list)
+    for position, label in enumerate(labels):
+        members[label].append(position)
+    classes, count = sorted(members), len(labels)
+    drawn: list[int] = []
+    # In an order of the seed's own: the remainder of an uneven deal is not always the same classes'.
+    for place, number in enumerate(_permutation(len(classes), seed, "order", "classes")):
+        pictures = members[classes[number]]
+        begin, end = (-(-(cards - place) // len(classes)) for cards in (epoch * count, (epoch + 1) * count))
+        for turn in range(begin // len(pictures), -(-end // len(pictures))):
+            order = _permutation(len(pictures), seed, "order", "class", classes[number], turn)
+            first = turn * len(pictures)
+            drawn += [pictures[index] for index in order[max(begin - first, 0) : end - first]]
+    return [drawn[index] for index in _permutation(count, seed, "order", epoch)]
+
+
+def _permutation(count: int, *stream: int | str) -> list[int]:
+    """Return the numbers below `count` in an order that the named stream draws."""
+    generator = torch.Generator().manual_seed(stream_seed(*stream))
+    return torch.randperm(count, generator=generator).tolist()
+
+
+def subsample_train(splits: Splits, share: float, split_seed: int) -> Splits:
+    """Return the splits with a stratified `share` of train, at least one picture a class.
+
+    Pictures are drawn by a hash of seed and path, so that a smaller share is part of a larger one: what a curve over
+    shares shows is then more pictures, not other ones.
+
+    Args:
+        share: in (0, 1]; 1 changes nothing.
+    """
+    if share == 1:
+        return splits
+    by_class: dict[int, list[Sample]] = defaultdict(list)
+    for picture in splits.train:
+        by_class[picture.label].append(picture)
+
+    def drawn(picture: Sample) -> bytes:
+        return hashlib.sha256(f"part {split_seed}/{picture.path}".encode()).digest()
+
+    kept = {
+        picture
+        for pictures in by_class.values()
+        for picture in sorted(pictures, key=drawn)[: max(1, round(share * len(pictures)))]
+    }
+    train = tuple(picture for picture in splits.train if picture in kept)
+    told = f"of the {len(splits.train):,} training pictures, {len(train):,} train (train_share {share:g}), stratified"
+    return replace(splits, train=train, how=(*splits.how, told))

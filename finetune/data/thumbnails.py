@@ -1,0 +1,180 @@
+"""Which test pictures are shown of a run, and thumbnails of them that travel with it.
+
+A run chooses at its end exactly the pictures that the prediction grid of `analysis` will show, so the grid can be drawn
+on a machine that has no data. This file loads neither torch nor pandas.
+"""
+
+import io
+import math
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from finetune.data.image_io import UNREADABLE, open_image
+from finetune.rundir.keys import PREDICTIONS, PROBABILITY, THUMBNAILS
+from finetune.system.atomic import replacing
+from finetune.system.tables import read_table
+
+SEED = 0  # of the choice: the same answers always give the same pictures
+MOST_CLASSES, MOST_PICTURES = 10, 8  # rows and columns that can be looked at in one picture
+THUMBNAIL_PX = 160  # longest side
+QUALITY = 85
+THUMBNAIL_SUFFIX = ".jpg"  # added to every path, so that no two pictures share an entry
+MOST_ARCHIVE_BYTES, MOST_ENTRY_BYTES = 8 * 2**20, 2**18  # a thumbnail takes some 8 kB, and there are at most 80
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class GridSelection:
+    """The pictures that stand for a run's answers.
+
+    Attributes:
+        classes: the classes shown, in the data's order.
+        rows: class -> the positions of its pictures in the answers, right ones first, the most confident first.
+        recall: class -> (named rightly, pictures) over the whole test set.
+        of_classes: how many classes there are.
+    """
+
+    classes: tuple[str, ...]
+    rows: dict[str, list[int]]
+    recall: dict[str, tuple[int, int]]
+    of_classes: int
+
+
+def choose_grid_images(
+    paths: Sequence[str],
+    labels: Sequence[str],
+    predictions: Sequence[str],
+    confidences: Sequence[float],
+    classes: Sequence[str],
+    seed: int = SEED,
+) -> GridSelection:
+    """Draw pictures of each class at random, right and wrong ones in the proportion they have in that class.
+
+    The draw does not depend on the order of the answers, and on their confidence only in the order of what is drawn.
+
+    Args:
+        paths, labels, predictions, confidences: one of each a test picture; a confidence may be NaN.
+        classes: in the data's order; classes without test pictures are passed over.
+    """
+    rng = np.random.default_rng(seed)
+    of_class: dict[str, list[int]] = {}
+    for row in sorted(range(len(paths)), key=lambda row: paths[row]):
+        of_class.setdefault(labels[row], []).append(row)
+    ordered = [name for name in classes if name in of_class] + sorted(set(of_class) - set(classes))
+    shown = ordered
+    if len(ordered) > MOST_CLASSES:
+        shown = [ordered[index] for index in sorted(rng.choice(len(ordered), MOST_CLASSES, replace=False))]
+
+    def draw(pool: list[int], count: int) -> list[int]:
+        drawn = [pool[index] for index in rng.choice(len(pool), count, replace=False)] if count else []
+        return sorted(drawn, key=lambda row: (_last_if_unknown(confidences[row]), paths[row]))
+
+    rows, recall = {}, {}
+    for name in shown:
+        right = [row for row in of_class[name] if predictions[row] == name]
+        wrong = [row for row in of_class[name] if predictions[row] != name]
+        recall[name] = (len(right), len(of_class[name]))
+        room = min(MOST_PICTURES, len(of_class[name]))
+        # Rounded up or down by chance, so that over all classes neither side is favoured.
+        wanted = int(room * len(wrong) / len(of_class[name]) + rng.random())
+        most_wrong = min(max(wanted, room - len(right)), len(wrong), room)
+        rows[name] = [*draw(right, room - most_wrong), *draw(wrong, most_wrong)]
+    return GridSelection(tuple(shown), rows, recall, len(ordered))
+
+
+def _last_if_unknown(confidence: float) -> float:
+    """Return a key that sorts the most confident first and the unknown last."""
+    return math.inf if math.isnan(confidence) else -confidence
+
+
+def write_thumbnails(run_dir: Path, root: Path, classes: Sequence[str]) -> None:
+    """Write `thumbnails.zip`: a JPEG of each picture that the prediction grid will show, as far as it can be read.
+
+    Args:
+        run_dir: holds predictions.csv.
+        root: of the data, which the paths in predictions.csv start from.
+        classes: in the data's order.
+    """
+    answers = read_table(run_dir / PREDICTIONS)
+    paths, labels, predictions = ([answer[name] for answer in answers] for name in ("path", "label", "prediction"))
+    confidences = [float(answer[PROBABILITY + answer["prediction"]]) for answer in answers]
+    chosen = choose_grid_images(paths, labels, predictions, confidences, classes)
+    shown = [paths[row] for name in chosen.classes for row in chosen.rows[name]]
+    opened = ((path, open_thumbnail_source(root, path)) for path in shown)
+    pack_thumbnails(run_dir / THUMBNAILS, ((path, picture) for path, picture in opened if picture is not None))
+
+
+def pack_thumbnails(file: Path, pictures: Iterable[tuple[str, Array]]) -> None:
+    """Write pictures (path, uint8 (height, width, 3)) as `read_thumbnails` reads them, wholly or not at all."""
+    with replacing(file) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for path, picture in pictures:
+            packed = io.BytesIO()
+            Image.fromarray(picture).save(packed, "JPEG", quality=QUALITY)
+            # An entry without the time of day: equal runs write equal files.
+            archive.writestr(zipfile.ZipInfo(path + THUMBNAIL_SUFFIX), packed.getvalue())
+
+
+def open_thumbnail_source(root: Path, path: str) -> Array | None:
+    """Return a thumbnail as uint8 (height, width, 3) in its own proportions and the right way up, or None.
+
+    None stands for a picture that is not there, can't be read, or lies outside the data folder.
+    """
+    if not is_inside(path):
+        return None
+    try:
+        with open_image(root / path) as image:
+            image.draft("RGB", (2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))  # lets JPEG decode small, many times faster
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except UNREADABLE:
+        return None
+    upright.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    return np.asarray(upright)
+
+
+def read_thumbnails(run_dir: Path, name: str = THUMBNAILS) -> dict[str, Array]:
+    """Return path -> uint8 (height, width, 3) of the pictures that `thumbnails.zip` holds, or another file of its kind.
+
+    The file may come from anywhere: nothing is unpacked to the disk, and what is larger than a thumbnail is not read.
+    """
+    file = run_dir / name
+    found: dict[str, Array] = {}
+    try:
+        if file.stat().st_size > MOST_ARCHIVE_BYTES:
+            return found
+        with zipfile.ZipFile(file) as archive:
+            entries = [entry for entry in archive.namelist() if entry.endswith(THUMBNAIL_SUFFIX)]
+            for entry in entries[: MOST_CLASSES * MOST_PICTURES]:
+                picture = _decode(archive, entry)
+                if picture is not None:
+                    found[entry.removesuffix(THUMBNAIL_SUFFIX)] = picture
+    except Exception:  # zipfile raises many kinds for a damaged file
+        return found
+    return found
+
+
+def _decode(archive: zipfile.ZipFile, entry: str) -> Array | None:
+    """Return one entry as a picture, or None if it is none or too large to be a thumbnail."""
+    try:
+        with archive.open(entry) as packed:
+            content = packed.read(MOST_ENTRY_BYTES + 1)  # whatever size the archive claims
+        if len(content) > MOST_ENTRY_BYTES:
+            return None
+        with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
+            if max(image.size) > THUMBNAIL_PX:  # known before anything is decoded
+                return None
+            return np.asarray(image.convert("RGB"))
+    except Exception:  # encrypted, of an unknown kind, torn in the middle: likewise, and Pillow's as many
+        return None
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path leads nowhere but into the folder it starts from."""
+    relative = PurePosixPath(path)
+    return not relative.is_absolute() and ".." not in relative.parts

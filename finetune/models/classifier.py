@@ -1,0 +1,107 @@
+"""The network: an ordered list of backbone blocks from input to head, a pooling step, and a new linear head.
+
+A block is the smallest part that is frozen or trained as a whole: a residual block, a transformer layer, a plain
+convolution with its norm and activation; stem and last convolution are one block each. What lies between two blocks
+(pooling, down-sampling) goes with one of them. So running the blocks in order, then pool and head, is the network,
+and any boundary between two blocks is a cut into prefix and suffix.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from finetune.errors import ConfigError
+from finetune.models.families import split_into_blocks
+
+
+class Classifier(nn.Module):
+    """Backbone blocks, pool, head. `images` (B, 3, H, W) float32, normalised -> logits (B, classes).
+
+    Attributes:
+        blocks: the backbone, from input to head.
+        pool: turns the last block's output into features (B, D); has no parameters.
+        head: dropout and a linear layer, new for the data's classes.
+    """
+
+    def __init__(self, blocks: Sequence[nn.Module], pool: nn.Module, features: int, classes: int, dropout: float):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.pool = pool
+        linear = nn.Linear(features, classes)
+        self.head = nn.Sequential(nn.Dropout(dropout), linear)
+        # From zero, the head's first gradients do not depend on a random draw, whatever the scale of the features,
+        # and none flow into the backbone before the head knows something (Kolesnikov et al., BiT, arXiv 1912.11370).
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.suffix(images, 0)
+
+    def prefix(self, images: Tensor, cut: int) -> Tensor:
+        """Return what enters block `cut`; after the last block, the pooled features (B, D). 0 is the pictures."""
+        hidden = images
+        for block in self.blocks[:cut]:
+            hidden = block(hidden)
+        return self.pool(hidden) if cut == len(self.blocks) else hidden
+
+    def suffix(self, hidden: Tensor, cut: int) -> Tensor:
+        """Return the logits (B, classes) for what `prefix` returned for this cut."""
+        for block in self.blocks[cut:]:
+            hidden = block(hidden)
+        logits: Tensor = self.head(hidden if cut == len(self.blocks) else self.pool(hidden))
+        return logits
+
+
+def build_network(backbone: str, image_px: int) -> nn.Module:
+    """Return torchvision's own network, randomly initialised from torch's global stream."""
+    options: dict[str, object] = {}
+    if backbone.startswith("vit"):
+        options["image_size"] = image_px
+    if backbone == "maxvit_t":
+        options["input_size"] = (image_px, image_px)
+    if backbone in ("googlenet", "inception_v3"):
+        # The auxiliary heads are for training from scratch in 2014; transform_input adapts ImageNet's normalisation
+        # to the one that these two were trained with.
+        options |= {"aux_logits": False, "transform_input": True, "init_weights": True}
+    network: nn.Module = torchvision.models.get_model(backbone, weights=None, **options)
+    return network
+
+
+def build_meta_network(backbone: str, image_px: int) -> nn.Module:
+    """Return the network without memory for its weights (device meta), for looking at names, shapes and sizes."""
+    try:
+        with torch.device("meta"):
+            return build_network(backbone, image_px)
+    except NotImplementedError:  # RegNet's constructor computes its widths with tensors
+        return build_network(backbone, image_px).to("meta")
+
+
+def build_classifier(network: nn.Module, classes: int, dropout: float) -> Classifier:
+    """Return the network as blocks, with a new head for `classes`."""
+    blocks, pool, features = split_into_blocks(network)
+    return Classifier(blocks, pool, features, classes, dropout)
+
+
+@cache
+def check_image_px(backbone: str, image_px: int, start_px: int | None = None) -> None:
+    """Send a picture of this size through a network without memory, so that a size it can't take is found at once.
+
+    Args:
+        start_px: another size that the network for `image_px` must take.
+
+    Raises:
+        ConfigError: naming the size and the network's complaint.
+    """
+    for field, side in (("image_px", image_px), ("start_px", start_px)):
+        if side is None:
+            continue
+        try:
+            network = build_meta_network(backbone, image_px)
+            with torch.device("meta"), torch.no_grad():
+                build_classifier(network, 2, 0.0).eval()(torch.zeros(1, 3, side, side))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            fault = f"{field}: {backbone} can't take pictures of {side} pixels ({str(error).splitlines()[0]})"
+            raise ConfigError([fault], "the config") from error

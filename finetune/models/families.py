@@ -1,0 +1,240 @@
+"""How each family of torchvision's networks is taken apart into blocks; one small function a family.
+
+Each returns the blocks in order, the parameter-free rest before the classifier (pool), and the classifier's last
+layer, which is replaced. Layers between that are pretrained (the first linear layer of MobileNetV3, the two of VGG)
+stay in the backbone.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.convnext import CNBlock
+from torchvision.models.densenet import _DenseBlock
+from torchvision.models.squeezenet import Fire
+
+BlockSplit = tuple[list[nn.Module], list[nn.Module], nn.Module]
+
+
+def split_into_blocks(network: nn.Module) -> tuple[list[nn.Module], nn.Module, int]:
+    """Return the blocks, the pooling to features (B, D), and D.
+
+    Raises:
+        ValueError: the network's family is not known here.
+    """
+    for family, split in _FAMILIES.items():
+        if isinstance(network, family):
+            blocks, pool, last = split(network)
+            features = last.in_channels if isinstance(last, nn.Conv2d) else last.in_features
+            return blocks, _chain(pool), int(features)  # type: ignore[arg-type]
+    known = ", ".join(family.__name__ for family in _FAMILIES)
+    raise ValueError(f"{type(network).__name__} can't be split into blocks yet. Known families: {known}")
+
+
+def _chain(modules: Iterable[nn.Module]) -> nn.Module:
+    parts = list(modules)
+    return parts[0] if len(parts) == 1 else nn.Sequential(*parts)
+
+
+def _started_by(modules: Iterable[nn.Module], starts: Callable[[nn.Module], bool]) -> list[nn.Module]:
+    """Group a sequence of modules into blocks: each module for which `starts` is true begins a new one."""
+    groups: list[list[nn.Module]] = []
+    for module in modules:
+        if not groups or starts(module):
+            groups.append([])
+        groups[-1].append(module)
+    return [_chain(group) for group in groups]
+
+
+def _resnet(net: models.ResNet) -> BlockSplit:
+    stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool)
+    return [stem, *net.layer1, *net.layer2, *net.layer3, *net.layer4], [net.avgpool, nn.Flatten()], net.fc
+
+
+def _efficientnet(net: models.EfficientNet) -> BlockSplit:
+    stem, *stages, last_conv = net.features
+    blocks = [stem, *(block for stage in stages for block in stage), last_conv]
+    return blocks, [net.avgpool, nn.Flatten()], net.classifier[-1]
+
+
+def _mobilenet_v2(net: models.MobileNetV2) -> BlockSplit:
+    return list(net.features), [nn.AdaptiveAvgPool2d(1), nn.Flatten()], net.classifier[-1]
+
+
+def _mobilenet_v3(net: models.MobileNetV3) -> BlockSplit:
+    hidden_linear, activation, _, last = net.classifier
+    return [*net.features, nn.Sequential(net.avgpool, nn.Flatten(), hidden_linear, activation)], [nn.Identity()], last
+
+
+def _convnext(net: models.ConvNeXt) -> BlockSplit:
+    norm, flatten, last = net.classifier
+    stem, *stages = net.features
+    blocks: list[nn.Module] = [stem]
+    before: list[nn.Module] = []  # the down-sampling between two stages goes with the block after it
+    for stage in stages:
+        for part in stage if isinstance(stage[0], CNBlock) else [stage]:
+            if isinstance(part, CNBlock):
+                blocks.append(_chain([*before, part]))
+                before = []
+            else:
+                before.append(part)
+    blocks[-1] = nn.Sequential(blocks[-1], net.avgpool, norm)
+    return blocks, [flatten], last
+
+
+def _swin(net: models.SwinTransformer) -> BlockSplit:
+    stem, *stages = net.features
+    blocks: list[nn.Module] = [stem]
+    before: list[nn.Module] = []  # patch merging goes with the block after it
+    for stage in stages:
+        if isinstance(stage, nn.Sequential):
+            blocks += [_chain([*before, stage[0]]), *stage[1:]]
+            before = []
+        else:
+            before = [stage]
+    blocks[-1] = nn.Sequential(blocks[-1], net.norm)
+    return blocks, [net.permute, net.avgpool, net.flatten], net.head
+
+
+class _TransformerStem(nn.Module):
+    """The patches, class token and position embedding of a vision transformer, which its forward() applies in-line."""
+
+    def __init__(self, net: models.VisionTransformer) -> None:
+        super().__init__()
+        self.conv_proj, self.class_token = net.conv_proj, net.class_token
+        self.pos_embedding, self.dropout = net.encoder.pos_embedding, net.encoder.dropout
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = self.conv_proj(images).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_token.expand(images.shape[0], -1, -1), patches], dim=1)
+        hidden: Tensor = self.dropout(tokens + self.pos_embedding)
+        return hidden
+
+
+class _ClassToken(nn.Module):
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens[:, 0]
+
+
+def _vit(net: models.VisionTransformer) -> BlockSplit:
+    *layers, last_layer = net.encoder.layers
+    return (
+        [_TransformerStem(net), *layers, nn.Sequential(last_layer, net.encoder.ln)],
+        [_ClassToken()],
+        net.heads[-1],
+    )
+
+
+def _squeezenet(net: models.SqueezeNet) -> BlockSplit:
+    # Its classifier is a 1x1 convolution, a ReLU and a mean. A linear layer after the mean is the same without the
+    # ReLU, which on class scores only loses gradients; and so the head sees features (B, 512), as everywhere.
+    blocks = _started_by(net.features, lambda module: isinstance(module, Fire))
+    return blocks, [nn.AdaptiveAvgPool2d(1), nn.Flatten()], net.classifier[1]
+
+
+def _vgg_or_alexnet(net: models.VGG | models.AlexNet) -> BlockSplit:
+    *hidden, last = net.classifier
+    parts = [*net.features, net.avgpool, nn.Flatten(), *hidden]
+    return _started_by(parts, lambda module: isinstance(module, nn.Conv2d | nn.Linear)), [nn.Identity()], last
+
+
+class _ConcatLayer(nn.Module):
+    """One layer of DenseNet: its input with its output appended as new channels."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return torch.cat([hidden, self.layer(hidden)], dim=1)
+
+
+def _densenet(net: models.DenseNet) -> BlockSplit:
+    parts = list(net.features)
+    blocks: list[nn.Module] = [nn.Sequential(*parts[:4])]
+    before: list[nn.Module] = []  # the transition between two stages goes with the layer after it
+    for part in parts[4:]:
+        if isinstance(part, _DenseBlock):
+            first, *rest = (_ConcatLayer(layer) for layer in part.values())
+            blocks += [_chain([*before, first]), *rest]
+            before = []
+        else:
+            before.append(part)
+    blocks[-1] = nn.Sequential(blocks[-1], *before, nn.ReLU(inplace=True))
+    return blocks, [nn.AdaptiveAvgPool2d(1), nn.Flatten()], net.classifier
+
+
+def _regnet(net: models.RegNet) -> BlockSplit:
+    blocks = [net.stem, *(block for stage in net.trunk_output for block in stage)]
+    return blocks, [net.avgpool, nn.Flatten()], net.fc
+
+
+def _shufflenet(net: models.ShuffleNetV2) -> BlockSplit:
+    stem = nn.Sequential(net.conv1, net.maxpool)
+    blocks = [stem, *net.stage2, *net.stage3, *net.stage4, net.conv5]
+    return blocks, [nn.AdaptiveAvgPool2d(1), nn.Flatten()], net.fc
+
+
+def _mnasnet(net: models.MNASNet) -> BlockSplit:
+    parts = list(net.layers)
+    stages = [block for part in parts if isinstance(part, nn.Sequential) for block in part]
+    stem = nn.Sequential(*parts[:8])
+    last_conv = nn.Sequential(*parts[-3:])
+    return [stem, *stages, last_conv], [nn.AdaptiveAvgPool2d(1), nn.Flatten()], net.classifier[-1]
+
+
+def _maxvit(net: models.MaxVit) -> BlockSplit:
+    pool, flatten, norm, linear, activation, last = net.classifier
+    blocks = [net.stem, *(layer for block in net.blocks for layer in block.layers)]
+    return [*blocks, nn.Sequential(pool, flatten, norm, linear, activation)], [nn.Identity()], last
+
+
+class _InputTransform(nn.Module):
+    """The change of normalisation that GoogLeNet and Inception apply to their input."""
+
+    def __init__(self, net: models.GoogLeNet | models.Inception3) -> None:
+        super().__init__()
+        self._apply_to = net._transform_input
+
+    def forward(self, images: Tensor) -> Tensor:
+        changed: Tensor = self._apply_to(images)
+        return changed
+
+
+def _googlenet(net: models.GoogLeNet) -> BlockSplit:
+    stem = nn.Sequential(_InputTransform(net), net.conv1, net.maxpool1)
+    blocks = [stem, net.conv2, nn.Sequential(net.conv3, net.maxpool2), net.inception3a]
+    blocks += [nn.Sequential(net.inception3b, net.maxpool3), net.inception4a, net.inception4b, net.inception4c]
+    blocks += [net.inception4d, nn.Sequential(net.inception4e, net.maxpool4), net.inception5a, net.inception5b]
+    return blocks, [net.avgpool, nn.Flatten()], net.fc
+
+
+def _inception(net: models.Inception3) -> BlockSplit:
+    stem = nn.Sequential(_InputTransform(net), net.Conv2d_1a_3x3)
+    blocks = [stem, net.Conv2d_2a_3x3, nn.Sequential(net.Conv2d_2b_3x3, net.maxpool1), net.Conv2d_3b_1x1]
+    blocks += [nn.Sequential(net.Conv2d_4a_3x3, net.maxpool2), net.Mixed_5b, net.Mixed_5c, net.Mixed_5d]
+    blocks += [net.Mixed_6a, net.Mixed_6b, net.Mixed_6c, net.Mixed_6d, net.Mixed_6e]
+    blocks += [net.Mixed_7a, net.Mixed_7b, net.Mixed_7c]
+    return blocks, [net.avgpool, nn.Flatten()], net.fc
+
+
+_FAMILIES: dict[type[nn.Module], Callable[..., BlockSplit]] = {
+    models.ResNet: _resnet,
+    models.EfficientNet: _efficientnet,
+    models.MobileNetV2: _mobilenet_v2,
+    models.MobileNetV3: _mobilenet_v3,
+    models.ConvNeXt: _convnext,
+    models.SwinTransformer: _swin,
+    models.VisionTransformer: _vit,
+    models.SqueezeNet: _squeezenet,
+    models.VGG: _vgg_or_alexnet,
+    models.AlexNet: _vgg_or_alexnet,
+    models.DenseNet: _densenet,
+    models.RegNet: _regnet,
+    models.ShuffleNetV2: _shufflenet,
+    models.MNASNet: _mnasnet,
+    models.MaxVit: _maxvit,
+    models.GoogLeNet: _googlenet,
+    models.Inception3: _inception,
+}

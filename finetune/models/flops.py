@@ -1,0 +1,77 @@
+"""FLOPs of a classifier, block by block, counted by running one image through it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from finetune.models.classifier import Classifier
+
+
+class Flops(NamedTuple):
+    """The FLOPs of training on one picture.
+
+    Attributes:
+        frozen: the forward pass of the frozen blocks.
+        forward: the forward pass of what trains.
+        backward: the backward pass, which ends at the first block that trains.
+    """
+
+    frozen: int
+    forward: int
+    backward: int
+
+
+@torch.no_grad()
+def forward_flops(model: Classifier, image_px: int) -> list[int]:
+    """Return the forward FLOPs of one picture (two a multiply-add, convolutions and matrices) in each block.
+
+    Counted by running one picture through the blocks in eval mode; the head's are left out, they are negligible.
+    """
+    counts = []
+    with _in_eval(model):
+        hidden = _one_image(model, image_px)
+        for block in model.blocks:
+            with FlopCounterMode(display=False) as counter:
+                hidden = block(hidden)
+            counts.append(int(counter.get_total_flops()))
+    return counts
+
+
+def count_flops(model: Classifier, cut: int, image_px: int) -> Flops:
+    """Return the FLOPs of training on one picture with the blocks before `cut` frozen, head included.
+
+    Counted as in `forward_flops`, in eval mode, which counts the same and lets a single picture through batch-norm.
+    Gradients are gone afterwards, and the blocks from `cut` on are left with requires_grad, the others without.
+    """
+    for index, block in enumerate(model.blocks):
+        block.requires_grad_(index >= cut)
+    with _in_eval(model), torch.enable_grad():
+        with torch.no_grad(), FlopCounterMode(display=False) as frozen:
+            hidden = model.prefix(_one_image(model, image_px), cut)
+        with FlopCounterMode(display=False) as forward:
+            loss = model.suffix(hidden, cut).sum()
+        with FlopCounterMode(display=False) as backward:
+            loss.backward()  # type: ignore[no-untyped-call]
+    model.zero_grad(set_to_none=True)
+    return Flops(*(int(counter.get_total_flops()) for counter in (frozen, forward, backward)))
+
+
+def _one_image(model: Classifier, image_px: int) -> Tensor:
+    parameter = next(model.parameters())
+    return torch.zeros(1, 3, image_px, image_px, device=parameter.device, dtype=parameter.dtype)
+
+
+@contextmanager
+def _in_eval(model: Classifier) -> Iterator[None]:
+    """Put the model into eval mode, and every part of it back into its own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

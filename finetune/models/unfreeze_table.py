@@ -1,0 +1,46 @@
+"""What strategies would train, epoch by epoch, told from the network's outline: nothing is loaded or trained."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from finetune.config import Config, Strategy
+from finetune.data.transforms import preprocessing
+from finetune.models.classifier import build_classifier, build_meta_network
+from finetune.models.flops import forward_flops
+from finetune.models.unfreezing import share_at, trainable_blocks
+from finetune.resolve import resolve
+
+
+def unfreeze_table(config: Config, strategies: Iterable[Strategy], classes: int) -> list[dict[str, Any]]:
+    """Return one row a strategy and epoch of a run with this config.
+
+    Its keys: `strategy`; `epoch`, from 1 on; `trainable_share` of the backbone's blocks, as in a run's history;
+    `parameter_share` of the network's parameters, head included; `flop_share` of the backbone's forward FLOPs;
+    `trainable_parameters`, head included.
+
+    Args:
+        classes: of the data.
+    """
+    px = preprocessing(config.backbone, config.weights, config.image_px).crop_px
+    model = build_classifier(build_meta_network(config.backbone, px), classes, config.dropout).to("meta")
+    flops, count = forward_flops(model, px), len(model.blocks)
+    sizes = [sum(parameter.numel() for parameter in block.parameters()) for block in model.blocks]
+    head = sum(parameter.numel() for parameter in model.head.parameters())
+    rows = []
+    for strategy in strategies:
+        schedule = resolve(config.model_copy(update={"strategy": strategy})).unfreeze
+        assert schedule is not None, "resolve() fills the schedule"
+        for epoch in range(config.epochs):
+            cut = count - trainable_blocks(share_at(schedule, epoch), count)
+            trains = head + sum(sizes[cut:])
+            rows.append(
+                {
+                    "strategy": strategy,
+                    "epoch": epoch + 1,
+                    "trainable_share": (count - cut) / count,
+                    "parameter_share": trains / (head + sum(sizes)),
+                    "flop_share": sum(flops[cut:]) / sum(flops),
+                    "trainable_parameters": trains,
+                }
+            )
+    return rows

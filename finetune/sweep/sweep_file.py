@@ -1,0 +1,216 @@
+"""A sweep file, as `wandb sweep` takes it: found, read, changed by --set, checked, and stored beside its runs."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finetune.errors import ConfigError, UserError, nearest
+from finetune.rundir import files, keys
+from finetune.sweep import search
+from finetune.system import documents
+from finetune.system.redaction import redact
+
+RUNS = Path("runs")
+DEFAULT = Path("sweeps/strategies.yaml")
+
+# Metrics that a search may be steered by. The test set is read once, at the end: it must not choose anything.
+METRICS = [key for key in {**keys.SUMMARY_KEYS, **keys.HISTORY_KEYS} if not key.startswith("test/")]
+NAMED_DATA = ("inaturalist12k", "demo")
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """A checked sweep.
+
+    Attributes:
+        folder: where its run directories lie; the folder's name is the sweep's name.
+        source: the file it was read from.
+        spec: the file's content, with --set applied.
+        text: the YAML text of `spec`, to be stored.
+    """
+
+    folder: Path
+    source: Path
+    spec: dict[str, Any]
+    text: str
+
+
+def load(argument: str | None, settings: Sequence[str] = (), name: str | None = None) -> SweepFile:
+    """Read a sweep.
+
+    Args:
+        argument: a sweep file, the folder of an earlier sweep, or None: the newest unfinished one, else DEFAULT.
+        settings: `key=value` texts that replace parameters.
+        name: the sweep's name (default: the file's stem, or the folder's name).
+
+    Raises:
+        UserError: it can't be used as a sweep; the message names the file and every fault.
+    """
+    path = Path(argument) if argument else newest_unfinished(RUNS) or DEFAULT
+    if name is not None and not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", name):
+        raise UserError(f"--name {name!r}: a name is letters, digits, '.', '_', '+' and '-'; it becomes runs/NAME")
+    if path.is_dir():
+        source, folder = path / keys.SWEEP, path.resolve().parent / name if name else path
+        if not source.is_file():
+            raise UserError(f"{path} is a folder without {keys.SWEEP}: give a sweep file, or the folder of a sweep")
+    else:
+        source, folder = path, RUNS / (name or path.stem)
+    text = _read_text(source)
+    spec = _read_yaml(text, source)
+    fixed = _absolute_paths(spec, _parse_settings(settings))
+    if fixed:
+        spec["parameters"] = {**spec["parameters"], **fixed}
+        text = f"# {source.name} with some parameters replaced\n" + yaml.safe_dump(spec, sort_keys=False)
+    refuse_secrets(text, source)
+    _check(spec, source)
+    return SweepFile(folder, source, spec, text)
+
+
+def refuse_secrets(text: str, source: Path) -> None:
+    """Raise ConfigError if the text of a sweep holds a secret: it is kept beside the runs, sent to W&B and passed on.
+
+    No `***` is put in its place: a command or an address without its secret would be another one.
+    """
+    lines = [redact(line).strip() for line in text.splitlines() if redact(line) != line]
+    if lines:
+        mend = (
+            "a sweep is kept beside its runs, and sent to W&B: take the password, token or key out, and hand it on by "
+            "an environment variable or ~/.netrc"
+        )
+        raise ConfigError([f"`{line}`: {mend}" for line in dict.fromkeys(lines)], str(source))
+
+
+def newest_unfinished(runs: Path) -> Path | None:
+    """Return the folder of the sweep that was started last and still has runs to do, if there is one."""
+    stored = sorted(runs.glob(f"*/{keys.SWEEP}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return next((path.parent for path in stored if is_unfinished(path.parent)), None)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a sweep that was started offline still has runs to do."""
+    plan = {"runs": [], **documents.read_json_or_empty(folder / keys.PLAN)}
+    open_runs = [run for run in plan["runs"] if files.status(folder / run)[0] not in ("finished", "failed")]
+    return bool(open_runs) or len(plan["runs"]) < plan.get("at_least", 0)
+
+
+def _read_text(source: Path) -> str:
+    try:
+        return source.read_text()
+    except FileNotFoundError:
+        others = [str(path) for path in sorted(source.parent.glob("*.yaml"))]
+        known = f" There: {', '.join(others)}." if others else ""
+        raise UserError(
+            f"{source}: no such sweep file.{nearest(str(source), others)}{known} A sweep on W&B is named by its id or "
+            "entity/project/id, one that was run here by runs/NAME"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{source} can't be read as a sweep file: {error}") from error
+
+
+def _read_yaml(text: str, source: Path) -> dict[str, Any]:
+    """Return the mapping in `text`, whose `parameters` is a mapping of mappings."""
+    try:
+        spec = documents.load_yaml(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source} is not YAML: {error}") from error
+    if spec is None:
+        raise UserError(f"{source} is empty: a sweep file has `method` and `parameters`, see {DEFAULT}")
+    if not isinstance(spec, dict):
+        raise UserError(f"{source} holds a {type(spec).__name__}, not `key: value` lines: see {DEFAULT}")
+    parameters = spec.get("parameters")
+    if parameters is None:
+        raise UserError(
+            f"{source} has no `parameters`: give it at least one, such as `parameters: {{lr: {{value: 1.0e-3}}}}`"
+        )
+    if not isinstance(parameters, dict):
+        raise UserError(f"{source}: `parameters` is a {type(parameters).__name__}, not `name: {{values: [...]}}` lines")
+    bare = {name: value for name, value in parameters.items() if not isinstance(value, dict)}
+    if bare:
+        key = {name: "values" if isinstance(value, list) else "value" for name, value in bare.items()}
+        raise ConfigError(
+            [f"{name}: write {name}: {{{key[name]}: {value}}}" for name, value in bare.items()], str(source)
+        )
+    return spec
+
+
+def _parse_settings(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the parameters that --set asks for, in the terms of a sweep file: {"value": x} or {"values": [...]}."""
+    fixed: dict[str, dict[str, Any]] = {}
+    faults = []
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            faults.append(f"{setting!r} has no '=': write --set key=value, such as --set epochs=3")
+        else:  # a name that is no field is told with all other faults of the sweep
+            try:
+                fixed[name] = _as_parameter(name, documents.load_yaml(text))
+            except yaml.YAMLError:
+                faults.append(f"{name}: {text!r} is not a YAML value")
+    if faults:
+        raise ConfigError(faults, "--set")
+    return fixed
+
+
+def _as_parameter(name: str, value: Any) -> dict[str, Any]:
+    """Return a list as the values to sweep over, anything else as one value; a schedule is itself a list of pairs."""
+    if not isinstance(value, list):
+        return {"value": value}
+    if name == "unfreeze" and not all(item is None or (item and isinstance(item[0], list)) for item in value):
+        return {"value": value}
+    return {"values": value}
+
+
+def _absolute_paths(spec: dict[str, Any], fixed: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return `fixed`, with the folders and files among the sweep's values made absolute.
+
+    The stored sweep then means the same wherever it is started from.
+    """
+    found = {**spec["parameters"], **fixed}
+    for name in {"data", "weights"} & found.keys():
+        parameter = found[name]
+        values = parameter.get("values", [parameter.get("value")])
+        if isinstance(values, list) and any(_is_relative_path(value) for value in values):
+            absolute = [str(Path(value).resolve()) if _is_relative_path(value) else value for value in values]
+            fixed[name] = {"values": absolute} if "values" in parameter else {"value": absolute[0]}
+    return fixed
+
+
+def _is_relative_path(value: Any) -> bool:
+    if not isinstance(value, str) or value in NAMED_DATA:
+        return False
+    return bool(value) and not Path(value).is_absolute() and Path(value).exists()
+
+
+def _check(spec: dict[str, Any], source: Path) -> None:
+    """Raise ConfigError with what makes `spec` no sweep that runs here."""
+    faults = search.violations(spec)
+    method = spec.get("method")
+    if method == "custom":
+        faults.append("method: custom needs a scheduler of W&B's; here: grid, random, bayes")
+    asked = spec["metric"] if isinstance(spec.get("metric"), dict) else {}
+    metric = asked.get("name")
+    if str(metric).startswith("test/"):
+        faults.append(f"metric: {metric!r} is measured on the test set, which must not choose: use best/val_accuracy")
+    elif metric is not None and metric not in METRICS:
+        faults.append(f"metric: {metric!r} is not measured.{nearest(str(metric), METRICS)} Known: {', '.join(METRICS)}")
+    elif metric is None and (method == "bayes" or "early_terminate" in spec):
+        faults.append("metric: bayes and early_terminate need one: {name: best/val_accuracy, goal: maximize}")
+    elif "early_terminate" in spec and not str(metric).startswith("best/"):
+        faults.append(
+            f"metric: with {metric}, early_terminate would stop a schedule before its last unfreeze: "
+            "use best/val_accuracy, which counts from then on"
+        )
+    elif metric is not None and "goal" not in asked:
+        faults.append("metric: add `goal: maximize` or `goal: minimize`; W&B takes minimize where nothing is said")
+    fold = spec["parameters"].get("fold", {"value": None})
+    if method in ("random", "bayes") and "value" not in fold:
+        faults.append(
+            f"fold: a {method} search would draw a fold for each run, and compare recipes on different pictures: "
+            "use method: grid, or one fold, as `value`"
+        )
+    if faults:
+        raise ConfigError(faults, str(source))

@@ -1,0 +1,285 @@
+"""Sweeps on a W&B server, as agents need them: which one, what it asks for, how it stands, which of its runs failed."""
+
+import contextlib
+import netrc
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlparse
+
+from finetune.errors import UserError
+from finetune.system import documents
+from finetune.system.redaction import without_login
+from finetune.tracking import mirror_client
+from finetune.tracking.wandb_exit import bound_exit
+
+OPEN_STATES = ("PENDING", "RUNNING", "PAUSED")  # states of a sweep that still has runs to do
+FAILED_STATES = ("failed", "crashed")  # states of runs that W&B does not hand out again
+
+T = TypeVar("T")
+
+
+class WandbError(UserError):
+    """The W&B server does not have what was asked for, or refuses it."""
+
+
+class WandbUnreachable(WandbError):
+    """The W&B server does not answer, or does not take the login."""
+
+
+@dataclass(frozen=True)
+class WandbSweep:
+    """A sweep on a W&B server.
+
+    Attributes:
+        id: eight characters.
+        state: PENDING, RUNNING, PAUSED, FINISHED, CANCELED or STOPPED.
+        spec: its sweep file.
+        expected: how many runs it asks for, None where it has no end of its own.
+        created: when, as the server says it (ISO 8601).
+    """
+
+    entity: str
+    project: str
+    id: str
+    state: str = ""
+    spec: dict[str, Any] = field(default_factory=dict)
+    expected: int | None = None
+    url: str = ""
+    created: str = ""
+
+    @property
+    def path(self) -> str:
+        """`entity/project/id`, as W&B's commands take it."""
+        return f"{self.entity}/{self.project}/{self.id}"
+
+
+def reason_offline() -> str | None:
+    """Return why there is no W&B to work with (switched off, or not logged in), or None. Makes no request."""
+    if mirror_client.is_off():
+        return f"WANDB_MODE is {os.environ['WANDB_MODE']}"
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return None
+    try:
+        host = urlparse(_base_url()).hostname or ""
+    except ValueError:
+        return f"WANDB_BASE_URL is no address: {_base_url()!r}"
+    files = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
+    for file in (Path(name).expanduser() for name in files):
+        try:
+            if file.exists() and netrc.netrc(str(file)).authenticators(host):
+                return None
+        except (netrc.NetrcParseError, OSError, UnicodeError):
+            continue
+    return "you are not logged in to W&B (wandb login)"
+
+
+def _base_url() -> str:
+    """Return the server's address: from the environment, else from the user's settings of W&B's client."""
+    if os.environ.get("WANDB_BASE_URL"):
+        return os.environ["WANDB_BASE_URL"]
+    import wandb
+
+    return str(wandb.setup().settings.base_url)
+
+
+def parse_sweep_address(argument: str) -> tuple[str | None, str | None, str] | None:
+    """Return (entity, project, id) of `id`, `project/id`, `entity/project/id` or an address, else None."""
+    if match := re.fullmatch(r"https?://[^/]+/([^/?#]+)/([^/?#]+)/sweeps/([\w-]+)(?:[/?#].*)?", argument):
+        return match[1], match[2], match[3]
+    if match := re.fullmatch(r"(?:(?:([\w.-]+)/)?(?!(?:runs|reports|sweeps)/)([\w.-]+)/)?([a-z0-9]{8})", argument):
+        return match[1], match[2], match[3]
+    return None
+
+
+def find_sweep(argument: str, default_project: str) -> WandbSweep:
+    """Return the sweep that `argument` names (see `parse`).
+
+    Raises:
+        ServerError: there is none, or the server can't be reached.
+    """
+    named = parse_sweep_address(argument)
+    assert named is not None, "asked only for what names a sweep"
+    entity, project, sweep = named
+
+    def read(api: Any) -> WandbSweep:
+        try:
+            found = api.sweep("/".join([*([entity] if entity else []), project or default_project, sweep]))
+        except ValueError:
+            place = f"project {project or default_project}" + (f" of {entity}" if entity else "")
+            raise WandbError(
+                f"W&B ({_base_url()}) has no sweep {sweep} in {place}, or this account may not see it. Its page's "
+                "address, or entity/project/id, names one in another project"
+            ) from None
+        return _remote(found.entity, found.project, sweep, found._attrs, found.url)
+
+    return _asked(read, f"the sweep {argument}")
+
+
+def newest_open(project: str) -> tuple[WandbSweep | None, int]:
+    """Return the newest sweep of a project that still has runs to do, paused ones left out, and how many sweeps it has.
+
+    Raises:
+        ServerError: the server can't be reached.
+    """
+
+    def read(api: Any) -> tuple[WandbSweep | None, int]:
+        entity = os.environ.get("WANDB_ENTITY") or api.default_entity
+        sweeps = api.project(project, entity).sweeps(per_page=100)
+        nodes = []
+        while sweeps.more:
+            sweeps._update_response()  # iterating would ask the server once more for every sweep
+            if sweeps.last_response is None or sweeps.last_response.project is None:
+                return None, 0  # no such project yet
+            nodes += [edge.node for edge in sweeps.last_response.project.sweeps.edges]
+            sweeps.variables["cursor"] = sweeps.cursor
+        still = [node for node in nodes if node.state.upper() in OPEN_STATES and node.state.upper() != "PAUSED"]
+        if not still:
+            return None, len(nodes)
+        newest = max(still, key=lambda node: str(node.created_at))
+        return find_sweep(f"{entity}/{project}/{newest.name}", project), len(nodes)
+
+    return _asked(read, f"the sweeps of project {project}")
+
+
+@dataclass(frozen=True)
+class FailedWandbRun:
+    """A run that failed or crashed on the server.
+
+    Attributes:
+        values: what the sweep asks for.
+        reason, cause: what the run said, perhaps nothing.
+    """
+
+    id: str
+    values: dict[str, Any]
+    reason: str
+    cause: str
+
+
+def failed_runs(remote: WandbSweep) -> list[FailedWandbRun]:
+    """Return the runs of a sweep that failed or crashed, in their order.
+
+    Raises:
+        ServerError: the server can't be reached.
+    """
+    names = remote.spec.get("parameters", {})
+
+    def read(api: Any) -> list[FailedWandbRun]:
+        runs = api.runs(
+            f"{remote.entity}/{remote.project}",
+            filters={"$and": [{"sweep": remote.id}]},
+            order="+created_at",
+            lazy=False,
+            per_page=100,
+        )
+        return [
+            FailedWandbRun(
+                run.id,
+                {name: run.config[name] for name in names if name in run.config},
+                str(run.summary.get("reason") or "no reason is known"),
+                str(run.summary.get("cause") or ""),
+            )
+            for run in runs
+            if run.state in FAILED_STATES
+        ]
+
+    return _asked(read, f"the failed runs of {remote.path}")
+
+
+def count_states(remote: WandbSweep) -> Counter[str]:
+    """Count the runs of a sweep by their state on the server.
+
+    Raises:
+        ServerError: the server can't be reached.
+    """
+
+    def read(api: Any) -> Counter[str]:
+        runs = api.runs(f"{remote.entity}/{remote.project}", filters={"$and": [{"sweep": remote.id}]}, per_page=100)
+        return Counter(str(run.state) for run in runs)
+
+    return _asked(read, f"the runs of {remote.path}")
+
+
+def run_states(remote: WandbSweep, names: list[str]) -> dict[str, tuple[str | None, str]]:
+    """Return id -> (its sweep, state) of all runs of a sweep, and of those of its project that have one of these names.
+
+    Raises:
+        ServerError: the server can't be reached.
+    """
+
+    def read(api: Any) -> dict[str, tuple[str | None, str]]:
+        path, found = f"{remote.entity}/{remote.project}", {}
+        for filters in ({"$and": [{"sweep": remote.id}]}, {"name": {"$in": names}}):
+            for run in api.runs(path, filters=filters, per_page=100):
+                found[str(run.id)] = run.sweep_name, str(run.state)
+        return found
+
+    return _asked(read, f"the runs of {remote.path}")
+
+
+def create_sweep(spec: dict[str, Any], entity: str | None, project: str) -> WandbSweep:
+    """Create a sweep.
+
+    Raises:
+        ServerError: the server can't be reached, or refuses.
+    """
+
+    def make(api: Any) -> WandbSweep:
+        import wandb
+
+        owner = entity or os.environ.get("WANDB_ENTITY") or api.default_entity
+        return find_sweep(f"{owner}/{project}/{wandb.sweep(spec, entity=owner, project=project)}", project)
+
+    return _asked(make, "a new sweep")
+
+
+def stop_sweep(remote: WandbSweep) -> bool:
+    """Tell the server that a sweep is over, unless it knows; return whether it knows now."""
+    with contextlib.suppress(WandbError, subprocess.TimeoutExpired):
+        if find_sweep(remote.path, remote.project).state not in OPEN_STATES:
+            return True
+        command = [sys.executable, "-m", "wandb", "sweep", "--stop", remote.path]
+        return subprocess.run(command, check=False, capture_output=True, timeout=120).returncode == 0
+    return False
+
+
+def _remote(entity: str, project: str, sweep: str, attributes: dict[str, Any], url: str) -> WandbSweep:
+    spec = documents.load_yaml(attributes.get("config") or "{}")
+    return WandbSweep(
+        entity,
+        project,
+        sweep,
+        state=str(attributes["state"]).upper(),
+        spec=spec if isinstance(spec, dict) else {},
+        expected=attributes.get("runCountExpected"),
+        url=without_login(url),
+        created=str(attributes.get("createdAt") or "1970-01-01"),
+    )
+
+
+def _asked(question: Callable[[Any], T], what: str) -> T:
+    """Ask the server, and turn whatever it raises into one kind of error."""
+    import wandb
+
+    bound_exit()
+    try:
+        api = wandb.Api(timeout=20)
+    except wandb.errors.AuthenticationError as error:
+        raise WandbUnreachable(f"W&B ({_base_url()}) does not take the login: {error}") from error
+    except Exception as error:  # W&B's client raises many kinds, down to ValueError
+        raise WandbUnreachable(
+            f"W&B ({_base_url()}) does not answer: check the network and WANDB_BASE_URL. The client says: {error}"
+        ) from error
+    try:
+        return question(api)
+    except WandbError:
+        raise
+    except Exception as error:
+        raise WandbError(f"W&B does not tell of {what}: {error}") from error

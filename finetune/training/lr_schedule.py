@@ -1,0 +1,50 @@
+"""Pure functions from a step to a learning-rate multiplier in [0, 1]. Steps count from 0."""
+
+from collections.abc import Callable
+from math import cos, pi
+
+from finetune.config import Schedule
+from finetune.models.unfreezing import _unfrozen_at
+
+
+def cosine_with_warmup(step: int, total: int, warmup: int) -> float:
+    """Rise in a line over `warmup` steps, then fall to nearly 0 along half a cosine until `total`.
+
+    Source: Loshchilov and Hutter, SGDR, arXiv 1608.03983, equation 5, one cycle; with a linear warm-up (Goyal et al.,
+    arXiv 1706.02677, section 2.2).
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if step >= total:
+        return 0.0
+    return 0.5 * (1 + cos(pi * (step - warmup) / max(1, total - warmup)))
+
+
+def rewarm(step: int, start: int, length: int) -> float:
+    """Rise in a line over the `length` steps after `start`, when a part of the network begins to train; 0 before."""
+    if step < start:
+        return 0.0
+    return min(1.0, (step - start + 1) / (length + 1))
+
+
+def lr_multiplier(
+    blocks: int, schedule: Schedule, steps_per_epoch: int, epochs: int, warmup_epochs: float, rewarm_epochs: float
+) -> Callable[[int | None, int], float]:
+    """Return a function (block or None for the head, step) -> multiplier of the group's peak rate, 0 while frozen.
+
+    All follow one cosine over the whole run, with a warm-up at the start; a block that begins to train later rises
+    along its own warm-up, under that cosine.
+    """
+    total = epochs * steps_per_epoch
+    warmup = round(warmup_epochs * steps_per_epoch)
+    rise = round(rewarm_epochs * steps_per_epoch)
+    starts = [_unfrozen_at(index, blocks, schedule) for index in range(blocks)]
+
+    def multiplier(block: int | None, step: int) -> float:
+        base = cosine_with_warmup(step, total, warmup)
+        start = 0 if block is None else starts[block]
+        if start is None:
+            return 0.0
+        return base if start == 0 else base * rewarm(step, start * steps_per_epoch, rise)
+
+    return multiplier
