@@ -84,12 +84,12 @@ parameters:
 
 def test_how_it_was_measured_is_told_from_the_report(told: Told) -> None:
     """Data, splits, seeds, and what val and test are for."""
-    text = "\n".join(report_words.measured(told.report))
-    assert "3 classes, 300 training, 60 val and 100 test pictures" in text
-    assert "A recipe's mean is over 2 seeds." in text
-    assert "Val chooses, test is read once" in text
-    assert "counted in FLOPs" in text
-    assert "“*c*”" in text
+    words = "\n".join(report_words.measured(told.report))
+    assert "3 classes, 300 training, 60 val and 100 test pictures" in words
+    assert "A recipe's mean is over 2 seeds." in words
+    assert "Val chooses, test is read once" in words
+    assert "counted in FLOPs" in words
+    assert "“*c*”" in words
 
     splits = {"train": None, "val": None, "test": None}
     unknown = {**told.report["data"], "classes": [], "splits": splits, "chance": None, "majority_share": None}
