@@ -23,13 +23,15 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from analysis import attention, tables, wording
-from analysis.build import build
 from analysis.errors import InputError
-from analysis.frames import Sweep, read_sweep
-from analysis.parallel import side_by_side
-from analysis.source import find_folder
-from analysis.tested import MIX_DATA
+from analysis.pipeline import build_report
+from analysis.report import columns, gradcam
+from analysis.sources.locate import find_folder
+from analysis.sources.parallel import side_by_side
+from analysis.sources.run_directories import read_sweep
+from analysis.sources.sweep import Sweep
+from analysis.sources.test_sets import MIX_DATA
+from analysis.tables import comparison
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
 from finetune.system.atomic import WriteError
 from finetune.system.output import SafeConsole, command
@@ -50,8 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         read = partial(side_by_side, watch=partial(watch, description="reading runs"))
         sweep = read_sweep(folder, read, options.mix_data)
         drawn = partial(side_by_side, watch=partial(watch, description="drawing"))
-        look = attention.draw if options.attention else (lambda run_dir: None)  # noqa: ARG005
-        comparison, said = build(sweep, out, options.target, drawn, options.seed, look)
+        look = gradcam.draw_gradcam if options.attention else (lambda run_dir: None)  # noqa: ARG005
+        comparison, said = build_report(sweep, out, options.target, drawn, options.seed, look)
     except UserError as error:
         print(f"python -m analysis: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -77,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         "--target", type=_target, default=0.8, help="val accuracy to time the way to, a fraction (default: 0.8)"
     )
     parser.add_argument(
-        "--seed", type=int, default=tables.SEED, help="of the bootstrap behind intervals and tests (default: 0)"
+        "--seed", type=int, default=comparison.SEED, help="of the bootstrap behind intervals and tests (default: 0)"
     )
     parser.add_argument(
         "--attention", action="store_true", help="have the best run draw where it looked, which needs its pictures"
@@ -104,17 +106,17 @@ def _check_out(out: Path) -> None:
         raise InputError(f"--out {out}: {blocking} is a file, not a folder. Name another folder.")
 
 
-def _print(sweep: Sweep, comparison: tables.Comparison, said: list[str], out: Path) -> None:
+def _print(sweep: Sweep, comparison: comparison.Comparison, said: list[str], out: Path) -> None:
     """Print the comparison, what to know of it, and the files to open."""
     console = SafeConsole()
     if console.is_terminal:
-        shown = wording.fitting(comparison.strategies, comparison.target, console.width)
+        shown = columns.columns_that_fit(comparison.strategies, comparison.target, console.width)
     else:  # a log or a pipe: no box, no width to keep to
-        console, shown = SafeConsole(width=240), wording.columns(comparison.target)
+        console, shown = SafeConsole(width=240), columns.columns(comparison.target)
     table = Table(
         box=box.ROUNDED if console.is_terminal else box.MARKDOWN, title=Text(_title(sweep)), title_justify="left"
     )
-    rows = wording.cells(comparison.strategies, shown)
+    rows = columns.cells(comparison.strategies, shown)
     for column, texts in zip(shown, zip(*rows, strict=True), strict=True):
         width = max(map(len, texts)) if column.number else None  # headings may wrap, numbers may not
         table.add_column(Text(column.heading), justify="right" if column.number else "left", min_width=width)

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from analysis import tables
 from analysis.errors import InputError
-from analysis.frames import Sweep, read_sweep
+from analysis.sources.run_directories import read_sweep
+from analysis.sources.sweep import Sweep
+from analysis.tables import comparison
 from benchmarks import plain
 from finetune.config import parse_config
 from finetune.errors import EXIT_BAD_INPUT, UserError
@@ -69,7 +70,7 @@ def main(arguments: list[str]) -> int:
         if not known.folder.is_dir():
             raise InputError(f"{known.folder}: no such folder. Give that of a finished sweep, such as runs/strategies")
         sweep = read_sweep(known.folder)
-        chosen = tables.chosen_runs(sweep, tables.compare(sweep))
+        chosen = comparison.chosen_runs(sweep, comparison.compare(sweep))
         torch.set_num_threads(known.threads)
         for name in chosen[chosen["seed"].isin(known.seeds)]["run"]:
             _train(known.folder / name, out / f"{name}.json")
@@ -89,7 +90,7 @@ def compare(sweep: Sweep, results: Mapping[str, Mapping[str, Any]]) -> list[Besi
     """
     finished = sweep.finished
     rows = []
-    for strategy in dict.fromkeys(tables.compare(sweep).strategies["strategy"]):
+    for strategy in dict.fromkeys(comparison.compare(sweep).strategies["strategy"]):
         of_it = finished[finished["strategy"] == strategy]
         both = of_it[of_it["run"].isin(results)]
         if len(both):

@@ -43,7 +43,7 @@ class WeightsError(UserError):
 
 
 class NotDownloadedError(UserError):
-    """Data or weights can be fetched, but are not on this machine yet; see fetch.py."""
+    """Data or weights can be fetched, but are not on this machine yet; see client.py."""
 
 
 class DownloadError(UserError):

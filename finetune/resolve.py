@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from finetune.config import BACKBONE_LR_SHARE, DEFAULT_VIEWS, Config, Schedule, Strategy, to_dict
 
@@ -115,3 +117,31 @@ def recipe(config: Config) -> str:
     kept = {name: value for name, value in fields.items() if name not in (*REPLICATE_FIELDS, *FIELDS_WITHOUT_EFFECT)}
     # data and weights are places, and yet tell recipes apart: a sweep may compare weights
     return str(kept | {name: fields[name] for name in ("data", "weights")})
+
+
+_REPEATED = ("seed", "fold", "split_seed")
+
+
+# Fields that came later, as earlier runs had them: at these values they do not tell recipes apart.
+_LATER = {"erasing": 0.0, "mixup": 0.0, "cutmix": 0.0, "balance": "none", "folds": None, "train_share": 1.0}
+
+
+# Where and how a run was made; data is checked by its fingerprint.
+_PLACES = ("data", "device", "loader_workers", "cache", "keep", "upload_best")
+
+
+def recipe_key(config: Mapping[str, Any], weights_hash: str | None) -> str:
+    """Return the recipe of a resolved config as JSON text, equal for runs that differ in seed, fold or split only.
+
+    Weights are the same when their hash is, wherever the file lies.
+    """
+    left_out = {
+        *_REPEATED,
+        *_PLACES,
+        "provenance",
+        *(name for name, value in _LATER.items() if config.get(name) == value),
+    }
+    fields = {name: value for name, value in config.items() if name not in left_out}
+    if weights_hash:
+        fields["weights"] = weights_hash
+    return json.dumps(fields, sort_keys=True, default=str)

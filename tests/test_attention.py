@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from analysis.__main__ import main as analyse
-from analysis.attention import draw
+from analysis.report.gradcam import draw_gradcam
 from finetune.attention import main
 from finetune.data import thumbnails
 from finetune.data.transforms import Preprocessing
@@ -116,7 +116,7 @@ def test_a_transformer_is_refused(backbone: str) -> None:
 def test_the_analysis_is_told_why_there_are_no_maps(tmp_path: Path) -> None:
     """In a sentence, whatever ended the process."""
     fabricate_run(tmp_path, "some")
-    assert (draw(tmp_path / "some") or "").startswith("No new attention maps of some: UserError: ")
+    assert (draw_gradcam(tmp_path / "some") or "").startswith("No new attention maps of some: UserError: ")
 
 
 @pytest.mark.slow

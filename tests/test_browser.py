@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from analysis.build import build
-from analysis.frames import read_sweep
+from analysis.pipeline import build_report
+from analysis.sources.run_directories import read_sweep
 from tests.browser import CHROMIUM, Browser, browser
 from tests.fabricate import fabricate_run
 
@@ -26,7 +26,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
                 place / "sweep", name, strategy=strategy, seed=seed, val=score, test=score, predictions=answers,
                 seconds=100 + 100 * (strategy == "full"),
             )  # fmt: skip
-    build(read_sweep(place / "sweep"), place / "report", 0.8)
+    build_report(read_sweep(place / "sweep"), place / "report", 0.8)
     with browser(place / "profile") as opened:
         opened.open(place / "report" / "report.html")
         yield opened

@@ -8,11 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from analysis import columns, figures, tables, wording
-from analysis.build import build
-from analysis.by_class import RECALL, lowest, mean_recalls, recall_frame
+from analysis import figures, formatting
 from analysis.figures.classes import MOST_CLASSES, height_for, recall_by_class
-from analysis.frames import read_sweep
+from analysis.pipeline import build_report
+from analysis.report import columns, csv_files
+from analysis.sources.run_directories import read_sweep
+from analysis.sources.sweep import RECALL
+from analysis.tables.comparison import compare
+from analysis.tables.per_class import lowest, mean_recalls, recall_frame
 from tests.fabricate import fabricate_run
 
 OLD = dict.fromkeys(("test/recall", "test/min_recall", "test/balanced_accuracy", "best/val_macro_f1"))
@@ -23,12 +26,12 @@ def test_the_lowest_recall_is_of_the_mean_over_runs(tmp_path: Path) -> None:
     for seed, recall in enumerate(({"cat": 0.2, "dog": 0.5, "eel": 0.9}, {"cat": 0.9, "dog": 0.5, "eel": 0.3})):
         told = {RECALL: recall, "test/balanced_accuracy": 0.5 + seed / 5}
         fabricate_run(tmp_path, f"head-{seed}", seed=seed, summary=told)
-    comparison = tables.compare(read_sweep(tmp_path))
-    (row,) = columns.records(comparison.strategies)
+    comparison = compare(read_sweep(tmp_path))
+    (row,) = csv_files.records(comparison.strategies)
     assert (row["lowest_recall"], row["lowest_recall_class"]) == (0.5, "dog")
     assert row["balanced_accuracy_mean"] == pytest.approx(0.6)
-    (column,) = (column for column in wording.columns(0.8) if column.heading == "Lowest recall")
-    assert wording.cells(comparison.strategies, [column]) == [["50.0% (dog)"]]
+    (column,) = (column for column in columns.columns(0.8) if column.heading == "Lowest recall")
+    assert columns.cells(comparison.strategies, [column]) == [["50.0% (dog)"]]
 
 
 def test_classes_that_share_the_lowest_recall_are_counted() -> None:
@@ -47,13 +50,13 @@ def test_a_run_of_an_earlier_version_leaves_a_blank(tmp_path: Path) -> None:
     """It is read, counted, and compared by what it tells; the figure is left out where no strategy has one."""
     fabricate_run(tmp_path / "runs", "head-0", summary=OLD)
     fabricate_run(tmp_path / "runs", "head-1", seed=1)
-    comparison, _ = build(read_sweep(tmp_path / "runs"), tmp_path / "out", 0.8)
-    (row,) = columns.records(comparison.strategies)
+    comparison, _ = build_report(read_sweep(tmp_path / "runs"), tmp_path / "out", 0.8)
+    (row,) = csv_files.records(comparison.strategies)
     assert (row["n"], row["macro_f1_mean"]) == (2, pytest.approx(0.79))
     assert [row[name] for name in ("lowest_recall", "lowest_recall_class", "balanced_accuracy_mean")] == [None] * 3
     assert "recall" not in " ".join(path.name for path in (tmp_path / "out/figures").iterdir())
-    shown = wording.cells(comparison.strategies, [c for c in wording.columns(0.8) if c.heading == "Lowest recall"])
-    assert shown == [[wording.NONE]]
+    shown = columns.cells(comparison.strategies, [c for c in columns.columns(0.8) if c.heading == "Lowest recall"])
+    assert shown == [[formatting.NONE]]
 
 
 def frame(classes: int) -> pd.DataFrame:

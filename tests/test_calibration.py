@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.calibration import confusion, reliability
-from analysis.predictions import read_predictions
+from analysis.sources.predictions import read_predictions
+from analysis.tables.per_class import confusion, reliability
 from finetune.training.metrics import MAX_TEMPERATURE, calibration_error, fit_temperature, scale_log_probabilities
 from tests.fabricate import fabricate_run
 

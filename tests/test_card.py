@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from analysis.answer import answer
-from analysis.card import by_budget, card
-from analysis.frames import read_sweep
-from analysis.tables import Comparison, compare
+from analysis.sources.run_directories import read_sweep
+from analysis.tables.comparison import Comparison, compare
+from analysis.tables.recommendation import by_budget, recommend
+from analysis.tables.verdict import decide
 from tests.fabricate import fabricate_run
 
 DATA = {"splits": {"train": 300}, "classes": ["disc", "square"]}
@@ -26,7 +26,7 @@ def sweep_of(folder: Path, wrong: dict[str, range], seconds: dict[str, float], s
 def test_of_equals_the_quickest_is_recommended(tmp_path: Path) -> None:
     """Full is one picture ahead and takes three times as long: use partial, and it is said that they are level."""
     comparison = sweep_of(tmp_path, {"partial": range(13), "full": range(12)}, {"partial": 50.0, "full": 150.0})
-    facts = card(comparison, answer(comparison), DATA)
+    facts = recommend(comparison, decide(comparison), DATA)
     assert facts["Use"].startswith("partial, ")
     assert facts["It reaches"].startswith("87.0% of test pictures right (")
     assert facts["It costs"] == "50 s a run, 67% less than full; 1.5 GB of memory"
@@ -37,7 +37,7 @@ def test_of_equals_the_quickest_is_recommended(tmp_path: Path) -> None:
 def test_a_clear_winner_is_recommended_whatever_it_costs(tmp_path: Path) -> None:
     """The card then says what it is better than."""
     comparison = sweep_of(tmp_path, {"head": range(30), "full": range(8)}, {"head": 5.0, "full": 150.0})
-    facts = card(comparison, answer(comparison), DATA)
+    facts = recommend(comparison, decide(comparison), DATA)
     assert facts["Use"].startswith("full, ")
     assert facts["How sure"].startswith("better than head")
 
@@ -45,7 +45,7 @@ def test_a_clear_winner_is_recommended_whatever_it_costs(tmp_path: Path) -> None
 def test_too_few_seeds_recommend_nothing(tmp_path: Path) -> None:
     """The best so far is named as that."""
     comparison = sweep_of(tmp_path, {"head": range(30), "full": range(8)}, {"head": 5.0, "full": 150.0}, seeds=2)
-    facts = card(comparison, answer(comparison), DATA)
+    facts = recommend(comparison, decide(comparison), DATA)
     assert "Use" not in facts
     assert facts["Ahead so far"].startswith("full, ")
     assert facts["How sure"] == "not at all: too few seeds"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.claims import Claim, check_claims
-from analysis.frames import read_sweep
-from analysis.tables import chosen_runs, compare
+from analysis.sources.run_directories import read_sweep
+from analysis.tables.claims import Claim, check_claims
+from analysis.tables.comparison import chosen_runs, compare
 from tests.fabricate import fabricate_run
 
 

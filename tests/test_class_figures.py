@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis import figures
-from analysis.figures.accuracy import pareto_front
 from analysis.figures.classes import MOST_CLASSES
 from analysis.figures.style import colour
-from analysis.frames import read_sweep
-from analysis.importance import swept, values
-from analysis.survival import times_to_target
-from analysis.tables import compare
+from analysis.sources.run_directories import read_sweep
+from analysis.stats.importance import values, varied_fields
+from analysis.stats.pareto import pareto_front
+from analysis.stats.survival import times_to_target
+from analysis.tables.comparison import compare
 from tests.fabricate import fabricate_run
 
 
@@ -135,7 +135,7 @@ def test_parallel_coordinates_have_a_line_a_run_and_an_axis_a_setting(ax: Axes, 
         val = 0.9 if strategy == "full" else 0.5
         fabricate_run(tmp_path, f"{strategy}{lr}{seed}", strategy=strategy, lr=lr, seed=seed, val=val)
     runs = read_sweep(tmp_path).finished
-    fields = swept(runs)
+    fields = varied_fields(runs)
     assert fields == ["strategy", "lr"]
     told = runs[["run", "strategy", "best/val_accuracy"]].assign(**{name: values(runs, name) for name in fields})
     figures.parallel_coordinates(told, fields, ax)

@@ -245,7 +245,7 @@ def test_the_analysis_leaves_out_a_damaged_run_and_says_which_file(
 
 def read_quickly(folder: Path) -> str:
     """Return what is wrong with how the sweep is read: a number of a run that was damaged counts, say."""
-    from analysis.frames import read_sweep
+    from analysis.sources.run_directories import read_sweep
 
     sweep = read_sweep(folder)
     finished = set(sweep.finished["run"])

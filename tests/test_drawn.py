@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from analysis import drawn
-from analysis.build import build
 from analysis.drawn import digest, is_drawn
 from analysis.figures.style import new_figure, save
-from analysis.frames import read_sweep
+from analysis.pipeline import build_report
+from analysis.sources.run_directories import read_sweep
 from tests.fabricate import fabricate_run
 
 
@@ -100,16 +100,16 @@ def test_one_more_run_draws_what_it_changes(tmp_path: Path) -> None:
     for seed in range(2):
         for strategy, val in (("head", 0.6), ("full", 0.8)):
             fabricate_run(runs, f"{strategy}-{seed}", strategy=strategy, seed=seed, val=val, predictions=answers)
-    build(read_sweep(runs), out, 0.8)
+    build_report(read_sweep(runs), out, 0.8)
     before = times(out)
     fabricate_run(runs, "a-worse", strategy="head", seed=0, val=0.3, lr=0.5)
-    build(read_sweep(runs), out, 0.8)
+    build_report(read_sweep(runs), out, 0.8)
     after = times(out)
     changed = {name for name in before if after[name] != before[name]}
     assert {"accuracy_against_time.png", "rate_by_strategy.pdf"} <= changed
     kept = {"learning_curves.png", "recall_by_class.png", "confusion_matrix.pdf", "schedule.pdf", "prediction_grid.png"}
     assert not kept & changed
     fabricate_run(runs, "full-2", strategy="full", seed=2, val=0.9)
-    build(read_sweep(runs), out, 0.8)
+    build_report(read_sweep(runs), out, 0.8)
     newest = times(out)
     assert all(newest[f"{name}.png"] != after[f"{name}.png"] for name in ("learning_curves", "accuracy_by_strategy"))

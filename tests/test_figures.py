@@ -14,9 +14,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation, Text
 
 from analysis import figures
-from analysis.frames import Sweep, read_sweep
-from analysis.recipes import STRATEGIES
-from analysis.tables import Comparison, chosen_runs, compare
+from analysis.formatting import STRATEGIES
+from analysis.sources.run_directories import read_sweep
+from analysis.sources.sweep import Sweep
+from analysis.tables.comparison import Comparison, chosen_runs, compare
 from tests.fabricate import fabricate_run
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from analysis.errors import InputError
-from analysis.frames import read_sweep
-from analysis.predictions import read_predictions
-from analysis.source import find_folder
+from analysis.sources.locate import find_folder
+from analysis.sources.predictions import read_predictions
+from analysis.sources.run_directories import read_sweep
 from finetune.rundir import files, keys
 from tests.fabricate import fabricate_run, tear_history, write_predictions
 
@@ -220,7 +220,7 @@ def test_analysis_never_loads_torch() -> None:
     """Reading results needs neither torch nor more of the training package:
     record, showcase, calibration, and what these need."""
     code = (
-        "import sys, analysis.build, analysis.fetch, analysis.tables, analysis.__main__;"
+        "import sys, analysis.pipeline, analysis.sources.wandb.client, analysis.tables.comparison, analysis.__main__;"
         "loaded = {name for name in sys.modules if name.startswith('finetune')};"
         "assert 'torch' not in sys.modules and 'wandb' not in sys.modules;"
         "known = 'atomic bar calibration csv_table data data.reading errors leftovers plain_yaml printed'.split();"

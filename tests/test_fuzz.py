@@ -14,9 +14,9 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from analysis import address
-from analysis.frames import read_sweep
-from analysis.predictions import read_predictions
+from analysis.sources.predictions import read_predictions
+from analysis.sources.run_directories import read_sweep
+from analysis.sources.wandb import address
 from finetune.config import Config, parse_config
 from finetune.data import thumbnails
 from finetune.data.layout import read_layout

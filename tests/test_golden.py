@@ -13,8 +13,8 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from analysis.__main__ import main
-from analysis.frames import read_sweep
-from analysis.tables import compare
+from analysis.sources.run_directories import read_sweep
+from analysis.tables.comparison import compare
 from tests.fabricate import fabricate_run, tear_history
 
 WRONG = {"partial": range(10), "gradual": range(20), "full": [*range(10), *range(20, 30)], "head": range(45)}

@@ -14,9 +14,9 @@ import pytest
 import torch
 import yaml
 
-from analysis import remote_run
 from analysis.__main__ import main as analyse
-from analysis.predictions import read_predictions
+from analysis.sources.predictions import read_predictions
+from analysis.sources.wandb import remote_run
 from finetune.config import parse_config
 from finetune.data import thumbnails
 from finetune.errors import CorruptFileError, UserError
@@ -171,7 +171,7 @@ def test_a_hostile_config_costs_its_run_alone(tmp_path: Path, name: str, mark: P
     bad = folder / "bad-1"
     bad.mkdir()
     (bad / keys.CONFIG).write_text(BAD_YAML[name].replace("{mark}", str(mark)), errors="surrogatepass")
-    from analysis.frames import read_sweep
+    from analysis.sources.run_directories import read_sweep
 
     sweep = read_sweep(folder)
     assert sweep.left_out["run"].tolist() == ["bad-1"]

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from analysis import commands, latex, wording
 from analysis.__main__ import main
-from analysis.predictions import read_predictions
+from analysis.report import latex, markdown, shell
+from analysis.sources.predictions import read_predictions
 from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.output import SafeConsole, escape_control_characters, one_line, safe_streams
@@ -99,7 +99,7 @@ def test_markdown_and_latex_set_it_as_it_is(out: Path) -> None:
         text = (out / name).read_text(encoding="utf-8")
         body = text.split("---\n", 2)[-1] if name == "model_card.md" else text
         assert "<script>" not in body.replace("\\<", "")
-        assert not re.search(r"(?<!\\)\]\(", body.replace(wording.code("`" + NASTY[3]), ""))
+        assert not re.search(r"(?<!\\)\]\(", body.replace(markdown.inline_code("`" + NASTY[3]), ""))
         assert escape_control_characters(text) == text
     assert "curl evil" not in (out / "model_card.md").read_text()
     tex = (out / "comparison.tex").read_text(encoding="utf-8")
@@ -134,13 +134,13 @@ def test_commands_are_quoted_and_not_those_of_strangers(out: Path) -> None:
 ])  # fmt: skip
 def test_a_recorded_command_is_shown_only_if_it_is_one(text: object) -> None:
     """Anything that a shell would not pass on word for word is not shown."""
-    assert commands.recorded(text) is None
+    assert shell.recorded(text) is None
 
 
 def test_a_recorded_command_of_ours_is_shown() -> None:
     """Spaces and semicolons inside of quotes are a part of a name."""
     text = shlex.join(["python", "-m", "finetune", "--data", "my; pictures", "--lr", "0.1"])
-    assert commands.recorded(text) == text
+    assert shell.recorded(text) == text
 
 
 @given(st.text(), st.text())
@@ -222,5 +222,5 @@ def test_what_is_printed_is_spelled_out(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_name_is_one_line_of_a_log() -> None:
     """A reason with newlines can't pass for further lines of a table or list."""
-    assert wording.markdown_text("a\n# b|c") == "a \\# b\\|c"
-    assert wording.code("a`b``c\nd") == "```a`b``c d```"
+    assert markdown.markdown_text("a\n# b|c") == "a \\# b\\|c"
+    assert markdown.inline_code("a`b``c\nd") == "```a`b``c d```"

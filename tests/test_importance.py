@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.frames import Sweep, read_sweep
-from analysis.importance import importance, swept
+from analysis.sources.run_directories import read_sweep
+from analysis.sources.sweep import Sweep
+from analysis.stats.importance import importance, varied_fields
 from tests.fabricate import fabricate_run
 
 
@@ -48,4 +49,4 @@ def test_too_few_runs_say_nothing(tmp_path: Path) -> None:
 
 def test_a_setting_that_follows_from_another_is_no_setting(tmp_path: Path) -> None:
     """The backbone's rate is a fifth of the head's in every run."""
-    assert swept(sweep_of(tmp_path, [0.001, 0.003], 2).finished) == ["lr", "weight_decay"]
+    assert varied_fields(sweep_of(tmp_path, [0.001, 0.003], 2).finished) == ["lr", "weight_decay"]

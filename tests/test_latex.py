@@ -6,9 +6,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.frames import read_sweep
-from analysis.latex import escaped, latex
-from analysis.tables import compare
+from analysis.report.latex import escaped, latex_table
+from analysis.sources.run_directories import read_sweep
+from analysis.tables.comparison import compare
 from tests.fabricate import fabricate_run
 
 
@@ -17,7 +17,7 @@ def test_the_table_has_a_row_a_strategy_and_as_many_cells_as_columns(tmp_path: P
     for strategy in ("head", "full"):
         for seed in range(3):
             fabricate_run(tmp_path, f"{strategy}-{seed}", strategy=strategy, seed=seed, test=0.8)
-    text = latex(compare(read_sweep(tmp_path)), "Use head & co: 80% of $5")
+    text = latex_table(compare(read_sweep(tmp_path)), "Use head & co: 80% of $5")
     assert r"\caption{Use head \& co: 80\% of \$5 " in text
     columns = re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)
     assert columns is not None

@@ -8,26 +8,28 @@ import pandas as pd
 import pytest
 from matplotlib import rcParams
 
-from analysis import drawing, drawn
+from analysis import drawn
 from analysis.__main__ import main
-from analysis.answer import answer
-from analysis.card import card
-from analysis.facts import data_facts
-from analysis.frames import read_sweep
-from analysis.recipes import choose, labels
-from analysis.tables import compare
+from analysis.figures import specs
+from analysis.sources.run_directories import read_sweep
+from analysis.tables.comparison import compare
+from analysis.tables.metadata import data_facts
+from analysis.tables.recipes import distinguishing_labels
+from analysis.tables.recommendation import recommend
+from analysis.tables.selection import choose_recipes
+from analysis.tables.verdict import decide
 from finetune.rundir import keys
 from tests.fabricate import fabricate_run
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """Have reports with these figures alone, which takes less time."""
-    true = drawing.plans
+    true = specs.plans
 
     def some(*given: Any) -> list[Any]:
         return [plan for plan in true(*given) if getattr(plan, "name", "") in names]
 
-    monkeypatch.setattr("analysis.build.plans", some)
+    monkeypatch.setattr("analysis.pipeline.plans", some)
 
 
 def test_runs_without_histories_are_compared(tmp_path: Path) -> None:
@@ -75,8 +77,11 @@ def test_a_model_card_says_what_was_not_recorded(tmp_path: Path, monkeypatch: py
 def test_rates_that_differ_in_the_fourth_digit_have_names_of_their_own() -> None:
     """As a random search draws them; others keep three."""
     recipes = ['{"strategy": "head", "lr": 0.00123456}', '{"strategy": "head", "lr": 0.00123411}']
-    assert list(labels(recipes).values()) == ["lr 0.0012346", "lr 0.0012341"]
-    assert list(labels([*recipes[:1], '{"strategy": "head", "lr": 0.01}']).values()) == ["lr 0.00123", "lr 0.01"]
+    assert list(distinguishing_labels(recipes).values()) == ["lr 0.0012346", "lr 0.0012341"]
+    assert list(distinguishing_labels([*recipes[:1], '{"strategy": "head", "lr": 0.01}']).values()) == [
+        "lr 0.00123",
+        "lr 0.01",
+    ]
 
 
 def test_a_tie_on_val_goes_to_the_lower_loss_in_any_order() -> None:
@@ -94,7 +99,7 @@ def test_a_tie_on_val_goes_to_the_lower_loss_in_any_order() -> None:
             for lr, loss, values in ((0.1, 0.9, accuracies), (0.2, 0.4, order))
             for value in values
         ]
-        table, _ = choose(pd.DataFrame(rows))
+        table, _ = choose_recipes(pd.DataFrame(rows))
         assert table.set_index("lr")["chosen"].to_dict() == {0.1: False, 0.2: True}
 
 
@@ -111,10 +116,10 @@ def test_the_card_and_the_sentence_beside_it_agree_on_what_is_quickest(tmp_path:
             )
     sweep = read_sweep(tmp_path / "a")
     comparison = compare(sweep)
-    result = answer(comparison)
-    assert card(comparison, result, data_facts(sweep, None))["Use"].startswith("partial")
+    result = decide(comparison)
+    assert recommend(comparison, result, data_facts(sweep, None))["Use"].startswith("partial")
     assert any(sentence.startswith("Of these, partial trained fastest") for sentence in result.sentences)
-    assert "fastest" not in " ".join(answer(compare(read_sweep(tmp_path / "b"))).sentences)
+    assert "fastest" not in " ".join(decide(compare(read_sweep(tmp_path / "b"))).sentences)
 
 
 def test_other_settings_of_matplotlib_draw_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from analysis import parallel
-from analysis.parallel import one_by_one, side_by_side
+from analysis.sources import parallel
+from analysis.sources.parallel import one_by_one, side_by_side
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are done one by one elsewhere")
 
@@ -111,7 +111,7 @@ def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path: Path
     program = (
         "import os, sys, time, pathlib\n"
         "from functools import partial\n"
-        "from analysis.parallel import side_by_side\n"
+        "from analysis.sources.parallel import side_by_side\n"
         "os.sched_getaffinity = lambda _: {0, 1}\n"
         "def job(number):\n"
         "    pathlib.Path(sys.argv[1], str(os.getpid())).touch()\n"

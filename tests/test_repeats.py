@@ -6,11 +6,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import recipes, stats, wording
-from analysis.answer import answer
-from analysis.frames import read_sweep
-from analysis.repeats import over, together, unit
-from analysis.tables import Comparison, compare
+from analysis.report import columns
+from analysis.sources.run_directories import read_sweep
+from analysis.stats import tests
+from analysis.tables.comparison import Comparison, compare
+from analysis.tables.replicates import join_replicate_labels, replicate_kind, replicate_label
+from analysis.tables.verdict import decide
+from finetune import resolve
 from finetune.config import Config
 from finetune.resolve import FIELDS_ADDED_LATER
 from finetune.rundir import files
@@ -38,16 +40,25 @@ def runs(*points: tuple[float, float]) -> pd.DataFrame:
 )
 def test_what_a_recipe_was_repeated_over(points: list[tuple[float, float]], told: str) -> None:
     """In words that name what differs, and say where a combination is missing."""
-    assert over(runs(*points)) == told
+    assert replicate_label(runs(*points)) == told
 
 
 def test_several_recipes_are_told_together() -> None:
     """Numbers of the same kind in one."""
-    assert (together(["3 seeds", "3 seeds"]), unit(["3 seeds", "1 seed"])) == ("3 seeds", "seed")
-    assert together(["3 seeds", "1 seed"]) == "1 and 3 seeds"
-    assert (together(["1 seed"]), together(["5 folds"]), unit(["5 folds", "1 fold"])) == ("1 seed", "5 folds", "fold")
-    assert together(["3 seeds × 5 folds", "5 folds"]) == "3 seeds × 5 folds and 5 folds"
-    assert unit(["3 seeds × 5 folds"]) == unit(["7 runs of 2 seeds × 5 folds"]) == unit(["3 seeds", "5 folds"]) == "run"
+    assert (join_replicate_labels(["3 seeds", "3 seeds"]), replicate_kind(["3 seeds", "1 seed"])) == ("3 seeds", "seed")
+    assert join_replicate_labels(["3 seeds", "1 seed"]) == "1 and 3 seeds"
+    assert (
+        join_replicate_labels(["1 seed"]),
+        join_replicate_labels(["5 folds"]),
+        replicate_kind(["5 folds", "1 fold"]),
+    ) == ("1 seed", "5 folds", "fold")
+    assert join_replicate_labels(["3 seeds × 5 folds", "5 folds"]) == "3 seeds × 5 folds and 5 folds"
+    assert (
+        replicate_kind(["3 seeds × 5 folds"])
+        == replicate_kind(["7 runs of 2 seeds × 5 folds"])
+        == replicate_kind(["3 seeds", "5 folds"])
+        == "run"
+    )
 
 
 def answers(fold: int, test: float) -> list[tuple[str, str, str, float]]:
@@ -74,12 +85,12 @@ def test_folds_are_one_recipe_and_its_interval_counts_the_pictures_of_all(tmp_pa
     (row,) = comparison.recipes.to_dict("records")
     assert (row["n"], row["seeds"], row["over"], row["test_pictures"]) == (10, 2, "2 seeds × 5 folds", 100)
     assert row["test_accuracy_mean"] == pytest.approx(0.8)
-    low, high = stats.wilson(80, 100)
+    low, high = tests.wilson(80, 100)
     assert row["interval"] == "bootstrap"
     assert row["test_accuracy_low"] < 0.8 < row["test_accuracy_high"]
     # Folds drawn anew make it wider than pictures alone; 200 pictures would make it narrower by far.
     assert 1 < (row["test_accuracy_high"] - row["test_accuracy_low"]) / (high - low) < 2
-    assert dict(zip([c.heading for c in wording.columns(0.8)], wording.cells(comparison.recipes, wording.columns(0.8))[0], strict=True))["Seeds"] == "2 seeds × 5 folds"  # fmt: skip  # noqa: E501
+    assert dict(zip([c.heading for c in columns.columns(0.8)], columns.cells(comparison.recipes, columns.columns(0.8))[0], strict=True))["Seeds"] == "2 seeds × 5 folds"  # fmt: skip  # noqa: E501
 
 
 def test_a_test_set_that_all_folds_share_is_counted_once(tmp_path: Path) -> None:
@@ -92,14 +103,14 @@ def test_a_test_set_that_all_folds_share_is_counted_once(tmp_path: Path) -> None
 
 def test_the_answer_speaks_of_folds(tmp_path: Path) -> None:
     """Five folds are enough for a verdict; two are not, and the sentence says what to add."""
-    clear = answer(cross_validated(tmp_path / "a", {"head": [0.5] * 5, "full": [0.9] * 5}))
+    clear = decide(cross_validated(tmp_path / "a", {"head": [0.5] * 5, "full": [0.9] * 5}))
     assert clear.headline == "Use full: 90.0% on test, 40.0 points above head, with 5 folds each."
     assert "(95% interval over pictures and folds; p < 0.001 after Holm's correction)" in " ".join(clear.sentences)
-    few = answer(cross_validated(tmp_path / "b", {"head": [0.5] * 2, "full": [0.9] * 2}))
+    few = decide(cross_validated(tmp_path / "b", {"head": [0.5] * 2, "full": [0.9] * 2}))
     assert few.verdict == "too few seeds"
     assert "but 2 folds can't show that it is better" in few.headline
     assert "At least 3 folds a recipe are needed. Add values to fold" in " ".join(few.sentences)
-    level = answer(cross_validated(tmp_path / "c", {"head": [0.8] * 3, "full": [0.81] * 3}, seeds=2))
+    level = decide(cross_validated(tmp_path / "c", {"head": [0.8] * 3, "full": [0.81] * 3}, seeds=2))
     assert "not distinguishable with 2 seeds × 3 folds" in level.headline
 
 
@@ -138,7 +149,7 @@ def test_the_same_fold_twice_counts_once(tmp_path: Path) -> None:
 
 def test_runs_of_earlier_versions_are_of_the_same_recipe(tmp_path: Path) -> None:
     """They had no such fields as balance and folds; another seed of today's version goes with them."""
-    assert {name: Config.model_fields[name].default for name in FIELDS_ADDED_LATER} == recipes.LATER | {"fold": None}
+    assert {name: Config.model_fields[name].default for name in FIELDS_ADDED_LATER} == resolve._LATER | {"fold": None}
     old = fabricate_run(tmp_path, "old", seed=0, summary={"test/recall": None, "test/min_recall": None})
     config = {name: value for name, value in files.read_config(old).items() if name not in FIELDS_ADDED_LATER}
     files.write_config(old, {k: v for k, v in config.items() if k != "provenance"}, config["provenance"])

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from analysis.__main__ import main
-from analysis.build import build
-from analysis.frames import read_sweep
+from analysis.pipeline import build_report
+from analysis.sources.run_directories import read_sweep
 from tests.fabricate import fabricate_pictures, fabricate_run
 
 FILES = {
@@ -151,7 +151,7 @@ def test_a_second_report_is_the_same(place: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(place.parents[1])
     sweep = read_sweep(Path("runs/tiny"))
     again = place.parent / "again"  # as deep, so that links to runs are the same
-    build(sweep, again, 0.8)
+    build_report(sweep, again, 0.8)
     for name in ("comparison.csv", "comparison.md", "report.json", "report.html", "prediction_grid.png"):
         assert (again / name).read_bytes() == (place / name).read_bytes(), name
 
@@ -161,7 +161,7 @@ def test_the_table_and_the_files_are_printed(
 ) -> None:
     """A pipe gets plain text: no colours, no progress."""
     monkeypatch.chdir(place.parents[1])
-    monkeypatch.setattr("analysis.build.plans", lambda *_: [])  # drawn often enough
+    monkeypatch.setattr("analysis.pipeline.plans", lambda *_: [])  # drawn often enough
     assert main(["runs/tiny", "--out", str(tmp_path / "out"), "--target", "0.5"]) == 0
     out, err = capsys.readouterr()
     assert "| full" in out
@@ -174,7 +174,7 @@ def test_the_table_and_the_files_are_printed(
 def test_pictures_that_are_gone_cost_the_pictures_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest of the report is written, and a note says what is missing; so without predictions."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("analysis.build.plans", lambda *_: [])
+    monkeypatch.setattr("analysis.pipeline.plans", lambda *_: [])
     gone = [("test/disc/1.png", "disc", "disc", 0.9)]
     fabricate_run(Path("runs/a"), "r", predictions=gone, provenance={"data_root": str(tmp_path / "nowhere")})
     fabricate_run(Path("runs/b"), "r")

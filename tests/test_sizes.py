@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from analysis import figures
 from analysis.__main__ import main
-from analysis.frames import read_sweep
-from analysis.sizes import by_size, largest, size_frame, size_record
-from analysis.tables import compare
+from analysis.sources.run_directories import read_sweep
+from analysis.tables.comparison import compare
+from analysis.tables.data_size import compare_data_sizes, data_size_frame, data_size_record, split_by_train_share
 from tests.fabricate import fabricate_run
 
 WRONG = {(0.1, "head"): 20, (0.1, "full"): 50, (1.0, "head"): 18, (1.0, "full"): 5}  # of 100 test pictures
@@ -34,12 +34,12 @@ def folder(tmp_path: Path) -> Path:
 def test_each_size_has_its_own_answer(folder: Path) -> None:
     """The smallest first; the tables are of the largest alone, whose numbers no smaller part changes."""
     sweep = read_sweep(folder)
-    whole, parts = largest(sweep)
+    whole, parts = split_by_train_share(sweep)
     comparison = compare(whole)
     assert len(whole.finished) == 6
     assert set(whole.finished["train_share"]) == {1.0}
     assert "6 runs on fewer training pictures" in whole.notes[-1]
-    few, many = map(size_record, by_size(parts, whole, comparison, np.random.default_rng(0)))
+    few, many = map(data_size_record, compare_data_sizes(parts, whole, comparison, np.random.default_rng(0)))
     assert (few["pictures"], few["use"], few["accuracy"], few["verdict"]) == (30, "head", "80.0%", "distinguishable")
     assert (many["pictures"], many["use"], many["accuracy"], many["verdict"]) == (
         300,
@@ -55,15 +55,15 @@ def test_a_sweep_of_one_size_has_no_such_table(folder: Path) -> None:
         run_dir.rename(folder.parent / run_dir.name)
     sweep = read_sweep(folder)
     sweep.runs["train_share"] = np.nan
-    whole, parts = largest(sweep)
+    whole, parts = split_by_train_share(sweep)
     assert whole is sweep
-    assert by_size(parts, whole, compare(whole), np.random.default_rng(0)) == []
+    assert compare_data_sizes(parts, whole, compare(whole), np.random.default_rng(0)) == []
 
 
 def test_the_figure_has_a_line_a_strategy(folder: Path) -> None:
     """Over the numbers of pictures, with intervals that hold the means."""
-    whole, parts = largest(read_sweep(folder))
-    data = size_frame(by_size(parts, whole, compare(whole), np.random.default_rng(0)))
+    whole, parts = split_by_train_share(read_sweep(folder))
+    data = data_size_frame(compare_data_sizes(parts, whole, compare(whole), np.random.default_rng(0)))
     assert ((data["low"] <= data["accuracy"]) & (data["accuracy"] <= data["high"])).all()
     ax = figures.accuracy_by_size(data, Figure().add_subplot())
     assert [line.get_label() for line in ax.lines] == ["head", "full"]

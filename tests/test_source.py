@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import wandb
 
-from analysis import address, fetch
 from analysis.__main__ import main
-from analysis.address import Address
 from analysis.errors import InputError
-from analysis.source import find_folder
+from analysis.sources.locate import find_folder
+from analysis.sources.wandb import address, client
+from analysis.sources.wandb.address import Address
 from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.atomic import WriteError
@@ -274,7 +274,7 @@ def test_without_the_server_what_is_here_serves(
     sweep = remote_sweep(logged_in, tmp_path)
     find_folder(sweep)
     capfd.readouterr()
-    monkeypatch.setattr(fetch, "SHORT_SECONDS", 1)
+    monkeypatch.setattr(client, "SHORT_SECONDS", 1)
     logged_in.go_down()
     try:
         for argument in (sweep, None):
@@ -401,7 +401,7 @@ def test_the_client_is_loaded_only_for_the_server(tmp_path: Path) -> None:
     """It takes a second, which nobody should wait who is not logged in or names a folder."""
     fabricate_run(tmp_path / "runs/mine", "a")
     code = (
-        "import sys; from analysis.source import find_folder\n"
+        "import sys; from analysis.sources.locate import find_folder\n"
         "for argument in (None, 'mine', 'runs/mine'): find_folder(argument)\n"
         "assert not {'wandb', 'torch'} & set(sys.modules)"
     )

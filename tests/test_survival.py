@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.survival import kaplan_meier, share_by, times_to_target
+from analysis.stats.survival import kaplan_meier, share_by, times_to_target
 
 
 def test_a_curve_worked_out_on_paper() -> None:

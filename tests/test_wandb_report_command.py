@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from analysis import fetch, wandb_report
-from analysis.address import Address
-from analysis.report_blocks import library
+from analysis import wandb_report
+from analysis.report.wandb import save
+from analysis.report.wandb.blocks import library
+from analysis.sources.wandb import client
+from analysis.sources.wandb.address import Address
 from analysis.wandb_report import main
 from finetune.rundir import keys
 from finetune.system import documents
@@ -33,13 +35,13 @@ def sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.chdir(tmp_path)
     make_sweep(tmp_path / "runs/demo", tmp_path / "pictures")
     sent: list[Any] = []
-    monkeypatch.setattr("analysis.build.plans", lambda *_: [])  # drawn often enough
-    monkeypatch.setattr("analysis.build.grids.plans", lambda *_: [])
+    monkeypatch.setattr("analysis.pipeline.plans", lambda *_: [])  # drawn often enough
+    monkeypatch.setattr("analysis.pipeline.grid_specs.plans", lambda *_: [])
     monkeypatch.setattr(wandb_report.address, "of_folder", lambda _: Address("tester", "trials", "abcd1234"))
-    monkeypatch.setattr(wandb_report, "_connect", lambda: SimpleNamespace(url="https://w", app_url="https://w"))
-    monkeypatch.setattr(wandb_report.report_run, "opened", lambda *_: contextlib.nullcontext(None))
-    monkeypatch.setattr(wandb_report.report_run, "log", lambda _, out, rows: sent.append((out, rows)))
-    monkeypatch.setattr(wandb_report, "_save", lambda *given: f"https://w/{given[4]}")
+    monkeypatch.setattr(save, "connect", lambda: SimpleNamespace(url="https://w", app_url="https://w"))
+    monkeypatch.setattr(wandb_report.media_run, "opened", lambda *_: contextlib.nullcontext(None))
+    monkeypatch.setattr(wandb_report.media_run, "log", lambda _, out, rows: sent.append((out, rows)))
+    monkeypatch.setattr(save, "save_report", lambda *given: f"https://w/{given[4]}")
     return sent
 
 
@@ -122,7 +124,7 @@ def test_a_server_that_is_away_does_not_take_long_to_be_missed(
 ) -> None:
     """The long time for an answer is for a server that has given one."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(fetch, "SHORT_SECONDS", 1)
+    monkeypatch.setattr(client, "SHORT_SECONDS", 1)
     run = fabricate_run(Path("runs/demo"), "head-1")
     documents.write_json(run.parent / keys.REMOTE, {"entity": "e", "project": "p", "sweep": "abcd1234"})
     server.go_down()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from analysis.frames import read_sweep
+from analysis.sources.run_directories import read_sweep
 from benchmarks import drawn, plain, whole_sweep
 from finetune.config import Config, parse_config
 from finetune.resolve import resolve

@@ -4,9 +4,9 @@ from analysis.figures.accuracy import accuracy_against_parameters, accuracy_agai
 from analysis.figures.calibration import reliability_diagram
 from analysis.figures.classes import confusion_matrix, height_for, recall_by_class
 from analysis.figures.curves import learning_curves, time_to_target
+from analysis.figures.data_size import accuracy_by_size
 from analysis.figures.schedule import schedule_diagram
 from analysis.figures.settings import importance, parallel_coordinates, rate_by_strategy
-from analysis.figures.sizes import accuracy_by_size
 from analysis.figures.style import COLOURS, DASHES, HEIGHT, MARKERS, colour, new_figure, paths, save, spread_out
 
 __all__ = [

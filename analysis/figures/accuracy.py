@@ -2,15 +2,14 @@
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from analysis.figures.style import MARKERS, colour, legend_below, log_axis, percent_axis
-from analysis.recipes import in_order
-from analysis.repeats import unit
-from analysis.wording import quantity
+from analysis.formatting import format_quantity, in_order
+from analysis.stats.pareto import pareto_front
+from analysis.tables.replicates import replicate_kind
 
 
 def accuracy_by_strategy(strategies: pd.DataFrame, runs: pd.DataFrame, chance: float | None, ax: Axes) -> Axes:
@@ -43,7 +42,7 @@ def accuracy_by_strategy(strategies: pd.DataFrame, runs: pd.DataFrame, chance: f
         range(len(names)), [f"{name}\n({over})" for name, over in zip(names, strategies["over"], strict=True)]
     )
     ax.set_ylim(len(names) - 0.5, -0.6)  # the first strategy on top, as in the table
-    one = unit(strategies["over"])
+    one = replicate_kind(strategies["over"])
     ax.set(xlabel=f"test accuracy, mean over {one}s with 95% interval", title="Test accuracy by strategy")
     ax.grid(visible=False, axis="y")
     if chance is not None:
@@ -127,7 +126,7 @@ def accuracy_against_parameters(strategies: pd.DataFrame, runs: pd.DataFrame, ax
     counts = strategies["trainable_parameters"].dropna()
     if len(counts) and counts.min() > 0 and counts.max() / counts.min() > 10:
         log_axis(ax)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_quantity(value)))
     ax.set(
         xlabel="parameters that train in the last epoch",
         ylabel="test accuracy, mean with 95% interval",
@@ -136,24 +135,6 @@ def accuracy_against_parameters(strategies: pd.DataFrame, runs: pd.DataFrame, ax
     percent_axis(ax, "y")
     legend_below(ax)
     return ax
-
-
-def pareto_front(points: pd.DataFrame) -> list[str]:
-    """Return the names that no other beats: none is as cheap or cheaper and better, or as good or better and cheaper.
-
-    Args:
-        points: cost and score, indexed by name.
-
-    Returns:
-        names, the cheapest first.
-    """
-    front: list[str] = []
-    best = -np.inf
-    for name, row in points.sort_values(["cost", "score"], ascending=[True, False], kind="stable").iterrows():
-        if row["score"] > best:
-            front.append(str(name))
-            best = float(row["score"])
-    return front
 
 
 def _draw_front(points: pd.DataFrame, ax: Axes) -> None:

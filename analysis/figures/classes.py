@@ -3,9 +3,8 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.figures.style import HEIGHT, MARKERS, colour, legend_below, percent_axis
-from analysis.lettering import shortened
-from analysis.recipes import in_order
+from analysis.figures.style import HEIGHT, MARKERS, colour, legend_below, percent_axis, shortened
+from analysis.formatting import in_order
 
 MOST_CLASSES = 20  # rows whose names can be read on a page
 ROW_INCHES, REST_INCHES = 0.3, 1.5  # of a class; of title, axis and legend

@@ -5,9 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from analysis.figures.style import DASHES, MARKERS, colour, percent_axis, spread_out
-from analysis.recipes import in_order
-from analysis.survival import kaplan_meier
-from analysis.wording import goal
+from analysis.formatting import format_target, in_order
+from analysis.stats.survival import kaplan_meier
 
 
 def learning_curves(runs: pd.DataFrame, epochs: pd.DataFrame, ax: Axes) -> Axes:
@@ -114,7 +113,9 @@ def time_to_target(times: pd.DataFrame, target: float, ax: Axes) -> Axes:
         ends.append((strategy, steps[-1], heights[-1]))
     ax.set_ylim(-0.06, 1.06)
     ax.set(
-        xlabel="epoch", ylabel=f"runs at {goal(target)} val accuracy", title=f"Epochs to {goal(target)} val accuracy"
+        xlabel="epoch",
+        ylabel=f"runs at {format_target(target)} val accuracy",
+        title=f"Epochs to {format_target(target)} val accuracy",
     )
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

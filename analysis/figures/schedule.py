@@ -6,7 +6,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import colour
-from analysis.recipes import in_order
+from analysis.formatting import in_order
 
 FROZEN = "#ececec"
 

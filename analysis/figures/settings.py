@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from analysis.figures.style import colour
-from analysis.recipes import in_order
-from analysis.repeats import unit
+from analysis.formatting import in_order
+from analysis.tables.replicates import replicate_kind
 
 WHITE: Any = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85}
 MOST_RATES = 9  # columns that a heat map can show
@@ -46,7 +46,7 @@ def rate_by_strategy(recipes: pd.DataFrame, ax: Axes) -> Axes:
         linewidths=1,
         cbar_kws={
             "format": PercentFormatter(1, decimals=0),
-            "label": f"val accuracy, mean over {unit(recipes['over'])}s",
+            "label": f"val accuracy, mean over {replicate_kind(recipes['over'])}s",
         },
         annot_kws={"size": 12 if grid.shape[1] <= 5 else 9},
     )

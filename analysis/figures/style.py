@@ -1,5 +1,7 @@
-"""What all figures share: colours, marks, axes in per cent, legends outside the data; and writing them."""
+"""Names as a figure can show them: short enough, in signs that the font has."""
 
+import base64
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,10 +9,25 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
+from PIL import Image
 
 from analysis.drawn import KEY
 from finetune.system.atomic import replacing
+
+
+def shortened(name: str, most: int) -> str:
+    """Return a class name that fits, in signs that can be drawn."""
+    name = drawable(name.replace("_", " "))
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def drawable(text: str) -> str:
+    """Return the text with a box for every sign that the font lacks; matplotlib would warn at each one."""
+    known = get_font(findfont(FontProperties())).get_charmap()
+    return "".join(sign if ord(sign) in known else "□" for sign in text)
+
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart with every common colour blindness; orange and
 # purple are a little darker here, so that they can be read as text on white.
@@ -18,12 +35,19 @@ COLOURS = {
     **{"scratch": "#595959", "head": "#A86200", "partial": "#0072B2", "gradual": "#B0558A"},
     **{"lpft": "#C1440E", "full": "#007A5A"},
 }
+
+
 MARKERS = {"scratch": "X", "head": "^", "partial": "s", "gradual": "D", "lpft": "P", "full": "o"}  # not by colour alone
+
+
 DASHES = {
     **{"scratch": ":", "head": (0, (5, 1.5)), "partial": "-.", "gradual": (0, (8, 2))},
     **{"lpft": (0, (3, 1, 1, 1, 1, 1)), "full": "-"},
 }
+
+
 OTHER = "#000000"
+
 
 # Any: matplotlib types these settings by a list of all their names.
 STYLE: Any = {
@@ -39,6 +63,8 @@ STYLE: Any = {
     "pdf.fonttype": 42,  # text in the PDF stays text
     "text.parse_math": False,  # a class or sweep may have a dollar sign in its name
 }
+
+
 WIDTH, HEIGHT, DPI = 6.4, 4.4, 200  # inches; at this size 12 points can still be read on a phone
 
 
@@ -127,3 +153,15 @@ def save(figure: Figure, path: Path, key: str = "") -> list[Path]:
         with rc_context(STYLE), replacing(target) as temporary:
             figure.savefig(temporary, facecolor="white", format=target.suffix[1:], **more)
     return paths(path)
+
+
+def embedded_image(path: Path, alt: str, title: str, caption: str, photo: bool = False) -> dict[str, str]:
+    """Return a picture as the template needs it. A photo is packed as JPEG, which is a tenth of the PNG."""
+    content, kind = path.read_bytes(), "png"
+    if photo:
+        packed = io.BytesIO()
+        with Image.open(path) as image:
+            image.convert("RGB").save(packed, "JPEG", quality=88)
+        content, kind = packed.getvalue(), "jpeg"
+    address = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return {"src": address, "alt": alt, "title": title, "caption": caption}

@@ -10,7 +10,7 @@ All of it may come from elsewhere: reading is bounded, runs nothing, and raises 
     summary.json     written once, at the end, SUMMARY_KEYS; its presence means that the run is finished
     predictions.csv  one row a test picture: path (inside the data folder), label, prediction, probability/<class>
     thumbnails.zip   small pictures of the test set, the ones that the prediction grid shows (see thumbnails.py)
-    attention.zip    the same pictures with what the network looked at, if asked for (see attention.py)
+    attention.zip    the same pictures with what the network looked at, if asked for (see gradcam.py)
     splits.csv       path, label, split of every picture
     best.pt last.pt  the checkpoint that val chose; the last one, with all that a resume needs (see retention.py)
     epoch-0001.pt    with `keep: every`, the checkpoint of each epoch

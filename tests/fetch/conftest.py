@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import wandb
 
-from analysis import server_errors
+from analysis.sources.wandb import errors
 from tests.wandb_server.server import Server, serve
 
 
@@ -25,6 +25,6 @@ def _logged_in(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         if name.startswith("WANDB") or name in ("HOME", "NETRC"):
             monkeypatch.setenv(name, value)
     monkeypatch.delenv("WANDB_MODE")
-    monkeypatch.setenv(server_errors.CALLS_VARIABLE, "100000")
+    monkeypatch.setenv(errors.CALLS_VARIABLE, "100000")
     monkeypatch.chdir(tmp_path)
     server.heal()

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from analysis import fetch
-from analysis.address import Address
-from analysis.pull import Pulled, pull
+from analysis.sources.wandb import client
+from analysis.sources.wandb.address import Address
+from analysis.sources.wandb.sync import SyncResult, sync_runs
 from finetune.rundir import files, keys
 from tests.on_server import PROJECT
 from tests.wandb_server.server import Server
@@ -20,9 +20,9 @@ def unwatched(what: Iterable[Any], _: int) -> Iterable[Any]:
     return what
 
 
-def pulled(sweep: str, folder: Path, project: str = PROJECT) -> Pulled:
+def pulled(sweep: str, folder: Path, project: str = PROJECT) -> SyncResult:
     """Pull a sweep with a connection of its own."""
-    return pull(fetch.connect(), Address(ENTITY, project, sweep), folder, unwatched)
+    return sync_runs(client.connect(), Address(ENTITY, project, sweep), folder, unwatched)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -11,11 +11,11 @@ import pytest
 import wandb
 import yaml
 
-from analysis import fetch, landing
 from analysis.__main__ import main as analyse
-from analysis.address import Address
-from analysis.frames import read_sweep
-from analysis.pull import Pulled
+from analysis.sources.run_directories import read_sweep
+from analysis.sources.wandb import client, store
+from analysis.sources.wandb.address import Address
+from analysis.sources.wandb.sync import SyncResult
 from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.tables import write_table
@@ -41,7 +41,7 @@ def test_finished_runs_arrive_as_they_are(server: Server, tmp_path: Path) -> Non
         run = put_run(server, sweep, run_dir, swept={"seed": seed})
         run.files |= {f"media/images/{number:02}.jpg": b"x" for number in range(80)}
     here, before = tmp_path / "runs" / sweep, requests(server)
-    assert pulled(sweep, here) == Pulled(2, 2, ())
+    assert pulled(sweep, here) == SyncResult(2, 2, ())
     assert (requests(server) - before)["RunFiles"] == 2  # however many files there are
     there = as_fetched(contents(tmp_path / "there"))
     arrived = contents(here)
@@ -86,11 +86,11 @@ def test_a_second_pull_asks_for_the_list_alone(server: Server, tmp_path: Path) -
             for file in (keys.CONFIG, keys.SUMMARY):
                 (here / name / file).write_bytes((run_dir / file).read_bytes())
     before = requests(server)
-    assert pulled(sweep, here) == Pulled(300, 50, ())
+    assert pulled(sweep, here) == SyncResult(300, 50, ())
     asked = requests(server) - before
     assert (asked["Runs"], asked["RunFiles"], asked["download"], asked["HistoryPage"]) == (3, 50, 200, 0)
     before, content = requests(server), contents(here)
-    assert pulled(sweep, here) == Pulled(300, 0, ())
+    assert pulled(sweep, here) == SyncResult(300, 0, ())
     assert requests(server) - before == Counter({"Runs": 3, "GetDefaultEntity": 1})  # the client asks the latter
     assert contents(here) == content
 
@@ -103,9 +103,9 @@ def test_a_password_in_the_server_s_address_stays_with_the_client(
     monkeypatch.setenv("WANDB_BASE_URL", server.url.replace("://", "://me:pr0xy-passw0rd@"))
     sweep = put_sweep(server, spec={**SWEPT, "command": ["env", "TOKEN=hf_AbCdEfGhIjKlMnOpQrStUvWxYz01", "${program}"]})
     put_run(server, sweep, fabricate_run(tmp_path / "there", "a"))
-    assert pulled(sweep, tmp_path / "here") == Pulled(1, 1, ())
+    assert pulled(sweep, tmp_path / "here") == SyncResult(1, 1, ())
     assert "- TOKEN=***" in (tmp_path / "here" / keys.SWEEP).read_text()
-    connection = fetch.connect()
+    connection = client.connect()
     assert (connection.url, connection.page) == (server.url, server.url)
     assert "pr0xy-passw0rd" in wandb.setup().settings.base_url
     wandb.teardown()
@@ -119,7 +119,7 @@ def test_new_runs_are_added_to_those_that_are_here(server: Server, tmp_path: Pat
     pulled(sweep, tmp_path / "here")
     put_run(server, sweep, fabricate_run(tmp_path / "there", "b"))
     before = requests(server)
-    assert pulled(sweep, tmp_path / "here") == Pulled(2, 1, ())
+    assert pulled(sweep, tmp_path / "here") == SyncResult(2, 1, ())
     assert (requests(server) - before)["RunFiles"] == 1
 
 
@@ -136,7 +136,7 @@ def test_runs_that_are_not_finished_are_listed_with_their_reason(server: Server,
         run.summary.pop("state", None)
     nameless = put_run(server, sweep, None, "failed", swept={"seed": 7})
     put_run(server, sweep, fabricate_run(tmp_path / "there", "report"), job_type="analysis")
-    assert pulled(sweep, tmp_path / "here") == Pulled(6, 6, ())
+    assert pulled(sweep, tmp_path / "here") == SyncResult(6, 6, ())
     frames = read_sweep(tmp_path / "here")
     assert list(frames.finished["run"]) == ["good"]
     left_out = {run["run"]: (run["state"], run["reason"]) for _, run in frames.left_out.iterrows()}
@@ -223,7 +223,7 @@ def test_points_that_are_one_run_share_a_directory(server: Server, tmp_path: Pat
     put_run(server, sweep, bad, "failed")
     put_run(server, sweep, fabricate_run(tmp_path / "good", "a"))
     put_run(server, sweep, bad, "failed")
-    assert pulled(sweep, tmp_path / "here") == Pulled(3, 1, ())
+    assert pulled(sweep, tmp_path / "here") == SyncResult(3, 1, ())
     assert [path.name for path in files.find_runs(tmp_path / "here")] == ["a"]
     assert files.status(tmp_path / "here/a")[0] == "finished"
 
@@ -277,8 +277,8 @@ def test_a_damaged_note_does_not_end_the_pull(server: Server, tmp_path: Path, he
     pulled(sweep, tmp_path / "here")
     file = tmp_path / f"here/a/wandb-{run.id}.json"
     documents.write_json(file, {**json.loads(file.read_text()), "heartbeat": heartbeat})
-    assert pulled(sweep, tmp_path / "here") == Pulled(1, 1, ())
-    assert pulled(sweep, tmp_path / "here") == Pulled(1, 0, ())
+    assert pulled(sweep, tmp_path / "here") == SyncResult(1, 1, ())
+    assert pulled(sweep, tmp_path / "here") == SyncResult(1, 0, ())
 
 
 @pytest.mark.parametrize("state", ["finished", "alive", "begun"])
@@ -359,9 +359,9 @@ def test_the_claim_of_a_live_process_is_seen_before_a_file_is_moved(server: Serv
     (mine / "claim-1.json").write_text(json.dumps({"host": "other", "pid": 1, "released": False}))
     sweep = put_sweep(server)
     put_run(server, sweep, place / "a")
-    (run,) = fetch.list_runs(fetch.connect(), Address(ENTITY, PROJECT, sweep))
+    (run,) = client.list_runs(client.connect(), Address(ENTITY, PROJECT, sweep))
     before = contents(mine)
-    assert not landing.land(run, place / "a", mine, [])
+    assert not store.install(run, place / "a", mine, [])
     assert contents(mine) == before
 
 
@@ -381,7 +381,7 @@ def test_what_the_client_sends_comes_back(server: Server, tmp_path: Path) -> Non
     for name in (keys.CONFIG, keys.SUMMARY, keys.PREDICTIONS):  # the history is read from the rows
         run.save(str(tmp_path / "link/run" / name), base_path=tmp_path / "link", policy="now")
     run.finish()
-    assert pulled(sweep, tmp_path / "here") == Pulled(1, 1, ())
+    assert pulled(sweep, tmp_path / "here") == SyncResult(1, 1, ())
     arrived = contents(tmp_path / "here/a")
     there = as_fetched(contents(run_dir))
     for name in (keys.CONFIG, keys.SUMMARY, keys.PREDICTIONS):

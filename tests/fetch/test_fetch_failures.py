@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from analysis import fetch, landing, server_errors
-from analysis.address import Address
 from analysis.errors import InputError
-from analysis.patience import Limiter
-from analysis.pull import Pulled, pull
+from analysis.sources.wandb import client, errors, store
+from analysis.sources.wandb.address import Address
+from analysis.sources.wandb.rate_limit import Limiter
+from analysis.sources.wandb.sync import SyncResult, sync_runs
 from finetune.rundir import files, keys
 from finetune.system import atomic, documents
 from finetune.system.atomic import replacing
@@ -46,7 +46,7 @@ def test_an_interrupted_fetch_leaves_no_run_that_seems_finished(
         return real(path)
 
     with monkeypatch.context() as patch:
-        for module in (atomic, landing):
+        for module in (atomic, store):
             patch.setattr(module, "replacing", cut_off)
         with pytest.raises(KeyboardInterrupt):
             pulled(sweep, here.parent)
@@ -97,7 +97,7 @@ def test_files_beyond_all_measure_or_damaged_are_not_taken(
     run = put_run(server, sweep, run_dir)
     run.files["run/summary.json"] = b"[1, 2"
     run.files["run/config.yaml"] = b"a: ["
-    monkeypatch.setitem(fetch.FILES, keys.PREDICTIONS, 10)
+    monkeypatch.setitem(client.FILES, keys.PREDICTIONS, 10)
     counted = requests(server)
     pulled(sweep, tmp_path / "here")
     assert (requests(server) - counted)["download"] == 3  # not the predictions
@@ -113,7 +113,7 @@ def test_a_server_that_is_busy_is_asked_again(server: Server, tmp_path: Path, st
     put_run(server, sweep, fabricate_run(tmp_path / "there", "a"))
     failed = server.failed[only]
     server.fail(status, times=1, only=only)
-    assert pulled(sweep, tmp_path / "here") == Pulled(1, 1, ())
+    assert pulled(sweep, tmp_path / "here") == SyncResult(1, 1, ())
     assert server.failed[only] == failed + 1
 
 
@@ -123,13 +123,13 @@ def test_a_server_that_is_away_for_longer_than_the_client_waits(
     """The client gives up, the pull does not."""
     sweep = put_sweep(server)
     put_run(server, sweep, fabricate_run(tmp_path / "there", "a"))
-    monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 1)
-    connection = fetch.connect()
+    monkeypatch.setattr(client, "TIMEOUT_SECONDS", 1)
+    connection = client.connect()
     server.fail(500, only="GetSweep")
     back = threading.Timer(1.2, server.heal)
     back.start()
     counted = requests(server)
-    assert pull(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", unwatched) == Pulled(1, 1, ())
+    assert sync_runs(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", unwatched) == SyncResult(1, 1, ())
     back.join()
     assert (requests(server) - counted)["GetSweepLegacy"] or (requests(server) - counted)["GetSweep"] > 1
 
@@ -141,8 +141,8 @@ def test_a_server_that_goes_away_for_good_ends_the_pull(
     sweep = put_sweep(server)
     for number in range(40):
         put_run(server, sweep, fabricate_run(tmp_path / "there", f"run-{number}"))
-    monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 1)
-    connection = replace(fetch.connect(), tries=1)
+    monkeypatch.setattr(client, "TIMEOUT_SECONDS", 1)
+    connection = replace(client.connect(), tries=1)
     asked = server.counts["RunFiles"]
 
     def cut_off(what: Iterable[Any], _: int) -> Iterable[Any]:
@@ -152,8 +152,8 @@ def test_a_server_that_goes_away_for_good_ends_the_pull(
             yield item
 
     try:
-        with pytest.raises(server_errors.FetchError, match=re.escape(f"W&B ({server.url}) does not answer")):
-            pull(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", cut_off)
+        with pytest.raises(errors.FetchError, match=re.escape(f"W&B ({server.url}) does not answer")):
+            sync_runs(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", cut_off)
     finally:
         server.heal()
     assert 5 <= len(files.find_runs(tmp_path / "here")) < 40
@@ -166,7 +166,7 @@ def test_an_interrupt_does_not_wait_for_the_limit(server: Server, tmp_path: Path
     sweep = put_sweep(server)
     for number in range(12):
         put_run(server, sweep, fabricate_run(tmp_path / "there", f"run-{number}"))
-    connection = replace(fetch.connect(), limiter=Limiter(a_minute=1, burst=5))
+    connection = replace(client.connect(), limiter=Limiter(a_minute=1, burst=5))
 
     def cut_off(what: Iterable[Any], _: int) -> Iterable[Any]:
         yield next(iter(what))
@@ -174,7 +174,7 @@ def test_an_interrupt_does_not_wait_for_the_limit(server: Server, tmp_path: Path
 
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        pull(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", cut_off)
+        sync_runs(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", cut_off)
     assert time.monotonic() - began < 50
     assert len(files.find_runs(tmp_path / "here")) < 12
 
@@ -189,7 +189,7 @@ def test_a_file_that_is_not_to_be_had_costs_one_run(server: Server, tmp_path: Pa
     assert (result.fetched, len(result.faults)) == (1, 1)
     assert f"{ENTITY}/{PROJECT}/" in result.faults[0]
     assert len(files.find_runs(tmp_path / "here")) == 1
-    assert pulled(sweep, tmp_path / "here") == Pulled(2, 1, ())
+    assert pulled(sweep, tmp_path / "here") == SyncResult(2, 1, ())
 
 
 @pytest.mark.parametrize("times", [1, 9])
@@ -211,22 +211,22 @@ def test_a_file_that_is_replaced_while_it_is_fetched_costs_its_run_at_most(
         return download(file, *arguments, **options)
 
     monkeypatch.setattr(File, "download", late)
-    connection = replace(fetch.connect(), tries=2)
-    result = pull(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", unwatched)
+    connection = replace(client.connect(), tries=2)
+    result = sync_runs(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", unwatched)
     if times == 1:
-        assert result == Pulled(2, 2, ())
+        assert result == SyncResult(2, 2, ())
     else:
         assert (result.runs, result.fetched, len(changes)) == (2, 1, 2)
         (fault,) = result.faults
         assert fault.startswith(f"{ENTITY}/{PROJECT}/{changing.id}: ")
         assert "run/summary.json changes while it is fetched" in fault
         monkeypatch.setattr(File, "download", download)
-        assert pulled(sweep, tmp_path / "here") == Pulled(2, 1, ())
+        assert pulled(sweep, tmp_path / "here") == SyncResult(2, 1, ())
 
 
 def test_a_sweep_that_is_not_there_is_an_error(server: Server, tmp_path: Path) -> None:
     """The message names sweep and server, and no folder is made."""
-    with pytest.raises(server_errors.FetchError, match=rf"{server.url}.*no sweep {ENTITY}/{PROJECT}/zzzzzzzz"):
+    with pytest.raises(errors.FetchError, match=rf"{server.url}.*no sweep {ENTITY}/{PROJECT}/zzzzzzzz"):
         pulled("zzzzzzzz", tmp_path / "here")
     assert not (tmp_path / "here").exists()
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from analysis import fetch, patience, server_errors
-from analysis.patience import Limiter, Stopped, patiently
+from analysis.sources.wandb import client, errors, rate_limit
+from analysis.sources.wandb.rate_limit import Limiter, Stopped, retry
 
 
 class Clock:
@@ -15,7 +15,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr(patience, "time", self)
+        monkeypatch.setattr(rate_limit, "time", self)
 
     def monotonic(self) -> float:
         return self.now
@@ -69,17 +69,17 @@ def test_only_what_may_pass_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> N
         raise ConnectionError(f"try {len(tried)}")
 
     with pytest.raises(ConnectionError, match="try 3"):
-        patiently(fail, limiter, lambda _: True, calls=1, tries=3, first_seconds=100)
+        retry(fail, limiter, lambda _: True, calls=1, tries=3, first_seconds=100)
     assert 50 <= tried[1] - tried[0] <= 101
     assert 100 <= tried[2] - tried[1] <= 201
     tried.clear()
     with pytest.raises(ConnectionError, match="try 1"):
-        patiently(fail, limiter, lambda _: False, calls=1, tries=3)
+        retry(fail, limiter, lambda _: False, calls=1, tries=3)
 
 
 @pytest.mark.parametrize("value", ["many", "0", "-1", "nan"])
 def test_a_limit_that_is_none_is_an_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """The message names the variable."""
-    monkeypatch.setenv(server_errors.CALLS_VARIABLE, value)
-    with pytest.raises(server_errors.FetchError, match=server_errors.CALLS_VARIABLE):
-        fetch.connect()
+    monkeypatch.setenv(errors.CALLS_VARIABLE, value)
+    with pytest.raises(errors.FetchError, match=errors.CALLS_VARIABLE):
+        client.connect()

@@ -1,0 +1,97 @@
+"""The runs of one sweep as frames, and the notes a reader of their numbers needs."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.sources.test_sets import TestImages, format_run_list
+from finetune.rundir.keys import HISTORY
+
+RECALL = "test/recall"  # of a run's summary: class -> share of its test pictures that were named rightly
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the runs of one folder left behind.
+
+    Attributes:
+        name: of the folder.
+        folder: that holds the run directories.
+        runs: one row a run, sorted by name: `run`, `path`, `state`, `reason`, `recipe`, the config's fields, the keys
+            of the summary, and what is known of its origin under `provenance/...`. Unfinished and failed runs are
+            here too.
+        epochs: one row a run and epoch: `run` and HISTORY_KEYS, all of them numbers.
+        notes: what a reader of the numbers must know, one sentence each.
+        text: the sweep file as it was run, or None.
+        race: whether it gave further seeds only to recipes that val preferred at the first.
+        tested: run -> the pictures it was tested on; empty where all finished runs have the same data and split.
+        mixed: whether runs that were tested on different pictures are in here, as asked for.
+    """
+
+    name: str
+    folder: Path
+    runs: pd.DataFrame
+    epochs: pd.DataFrame
+    notes: tuple[str, ...]
+    text: str | None
+    race: bool = False
+    tested: Mapping[str, TestImages] = field(default_factory=dict)
+    mixed: bool = False
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        """The runs that count."""
+        return self.runs[self.runs["state"] == "finished"]
+
+    @property
+    def left_out(self) -> pd.DataFrame:
+        """The runs that do not, each with its state and reason."""
+        return self.runs[self.runs["state"] != "finished"]
+
+
+def gap_notes(runs: pd.DataFrame, epochs: pd.DataFrame) -> list[str]:
+    """Return a sentence on the finished runs of which not every epoch is there: their curves are not whole."""
+    there = epochs["run"].value_counts()
+    finished = runs[runs["state"] == "finished"]
+    lacking = [
+        f"{run} ({there.get(run, 0)} of {trained:.0f})"
+        for run, trained in zip(finished["run"], finished["epochs"], strict=True)
+        if there.get(run, 0) < trained
+    ]
+    return [f"{HISTORY} lacks epochs of {format_run_list(lacking)}."] if lacking else []
+
+
+def torn_notes(lines: int) -> str:
+    return "1 torn line" if lines == 1 else f"{lines} unreadable lines (the file is damaged)"
+
+
+def origin_notes(finished: pd.DataFrame) -> list[str]:
+    """Return a sentence for each way in which the finished runs were not made alike."""
+    meanings = {
+        "provenance/device": "Times were measured on different devices and do not compare",
+        "provenance/threads": "Times were measured with different numbers of threads and do not compare",
+        "provenance/git_commit": "The runs were made by different commits of the program",
+        "provenance/versions/torch": "The runs were made with different versions of torch",
+    }
+    notes = []
+    for column, meaning in meanings.items():
+        values = sorted({str(value) for value in finished[column].dropna()}) if column in finished else []
+        if len(values) > 1:
+            notes.append(f"{meaning}: {', '.join(value[:40] for value in values)}.")
+    return notes
+
+
+def nothing_finished(folder: Path, runs: pd.DataFrame) -> str:
+    """Return what became of the runs of a sweep in which none is finished."""
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(Counter(runs["state"]).items()))
+    first = [f"  {run}: {state}. {reason}" for run, state, reason in _first_reasons(runs)]
+    message = f"No run in {folder} is finished ({counts}), so there is nothing to compare yet."
+    return "\n".join([message, *first, "  Run the sweep again: it continues where it stopped."])
+
+
+def _first_reasons(runs: pd.DataFrame) -> list[tuple[str, str, str]]:
+    head = runs.head(3)
+    return list(zip(head["run"], head["state"], head["reason"].fillna(""), strict=True))
