@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks import table
-from benchmarks.contenders import CONTENDERS, OURS, PLAIN
+from benchmarks.baselines import CONTENDERS, OURS, PLAIN
 from benchmarks.figure import draw_figure
-from benchmarks.rounds import Plan, Results, Target, measure
+from benchmarks.runner import Plan, Results, Target, measure
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, ConfigError, UserError, nearest
 from finetune.system.documents import write_json
 from finetune.system.environment import cores

@@ -14,8 +14,8 @@ import seaborn
 from matplotlib import rc_context
 from matplotlib.patches import Rectangle
 
-from benchmarks.contenders import OURS, PLAIN
-from benchmarks.rounds import Results
+from benchmarks.baselines import OURS, PLAIN
+from benchmarks.runner import Results
 from benchmarks.table import Row, parts
 
 # Parts in the order in which they are stacked, as the legend names them.

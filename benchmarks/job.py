@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import contenders, floor, plain
+from benchmarks import baselines, plain, roofline
 from finetune.config import parse_config
 from finetune.errors import EXIT_BAD_INPUT, UserError
 from finetune.resolve import resolve
@@ -29,12 +29,12 @@ def train(contender: str, fields: Fields, warm_up: str | None, again: bool) -> d
     Args:
         again: whether the contender is asked for a further run on the same caches.
     """
-    function = contenders.trainer(contender)
+    function = baselines.trainer(contender)
     if warm_up is not None:
         function(parse_config({**fields, "data": warm_up}, "the benchmark"))
     config = parse_config(fields, "the benchmark")
     shares = [share for _, share in resolve(config).unfreeze or []]
-    more = {"again": True} if again and contender in contenders.OURS and shares[0] < 1 else {}
+    more = {"again": True} if again and contender in baselines.OURS and shares[0] < 1 else {}
     return function(config, **more)
 
 
@@ -45,7 +45,7 @@ def loader(contender: str, fields: Fields) -> dict[str, Any]:
         contender: plain, or ours with the cache `on` or `off`.
     """
     config = parse_config(fields, "the benchmark")
-    if contender == contenders.PLAIN:
+    if contender == baselines.PLAIN:
         seconds = [row["seconds/loader"] for row in plain.train(config)["epochs"]]
     else:
         from benchmarks import ours
@@ -55,11 +55,11 @@ def loader(contender: str, fields: Fields) -> dict[str, Any]:
 
 
 def floors(fields: dict[str, Fields], device: str) -> dict[str, Any]:
-    """Return `peaks`, FLOP/s by precision, and `work` of each strategy, see floor.py."""
-    work = {name: floor.work(parse_config(values, "the benchmark")) for name, values in fields.items()}
+    """Return `peaks`, FLOP/s by precision, and `work` of each strategy, see roofline.py."""
+    work = {name: roofline.work(parse_config(values, "the benchmark")) for name, values in fields.items()}
     picked = plain.pick_device(device)
     name = torch.cuda.get_device_name(picked) if picked.type == "cuda" else picked.type
-    return {"peaks": floor.measure_peaks(picked), "work": work, "device": name}
+    return {"peaks": roofline.measure_peaks(picked), "work": work, "device": name}
 
 
 KINDS: dict[str, Callable[..., dict[str, Any]]] = {"train": train, "loader": loader, "floor": floors}

@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.clock import peak_memory
 from benchmarks.plain import pick_device
+from benchmarks.timer import peak_memory
 from finetune.config import Config, to_dict
 from finetune.resolve import resolve
 from finetune.run.run import run

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from torchvision import models, transforms
 from torchvision.datasets import ImageFolder
 
-from benchmarks.clock import Clock, peak_memory
+from benchmarks.timer import Clock, peak_memory
 from finetune.config import Config, to_dict
 from finetune.config_flags import add_fields, parse_flags
 from finetune.data.augmentation import LEVELS

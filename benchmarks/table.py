@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.contenders import CONTENDERS, OURS, PLAIN
-from benchmarks.floor import floor_seconds
-from benchmarks.rounds import LOADERS, VAL_SHARE, Results
+from benchmarks.baselines import CONTENDERS, OURS, PLAIN
+from benchmarks.roofline import floor_seconds
+from benchmarks.runner import LOADERS, VAL_SHARE, Results
 
 Row = Mapping[str, Any]
 

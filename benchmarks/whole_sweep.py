@@ -34,7 +34,7 @@ from finetune.system.output import fail
 RESULTS = Path(__file__).parent / "results"
 
 
-class Beside(NamedTuple):
+class PlainComparison(NamedTuple):
     """A strategy's chosen recipe with both loops, on the same seeds.
 
     Attributes:
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def compare(sweep: Sweep, results: Mapping[str, Mapping[str, Any]]) -> list[Beside]:
+def compare(sweep: Sweep, results: Mapping[str, Mapping[str, Any]]) -> list[PlainComparison]:
     """Return each strategy that the plain loop has trained.
 
     Args:
@@ -96,7 +96,7 @@ def compare(sweep: Sweep, results: Mapping[str, Mapping[str, Any]]) -> list[Besi
         if len(both):
             own = [results[name] for name in both["run"]]
             rows.append(
-                Beside(
+                PlainComparison(
                     strategy=strategy,
                     seeds=len(both),
                     plain_test=fmean(result["test/accuracy"] for result in own),
@@ -110,7 +110,7 @@ def compare(sweep: Sweep, results: Mapping[str, Mapping[str, Any]]) -> list[Besi
     return rows
 
 
-def describe(rows: Sequence[Beside], wall_seconds: float) -> list[str]:
+def describe(rows: Sequence[PlainComparison], wall_seconds: float) -> list[str]:
     """Return the table, and a line on the whole sweep.
 
     Args:
@@ -127,7 +127,7 @@ def describe(rows: Sequence[Beside], wall_seconds: float) -> list[str]:
     return [*lines, "", f"{_whole(rows, wall_seconds)} Accuracies are {over}."]
 
 
-def _whole(rows: Sequence[Beside], wall_seconds: float) -> str:
+def _whole(rows: Sequence[PlainComparison], wall_seconds: float) -> str:
     """Return how long all runs take with the plain loop, and took here."""
     runs, asked = sum(row.runs for row in rows), sum(row.asked for row in rows)
     whole = sum(row.asked * row.plain_seconds for row in rows)

@@ -10,10 +10,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from chaos.bench import Bench
 from chaos.faults import FAULTS
+from chaos.harness import Harness
+from chaos.random_kills import random_kills
 from chaos.soak import Reading, growth, soak
-from chaos.storm import storm
 
 Row = tuple[str, int, int]  # kind of fault, times done, of these lost
 
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as name:
         rows, lost = one_by_one(Path(name) / "bench", asked.seed, asked.scale, console)
         if asked.kills:
-            told = storm(Path(name) / "storm", asked.kills, asked.seed, say=console.print)
+            told = random_kills(Path(name) / "storm", asked.kills, asked.seed, say=console.print)
             rows += [(kind, times, 0) for kind, times in sorted(told.blows.items())]
             rows.append((f"runs of these sweeps, in {told.starts} starts", told.runs, len(told.lost)))
             lost += told.lost
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
 
 def one_by_one(folder: Path, seed: int, scale: float, console: Console) -> tuple[list[Row], list[str]]:
     """Do each fault of the list its number of times; return the rows, and what was lost."""
-    bench, rows, lost = Bench(folder), [], []
+    bench, rows, lost = Harness(folder), [], []
     for fault in FAULTS:
         rng, failed = random.Random(f"{seed} {fault.name}"), 0
         times = max(1, round(fault.times * scale))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chaos.bench import LINE, Bench
+from chaos.harness import LINE, Harness
 from finetune.cache.entry_writer import ABOUT
 from finetune.rundir import claim, keys
 from finetune.system.atomic import STALE_SECONDS
@@ -25,7 +25,7 @@ RESULTS = (keys.SUMMARY, keys.CONFIG, keys.HISTORY, keys.PREDICTIONS, keys.SPLIT
 
 Damage = Callable[[Path, random.Random], None]  # harms a file, or a run directory
 
-Inject = Callable[[Bench, random.Random], list[str]]
+Inject = Callable[[Harness, random.Random], list[str]]
 
 
 class Fault(NamedTuple):
@@ -45,7 +45,7 @@ class Fault(NamedTuple):
 def damaged(name: str, damage: Damage, times: int = 5) -> Fault:
     """Return a fault that befalls the directory of a run that was killed half-way."""
 
-    def inject(bench: Bench, rng: random.Random) -> list[str]:
+    def inject(bench: Harness, rng: random.Random) -> list[str]:
         folder = bench.halfway()
         damage(folder / "run", rng)
         return bench.finish(folder)
@@ -56,7 +56,7 @@ def damaged(name: str, damage: Damage, times: int = 5) -> Fault:
 def damaged_cache(name: str, damage: Damage, times: int = 5) -> Fault:
     """Return a fault that befalls all data in the cache that a run was using when it was killed."""
 
-    def inject(bench: Bench, rng: random.Random) -> list[str]:
+    def inject(bench: Harness, rng: random.Random) -> list[str]:
         folder = bench.halfway(line=1)  # two of its three epochs, and what they need, are to come
         files = sorted(path for path in (folder / "cache/store").glob("*/*") if path.stat().st_size)
         for path in files:
@@ -70,7 +70,7 @@ def damaged_cache(name: str, damage: Damage, times: int = 5) -> Fault:
 def damaged_result(name: str, times: int = 5) -> Fault:
     """Return a fault that befalls a file of a finished run, which is then started again."""
 
-    def inject(bench: Bench, rng: random.Random) -> list[str]:
+    def inject(bench: Harness, rng: random.Random) -> list[str]:
         folder = bench.finished()
         flip(folder / "run" / name, rng)
         return bench.finish(folder)
@@ -81,7 +81,7 @@ def damaged_result(name: str, times: int = 5) -> Fault:
 def handicapped(name: str, handicap: Callable[[], None], times: int = 3) -> Fault:
     """Return a fault of the file system that a run meets from its start, with a crash in the middle of its way."""
 
-    def inject(bench: Bench, rng: random.Random) -> list[str]:
+    def inject(bench: Harness, rng: random.Random) -> list[str]:
         folder = bench.folder()
         bench.crash(folder, rng.randrange(len(bench.points)), before=handicap)
         return bench.finish(folder, before=handicap)
@@ -89,18 +89,18 @@ def handicapped(name: str, handicap: Callable[[], None], times: int = 3) -> Faul
     return Fault(name, inject, times)
 
 
-def crash(bench: Bench, rng: random.Random) -> list[str]:
+def crash(bench: Harness, rng: random.Random) -> list[str]:
     """End the run at a point of its file operations."""
     return crash_at(bench, rng.randrange(len(bench.points)))
 
 
-def crash_at(bench: Bench, point: int) -> list[str]:
+def crash_at(bench: Harness, point: int) -> list[str]:
     """End the run at this point, and start it again."""
     folder = bench.folder()
     return bench.crash(folder, point) + bench.finish(folder)
 
 
-def crash_thrice(bench: Bench, rng: random.Random) -> list[str]:
+def crash_thrice(bench: Harness, rng: random.Random) -> list[str]:
     """End the run at a point, and the next two attempts early on."""
     folder = bench.folder()
     told = bench.crash(folder, rng.randrange(len(bench.points)))
@@ -109,7 +109,7 @@ def crash_thrice(bench: Bench, rng: random.Random) -> list[str]:
     return told + bench.finish(folder)
 
 
-def crash_in_saving(bench: Bench, rng: random.Random) -> list[str]:
+def crash_in_saving(bench: Harness, rng: random.Random) -> list[str]:
     """End a run that was asked to stop in mid-epoch while it saves."""
     folder = bench.folder()
     bench.crash(folder, len(bench.points), asks=rng.randint(4, 9))  # stops and saves
@@ -118,7 +118,7 @@ def crash_in_saving(bench: Bench, rng: random.Random) -> list[str]:
     return bench.finish(folder)
 
 
-def full_disk(bench: Bench, rng: random.Random) -> list[str]:
+def full_disk(bench: Harness, rng: random.Random) -> list[str]:
     """Run on a disk that becomes full at a point, then make room and start the run again."""
     folder = bench.folder()
     return bench.fill(folder, rng.randrange(len(bench.points))) + bench.finish(folder)
@@ -184,7 +184,7 @@ def _torn_claim(run_dir: Path, rng: random.Random) -> None:
 def _cleared(fault: Fault, name: str) -> Fault:
     """Return a fault whose stray file is the user's, and not for the run to delete."""
 
-    def inject(bench: Bench, rng: random.Random) -> list[str]:
+    def inject(bench: Harness, rng: random.Random) -> list[str]:
         return [line for line in fault.inject(bench, rng) if f"strays: {name}" not in line]
 
     return fault._replace(inject=inject)
@@ -205,7 +205,7 @@ def _wrong_clock(minutes: float) -> Callable[[], None]:
     return handicap
 
 
-def live_elsewhere(bench: Bench, rng: random.Random) -> list[str]:
+def live_elsewhere(bench: Harness, rng: random.Random) -> list[str]:
     """Start a run that a live process on another machine owns, with clocks ten minutes apart; then that one dies."""
     folder = bench.halfway()
     _owned(folder / "run", rng.uniform(0, STALE_SECONDS - 30))
@@ -214,7 +214,7 @@ def live_elsewhere(bench: Bench, rng: random.Random) -> list[str]:
     return told + bench.finish(folder, _wrong_clock(rng.choice([-10, 10])))
 
 
-def live_in_another_container(bench: Bench, rng: random.Random) -> list[str]:
+def live_in_another_container(bench: Harness, rng: random.Random) -> list[str]:
     """Start a run that another container of this machine, of this name, owns: its process ids are others' here."""
     folder = bench.halfway()
     host = "/".join([*claim._host().split("/")[:2], "pid:[4026530000]"])

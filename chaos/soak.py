@@ -8,7 +8,7 @@ from typing import NamedTuple
 import psutil
 import yaml
 
-from chaos.scene import NAME, ROOT, Scene, draw, role
+from chaos.sandbox import NAME, ROOT, Sandbox, draw, role
 from finetune.rundir import keys
 
 
@@ -34,7 +34,7 @@ def soak(folder: Path, runs: int, real: bool) -> tuple[int, list[Reading]]:
     Args:
         real: tiny real runs; else a stand-in for training that takes milliseconds.
     """
-    scene = Scene(folder)
+    scene = Sandbox(folder)
     if real:
         # Three different strategies: of one epoch, `gradual` is `head`.
         scene.write(draw(folder.parent / f"{folder.name}-pictures", {"train": 6, "test": 2}), -(-runs // 3), epochs=1)
@@ -44,7 +44,7 @@ def soak(folder: Path, runs: int, real: bool) -> tuple[int, list[Reading]]:
         parameters = {"strategy": {"value": "head"}, "data": {"value": "demo"}, "epochs": {"value": 1}}
         spec = {"method": "grid", "parameters": {**parameters, "seed": {"values": list(range(runs))}}}
         (folder / f"{NAME}.yaml").write_text(yaml.safe_dump(spec))
-        agent = scene.start(program=[sys.executable, "-m", "chaos.stand_in"])
+        agent = scene.start(program=[sys.executable, "-m", "chaos.fake_agent"])
     readings: list[Reading] = []
     try:
         while agent.poll() is None:
@@ -58,7 +58,7 @@ def soak(folder: Path, runs: int, real: bool) -> tuple[int, list[Reading]]:
     return agent.returncode, readings
 
 
-def _read(scene: Scene, done: int) -> list[Reading]:
+def _read(scene: Sandbox, done: int) -> list[Reading]:
     found = []
     for process in scene.processes():
         try:

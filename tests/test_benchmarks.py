@@ -10,8 +10,8 @@ from matplotlib import rcParams
 from PIL import Image
 
 from benchmarks import __main__ as command
-from benchmarks import contenders, drawn, figure, floor, ours, plain, rounds, table
-from benchmarks.clock import Clock
+from benchmarks import baselines, figure, ours, plain, roofline, runner, synthetic_images, table
+from benchmarks.timer import Clock
 from finetune.config import Config, parse_config
 from finetune.resolve import resolve
 
@@ -21,7 +21,7 @@ BACKBONE = "resnet18"
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of a few drawn pictures, split."""
-    return drawn.draw(tmp_path_factory.mktemp("drawn"), {"train": 8, "val": 4, "test": 4})
+    return synthetic_images.draw(tmp_path_factory.mktemp("drawn"), {"train": 8, "val": 4, "test": 4})
 
 
 def make_config(pictures: Path, strategy: str, **fields: Any) -> Config:
@@ -48,10 +48,10 @@ def test_pictures_are_drawn(pictures: Path) -> None:
     """There are as many as asked for, in every class, of the size that is said, and each is another one."""
     paths = sorted(pictures.glob("train/*/*.jpg"))
     assert len(paths) == 8
-    assert {path.parent.name for path in paths} == set(drawn.CLASSES)
+    assert {path.parent.name for path in paths} == set(synthetic_images.CLASSES)
     assert len({path.read_bytes() for path in paths}) == 8
     with Image.open(paths[0]) as image:
-        assert image.size == drawn.SIZE
+        assert image.size == synthetic_images.SIZE
 
 
 def test_plain_loop_freezes_the_first_blocks_only(pictures: Path) -> None:
@@ -113,7 +113,7 @@ def test_plain_loop_is_tested_at_its_best_epoch(pictures: Path, monkeypatch: pyt
 def test_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lap takes the time since the one before it, laps of a name add up, and taking begins anew."""
     now = iter([0.0, 1.0, 3.0, 7.0, 10.0, 11.0])
-    monkeypatch.setattr("benchmarks.clock.time.perf_counter", lambda: next(now))
+    monkeypatch.setattr("benchmarks.timer.time.perf_counter", lambda: next(now))
     clock = Clock(torch.device("cpu"))
     for part in ("loader", "suffix", "loader"):
         clock.lap(part)
@@ -185,15 +185,15 @@ def test_ratios_are_within_a_round() -> None:
 def test_the_floor_counts_training_and_val() -> None:
     """Frozen blocks cost a forward pass, the others three, val pictures one; epoch by epoch."""
     flops = [10, 20, 30]
-    assert floor.training_flops(flops, 1) == 10 + 20 + 90
+    assert roofline.training_flops(flops, 1) == 10 + 20 + 90
     expected = 4 * (10 + 20 + 90) + 2 * 60 + 4 * 180 + 2 * 60
-    assert floor.floor_seconds(flops, [2, 0], train=4, val=2, peak=10.0) == pytest.approx(expected / 10)
+    assert roofline.floor_seconds(flops, [2, 0], train=4, val=2, peak=10.0) == pytest.approx(expected / 10)
 
 
 def test_the_work_of_a_config(pictures: Path) -> None:
     """The cuts follow the schedule: nothing trains, then half, then everything."""
     schedule = [[0, 0.0], [1, 0.5], [2, 1.0]]
-    flops, cuts = floor.work(make_config(pictures, "gradual", epochs=3, unfreeze=schedule))
+    flops, cuts = roofline.work(make_config(pictures, "gradual", epochs=3, unfreeze=schedule))
     assert cuts[0] == len(flops)
     assert cuts[2] == 0
     assert 0 < cuts[1] < len(flops)
@@ -323,12 +323,12 @@ def test_where_the_time_goes(tmp_path: Path) -> None:
 
 def test_a_peer_that_is_not_installed_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others go on without it, and bf16 is measured only where it is not emulated."""
-    monkeypatch.setattr(rounds, "is_installed", lambda name: name != "fastai")
-    plan = rounds.Plan(
+    monkeypatch.setattr(runner, "is_installed", lambda name: name != "fastai")
+    plan = runner.Plan(
         ("plain", "fastai", "ours-bf16"), ("head",), 1, 8, False, 4, BACKBONE, "none", 32, (32,), "cpu", 1
     )
-    assert rounds.left_out(plan, {"fp32": 1.0, "bf16": 0.5}) == {"fastai": "not installed"}
-    assert rounds.left_out(plan, {"fp32": 1.0, "bf16": 0.2}).keys() == {"fastai", "ours-bf16"}
+    assert runner.left_out(plan, {"fp32": 1.0, "bf16": 0.5}) == {"fastai": "not installed"}
+    assert runner.left_out(plan, {"fp32": 1.0, "bf16": 0.2}).keys() == {"fastai", "ours-bf16"}
 
 
 def test_flags_that_do_not_fit_are_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -343,12 +343,12 @@ def test_flags_that_do_not_fit_are_told(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_every_contender_is_described() -> None:
     """Each has a module in benchmarks/, and what it needs is said."""
-    folder = Path(contenders.__file__).parent
-    for contender in contenders.CONTENDERS.values():
+    folder = Path(baselines.__file__).parent
+    for contender in baselines.CONTENDERS.values():
         assert (folder / f"{contender.module.rpartition('.')[2]}.py").is_file()
         assert contender.note
-    assert contenders.is_installed("plain")
-    assert contenders.is_installed("ours")
+    assert baselines.is_installed("plain")
+    assert baselines.is_installed("ours")
 
 
 @pytest.mark.slow
@@ -360,6 +360,6 @@ def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert command.main([*flags, "--out", str(out)]) == 0
     results = json.loads(out.read_text())
     assert [run["contender"] for run in results["runs"]] == ["plain", "ours"]
-    assert {row["loader"] for row in results["loader"]} == set(rounds.LOADERS)
+    assert {row["loader"] for row in results["loader"]} == set(runner.LOADERS)
     assert out.with_suffix(".png").exists()
     assert "finetune, fp32" in capsys.readouterr().out

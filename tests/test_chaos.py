@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from chaos.bench import Bench
 from chaos.faults import FAULTS, Fault, crash_at
+from chaos.harness import Harness
+from chaos.random_kills import KillsResult, random_kills
 from chaos.soak import growth, soak
-from chaos.storm import Told, storm
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Harness:
     """One small run, undisturbed."""
-    return Bench(tmp_path_factory.mktemp("bench"))
+    return Harness(tmp_path_factory.mktemp("bench"))
 
 
-def test_a_crash_at_some_points_of_a_run_loses_nothing(bench: Bench) -> None:
+def test_a_crash_at_some_points_of_a_run_loses_nothing(bench: Harness) -> None:
     """One in the writing of some kinds of file: weights, history, predictions and summary are the same, bit for bit."""
     assert len(bench.points) > 300
     rng = random.Random(0)
@@ -36,7 +36,7 @@ def test_a_crash_at_some_points_of_a_run_loses_nothing(bench: Bench) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(8))
-def test_a_crash_at_every_point_of_a_run_loses_nothing(bench: Bench, part: int) -> None:
+def test_a_crash_at_every_point_of_a_run_loses_nothing(bench: Harness, part: int) -> None:
     """Before each opening, sync, rename, link and deletion, and in the middle of writes."""
     lost = {bench.points[at]: told for at in range(part, len(bench.points), 8) if (told := crash_at(bench, at))}
     assert not lost
@@ -55,7 +55,7 @@ def _kinds() -> list[Any]:
 
 
 @pytest.mark.parametrize("fault", _kinds())
-def test_a_fault_loses_nothing(bench: Bench, fault: Fault) -> None:
+def test_a_fault_loses_nothing(bench: Harness, fault: Fault) -> None:
     """Each kind, once; `make chaos` does it more often."""
     assert fault.inject(bench, random.Random(fault.name)) == []
 
@@ -68,7 +68,7 @@ def test_the_command_forks_with_one_thread() -> None:
     assert done.stdout == "1\n"
 
 
-def assert_nothing_lost(told: Told, blows: int) -> None:
+def assert_nothing_lost(told: KillsResult, blows: int) -> None:
     """Fail with what was lost in a storm."""
     assert told.blows.total() >= blows
     assert len(told.blows) > 4, told.blows
@@ -77,14 +77,14 @@ def assert_nothing_lost(told: Told, blows: int) -> None:
 
 def test_agents_and_runs_killed_at_random_lose_nothing(tmp_path: Path) -> None:
     """Two `python agent.py` at once on a real sweep: each run is finished once, by one process at a time."""
-    assert_nothing_lost(storm(tmp_path / "storm", blows=15, seeds=1, epochs=2, agents=2, pause=(0.1, 0.5)), 15)
+    assert_nothing_lost(random_kills(tmp_path / "storm", blows=15, seeds=1, epochs=2, agents=2, pause=(0.1, 0.5)), 15)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_hundred_kills_lose_nothing(seed: int, tmp_path: Path) -> None:
     """Fifty for each of two seeds of the random moments."""
-    assert_nothing_lost(storm(tmp_path / "storm", blows=50, seed=seed), 50)
+    assert_nothing_lost(random_kills(tmp_path / "storm", blows=50, seed=seed), 50)
 
 
 @pytest.mark.slow

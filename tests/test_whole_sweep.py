@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from analysis.sources.run_directories import read_sweep
-from benchmarks import drawn, plain, whole_sweep
+from benchmarks import plain, synthetic_images, whole_sweep
 from finetune.config import Config, parse_config
 from finetune.resolve import resolve
 from finetune.run.run import run
@@ -52,7 +52,7 @@ def test_the_plain_loop_trains_what_val_chose_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Through the command, beside a real run; called again, it trains nothing, and prints the same table."""
-    pictures = drawn.draw(tmp_path / "drawn", {"train": 8, "val": 4, "test": 4})
+    pictures = synthetic_images.draw(tmp_path / "drawn", {"train": 8, "val": 4, "test": 4})
     folder, trained, train = tmp_path / "sweep", [], plain.train
     fields = {"backbone": "resnet18", "weights": "none", "image_px": 32, "batch_size": 4, "epochs": 1, "device": "cpu"}
     config = parse_config({**fields, "data": str(pictures), "strategy": "head"}, "the test")

@@ -133,7 +133,7 @@ def save_grid(figure: Figure, path: Path, key: str = "") -> None:
     """Write the grid as PNG.
 
     Args:
-        key: what it was drawn from (see drawn.py).
+        key: what it was drawn from (see synthetic_images.py).
     """
     with rc_context(STYLE), replacing(path) as temporary:
         figure.savefig(temporary, dpi=DPI, facecolor="white", format="png", metadata={KEY: key})

@@ -143,7 +143,7 @@ def save(figure: Figure, path: Path, key: str = "") -> list[Path]:
     """Write a figure as PNG and PDF beside each other (`path` without its ending); return both paths.
 
     Args:
-        key: what it was drawn from (see drawn.py).
+        key: what it was drawn from (see synthetic_images.py).
     """
     options: list[dict[str, Any]] = [
         {"dpi": DPI, "metadata": {KEY: key}},

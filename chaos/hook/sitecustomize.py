@@ -1,4 +1,4 @@
-"""Arms the points in every Python process that finds this folder on its path (see chaos/points.py)."""
+"""Arms the points in every Python process that finds this folder on its path (see chaos/failpoints.py)."""
 
 import importlib.util
 import os
@@ -13,6 +13,6 @@ if _spec is not None and _spec.loader is not None:
     _spec.loader.exec_module(importlib.util.module_from_spec(_spec))
 
 if "CHAOS_LOG" in os.environ:
-    from chaos.points import arm_from_environment
+    from chaos.failpoints import arm_from_environment
 
     arm_from_environment()

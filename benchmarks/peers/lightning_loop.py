@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import BackboneFinetuning
 from torch import Tensor, nn
 
 from benchmarks import plain
-from benchmarks.clock import Clock, peak_memory
+from benchmarks.timer import Clock, peak_memory
 from finetune.config import Config
 from finetune.data.transforms import preprocessing
 from finetune.resolve import resolve

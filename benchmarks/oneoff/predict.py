@@ -1,6 +1,6 @@
 """How fast `finetune.predict` is beside a run's own evaluation of the same pictures.
 
-    python -m benchmarks.predict RUN DIR [--threads 1] [--rounds 3] [--pictures 1000]
+    python -m benchmarks.oneoff.predict RUN DIR [--threads 1] [--rounds 3] [--pictures 1000]
 
 In each round first one and then the other reads the pictures below DIR from their files and names them; the order
 changes from round to round. The files are read once before, so that no side waits for the disk. Processor time tells
@@ -29,7 +29,7 @@ from finetune.training.evaluation import predict
 
 def main() -> int:
     """Print pictures a second of both, and return the exit code."""
-    parser = argparse.ArgumentParser("python -m benchmarks.predict", description=__doc__)
+    parser = argparse.ArgumentParser("python -m benchmarks.oneoff.predict", description=__doc__)
     parser.add_argument("run")
     parser.add_argument("dir", type=Path)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

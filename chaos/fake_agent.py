@@ -1,4 +1,4 @@
-"""An agent whose runs take milliseconds and need no torch: `python -m chaos.stand_in SWEEP`, like agent.py."""
+"""An agent whose runs take milliseconds and need no torch: `python -m chaos.fake_agent SWEEP`, like agent.py."""
 
 import sys
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def run(config: Config, run_dir: Path, *, on_progress: Callable[[dict[str, Any]]
 
 if __name__ == "__main__":
     code = TrainingApi(
-        "chaos.stand_in:run",
+        "chaos.fake_agent:run",
         ["finetune.sweep.agents.local_agent", "agent"],
         lambda _: ("data", "weights"),
         lambda _: None,

@@ -1,4 +1,4 @@
-"""How long the analysis takes for a large sweep: `python -m benchmarks.report [RUNS] [EPOCHS]` (1,000 and 50).
+"""How long the analysis takes for a large sweep: `python -m benchmarks.oneoff.report [RUNS] [EPOCHS]` (1,000 and 50).
 
 Run directories are fabricated in a temporary folder, each with 341 predictions; then the whole command is timed, with
 the memory it took, twice: the second time after one more run, of a recipe that val does not choose.

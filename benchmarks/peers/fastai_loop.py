@@ -22,7 +22,7 @@ from fastai.vision.all import (
 from torch import nn
 
 from benchmarks import plain
-from benchmarks.clock import Clock, peak_memory
+from benchmarks.timer import Clock, peak_memory
 from finetune.config import Config
 from finetune.data.augmentation import LEVELS
 from finetune.data.splits import Splits

@@ -42,12 +42,12 @@ def draw(folder: Path, counts: dict[str, int]) -> Path:
 
 
 @dataclass
-class Scene:
+class Sandbox:
     """A folder with a sweep, and the agents that have been started on it.
 
     Attributes:
         mark: by which processes are found, in their environment.
-        hooked: whether these tell the points they pass, into `log` (see points.py).
+        hooked: whether these tell the points they pass, into `log` (see failpoints.py).
     """
 
     folder: Path
@@ -138,7 +138,7 @@ class Scene:
 def role(process: psutil.Process) -> str:
     """Return what a process of an agent's is: agent, fork server, run, helper of a run, or helper of an agent."""
     words = process.cmdline()
-    if any(word.endswith(("agent.py", "chaos.stand_in")) for word in words):
+    if any(word.endswith(("agent.py", "chaos.fake_agent")) for word in words):
         return "agent"
     if any("multiprocessing.forkserver" in word for word in words):
         if os.getsid(process.pid) == process.pid:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from chaos.scene import Scene, draw, role, send, wait_until
-from chaos.verdict import faults_of, overlaps, strays_in
+from chaos.invariants import faults_of, overlaps, strays_in
+from chaos.sandbox import Sandbox, draw, role, send, wait_until
 from finetune.rundir import files
 
 # What is hit, and by what; a stopped process goes on after a moment.
@@ -30,7 +30,7 @@ PATIENCE_SECONDS = 300.0  # for the sweep to end once nothing is hit any more
 
 
 @dataclass
-class Told:
+class KillsResult:
     """What has been done, and what is wrong after it.
 
     Attributes:
@@ -44,7 +44,7 @@ class Told:
     starts: int = 0
 
 
-def storm(
+def random_kills(
     folder: Path,
     blows: int,
     seed: int = 0,
@@ -53,7 +53,7 @@ def storm(
     agents: int = 3,
     pause: tuple[float, float] = (0.2, 1.5),
     say: Callable[[str], None] = lambda _: None,
-) -> Told:
+) -> KillsResult:
     """Run sweeps with several agents, hit them `blows` times in all, and compare them with an undisturbed one.
 
     Args:
@@ -61,14 +61,14 @@ def storm(
         agents: how many at once.
         pause: seconds between two blows, from and to.
     """
-    rng, told = random.Random(seed), Told()
+    rng, told = random.Random(seed), KillsResult()
     pictures = draw(folder / "pictures", {"train": 6, "test": 2})
     reference = _undisturbed(folder, pictures, seeds, epochs)
     expected = len(files.find_runs(reference))
     number = 0
     while told.blows.total() < blows:
         number += 1
-        scene = Scene(folder / f"sweep-{number}", hooked=True)
+        scene = Sandbox(folder / f"sweep-{number}", hooked=True)
         scene.write(pictures, seeds, epochs)
         try:
             _hit(scene, rng, told, (agents, blows, expected), pause)
@@ -82,7 +82,7 @@ def storm(
 
 
 def _undisturbed(folder: Path, pictures: Path, seeds: int, epochs: int) -> Path:
-    scene = Scene(folder / "undisturbed")
+    scene = Sandbox(folder / "undisturbed")
     scene.write(pictures, seeds, epochs)
     try:
         assert scene.start().wait() == 0, (scene.folder / "agent-0.txt").read_text()
@@ -92,7 +92,7 @@ def _undisturbed(folder: Path, pictures: Path, seeds: int, epochs: int) -> Path:
 
 
 def _hit(
-    scene: Scene, rng: random.Random, told: Told, counts: tuple[int, int, int], pause: tuple[float, float]
+    scene: Sandbox, rng: random.Random, told: KillsResult, counts: tuple[int, int, int], pause: tuple[float, float]
 ) -> None:
     """Deal blows until the sweep is done, or all have been dealt; then let it come to its end.
 
@@ -121,7 +121,7 @@ def _hit(
     wait_until(lambda: not scene.living(), 240)
 
 
-def _deal(scene: Scene, rng: random.Random, who: str, number: signal.Signals) -> bool:
+def _deal(scene: Sandbox, rng: random.Random, who: str, number: signal.Signals) -> bool:
     """Send a signal to one of these processes, if there is one."""
     there = []
     for process in scene.processes():
@@ -140,11 +140,11 @@ def _deal(scene: Scene, rng: random.Random, who: str, number: signal.Signals) ->
     return hit
 
 
-def _crashes(scene: Scene) -> int:
+def _crashes(scene: Sandbox) -> int:
     return scene.log.read_text(errors="replace").count(" CRASH ") if scene.log.exists() else 0
 
 
-def _verdict(scene: Scene, reference: Path) -> list[str]:
+def _verdict(scene: Sandbox, reference: Path) -> list[str]:
     """Return all that is wrong with a sweep that should be done."""
     told = []
     if not wait_until(lambda: not scene.processes(), 120):
@@ -166,5 +166,5 @@ def _verdict(scene: Scene, reference: Path) -> list[str]:
     return told + overlaps(scene.log)
 
 
-def _outputs(scene: Scene) -> list[str]:
+def _outputs(scene: Sandbox) -> list[str]:
     return [path.read_text(errors="replace") for path in sorted(scene.folder.glob("agent-*.txt"))]

@@ -1,6 +1,6 @@
 """What counts as a near copy: how many edited copies are found, and how many pairs are taken for copies wrongly.
 
-    python -m benchmarks.alike DIR
+    python -m benchmarks.near_duplicates DIR
 
 DIR holds photos that are all different, or nearly: the pairs of most alike ones are named, to be looked at.
 """
@@ -70,7 +70,7 @@ EDITS: dict[str, Edit] = {
 
 def main() -> int:
     """Print the table and the most alike pairs, and return the exit code."""
-    parser = argparse.ArgumentParser("python -m benchmarks.alike", description=__doc__)
+    parser = argparse.ArgumentParser("python -m benchmarks.near_duplicates", description=__doc__)
     parser.add_argument("dir", type=Path)
     paths = list(find_pictures(parser.parse_args().dir))
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -1,6 +1,6 @@
 """How long the check of a folder takes, and how much memory.
 
-    python -m benchmarks.check DIR [--pictures 10000] [--size 800x600]
+    python -m benchmarks.oneoff.data_check DIR [--pictures 10000] [--size 800x600]
 
 DIR holds photos; parts of them, drawn at random, are saved as so many JPEG files of that size in a temporary folder.
 """
@@ -28,7 +28,7 @@ QUALITY = 90
 
 def main() -> int:
     """Print seconds and peak memory, and return the exit code."""
-    parser = argparse.ArgumentParser("python -m benchmarks.check", description=__doc__)
+    parser = argparse.ArgumentParser("python -m benchmarks.oneoff.data_check", description=__doc__)
     parser.add_argument("dir", type=Path)
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--size", default="800x600", help="width x height in pixels (default: %(default)s)")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from chaos import points
+from chaos import failpoints
 from finetune.config import Config
 from finetune.run.run import run
 from finetune.system.signals import polling_signals
@@ -36,7 +36,7 @@ def attempt(
     config: Config,
     folder: Path,
     at: int | None = None,
-    before: Callable[[], None] = points.nothing,
+    before: Callable[[], None] = failpoints.nothing,
     asks: int | None = None,
     full: bool = False,
 ) -> Attempt:
@@ -86,14 +86,14 @@ def _be_the_run(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if len(passed) == at and not full:
             tear()
-            points.end()
-        passed.append(f"{what} {points.plain(os.path.relpath(path, folder))}")
+            failpoints.end()
+        passed.append(f"{what} {failpoints.plain(os.path.relpath(path, folder))}")
 
     code = 1
     try:
         os.environ["FINETUNE_CACHE"] = str(folder / "cache")
         before()
-        points.watch([folder], on_point)
+        failpoints.watch([folder], on_point)
         with polling_signals():
             run(config, folder / "run", log=lambda _: None, peers=[config], interrupted=lambda: next(asked) == asks)
         code = 0

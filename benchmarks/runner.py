@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import CONTENDERS, OURS, PLAIN, is_installed
-from benchmarks.drawn import CLASSES, PHOTO_SIZE, draw
+from benchmarks.baselines import CONTENDERS, OURS, PLAIN, is_installed
 from benchmarks.machine import describe_machine
+from benchmarks.synthetic_images import CLASSES, PHOTO_SIZE, draw
 from finetune.errors import UserError
 
 ROOT = Path(__file__).parents[1]

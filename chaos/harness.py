@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from chaos.crashes import Attempt, Point, attempt
-from chaos.points import nothing
-from chaos.scene import SMALL, draw
-from chaos.verdict import faults_of
+from chaos.attempt import Attempt, Point, attempt
+from chaos.failpoints import nothing
+from chaos.invariants import faults_of
+from chaos.sandbox import SMALL, draw
 from finetune.config import Config, parse_config
 from finetune.resolve import resolve
 
@@ -16,7 +16,7 @@ from finetune.resolve import resolve
 RUN = {**SMALL, "strategy": "gradual", "epochs": 3, "cache": "on", "unfreeze": [[0, 0], [1, 0.5], [2, 1]]}
 
 
-class Bench:
+class Harness:
     """The run, its pictures and its results in a folder.
 
     Attributes:

@@ -95,7 +95,7 @@ def _constant(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def overlaps(log: Path) -> list[str]:
-    """Return the run directories into which one process put results after another one had begun to (see points.py).
+    """Return the run directories into which one process put results after another one had begun to (see failpoints.py).
 
     Args:
         log: CHAOS_LOG.
