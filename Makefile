@@ -133,7 +133,7 @@ audit: $(READY)  ## known holes in the locked packages (skipped where their list
 	@$(PYTHON) scripts/audit.py
 
 fuzz: $(READY)  ## many more examples for the parsers than in the tests, others each time (about 2 minutes)
-	@$(PYTHON) -m pytest --hypothesis-profile=thorough tests/test_fuzz.py tests/test_hostile_output.py $(ARGS)
+	@$(PYTHON) -m pytest --hypothesis-profile=thorough tests/finetune/test_fuzz.py tests/finetune/system/test_hostile_output.py $(ARGS)
 
 clean:  ## delete the environment and tools' caches; runs/ and reports/ stay
 	rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,7 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests import offline
+from tests.support import offline
 
 # The tests draw the same examples each time: what they say of a change is no chance. `make fuzz` draws others.
 hypothesis.settings.register_profile("same", derandomize=True)
@@ -26,15 +26,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The files that take longest, which are begun first: otherwise one process is left with them at the end.
 FIRST = (
-    *("test_online_faults", "test_chaos", "test_activations", "test_online", "test_wandb_server_agents", "test_damage"),
-    *("test_resume", "test_mix_data", "test_interruption", "test_run", "test_online_offline", "test_end_to_end"),
+    *("online/test_faults", "test_chaos", "cache/test_activation_cache", "online/test_agents"),
+    *("online/test_wandb_server_agents", "rundir/test_integrity", "run/test_resume", "sources/test_test_sets"),
+    *("run/test_interruption", "run/test_run", "online/test_publish", "test_end_to_end"),
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of these files before all others."""
     places = {name: number for number, name in enumerate(FIRST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(FIRST)))
+    tests = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        path = str(item.path.relative_to(tests).with_suffix(""))
+        return next((number for name, number in places.items() if path.endswith(name)), len(FIRST))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +73,6 @@ def _no_fork_server_left() -> Iterator[None]:
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Return a folder with train/ and test/ of three classes that colour tells apart."""
-    from tests.pictures import write_folder
+    from tests.support.images import write_folder
 
     return write_folder(tmp_path / "pictures", {"train": 10, "test": 4})

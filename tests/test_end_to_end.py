@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests import offline
+from tests import ROOT
+from tests.support import offline
 
-ROOT = Path(__file__).parents[1]
 SWEEP = """
 program: agent.py
 method: grid

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-MAKEFILE = Path(__file__).parents[1] / "Makefile"
+from tests import ROOT
+
+MAKEFILE = ROOT / "Makefile"
 # Stands in for Python: says that it starts, and else notes its words, one a line.
 PYTHON = """#!/bin/bash
 [ "$1" = -c ] && { echo 1; exit; }

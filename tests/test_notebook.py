@@ -23,8 +23,8 @@ from finetune.errors import UserError
 from finetune.models.classifier import build_network
 from notebooks import execute as command
 from notebooks.execute import NOTEBOOK, ROOT, execute, with_settings
-from tests import offline
-from tests.failing_disk import failing_disk
+from tests.support import offline
+from tests.support.failing_disk import failing_disk
 
 STRATEGIES = ["head", "partial", "full"]
 

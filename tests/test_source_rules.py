@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
+
 SOURCES = sorted([ROOT / "agent.py", *(path for part in ("finetune", "analysis", "benchmarks", "notebooks", "scripts")
                                        for path in (ROOT / part).rglob("*.py"))])  # fmt: skip
 SAFE_LOADERS = {"SafeLoader", "CSafeLoader", "LOADER"}

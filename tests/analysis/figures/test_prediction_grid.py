@@ -1,0 +1,195 @@
+"""The prediction grid: a fair choice of pictures, shown the right way up, right and wrong told apart."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from analysis.figures import grid_selection, grid_specs, prediction_grid, style
+from analysis.sources.predictions import labelled, read_predictions
+from analysis.sources.run_directories import read_sweep
+from analysis.tables.comparison import best_run, compare
+from finetune.data import thumbnails
+from finetune.rundir import keys
+from tests.support.fabricate import CLASSES, fabricate_pictures, fabricate_run, write_predictions
+
+
+def answers(counts: dict[str, tuple[int, int]]) -> pd.DataFrame:
+    """Return predictions with so many right and wrong ones of each class."""
+    rows = [
+        (f"{name}/{index}.png", name, name if index < right else "other", 0.5 + index / 1000, index < right)
+        for name, (right, wrong) in counts.items()
+        for index in range(right + wrong)
+    ]
+    return pd.DataFrame(rows, columns=["path", "label", "prediction", "confidence", "correct"])
+
+
+def test_pictures_stand_in_the_proportion_of_their_class() -> None:
+    """Of 8 shown, half of a class that is half wrong, none of one that is all right, all of one that is all wrong."""
+    chosen = grid_selection.choose_images(answers({"half": (20, 20), "right": (40, 0), "wrong": (0, 40)}), [])
+    assert [int((~chosen.cells[name]["correct"]).sum()) for name in ("half", "right", "wrong")] == [4, 0, 8]
+    assert all(len(cells) == 8 for cells in chosen.cells.values())
+    assert chosen.recall["half"] == (20, 40)
+
+
+def test_rounding_favours_neither_side() -> None:
+    """One wrong in 16 is half a picture of 8: over many draws it is shown about every other time."""
+    table = answers({"a": (15, 1)})
+    shown = [int((~grid_selection.choose_images(table, ["a"], seed).cells["a"]["correct"]).sum()) for seed in range(60)]
+    assert 20 <= sum(shown) <= 40
+
+
+@pytest.mark.parametrize("counts", [(1, 0), (0, 1), (2, 1), (8, 0), (7, 2)])
+def test_small_classes_show_what_they_have(counts: tuple[int, int]) -> None:
+    """Never more than there are, never twice the same."""
+    for seed in range(10):
+        cells = grid_selection.choose_images(answers({"a": counts}), ["a"], seed).cells["a"]
+        assert len(cells) == min(8, sum(counts)) == cells["path"].nunique()
+
+
+def test_equal_seeds_choose_equal_pictures_in_any_order_of_rows() -> None:
+    """The choice can be repeated, and depends on nothing but the answers."""
+    table = answers({"a": (20, 9), "b": (9, 20)})
+    one = grid_selection.choose_images(table, ["b", "a"], seed=3)
+    other = grid_selection.choose_images(table.sample(frac=1, random_state=0), ["b", "a"], seed=3)
+    assert one.classes == other.classes == ("b", "a")
+    for name in one.classes:
+        assert one.cells[name]["path"].tolist() == other.cells[name]["path"].tolist()
+
+
+def test_many_classes_are_sampled_and_said() -> None:
+    """Ten rows can be looked at; the caption says that there are more."""
+    chosen = grid_selection.choose_images(answers({f"c{n:02}": (1, 0) for n in range(30)}), [])
+    assert len(chosen.classes) == 10
+    assert chosen.caption.startswith("10 of the 30 classes")
+
+
+def test_right_and_wrong_differ_in_mark_border_and_colour(tmp_path: Path) -> None:
+    """More than colour tells them apart; the wrong one names what it was taken for."""
+    for name in ("a/0.png", "a/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 20)).save(tmp_path / name)
+    chosen = grid_selection.choose_images(answers({"a": (1, 1)}), ["a"])
+    figure = prediction_grid.draw_grid(chosen, prediction_grid.find_images(chosen, tmp_path / "run", tmp_path), "title")
+    ax = figure.axes[0]
+    assert len(ax.images) == 2
+    words = [text.get_text() for text in ax.texts]
+    assert words == ["a", "1 of 2 right", "✓ 50%", "✗ 50%\nother"]
+    borders = [patch for patch in ax.patches if isinstance(patch, Rectangle) and patch.get_linewidth() > 1]
+    assert [to_hex(border.get_edgecolor()).upper() for border in borders] == [
+        prediction_grid.RIGHT,
+        prediction_grid.WRONG,
+    ]
+    assert [border.get_linewidth() for border in borders] == [1.5, 3]
+    left, right, bottom, top = ax.images[0].get_extent()
+    assert (right - left) / (bottom - top) == pytest.approx(2)  # 40 wide, 20 high
+
+
+def test_where_rows_are_no_classes_each_picture_says_what_it_is() -> None:
+    """An error without its truth can't be judged; so can't a right answer."""
+    given = answers({"a": (1, 1)})
+    for chosen in (grid_selection.choose_confident_errors(given), grid_selection.choose_least_confident(given)):
+        assert chosen is not None
+        words = [text.get_text() for text in prediction_grid.draw_grid(chosen, {}, "title").axes[0].texts]
+        assert words.count("is a") == 1  # the wrong one
+        assert words.count("a") == len(chosen.cells[chosen.classes[0]]) - 1
+
+
+def test_without_pictures_the_cells_say_so(tmp_path: Path) -> None:
+    """The words are worth having even when the pictures are gone."""
+    chosen = grid_selection.choose_images(answers({"a": (1, 1)}), ["a"])
+    figure = prediction_grid.draw_grid(chosen, prediction_grid.find_images(chosen, tmp_path, None), "title")
+    assert [text.get_text() for text in figure.axes[0].texts].count("picture\nnot found") == 2
+
+
+def test_names_are_drawn_as_they_are_or_as_boxes() -> None:
+    """A dollar sign is no formula, a sign that the font lacks is no warning."""
+    chosen = grid_selection.choose_images(answers({"$a^$": (1, 0), "鳥": (1, 0)}), [])
+    figure = prediction_grid.draw_grid(chosen, {}, "cost: $5 and $6")
+    figure.canvas.draw()  # type: ignore[attr-defined]
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert "$a^$" in words
+    assert "□" in words
+    assert style.shortened("a_very_long_name_of_a_class", 10) == "a very lo…"
+
+
+def test_a_run_draws_the_pictures_that_the_grid_shows(tmp_path: Path) -> None:
+    """Chosen from the file at the run's end, or from the frame in the analysis: the same, in the same order."""
+    pictures = fabricate_pictures(tmp_path / "data", each=30)
+    said = [(path, name, CLASSES[index % 3], 0.4 + index % 7 / 20) for index, (path, name) in enumerate(pictures)]
+    write_predictions(tmp_path, said[::-1])
+    thumbnails.write_thumbnails(tmp_path, tmp_path / "data", CLASSES)
+    chosen = grid_selection.choose_images(read_predictions(tmp_path), list(CLASSES))
+    wanted = [path for name in chosen.classes for path in chosen.cells[name]["path"]]
+    assert len(wanted) == 24
+    with zipfile.ZipFile(tmp_path / keys.THUMBNAILS) as archive:
+        assert archive.namelist() == [f"{path}.jpg" for path in wanted]
+
+
+def test_the_grid_is_the_same_with_the_data_and_without(tmp_path: Path) -> None:
+    """What travelled with the run is drawn on either machine; the data folder fills what it lacks."""
+    pictures = fabricate_pictures(tmp_path / "data", each=2)
+    write_predictions(tmp_path, [(path, name, "disc", 0.9) for path, name in pictures])
+    chosen = grid_selection.choose_images(read_predictions(tmp_path), list(CLASSES))
+    assert len(prediction_grid.find_images(chosen, tmp_path, tmp_path / "data")) == 6
+    assert not prediction_grid.find_images(chosen, tmp_path, None)
+    lost = tmp_path / "data" / pictures[0][0]
+    content = lost.read_bytes()
+    lost.unlink()
+    thumbnails.write_thumbnails(tmp_path, tmp_path / "data", CLASSES)
+    lost.write_bytes(content)
+    here, away = (prediction_grid.find_images(chosen, tmp_path, root) for root in (tmp_path / "data", None))
+    assert set(here) - set(away) == {pictures[0][0]}
+    assert all((here[path] == away[path]).all() for path in away)
+
+
+def test_answers_on_new_pictures_are_shown_like_those_on_test(tmp_path: Path) -> None:
+    """The folder names the class; the frame has the columns of a run's own predictions, so that a grid takes it."""
+    rows = [("new/disc/1.png", "disc", 0.9), ("new/square/1.png", "disc", 0.4)]
+    found = labelled(iter(rows))
+    assert found["label"].tolist() == ["disc", "square"]
+    assert found["correct"].tolist() == [True, False]
+    write_predictions(tmp_path, [("disc/1.png", "disc", "disc", 0.9)])
+    own = read_predictions(tmp_path)
+    assert found.columns.tolist() == own.columns.tolist()
+    assert found.dtypes.astype(str).tolist() == own.dtypes.astype(str).tolist()
+    least = grid_selection.choose_least_confident(found)
+    assert least is not None
+    assert [path for cells in least.cells.values() for path in cells["path"]] == ["new/square/1.png", "new/disc/1.png"]
+
+
+def test_where_the_network_looked_is_a_grid_once_it_is_drawn(tmp_path: Path) -> None:
+    """It shows the pictures of attention.zip in the cells of the grid by class, and no others; without it, no grid."""
+    pictures = fabricate_pictures(tmp_path / "data", each=2)
+    said = [(path, name, "disc", 0.9) for path, name in pictures]
+    folder = tmp_path / "sweep"
+    run_dir = fabricate_run(folder, "only", predictions=said, provenance={"data_root": str(tmp_path / "data")})
+
+    def planned() -> dict[str, grid_specs.GridSpec]:
+        sweep = read_sweep(folder)
+        comparison = compare(sweep, 0.8, np.random.default_rng(0))
+        best = best_run(sweep, comparison)
+        found = grid_specs.grid_specs(
+            sweep, comparison, best, read_predictions(run_dir), {"classes": list(CLASSES), "name": "x"}
+        )
+        return {plan.name: plan for plan in found}
+
+    assert "prediction_grid_attention" not in planned()
+    blue = np.full((40, 40, 3), (0, 0, 255), dtype=np.uint8)
+    thumbnails.pack_thumbnails(run_dir / keys.ATTENTION, [(path, blue) for path, _ in pictures[1:]])
+    plans = planned()
+    plan = plans["prediction_grid_attention"]
+    assert list(plans)[:2] == ["prediction_grid", "prediction_grid_attention"]
+    assert plan.grid.cells == plans["prediction_grid"].grid.cells
+    shown, faults = grid_specs.write(plan, tmp_path / "grid.png")
+    assert (shown["title"], faults) == ("Where only looked", [])
+    grid_specs.write(plans["prediction_grid"], tmp_path / "by_class.png")
+    seen, unseen = (np.asarray(Image.open(tmp_path / name).convert("RGB")) for name in ("grid.png", "by_class.png"))
+    blues = [float(((image[..., 2] > 240) & (image[..., :2] < 15).all(axis=2)).mean()) for image in (seen, unseen)]
+    assert 0.05 < blues[0] < 0.5
+    assert blues[1] == 0

@@ -1,0 +1,72 @@
+"""The claims that the suite was built to check, against sweeps whose numbers are known."""
+
+from pathlib import Path
+
+import pytest
+
+from analysis.sources.run_directories import read_sweep
+from analysis.tables.claims import Claim, check_claims
+from analysis.tables.comparison import chosen_runs, compare
+from tests.support.fabricate import fabricate_run
+
+
+def claims_of(folder: Path, **more: object) -> tuple[dict[str, Claim], str]:
+    """Return the claims about a sweep of scratch, partial and full with three seeds of 100 pictures each."""
+    for strategy, wrong, seconds in (("scratch", 60, 100), ("partial", 12, 60), ("full", 12, 100)):
+        for seed in range(3):
+            answers = [(f"{n}.png", "disc", "square" if n < wrong else "disc", 0.9) for n in range(100)]
+            fabricate_run(
+                folder, f"{strategy}-{seed}", strategy=strategy, seed=seed, val=0.9, test=1 - wrong / 100,
+                predictions=answers, seconds=seconds, curve=[0.5, 0.9 if seed else 0.7, 0.9, 0.9, 0.9, 0.9],
+                epochs=6, summary={"computed_gflops": 900.0} if strategy == "partial" else None, **more,
+            )  # fmt: skip
+    sweep = read_sweep(folder)
+    comparison = compare(sweep)
+    claims, setting = check_claims(comparison, chosen_runs(sweep, comparison), sweep.epochs)
+    return {claim.said: claim for claim in claims}, setting
+
+
+def test_each_claim_has_what_was_found(tmp_path: Path) -> None:
+    """88% and 40% with intervals that hold the claim, 48 points apart, all by epoch 5, 55% and 70% and 40% saved."""
+    claims, setting = claims_of(tmp_path)
+    partial = claims["last third tuned (partial): test accuracy"]
+    assert (partial.claimed, partial.found, partial.verdict) == ("87.6%", "88.0%", "inside the interval")
+    assert claims["from scratch: test accuracy"].found == "40.0%"
+    apart = claims["partial minus scratch"]
+    assert (apart.claimed, apart.found, apart.verdict) == ("48.0 points", "48.0 points", "inside the interval")
+    by_epoch = claims["partial: 80% val accuracy by epoch 5"]
+    assert (by_epoch.found, by_epoch.verdict) == ("3 of 3 runs", "holds")
+    saved = "compute saved by freezing (partial against full)"
+    assert claims[f"{saved}, counted FLOPs"].found == "55%"  # fabricated: partial costs 0.45 of full
+    assert claims[f"{saved}, FLOPs with the cache"].found == "70%"
+    assert claims[f"{saved}, measured time"].found == "40%"
+    assert claims[f"{saved}, measured time"].verdict == "about as claimed"
+    assert "neither confirms nor refutes" in setting
+
+
+def test_the_claims_own_setting_is_not_set_apart(tmp_path: Path) -> None:
+    """On the photos and with the network that they are about, nothing is taken back."""
+    assert claims_of(tmp_path, data="inaturalist12k", backbone="efficientnet_v2_s")[1] == ""
+
+
+def test_what_a_sweep_does_not_have_is_said(tmp_path: Path) -> None:
+    """No partial, no scratch: every claim is listed, none is judged."""
+    for seed in range(3):
+        fabricate_run(tmp_path, f"head-{seed}", seed=seed)
+    sweep = read_sweep(tmp_path)
+    comparison = compare(sweep)
+    claims, _ = check_claims(comparison, chosen_runs(sweep, comparison), sweep.epochs)
+    assert {claim.verdict for claim in claims} == {"not in this sweep"}
+    assert {claim.found for claim in claims} == {"–"}
+
+
+@pytest.mark.parametrize(("best", "verdict"), [([0.2, 0.9], "holds"), ([0.2, 0.3], "does not hold")])
+def test_epochs_after_the_fifth_do_not_count(tmp_path: Path, best: list[float], verdict: str) -> None:
+    """80% in epoch 6 is not by epoch 5."""
+    for seed in range(2):
+        curve = [0.1, 0.2, 0.2, 0.2, max(best) if verdict == "holds" else 0.2, 0.9]
+        fabricate_run(tmp_path, f"partial-{seed}", strategy="partial", seed=seed, epochs=6, curve=curve)
+    sweep = read_sweep(tmp_path)
+    comparison = compare(sweep)
+    claims, _ = check_claims(comparison, chosen_runs(sweep, comparison), sweep.epochs)
+    assert [claim.verdict for claim in claims if "epoch 5" in claim.said] == [verdict]

@@ -1,0 +1,162 @@
+"""Seeds and folds repeat a recipe: how they are counted and told, and what the folds of a cross-validation change."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from analysis.report import columns
+from analysis.sources.run_directories import read_sweep
+from analysis.stats import tests
+from analysis.tables.comparison import Comparison, compare
+from analysis.tables.replicates import join_replicate_labels, replicate_kind, replicate_label
+from analysis.tables.verdict import decide
+from finetune import resolve
+from finetune.config import Config
+from finetune.resolve import FIELDS_ADDED_LATER
+from finetune.rundir import files
+from tests.support.fabricate import fabricate_run
+
+NAN = float("nan")
+
+
+def runs(*points: tuple[float, float]) -> pd.DataFrame:
+    """Return runs of these seeds and folds."""
+    return pd.DataFrame(points, columns=["seed", "fold"]).assign(split_seed=0.0)
+
+
+@pytest.mark.parametrize(
+    ("points", "told"),
+    [
+        ([(0, NAN)], "1 seed"),
+        ([(0, NAN), (1, NAN), (4, NAN)], "3 seeds"),
+        ([(0, 2)], "1 fold"),
+        ([(0, fold) for fold in range(5)], "5 folds"),
+        ([(seed, 0) for seed in range(2)], "2 seeds"),
+        ([(seed, fold) for seed in range(3) for fold in range(5)], "3 seeds × 5 folds"),
+        ([(0, 0), (0, 1), (1, 0)], "3 runs of 2 seeds × 2 folds"),
+    ],
+)
+def test_what_a_recipe_was_repeated_over(points: list[tuple[float, float]], told: str) -> None:
+    """In words that name what differs, and say where a combination is missing."""
+    assert replicate_label(runs(*points)) == told
+
+
+def test_several_recipes_are_told_together() -> None:
+    """Numbers of the same kind in one."""
+    assert (join_replicate_labels(["3 seeds", "3 seeds"]), replicate_kind(["3 seeds", "1 seed"])) == ("3 seeds", "seed")
+    assert join_replicate_labels(["3 seeds", "1 seed"]) == "1 and 3 seeds"
+    assert (
+        join_replicate_labels(["1 seed"]),
+        join_replicate_labels(["5 folds"]),
+        replicate_kind(["5 folds", "1 fold"]),
+    ) == ("1 seed", "5 folds", "fold")
+    assert join_replicate_labels(["3 seeds × 5 folds", "5 folds"]) == "3 seeds × 5 folds and 5 folds"
+    assert (
+        replicate_kind(["3 seeds × 5 folds"])
+        == replicate_kind(["7 runs of 2 seeds × 5 folds"])
+        == replicate_kind(["3 seeds", "5 folds"])
+        == "run"
+    )
+
+
+def answers(fold: int, test: float) -> list[tuple[str, str, str, float]]:
+    """Return a fold's predictions, of which the share `test` is right."""
+    return [(f"{fold}/{n}.png", "disc", "disc" if n < round(20 * test) else "square", 0.9) for n in range(20)]
+
+
+def cross_validated(folder: Path, tests: dict[str, list[float]], seeds: int = 1, **more: Any) -> Comparison:
+    """Return the comparison of strategies with a test accuracy a fold; each fold has 20 test pictures of its own."""
+    for strategy, accuracies in tests.items():
+        for fold, test in enumerate(accuracies):
+            for seed in range(seeds):
+                fabricate_run(
+                    folder, f"{strategy}-{fold}-{seed}-{more.get('lr', 0)}", strategy=strategy, folds=5, fold=fold,
+                    seed=seed, test=test, predictions=answers(fold, test),
+                    provenance={"splits": {"train": 60, "val": 20, "test": 20}}, **more,
+                )  # fmt: skip
+    return compare(read_sweep(folder))
+
+
+def test_folds_are_one_recipe_and_its_interval_counts_the_pictures_of_all(tmp_path: Path) -> None:
+    """Five folds of 20 pictures are 100 pictures, each tested once, or twice with two seeds."""
+    comparison = cross_validated(tmp_path, {"head": [0.8, 0.9, 0.7, 0.85, 0.75]}, seeds=2)
+    (row,) = comparison.recipes.to_dict("records")
+    assert (row["n"], row["seeds"], row["over"], row["test_pictures"]) == (10, 2, "2 seeds × 5 folds", 100)
+    assert row["test_accuracy_mean"] == pytest.approx(0.8)
+    low, high = tests.wilson(80, 100)
+    assert row["interval"] == "bootstrap"
+    assert row["test_accuracy_low"] < 0.8 < row["test_accuracy_high"]
+    # Folds drawn anew make it wider than pictures alone; 200 pictures would make it narrower by far.
+    assert 1 < (row["test_accuracy_high"] - row["test_accuracy_low"]) / (high - low) < 2
+    assert dict(zip([c.heading for c in columns.columns(0.8)], columns.cells(comparison.recipes, columns.columns(0.8))[0], strict=True))["Seeds"] == "2 seeds × 5 folds"  # fmt: skip  # noqa: E501
+
+
+def test_a_test_set_that_all_folds_share_is_counted_once(tmp_path: Path) -> None:
+    """Where the data comes with a test split, folds take turns at val."""
+    for fold in range(3):
+        same = [(f"test/{n}.png", "disc", "disc", 0.9) for n in range(20)]
+        fabricate_run(tmp_path, f"head-{fold}", folds=3, fold=fold, predictions=same)
+    assert compare(read_sweep(tmp_path)).recipes["test_pictures"].tolist() == [20]
+
+
+def test_the_answer_speaks_of_folds(tmp_path: Path) -> None:
+    """Five folds are enough for a verdict; two are not, and the sentence says what to add."""
+    clear = decide(cross_validated(tmp_path / "a", {"head": [0.5] * 5, "full": [0.9] * 5}))
+    assert clear.headline == "Use full: 90.0% on test, 40.0 points above head, with 5 folds each."
+    assert "(95% interval over pictures and folds; p < 0.001 after Holm's correction)" in " ".join(clear.sentences)
+    few = decide(cross_validated(tmp_path / "b", {"head": [0.5] * 2, "full": [0.9] * 2}))
+    assert few.verdict == "too few seeds"
+    assert "but 2 folds can't show that it is better" in few.headline
+    assert "At least 3 folds a recipe are needed. Add values to fold" in " ".join(few.sentences)
+    level = decide(cross_validated(tmp_path / "c", {"head": [0.8] * 3, "full": [0.81] * 3}, seeds=2))
+    assert "not distinguishable with 2 seeds × 3 folds" in level.headline
+
+
+def test_folds_that_some_strategies_lack_are_told(tmp_path: Path) -> None:
+    """A fold may be harder than another."""
+    notes = cross_validated(tmp_path, {"head": [0.8] * 3, "full": [0.9] * 2}).notes
+    told = "Not every strategy has the same runs on every fold, and some folds may be harder: head 0, 1, 2; full 0, 1."
+    assert told in notes
+    assert not any("choose in one fold" in note for note in notes)  # there was nothing to choose
+
+
+def test_choosing_on_folds_is_told(tmp_path: Path) -> None:
+    """Two rates on the same folds: what is val in one fold is test in another."""
+    cross_validated(tmp_path, {"head": [0.8] * 3}, lr=0.001)
+    notes = cross_validated(tmp_path, {"head": [0.7] * 3}, lr=0.003).notes
+    assert any("choose in one fold are tested in another" in note for note in notes)
+    assert not any("same runs on every fold" in note for note in notes)
+
+
+def test_a_recipe_with_fewer_folds_does_not_compete(tmp_path: Path) -> None:
+    """As with seeds."""
+    cross_validated(tmp_path, {"head": [0.8] * 3}, lr=0.001, val=0.7)
+    comparison = cross_validated(tmp_path, {"head": [0.8] * 2}, lr=0.003, val=0.99)
+    assert comparison.strategies["lr"].tolist() == [0.001]
+    assert any("recipes with fewer runs than the 3 of the others did not compete: lr 0.003 (2)" in note for note in comparison.notes)  # fmt: skip  # noqa: E501
+
+
+def test_the_same_fold_twice_counts_once(tmp_path: Path) -> None:
+    """Another fold of the same seed is another run."""
+    for name, fold in (("a", 0), ("b", 1), ("c", 1)):
+        fabricate_run(tmp_path, name, folds=2, fold=fold)
+    sweep = read_sweep(tmp_path)
+    assert list(sweep.finished["run"]) == ["a", "b"]
+    assert list(sweep.left_out["state"]) == ["repeated"]
+
+
+def test_runs_of_earlier_versions_are_of_the_same_recipe(tmp_path: Path) -> None:
+    """They had no such fields as balance and folds; another seed of today's version goes with them."""
+    assert {name: Config.model_fields[name].default for name in FIELDS_ADDED_LATER} == resolve._LATER | {"fold": None}
+    old = fabricate_run(tmp_path, "old", seed=0, summary={"test/recall": None, "test/min_recall": None})
+    config = {name: value for name, value in files.read_config(old).items() if name not in FIELDS_ADDED_LATER}
+    files.write_config(old, {k: v for k, v in config.items() if k != "provenance"}, config["provenance"])
+    fabricate_run(tmp_path, "new", seed=1)
+    fabricate_run(tmp_path, "other", seed=0, balance="sampler")
+    table = compare(read_sweep(tmp_path)).recipes
+    assert sorted(zip(table["recipe"], table["over"], strict=True)) == [
+        ("lr 0.001, balance none", "2 seeds"),
+        ("lr 0.001, balance sampler", "1 seed"),
+    ]

@@ -1,0 +1,163 @@
+"""Export: the ONNX file says what predict says, tells what its user must know, and is not written when it is wrong."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from finetune import export
+from finetune.inference import onnx_export
+from finetune.predict import main as predict
+from finetune.run.run import run
+from finetune.rundir import files, keys
+from finetune.system import documents
+from finetune.system.tables import write_table
+from tests.support.failing_disk import each_write_failing
+from tests.support.finished_run import leave_run
+from tests.support.small_runs import quiet, small
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with pictures/, the directory run/ of a run with temperature 2, and its model.onnx."""
+    place = tmp_path_factory.mktemp("place")
+    leave_run(place, "run", 4)
+    summary = documents.read_json(place / "run" / keys.SUMMARY) or {}
+    documents.write_json(place / "run" / keys.SUMMARY, {**summary, "temperature": 2.0})
+    assert export.main([str(place / "run"), "--onnx", str(place / "model.onnx")]) == 0
+    return place
+
+
+def test_the_file_says_what_predict_says(place: Path, tmp_path: Path) -> None:
+    """Pictures prepared as the metadata tells, by other means: predict's rows, one at a time or 12 at once."""
+    session = onnxruntime.InferenceSession(place / "model.onnx", providers=["CPUExecutionProvider"])
+    told = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert (
+        predict([str(place / "run"), str(place / "pictures" / "test"), "--top", "3", "--csv", str(tmp_path / "o")]) == 0
+    )
+    with (tmp_path / "o").open() as file:
+        rows = list(csv.DictReader(file))
+    assert (told["preprocessing"]["interpolation"], told["calibrated"], told["temperature"]) == ("bilinear", True, 2.0)
+    images = np.stack([prepared(Path(row["path"]), told["preprocessing"]) for row in rows])
+    (all_at_once,) = session.run(["probabilities"], {"images": images})
+    assert all_at_once.shape == (12, 3)
+    assert np.ptp(all_at_once) > 0.3  # else little could differ
+    assert all_at_once.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    for image, row, probabilities in zip(images, rows, all_at_once, strict=True):
+        (alone,) = session.run(["probabilities"], {"images": image[None]})
+        assert alone[0] == pytest.approx(probabilities, abs=1e-5)
+        said = {row[f"prediction{place}"]: float(row[f"confidence{place}"]) for place in ("", "_2", "_3")}
+        # Pillow resizes here, torch there: they round differently.
+        assert [said[name] for name in told["classes"]] == pytest.approx(probabilities, abs=0.01)
+        assert row["prediction"] == told["classes"][probabilities.argmax()]
+
+
+def prepared(path: Path, told: dict[str, int]) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+    """Return a picture (3, side, side) in [0, 1], made with nothing of this project."""
+    picture = Image.open(path).convert("RGB")
+    scale = told["resize_px"] / min(picture.size)
+    size = tuple(int(side * scale) for side in picture.size)
+    picture = picture.resize((size[0], size[1]), Image.Resampling.BILINEAR)
+    left, top = (round((side - told["crop_px"]) / 2) for side in picture.size)
+    picture = picture.crop((left, top, left + told["crop_px"], top + told["crop_px"]))
+    return np.asarray(picture, dtype=np.float32).transpose(2, 0, 1) / 255
+
+
+def test_the_file_tells_what_its_user_must_know(place: Path) -> None:
+    """Names, shapes and types by ONNX's own means; classes, preprocessing and origin as JSON."""
+    session = onnxruntime.InferenceSession(place / "model.onnx", providers=["CPUExecutionProvider"])
+    (given,), (returned,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.type, given.shape) == ("images", "tensor(float)", ["N", 3, 24, 24])
+    assert (returned.name, returned.type, returned.shape) == ("probabilities", "tensor(float)", ["N", 3])
+    told = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert told["classes"] == ["blue", "green", "red"]
+    assert told["preprocessing"]["inside"]["mean"] == [0.485, 0.456, 0.406]
+    assert told["run_id"] == files.read_config(place / "run")["provenance"]["run_id"]
+    assert told["backbone"] == "resnet18"
+
+
+def test_a_file_that_says_something_else_is_not_written(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file of another temperature in place of what was exported: exit code 1, the old file as it was, no rest."""
+    shutil.copytree(place / "run", tmp_path / "run")
+    summary = documents.read_json(tmp_path / "run" / keys.SUMMARY) or {}
+    documents.write_json(tmp_path / "run" / keys.SUMMARY, {**summary, "temperature": 0.2})
+    monkeypatch.setattr(onnx_export, "_export", lambda *given: shutil.copy(place / "model.onnx", given[-1]))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.onnx").write_text("what was there before")
+    assert export.main([str(tmp_path / "run"), "--onnx", str(out / "model.onnx")]) == 1
+    assert "differs from torch's by up to" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["model.onnx"]
+    assert (out / "model.onnx").read_text() == "what was there before"
+
+
+def test_a_full_disk_keeps_the_earlier_file(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever write fails: exit code 1, one message with the file's name; then the same command writes it."""
+    exported = (place / "model.onnx").read_bytes()
+    monkeypatch.setattr(onnx_export, "_export", lambda *given: given[-1].write_bytes(exported))  # which takes seconds
+    out = tmp_path / "out" / "model.onnx"
+    out.parent.mkdir()
+    out.write_text("what was there before")
+    for ended, told in each_write_failing(out.parent, lambda: export.main([str(place / "run"), "--onnx", str(out)])):
+        said = capsys.readouterr().err
+        assert ended == 1, f"{told}\n{said}"
+        assert said.startswith(f"WriteError: {out} can't be written (No space left on device; "), f"{told}\n{said}"
+        assert said.count("\n") == 1, said
+        assert list(out.parent.iterdir()) == [out], told
+        assert out.read_text() == "what was there before", told
+    assert out.read_bytes() == exported
+
+
+def test_it_is_compared_on_val_pictures_or_without_them_on_noise(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which of them, and by how much they differ, is said."""
+    monkeypatch.setattr(onnx_export, "_export", lambda *given: shutil.copy(place / "model.onnx", given[-1]))
+    out = str(tmp_path / "model.onnx")
+    shutil.copytree(place / "run", tmp_path / "run")
+    assert export.main([str(tmp_path / "run"), "--onnx", out]) == 0
+    assert "of noise, as no val pictures are here" in capsys.readouterr().out  # val has 6, which are too few
+    rows = [[f"{name}/{n:03}.png", name, "val"] for name in ("train/red", "train/blue") for n in range(10)]
+    write_table(tmp_path / "run" / keys.SPLITS, ["path", "label", "split"], rows)
+    assert export.main([str(tmp_path / "run"), "--onnx", out]) == 0
+    said = capsys.readouterr().out
+    assert "on 10 val pictures" in said
+    assert float(said.split("differs from torch by up to ")[1].split()[0]) < 1e-5
+
+
+def test_bad_input_is_told(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No run, no folder to write to, no package: exit code 2, and how to mend it."""
+    (tmp_path / "empty").mkdir()
+    for given in ([str(tmp_path / "empty"), "--onnx", "a.onnx"], [str(place / "run"), "--onnx", "no/where.onnx"]):
+        assert export.main(given) == 2
+    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else object())
+    assert export.main([str(place / "run"), "--onnx", str(tmp_path / "a.onnx")]) == 2
+    said = capsys.readouterr().err
+    assert "export needs onnxscript, not installed here: python -m pip install '.[export]'" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "backbone", ["squeezenet1_1", "efficientnet_b0", "mobilenet_v3_small", "vit_b_16", "convnext_tiny"]
+)
+def test_other_families_are_exported_too(
+    place: Path, tmp_path: Path, backbone: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Convolutions with and without squeezing, and a transformer with its class token."""
+    config = small(place / "pictures", strategy="scratch", backbone=backbone, epochs=1, image_px=32, batch_size=16)
+    run(config, tmp_path / "run", log=quiet)
+    assert export.main([str(tmp_path / "run"), "--onnx", str(tmp_path / "model.onnx")]) == 0
+    assert "differs from torch by up to" in capsys.readouterr().out

@@ -1,0 +1,154 @@
+"""Where a network looked: maps that follow what it answers by, in a file that the analysis draws without torch."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from analysis.__main__ import main as analyse
+from analysis.report.gradcam import draw_gradcam
+from finetune.attention import main
+from finetune.data import thumbnails
+from finetune.data.transforms import Preprocessing
+from finetune.errors import UserError
+from finetune.inference.gradcam import heat_maps, overlay, spatial_block
+from finetune.inference.predictor import TrainedModel
+from finetune.models.classifier import Classifier, build_classifier, build_network
+from finetune.rundir import keys
+from tests import ROOT
+from tests.support import offline
+from tests.support.fabricate import fabricate_run
+from tests.support.failing_disk import each_write_failing
+from tests.support.finished_run import leave_run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with pictures/ and a sweep runs/tiny of one run, `only`."""
+    place = tmp_path_factory.mktemp("place")
+    leave_run(place, "runs/tiny/only", 1)
+    return place
+
+
+def wrapped(model: Classifier, px: int, backbone: str) -> TrainedModel:
+    to = Preprocessing(px, px, (0.0,) * 3, (1.0,) * 3, "bilinear")
+    return TrainedModel(model.eval(), to, ["a", "b"], 1.0, True, "a-run", {"backbone": backbone}, torch.device("cpu"))
+
+
+def test_the_map_is_where_the_answer_comes_from() -> None:
+    """A network that counts red for one class and green for the other looks at the red corner, or the green one."""
+    conv = nn.Conv2d(3, 2, 4, stride=4, bias=False)
+    conv.weight.data.zero_()
+    conv.weight.data[0, 0] = conv.weight.data[1, 1] = 1.0
+    model = Classifier([conv], nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 2, 2, 0.0)
+    model.head[1].weight.data = torch.eye(2)
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    images[0, 0, :4, :4] = 255
+    images[1, 1, 12:, 4:8] = 255
+    found = heat_maps(wrapped(model, 16, "by hand"), 0, images)
+    expected = np.zeros((2, 4, 4), dtype=np.float32)
+    expected[0, 0, 0] = expected[1, 3, 1] = 1
+    assert found == pytest.approx(expected, abs=1e-6)
+    black = heat_maps(wrapped(model, 16, "by hand"), 0, torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
+    assert not black.any()  # nothing speaks for the answer: no map, and no NaN
+
+
+def test_the_overlay_is_grey_where_nothing_speaks_for_the_answer() -> None:
+    """And coloured where something does; of a thumbnail's size whatever the network's."""
+    heat = np.zeros((4, 4), dtype=np.float32)
+    heat[:, 3] = 1
+    drawn = overlay(np.full((32, 32, 3), (90, 100, 110), dtype=np.uint8), heat)
+    assert drawn.shape == (160, 160, 3)
+    assert np.ptp(drawn[:, 5].astype(int), axis=-1).max() <= 1
+    assert np.ptp(drawn[:, 155].astype(int), axis=-1).min() > 100
+
+
+@pytest.mark.parametrize(
+    ("backbone", "px", "last"),
+    [("resnet18", 64, -1), ("squeezenet1_1", 64, -1), ("efficientnet_b0", 64, -1), ("mobilenet_v3_small", 64, -2)],
+)
+def test_the_last_block_with_places_is_taken(backbone: str, px: int, last: int) -> None:
+    """Where a family's last block has none (a linear layer), the one before; its maps are as they should be."""
+    trained = wrapped(build_classifier(build_network(backbone, px), 2, 0.0), px, backbone)
+    nn.init.normal_(trained.model.head[1].weight)
+    block = spatial_block(trained)
+    assert block == len(trained.model.blocks) + last
+    found = heat_maps(trained, block, torch.randint(0, 256, (2, 3, px, px), dtype=torch.uint8))
+    assert found.shape[0] == 2
+    assert found.shape[1] == found.shape[2] > 1
+    assert 0 <= found.min() <= found.max() <= 1
+
+
+def test_the_pictures_are_those_of_the_grid(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each under its name, and the same file when asked again; pictures elsewhere are found by --data."""
+    run_dir = Path(shutil.copytree(place / "runs/tiny/only", tmp_path / "run"))
+    assert main([str(run_dir)]) == 0
+    assert "12 of 12 pictures" in capsys.readouterr().out
+    drawn = thumbnails.read_thumbnails(run_dir, keys.ATTENTION)
+    assert list(drawn) == list(thumbnails.read_thumbnails(run_dir))
+    assert {picture.shape for picture in drawn.values()} == {(160, 160, 3)}
+    before = (run_dir / keys.ATTENTION).read_bytes()
+    assert main([str(run_dir), "--data", str(place / "pictures")]) == 0
+    assert (run_dir / keys.ATTENTION).read_bytes() == before
+
+
+def test_what_can_not_be_drawn_is_told(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No pictures here, none that the run showed, a transformer: exit code 2, a way out, nothing written."""
+    run_dir = Path(shutil.copytree(place / "runs/tiny/only", tmp_path / "run"))
+    assert main([str(run_dir), "--data", str(tmp_path / "nowhere")]) == 2
+    assert "none of its 12 pictures is below" in capsys.readouterr().err
+    (run_dir / keys.THUMBNAILS).unlink()
+    assert main([str(run_dir)]) == 2
+    assert "thumbnails.zip" in capsys.readouterr().err
+    assert not (run_dir / keys.ATTENTION).exists()
+
+
+@pytest.mark.parametrize("backbone", ["vit_b_32", "swin_t"])
+def test_a_transformer_is_refused(backbone: str) -> None:
+    """A vision transformer's tokens are no map; Swin's maps have their channels last."""
+    trained = wrapped(build_classifier(build_network(backbone, 64), 2, 0.0), 64, backbone)
+    with pytest.raises(UserError, match=f"{backbone}: no block's output is a map of places"):
+        spatial_block(trained)
+
+
+def test_the_analysis_is_told_why_there_are_no_maps(tmp_path: Path) -> None:
+    """In a sentence, whatever ended the process."""
+    fabricate_run(tmp_path, "some")
+    assert (draw_gradcam(tmp_path / "some") or "").startswith("No new attention maps of some: UserError: ")
+
+
+@pytest.mark.slow
+def test_the_analysis_has_it_drawn_and_shows_it(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With --attention the grid is there and in the report; where it can't be drawn, the report says why."""
+    shutil.copytree(place / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", offline.environment(ROOT)["PYTHONPATH"])
+    assert analyse(["tiny", "--attention"]) == 0
+    assert (tmp_path / "reports/tiny/prediction_grid_attention.png").is_file()
+    assert "Where only looked" in (tmp_path / "reports/tiny/report.html").read_text(encoding="utf-8")
+    (tmp_path / "runs/tiny/only" / keys.ATTENTION).unlink()
+    (tmp_path / "runs/tiny/only" / keys.BEST).unlink()
+    assert analyse(["tiny", "--attention"]) == 0
+    assert "No new attention maps of only: UserError" in capfd.readouterr().out
+    assert not (tmp_path / "reports/tiny/prediction_grid_attention.png").exists()
+
+
+def test_a_full_disk_keeps_earlier_maps(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every second write fails in turn: exit code 1, and one message; then the same command writes it."""
+    shutil.copytree(place / "runs/tiny/only", tmp_path / "run")
+    maps = tmp_path / "run" / keys.ATTENTION
+    maps.write_text("earlier")
+    before = {path.name for path in maps.parent.iterdir()}
+    for ended, told in each_write_failing(maps.parent, lambda: main([str(maps.parent)]), step=2):
+        said = capsys.readouterr().err
+        assert ended == 1, f"{told}\n{said}"
+        assert said.startswith(f"WriteError: {maps} can't be written (No space left on device; "), f"{told}\n{said}"
+        assert said.count("\n") == 1, said
+        assert maps.read_text() == "earlier", told
+        assert {path.name for path in maps.parent.iterdir()} == before, told
+    assert thumbnails.read_thumbnails(maps.parent, keys.ATTENTION)

@@ -1,0 +1,87 @@
+"""The largest stage is tried before the first epoch, and the run is the same without that, to the bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from finetune.errors import TrainingError
+from finetune.resolve import resolve
+from finetune.run.build import RunComponents, build_components
+from finetune.run.checkpoint import load_checkpoint
+from finetune.run.memory_check import UnfreezeStage, check_largest_stage_fits, largest_stage
+from finetune.run.run import run
+from finetune.rundir import files, keys
+from finetune.training.state import random_state
+from tests.support.small_runs import least_memory, quiet, small
+
+GROWS = {"strategy": "gradual", "backbone": "shufflenet_v2_x0_5", "unfreeze": "[[0, 0], [2, 0.5], [3, 1]]"}
+
+
+def parts_of(pictures: Path, **values: object) -> RunComponents:
+    return build_components(resolve(small(pictures, **values)), "run", ())
+
+
+@pytest.mark.parametrize(
+    ("values", "stage"),
+    [
+        (GROWS, UnfreezeStage(3, 0, 24)),
+        ({"strategy": "head", "backbone": "shufflenet_v2_x0_5"}, UnfreezeStage(0, 19, 24)),
+        ({"strategy": "full", "backbone": "shufflenet_v2_x0_5"}, UnfreezeStage(0, 0, 24)),
+        ({"strategy": "full", "backbone": "shufflenet_v2_x0_5", "start_px": 16}, UnfreezeStage(2, 0, 24)),
+    ],
+)
+def test_the_largest_stage_is_the_last(values: dict[str, object], stage: UnfreezeStage, pictures: Path) -> None:
+    """Of what trains, and of the pictures' size."""
+    parts = parts_of(pictures, **values)
+    found = largest_stage(parts)
+    assert (found.epoch, found.side) == (stage.epoch, stage.side)
+    assert found.cut == (len(parts.model.blocks) if values["strategy"] == "head" else 0)
+
+
+def test_nothing_of_a_run_is_changed(pictures: Path) -> None:
+    """Weights, batch-norm's statistics, modes, the optimiser's state and random streams are what they were."""
+    parts = parts_of(pictures, **GROWS)
+    check_largest_stage_fits(parts, 0, quiet)  # modes are those of the first epoch from here on
+    before = {name: value.clone() for name, value in parts.model.state_dict().items()}
+    flags = [(module.training, [p.requires_grad for p in module.parameters()]) for module in parts.model.modules()]
+    stream = random_state(parts.loop.device)["cpu"].clone()
+    said: list[str] = []
+    assert check_largest_stage_fits(parts, 0, said.append) == (3, None)
+    assert said[0].startswith("memory: the largest stage, from epoch 4 on, needs ")
+    after = parts.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert flags == [(m.training, [p.requires_grad for p in m.parameters()]) for m in parts.model.modules()]
+    assert torch.equal(stream, random_state(parts.loop.device)["cpu"])
+    assert not parts.optimizer.state
+    assert all(parameter.grad is None for parameter in parts.model.parameters())
+
+
+def test_a_run_is_the_same_without_it(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights, and every row of its history but the clock's."""
+    run(small(pictures, **GROWS), tmp_path / "with", log=quiet)
+    monkeypatch.setattr("finetune.run.run.check_largest_stage_fits", lambda *_: (0, None))
+    run(small(pictures, **GROWS), tmp_path / "without", log=quiet)
+    one, other = (load_checkpoint(tmp_path / name / keys.LAST)["model"] for name in ("with", "without"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    rows = [
+        [{k: v for k, v in row.items() if "second" not in k} for row in files.read_history(tmp_path / name)[0]]
+        for name in ("with", "without")
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_what_does_not_fit_later_is_known_before_the_first_epoch(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Smaller pieces for the stage that needs them, and not before; where none fits, the run ends at once."""
+    least_memory(monkeypatch, most=5)
+    lines: list[str] = []
+    run(small(pictures, **GROWS), tmp_path / "fits", log=lines.append)
+    first = next(index for index, line in enumerate(lines) if line.startswith("epoch 1/"))
+    tried = next(index for index, line in enumerate(lines) if "needs" in line and "in micro-batches of 4" in line)
+    assert tried < first
+    least_memory(monkeypatch, most=1)
+    with pytest.raises(TrainingError, match=r"at epoch 4, where 100% .*tried before the first\), even with 2 pictures"):
+        run(small(pictures, **GROWS), tmp_path / "never", log=quiet)
+    assert files.read_history(tmp_path / "never")[0] == []

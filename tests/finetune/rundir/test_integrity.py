@@ -1,0 +1,294 @@
+"""Damaged files of a run directory: detected, set aside, said, and made anew; never a traceback."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.__main__ import main as analyse
+from finetune import __main__ as command
+from finetune import predict
+from finetune.errors import DivergedError, RunInterrupted, TrainingError
+from finetune.run.checkpoint import load_checkpoint
+from finetune.run.run import run
+from finetune.rundir import files, integrity, keys
+from finetune.system import documents
+from tests import ROOT
+from tests.support import offline
+from tests.support.faults import FAULTS, flip
+from tests.support.small_runs import after, assert_same_run, flags, quiet, small
+
+FIELDS: dict[str, Any] = {"strategy": "lpft", "epochs": 3}
+FILES = (
+    *(keys.LAST, keys.PREVIOUS, keys.BEST, keys.HISTORY, keys.SUMMARY, keys.STATE, keys.CONFIG),
+    *(keys.SPLITS, keys.PREDICTIONS, keys.THUMBNAILS, keys.SUMS, "claim-1.json"),
+)
+
+
+class _Killed(BaseException):
+    pass
+
+
+def leave_killed(pictures: Path, folder: Path) -> None:
+    """Leave a run that was killed in its third epoch, so that last.pt, previous.pt and best.pt are there."""
+
+    def kill(progress: dict[str, Any]) -> None:
+        if progress["epoch"] > 2:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        run(small(pictures, **FIELDS), folder, log=quiet, on_progress=kill)
+
+
+def names_in(folder: Path) -> list[str]:
+    return [name for name in FILES if (folder / name).is_file()]
+
+
+def check_one(base: Path, whole: Path, pictures: Path, name: str, kind: str, seed: int, say: Callable[[], str]) -> None:
+    """Damage one file of a copy of `base`, give the command again, and compare with the clean run."""
+    folder = base.parent / "trials" / f"{base.name}-{name}-{kind}-{seed}"
+    shutil.copytree(base, folder)
+    before = (folder / name).read_bytes()
+    FAULTS[kind](folder / name, random.Random(f"{name} {kind} {seed}"))
+    if (folder / name).read_bytes() == before:  # zeros that were zeros
+        return
+    if name.startswith("claim"):  # until then its owner counts as alive
+        os.utime(folder / name, (time.time() - 200, time.time() - 200))
+    assert predict.main([str(folder), str(pictures / "test" / "red")]) == (2 if name == keys.BEST else 0)
+    assert ("best.pt: can't be read as a checkpoint" in say()) == (name == keys.BEST)
+    assert command.main([*flags(pictures, **FIELDS), "--run-dir", str(folder)]) == 0, say()
+    said = say()
+    assert "Traceback" not in said
+    checkpoints = (keys.BEST,) if (base / keys.SUMMARY).exists() else (keys.BEST, keys.LAST)
+    assert_same_run(whole, folder, checkpoints)
+    assert integrity.damaged_files(folder) == []
+    asides = list(folder.glob(f"{name}.damaged-*"))
+    assert all(aside.name in said for aside in asides)
+    if name in (keys.LAST, keys.BEST) and len(checkpoints) == 2:
+        assert len(asides) == 1
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("finished", [False, True], ids=["killed", "finished"])
+def test_after_any_damage_the_same_command_ends_with_the_same_results(
+    finished: bool, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each file of the directory with a bit flipped at a place drawn by a seed, others cut short."""
+    sweep(finished, pictures, tmp_path, capsys, [("flip", 0), ("truncate", 0)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("finished", [False, True], ids=["killed", "finished"])
+def test_after_any_damage_at_many_places_the_results_are_the_same(
+    finished: bool, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same with more kinds and places."""
+    trials = [(kind, seed) for kind in FAULTS for seed in range(1, 2 if kind == "empty" else 8)]
+    sweep(finished, pictures, tmp_path, capsys, trials)
+
+
+def sweep(
+    finished: bool, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], trials: list[tuple[str, int]]
+) -> None:
+    whole = tmp_path / "whole"
+    run(small(pictures, **FIELDS), whole, log=quiet)
+    base = whole
+    if not finished:
+        base = tmp_path / "killed"
+        leave_killed(pictures, base)
+    for name in names_in(base):
+        for kind, seed in trials:
+            check_one(
+                base,
+                whole,
+                pictures,
+                name,
+                kind,
+                seed,
+                lambda: "".join(capsys.readouterr()),
+            )
+
+
+def test_the_log_says_what_is_damaged_and_what_it_goes_on_from(pictures: Path, tmp_path: Path) -> None:
+    """One line each: the last checkpoint, then both, then the best."""
+    leave_killed(pictures, tmp_path / "killed")
+    for names, expected in [
+        ((keys.LAST,), "set aside as last.pt.damaged-1; goes on from previous.pt"),
+        ((keys.LAST, keys.PREVIOUS), "set aside as previous.pt.damaged-1; begins anew"),
+        ((keys.BEST,), "best.pt is written anew from "),
+    ]:
+        folder, lines = tmp_path / "-".join(names), []  # type: ignore[var-annotated]
+        shutil.copytree(tmp_path / "killed", folder)
+        for name in names:
+            flip(folder / name, random.Random(1))
+        run(small(pictures, **FIELDS), folder, log=lines.append)
+        assert [line for line in lines if expected in line], lines
+        assert len([line for line in lines if "set aside" in line]) == len(names)
+        resumed = {keys.LAST: 1, keys.BEST: 2}.get(names[0]) if len(names) == 1 else None
+        assert [line for line in lines if line.startswith("resumes")] == (
+            [f"resumes after epoch {resumed}"] if resumed else []
+        )
+        assert not (folder / keys.PREVIOUS).exists()
+
+
+def test_a_best_checkpoint_that_nothing_can_replace_costs_the_training_and_no_result(
+    pictures: Path, tmp_path: Path
+) -> None:
+    """Where neither of the other two is of the epoch that val chose, the run begins anew."""
+    run(small(pictures, **FIELDS), tmp_path / "whole", log=quiet)
+    best = (documents.read_json(tmp_path / "whole" / keys.SUMMARY) or {})["best/epoch"]
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    flip(tmp_path / "run" / keys.BEST, random.Random(0))
+    lines: list[str] = []
+    run(small(pictures, **FIELDS), tmp_path / "run", log=lines.append)
+    assert [line for line in lines if "begins anew" in line or "written anew from last.pt" in line]
+    assert [line for line in lines if "begins anew" in line] or best == 3
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_best_checkpoint_that_is_damaged_while_the_run_goes_on_fails_it_once(pictures: Path, tmp_path: Path) -> None:
+    """With a message; the next attempt is the same run."""
+    run(small(pictures, **FIELDS), tmp_path / "whole", log=quiet)
+
+    def damage(progress: dict[str, Any]) -> None:
+        if progress["phase"] == "test":
+            flip(tmp_path / "run" / keys.BEST, random.Random(3))
+
+    with pytest.raises(TrainingError, match=r"best\.pt: can't be read .*; the same command makes it anew"):
+        run(small(pictures, **FIELDS), tmp_path / "run", log=quiet, on_progress=damage)
+    run(small(pictures, **FIELDS), tmp_path / "run", log=quiet)
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_killed_between_the_two_checkpoints_of_an_epoch_the_best_one_is_made_from_the_last(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test is never of another epoch's weights."""
+    from finetune.run import checkpoint
+    from finetune.run import run as module
+
+    run(small(pictures, **FIELDS), tmp_path / "whole", log=quiet)
+    true_save = checkpoint.save_checkpoint
+
+    def save(path: Path, *given: Any, **more: Any) -> None:
+        if path.name == keys.BEST:
+            raise _Killed
+        true_save(path, *given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "save_checkpoint", save)
+        with pytest.raises(_Killed):
+            run(small(pictures, **FIELDS), tmp_path / "run", log=quiet)
+    lines: list[str] = []
+    run(small(pictures, **FIELDS), tmp_path / "run", log=lines.append)
+    assert "best.pt is written anew from last.pt" in lines
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_checkpoint_of_another_run_is_refused(pictures: Path, tmp_path: Path) -> None:
+    """One that was copied into the directory, say."""
+    for seed in (0, 1):
+        with pytest.raises(RunInterrupted):
+            run(small(pictures, seed=seed), tmp_path / str(seed), log=quiet, interrupted=after(2))
+    shutil.copy(tmp_path / "0" / keys.LAST, tmp_path / "1" / keys.LAST)
+    with pytest.raises(Exception, match=r"last\.pt is of the run partial-\w+\. Give another --run-dir"):
+        run(small(pictures, seed=1), tmp_path / "1", log=quiet)
+
+
+def test_a_stopped_run_that_is_interrupted_in_its_test_trains_no_further(pictures: Path, tmp_path: Path) -> None:
+    """Nor does one that was killed right after the epoch at which it was to stop."""
+    for name, asks in (("whole", 10**6), ("cut", 5)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / keys.STOP).touch()
+        if name == "cut":
+            with pytest.raises(RunInterrupted, match="in the test"):
+                run(small(pictures), folder, log=quiet, interrupted=after(asks))
+        run(small(pictures), folder, log=quiet)
+    assert (documents.read_json(tmp_path / "cut" / keys.SUMMARY) or {})["epochs"] == 1
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    leave_killed(pictures, tmp_path / "killed")
+    (tmp_path / "killed" / keys.STOP).touch()
+    run(small(pictures, **FIELDS), tmp_path / "killed", log=quiet)
+    assert (documents.read_json(tmp_path / "killed" / keys.SUMMARY) or {})["epochs"] == 2
+
+
+@pytest.mark.slow
+def test_the_analysis_leaves_out_a_damaged_run_and_says_which_file(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever is damaged, in a finished run or one under way, there is no traceback."""
+    folder = tmp_path / "runs"
+    for seed in (0, 1, 2):
+        run(small(pictures, seed=seed, epochs=1), folder / f"run-{seed}", log=quiet)
+    leave_killed(pictures, folder / "killed")
+    for place in ("run-1", "killed"):
+        for name in names_in(folder / place):
+            for kind in ("flip", "truncate", "empty"):
+                kept = (folder / place / name).read_bytes()
+                FAULTS[kind](folder / place / name, random.Random(f"{name} {kind}"))
+                code = read_quickly(folder)
+                (folder / place / name).write_bytes(kept)
+                assert code == "", (place, name, kind, code)
+    flip(folder / "run-1" / keys.PREDICTIONS, random.Random(0))
+    assert analyse([str(folder), "--out", str(tmp_path / "report")]) == 0
+    assert "Traceback" not in "".join(capsys.readouterr())
+    assert "predictions.csv" in (tmp_path / "report" / "report.html").read_text()
+
+
+def read_quickly(folder: Path) -> str:
+    """Return what is wrong with how the sweep is read: a number of a run that was damaged counts, say."""
+    from analysis.sources.run_directories import read_sweep
+
+    sweep = read_sweep(folder)
+    finished = set(sweep.finished["run"])
+    if not {"run-0", "run-2"} <= finished <= {"run-0", "run-1", "run-2"}:
+        return f"finished: {finished}"
+    left = sweep.left_out
+    return "" if left["reason"].str.len().gt(0).all() else "a reason is missing"
+
+
+@pytest.mark.slow
+def test_a_run_that_the_analysis_leaves_out_is_mended_by_the_agent(pictures: Path, tmp_path: Path) -> None:
+    """Giving the sweep again tests its checkpoint anew."""
+    fields = {**small(pictures, epochs=1, strategy="head").model_dump(exclude_unset=True), "seed": 0}
+    lines = [f"  {name}: {{value: {value}}}" for name, value in fields.items()]
+    (tmp_path / "one.yaml").write_text("\n".join(["method: grid", "parameters:", *lines, ""]))
+
+    def agent() -> str:
+        words = [sys.executable, str(ROOT / "agent.py"), "one.yaml"]
+        environment = {**os.environ, **offline.environment(ROOT)}
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    agent()
+    run_dir = files.find_runs(tmp_path / "runs" / "one")[0]
+    before = (run_dir / keys.PREDICTIONS).read_bytes()
+    flip(run_dir / keys.PREDICTIONS, random.Random(0))
+    assert "predictions.csv is damaged: set aside as predictions.csv.damaged-1" in agent()
+    assert (run_dir / keys.PREDICTIONS).read_bytes() == before
+    assert integrity.damaged_files(run_dir) == []
+    assert len(load_checkpoint(run_dir / keys.BEST)["history"]) == 1
+
+
+def test_a_loss_that_is_lost_reaches_no_checkpoint(pictures: Path, tmp_path: Path) -> None:
+    """Interrupted between two looks at the losses, the run fails at once, and keeps the checkpoint before."""
+    config = small(pictures, strategy="scratch", lr=10.0, warmup_epochs=0, batch_size=4)
+    steps: list[float] = []
+
+    def count(progress: dict[str, Any]) -> None:
+        if progress["phase"] == "train":
+            steps.append(progress["epoch"])
+
+    with pytest.raises(DivergedError, match=r"at step \d of epoch 1|not finite in epoch 1"):
+        run(config, tmp_path / "run", log=quiet, on_progress=count, interrupted=lambda: len(steps) == 5)
+    assert len(steps) == 5
+    assert not (tmp_path / "run" / keys.LAST).exists()

@@ -1,0 +1,162 @@
+"""How fast the machine is: measured in processes side by side, kept for a day."""
+
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from finetune.errors import UserError
+from finetune.sweep.forecast import probe, probe_pool
+from finetune.sweep.forecast.probe import ProbeRequest, ProbeResult
+from finetune.system import environment
+from finetune.system.environment import cache_folder
+from tests.sweep.forecast.test_model import SPEED
+
+
+@pytest.fixture
+def wanted(pictures: Path) -> ProbeRequest:
+    """A small network, and the shares of head, partial and full."""
+    paths = tuple(str(path.relative_to(pictures)) for path in sorted(pictures.glob("train/*/*.png"))[:3])
+    return ProbeRequest("resnet18", "none", 32, 64, "fp32", "cpu", (0.0, 1 / 3, 1.0), 3, str(pictures), paths)
+
+
+def test_it_measures_every_cut_that_runs_need(wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All costs are there, and what there is none of costs nothing; sizes are those of the network."""
+    monkeypatch.setattr(probe, "STEP_SECONDS", 0.0)
+    speed = probe.measure(wanted)
+    assert (speed.device, speed.blocks) == ("cpu", 9)
+    for name in probe.BY_CUT:
+        assert list(getattr(speed, name)) == [0, 6, 9], name
+    assert speed.prefix[0] == 0 < speed.prefix[6] < speed.prefix[9]  # each with the ones before it
+    assert all(cost > 0 for costs in (speed.train, speed.evaluate, speed.update) for cost in costs.values())
+    assert all(cost > 0 for cost in (speed.decode, speed.crop, speed.write, *speed.augment.values()))
+    assert list(speed.augment) == ["light", "standard", "strong"]
+    assert speed.row_bytes == {0: 2 * 3 * 32 * 32, 6: 2 * 256 * 2 * 2, 9: 2 * 512}
+    assert speed.trainable[9] == 3 * 512 + 3
+    assert speed.trainable[0] == speed.parameters == 11_176_512 + 3 * 512 + 3
+    assert speed.picture_bytes == 3 * 37 * 46  # 40 x 32 pixels at a short side of 37: 32 x 256 / 224
+
+
+def test_a_gpu_too_small_for_the_batch_is_measured_with_less(
+    wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a run goes on with smaller pieces, too."""
+    sizes = []
+
+    def training(model: Any, batch: torch.Tensor, *_: Any) -> dict[str, Any]:  # noqa: ARG001
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return {"train": {}, "update": {}, "first_step": 0.0}
+
+    monkeypatch.setattr(probe, "_training", training)
+    monkeypatch.setattr(probe, "STEP_SECONDS", 0.0)
+    probe.measure(wanted)
+    assert sizes == [probe.CPU_BATCH, 4, 2]
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that does nothing else, whatever other tests run beside this one."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+
+
+def test_what_a_busy_machine_tells_is_used_once_and_said(wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forecast made of it later would be wrong by as much as the machine was busy."""
+    said: list[str] = []
+    monkeypatch.setattr(probe_pool, "_side_by_side", lambda *_: [SPEED])
+    monkeypatch.setattr(os, "getloadavg", lambda: (float(environment.cores()), 0.0, 0.0))
+    assert probe_pool.speed_of(wanted, 1, said.append) == SPEED
+    assert "busy with other work" in said[-1]
+    assert not (cache_folder() / "probes").exists()
+
+
+def test_numbers_travel_as_json(wanted: ProbeRequest) -> None:
+    """Both ways."""
+    assert probe.request_from(probe.to_json(wanted)) == wanted
+    assert probe.result_from(probe.to_json(SPEED)) == SPEED
+
+
+def test_of_probes_side_by_side_the_mean_counts() -> None:
+    """Of times; sizes are the same in all of them."""
+    slow = dataclasses.replace(SPEED, decode=20.0, train={cut: 2 * value for cut, value in SPEED.train.items()})
+    mean = probe.mean([SPEED, slow])
+    assert mean.decode == 15.0
+    assert mean.train == {cut: 1.5 * value for cut, value in SPEED.train.items()}
+    assert mean == dataclasses.replace(SPEED, decode=mean.decode, train=mean.train)
+
+
+@pytest.mark.slow
+def test_as_many_probes_run_at_once_as_runs_will(wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In processes of their own; what they told is kept, for these agents and this network."""
+    said: list[str] = []
+    starts: list[int] = []
+    start = probe_pool._start
+    monkeypatch.setattr(probe_pool, "_start", lambda slot, threads: (starts.append(slot), start(slot, threads))[1])
+    speed = probe_pool.speed_of(wanted, 2, said.append)
+    assert starts == [0, 1]
+    assert speed.blocks == 9
+    assert "resnet18, 2 at once" in said[0]
+    assert probe_pool.speed_of(wanted, 2, said.append) == speed
+    assert (starts, len(said)) == ([0, 1], 1)
+
+
+def test_what_was_measured_is_kept_for_an_hour(wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is measured anew, and so it is for other agents, another batch, and where the file is damaged."""
+    measured: list[tuple[int, int]] = []
+
+    def side_by_side(wanted: ProbeRequest, agents: int, threads: int) -> list[ProbeResult]:  # noqa: ARG001
+        measured.append((wanted.batch_size, agents))
+        return [SPEED]
+
+    def tell(wanted: ProbeRequest = wanted, agents: int = 1) -> None:
+        assert probe_pool.speed_of(wanted, agents, lambda line: None) == SPEED  # noqa: ARG005
+
+    monkeypatch.setattr(probe_pool, "_side_by_side", side_by_side)
+    tell()
+    tell()
+    assert measured == [(64, 1)]
+    tell(agents=2)
+    tell(dataclasses.replace(wanted, batch_size=8))
+    assert measured[1:] == [(64, 2), (8, 1)]
+    for file in (cache_folder() / "probes").iterdir():
+        os.utime(file, (time.time() - 3601,) * 2)
+    tell()
+    tell()
+    assert measured[3:] == [(64, 1)]
+    for file in (cache_folder() / "probes").iterdir():
+        file.write_text("{}")
+    tell()
+    assert measured[4:] == [(64, 1)]
+
+
+def test_a_probe_that_fails_says_why(wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the last line of its errors; the other one is ended, too; nothing is kept."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nif [ -e first ]; then sleep 60; fi\ntouch first\necho broken >&2\nexit 3\n")
+    python.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(python))
+    begun = time.monotonic()
+    with pytest.raises(UserError, match="exit code 3: broken"):
+        probe_pool.speed_of(wanted, 2, print)
+    assert time.monotonic() - begun < 30
+    assert not (cache_folder() / "probes").exists()
+
+
+def test_a_probe_that_takes_too_long_is_ended(
+    wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A sweep can do without."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexec sleep 60\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(probe_pool, "LIMIT_SECONDS", 0.2)
+    with pytest.raises(UserError, match="more than"):
+        probe_pool.speed_of(wanted, 1, print)

@@ -1,0 +1,167 @@
+"""From a sweep file to a forecast: what is probed for which runs, and that a sweep can do without."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finetune.errors import UserError
+from finetune.run import preflight
+from finetune.rundir import files
+from finetune.sweep import sweep_file
+from finetune.sweep.forecast import probe_pool
+from finetune.sweep.forecast.probe import ProbeRequest, ProbeResult
+from finetune.sweep.forecast.report import SweepForecast
+from finetune.sweep.forecast.workload import forecast_sweep
+from finetune.sweep.plan import SweepPlan, make_plan
+from tests.sweep.forecast.test_model import SPEED
+
+Probed = list[tuple[ProbeRequest, int]]
+
+# A hand-made machine for ResNet-18: nine blocks, cuts at every third.
+CUTS = {name: {cut: getattr(SPEED, name)[0] for cut in (0, 3, 6, 9)} for name in ("train", "update", "evaluate")}
+RESNET = dataclasses.replace(
+    SPEED,
+    blocks=9,
+    prefix={0: 0.0, 3: 1.0, 6: 2.0, 9: 3.0},
+    row_bytes=dict.fromkeys((0, 3, 6, 9), 10),
+    trainable=dict.fromkeys((0, 3, 6, 9), 10),
+    **CUTS,
+)
+
+
+@pytest.fixture
+def probed(monkeypatch: pytest.MonkeyPatch) -> Probed:
+    """What is probed, in place of probing."""
+    asked: Probed = []
+
+    def speed_of(wanted: ProbeRequest, agents: int, say: Callable[[str], None]) -> ProbeResult:  # noqa: ARG001
+        asked.append((wanted, agents))
+        return RESNET
+
+    monkeypatch.setattr(probe_pool, "speed_of", speed_of)
+    return asked
+
+
+@pytest.fixture
+def plan(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SweepPlan]:
+    """Return a function from parameters to the plan of their grid, on three classes of 10 and 4 pictures."""
+    monkeypatch.chdir(pictures.parent)
+    fixed = {"data": "pictures", "backbone": "resnet18", "weights": "DEFAULT", "image_px": 224, "epochs": 6}
+
+    def planned(method: str = "grid", keys: dict[str, Any] | None = None, **swept: Any) -> SweepPlan:
+        parameters = {name: {"value": value} for name, value in fixed.items()}
+        parameters |= {name: value if isinstance(value, dict) else {"values": value} for name, value in swept.items()}
+        spec = {"method": method, "parameters": parameters, **(keys or {})}
+        Path("my.yaml").write_text(yaml.safe_dump(spec))
+        return make_plan(sweep_file.load("my.yaml"), None, preflight.fingerprint_inputs)
+
+    return planned
+
+
+def expected(todo: SweepPlan, unknown: int = 0, agents: int = 2) -> SweepForecast | None:
+    """Return the outlook of all runs of a plan."""
+    return forecast_sweep(todo, todo.runs, unknown, agents, print)
+
+
+def test_runs_of_one_network_are_probed_once(plan: Callable[..., SweepPlan], probed: Probed) -> None:
+    """For all cuts that any of them needs, on pictures of the data, with as many at once as there are agents."""
+    todo = plan(strategy=["head", "partial", "gradual", "full"], lr=[0.001, 0.01], seed=[0, 1])
+    outlook = expected(todo)
+    assert outlook is not None
+    assert set(outlook.run_seconds) == {run.id for run in todo.runs}
+    ((wanted, agents),) = probed
+    assert (wanted.backbone, wanted.image_px, wanted.classes, agents) == ("resnet18", 224, 3, 2)
+    assert wanted.shares == (0.0, pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0)
+    assert len(wanted.pictures) == 8
+    assert all((Path(wanted.root) / name).is_file() for name in wanted.pictures)
+
+
+def test_runs_at_other_sizes_are_probed_by_themselves(plan: Callable[..., SweepPlan], probed: Probed) -> None:
+    """Batches above what a probe takes on the CPU make no difference there."""
+    assert expected(plan(strategy=["head", "full"], image_px=[64, 96], batch_size=[16, 32])) is not None
+    assert [wanted.image_px for wanted, _ in probed] == [64, 96]
+
+
+def test_few_runs_are_not_worth_a_probe(plan: Callable[..., SweepPlan], probed: Probed) -> None:
+    """Two are soon over; two of which more follow are not."""
+    todo = plan(seed=[0, 1])
+    assert expected(todo) is None
+    assert not probed
+    assert expected(todo, unknown=1) is not None
+
+
+def test_few_pictures_are_not_worth_a_probe(plan: Callable[..., SweepPlan], probed: Probed) -> None:
+    """Three runs over 30 pictures are over before it is."""
+    assert expected(plan(seed=[0, 1, 2], image_px=[32])) is None
+    assert not probed
+
+
+@pytest.mark.slow
+def test_a_real_probe_comes_to_a_forecast(
+    plan: Callable[..., SweepPlan], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of them side by side; all costs are positive, and a second time nothing is measured."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))  # other tests run beside this one
+    todo = plan(strategy=["head", "gradual", "full"], seed=[0, 1, 2, 3], image_px=[64])
+    outlook = expected(todo)
+    assert outlook is not None
+    assert all(seconds > 0 for seconds in outlook.run_seconds.values())
+    assert max(outlook.run_seconds.values()) < outlook.seconds < sum(outlook.run_seconds.values())
+    assert outlook.cache_bytes > 0 < outlook.cache_seconds
+    assert "2 at once" in capsys.readouterr().out
+    again = expected(todo)
+    assert again is not None
+    assert dataclasses.replace(again, free_bytes=0) == dataclasses.replace(
+        outlook, free_bytes=0
+    )  # others write to this disk
+    assert capsys.readouterr().out == ""
+
+
+def test_a_sweep_can_do_without_a_forecast(
+    plan: Callable[..., SweepPlan], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever goes wrong is told in a line."""
+
+    def fail(*_: Any) -> ProbeResult:
+        raise UserError("measuring ended with exit code 3: broken")
+
+    todo = plan(seed=[0, 1, 2])
+    monkeypatch.setattr(probe_pool, "speed_of", fail)
+    assert expected(todo) is None
+    assert capsys.readouterr().out == "no forecast: measuring ended with exit code 3: broken\n"
+    monkeypatch.setattr(probe_pool, "speed_of", lambda *_: RESNET)
+    monkeypatch.setenv("FINETUNE_CACHE_GB", "many")
+    assert expected(todo) is None
+    assert "no forecast: FINETUNE_CACHE_GB" in capsys.readouterr().out
+
+
+def test_epochs_that_are_done_are_not_forecast(plan: Callable[..., SweepPlan], probed: Probed) -> None:
+    """A run that was interrupted goes on from there."""
+    todo = plan(strategy=["full"], seed=[0, 1, 2])
+    todo.runs[0].directory.mkdir(parents=True)
+    files.write_history(todo.runs[0].directory, [{"epoch": epoch} for epoch in (1, 2)])
+    outlook = expected(todo, agents=1)
+    assert outlook is not None
+    assert probed
+    first, _, third = outlook.run_seconds.values()
+    assert 0 < first < third
+
+
+def test_runs_that_a_search_has_yet_to_choose_are_drawn(plan: Callable[..., SweepPlan], probed: Probed) -> None:
+    """From all over its space."""
+    metric = {"name": "best/val_accuracy", "goal": "maximize"}
+    keys = {"metric": metric, "run_cap": 20, "early_terminate": {"type": "hyperband", "min_iter": 1}}
+    todo = plan("bayes", keys, strategy=["head", "full"], lr={"min": 0.001, "max": 0.01})
+    assert todo.runs == []
+    outlook = expected(todo, unknown=20)
+    assert outlook is not None
+    assert probed[0][0].shares == (0.0, 1.0)
+    assert (outlook.runs, outlook.unknown, dict(outlook.run_seconds)) == (20, 20, {})
+    assert set(outlook.strategies) == {"head", "full"}
+    assert sum(share.runs for share in outlook.strategies.values()) == 20
+    assert outlook.most

@@ -1,0 +1,141 @@
+"""Sweeps as people have them, too: without histories, without origins, with rates that look alike, with ties."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from matplotlib import rcParams
+
+from analysis import drawn
+from analysis.__main__ import main
+from analysis.figures import specs
+from analysis.sources.run_directories import read_sweep
+from analysis.tables.comparison import compare
+from analysis.tables.metadata import data_facts
+from analysis.tables.recipes import distinguishing_labels
+from analysis.tables.recommendation import recommend
+from analysis.tables.selection import choose_recipes
+from analysis.tables.verdict import decide
+from finetune.rundir import keys
+from tests.support.fabricate import fabricate_run
+
+
+def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Have reports with these figures alone, which takes less time."""
+    true = specs.plans
+
+    def some(*given: Any) -> list[Any]:
+        return [plan for plan in true(*given) if getattr(plan, "name", "") in names]
+
+    monkeypatch.setattr("analysis.pipeline.plans", some)
+
+
+def test_runs_without_histories_are_compared(tmp_path: Path) -> None:
+    """Only curves are missing, and this is said."""
+    for strategy in ("head", "full"):
+        for seed in range(2):
+            (
+                fabricate_run(tmp_path / "runs", f"{strategy}-{seed}", strategy=strategy, seed=seed) / keys.HISTORY
+            ).unlink()
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert "history.jsonl lacks epochs of 4 runs" in (tmp_path / "out" / "comparison.md").read_text()
+
+
+def test_a_users_pictures_in_the_reports_folder_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier report drew and this one does not goes; what nobody here has drawn is the user's."""
+    only(monkeypatch, "schedule")
+    out = tmp_path / "paper"
+    (out / "figures").mkdir(parents=True)
+    for name in ("my_architecture.pdf", "photo.png"):
+        (out / "figures" / name).write_bytes(b"mine")
+    for lr in (0.1, 0.2):
+        fabricate_run(tmp_path / "runs", f"a-{lr:g}", lr=lr)
+    assert main([str(tmp_path / "runs"), "--out", str(out)]) == 0
+    earlier = out / "figures" / "earlier.png"
+    earlier.write_bytes((out / "figures" / "schedule.png").read_bytes())
+    (out / "figures" / "earlier.pdf").write_bytes((out / "figures" / "schedule.pdf").read_bytes())
+    assert main([str(tmp_path / "runs"), "--out", str(out)]) == 0
+    names = {path.name for path in (out / "figures").iterdir()}
+    assert {"my_architecture.pdf", "photo.png", "schedule.png"} <= names
+    assert not {"earlier.png", "earlier.pdf"} & names
+
+
+def test_a_model_card_says_what_was_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that an earlier version made, or another program."""
+    only(monkeypatch)
+    lacking = dict.fromkeys(("splits", "git_commit", "versions", "device", "data_fingerprint", "command"))
+    fabricate_run(tmp_path / "runs", "a", provenance=lacking, summary={"temperature": 1.5, "train_gflops": None})
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "model_card.md").read_text()
+    assert "80.0% of an unknown number of test pictures right" in text
+    assert "Commit `not recorded`, torch not recorded" in text
+    assert not [word for word in ("None", "nan") if word in text]
+
+
+def test_rates_that_differ_in_the_fourth_digit_have_names_of_their_own() -> None:
+    """As a random search draws them; others keep three."""
+    recipes = ['{"strategy": "head", "lr": 0.00123456}', '{"strategy": "head", "lr": 0.00123411}']
+    assert list(distinguishing_labels(recipes).values()) == ["lr 0.0012346", "lr 0.0012341"]
+    assert list(distinguishing_labels([*recipes[:1], '{"strategy": "head", "lr": 0.01}']).values()) == [
+        "lr 0.00123",
+        "lr 0.01",
+    ]
+
+
+def test_a_tie_on_val_goes_to_the_lower_loss_in_any_order() -> None:
+    """Three accuracies have one mean, whichever seed has which."""
+    accuracies = (0.8284473398479912, 0.7713219, 0.9012345678)
+    for order in itertools.permutations(accuracies):
+        rows = [
+            {
+                "recipe": f'{{"lr": {lr}}}',
+                "strategy": "head",
+                "lr": lr,
+                "best/val_accuracy": value,
+                "best/val_loss": loss,
+            }
+            for lr, loss, values in ((0.1, 0.9, accuracies), (0.2, 0.4, order))
+            for value in values
+        ]
+        table, _ = choose_recipes(pd.DataFrame(rows))
+        assert table.set_index("lr")["chosen"].to_dict() == {0.1: False, 0.2: True}
+
+
+def test_the_card_and_the_sentence_beside_it_agree_on_what_is_quickest(tmp_path: Path) -> None:
+    """Filling caches, which one run does for all, is left out in both; nothing is said where nothing is known."""
+    for seed in range(3):
+        fabricate_run(
+            tmp_path / "a", f"p-{seed}", strategy="partial", seed=seed, seconds=100, summary={"cache_seconds": 60.0}
+        )
+        fabricate_run(tmp_path / "a", f"f-{seed}", strategy="full", seed=seed, seconds=80, test=0.81)
+        for strategy in ("partial", "full"):
+            fabricate_run(
+                tmp_path / "b", f"{strategy}-{seed}", strategy=strategy, seed=seed, summary={"train_seconds": None}
+            )
+    sweep = read_sweep(tmp_path / "a")
+    comparison = compare(sweep)
+    result = decide(comparison)
+    assert recommend(comparison, result, data_facts(sweep, None))["Use"].startswith("partial")
+    assert any(sentence.startswith("Of these, partial trained fastest") for sentence in result.sentences)
+    assert "fastest" not in " ".join(decide(compare(read_sweep(tmp_path / "b"))).sentences)
+
+
+def test_other_settings_of_matplotlib_draw_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who has set another font, to have no boxes for Chinese names, is to see it."""
+    before = drawn.digest(1)
+    drawn._code.cache_clear()
+    monkeypatch.setitem(rcParams, "font.size", 7.0)
+    assert drawn.digest(1) != before
+    drawn._code.cache_clear()
+
+
+def test_a_target_is_told_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """92.5%, and not 92%."""
+    only(monkeypatch, "time_to_target")
+    fabricate_run(tmp_path / "runs", "a", curve=[0.5, 0.93])
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--target", "0.925"]) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "reached 92.5% val accuracy" in page
+    assert "92% val" not in page
