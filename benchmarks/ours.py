@@ -1,6 +1,5 @@
 """This project's own run, through its public entry, timed by what it writes into its run directory."""
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from finetune.resolve import resolve
 from finetune.run.run import run
 from finetune.rundir import files, keys
 from finetune.system import documents
+from finetune.system.output import logging_to
 
 
 def train(config: Config, precision: str, again: bool = False) -> dict[str, Any]:
@@ -47,7 +47,8 @@ def loader_seconds(config: Config, cache: str) -> list[float]:
 
 
 def _train(config: Config, run_dir: Path) -> dict[str, Any]:
-    run(config, run_dir, log=lambda line: print(line, file=sys.stderr))
+    with logging_to("stderr"):
+        run(config, run_dir)
     rows, _ = files.read_history(run_dir)
     # Checkpoints are left out: none of the others writes any.
     kept = [name for name in rows[0] if name.startswith("seconds/") and name != "seconds/save"]

@@ -95,7 +95,7 @@ def _be_the_run(
         before()
         failpoints.watch([folder], on_point)
         with polling_signals():
-            run(config, folder / "run", log=lambda _: None, peers=[config], interrupted=lambda: next(asked) == asks)
+            run(config, folder / "run", peers=[config], interrupted=lambda: next(asked) == asks)
         code = 0
     except BaseException:
         passed = [traceback.format_exc()]

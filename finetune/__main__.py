@@ -13,7 +13,7 @@ from finetune.rundir import keys
 from finetune.rundir.claim import RunTakenError
 from finetune.rundir.failures import cause_of
 from finetune.rundir.integrity import damaged_files
-from finetune.system.output import SafeConsole, command, fail, log_line
+from finetune.system.output import SafeConsole, command, fail, logging_to
 from finetune.system.signals import handle_signals
 
 RUNS = Path("runs/single")  # beside the folders of sweeps
@@ -45,12 +45,11 @@ def main(arguments: list[str]) -> int:
             if (run_dir / keys.SUMMARY).exists() and not damaged and not damaged_files(run_dir):
                 print(f"{run_dir} is finished; nothing to do")
                 return 0
-            with _Bar(sys.stderr.isatty()) as bar:
+            with logging_to("stdout", run_dir / keys.LOG), _Bar(sys.stderr.isatty()) as bar:
                 run(
                     config,
                     run_dir,
                     on_progress=bar.tell,
-                    log=lambda line: bar.log(run_dir, line),
                     interrupted=lambda: received.number != 0,
                 )
         except UserError as error:
@@ -98,12 +97,6 @@ class _Bar:
             share = progress["share"]
             text = "another run fills the cache" if share is None else f"filling the cache {share:.0%}"
         self._progress.update(self._task, description=text, completed=progress["epoch"], total=progress["epochs"])
-
-    def log(self, run_dir: Path, line: str) -> None:
-        with contextlib.suppress(OSError):  # a full disk ends a run where results are lost, and not here
-            print(line, flush=True)
-        with contextlib.suppress(OSError), (run_dir / keys.LOG).open("a", encoding="utf-8") as file:
-            file.write(log_line(line))
 
 
 if __name__ == "__main__":

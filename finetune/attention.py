@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
 
         from finetune.inference.predictor import load_trained
 
-        trained = load_trained(checkpoint, say=lambda line: None)  # noqa: ARG005  # confidences are not shown
+        trained = load_trained(checkpoint)
         block = spatial_block(trained)
         with progress_bar("where it looks") as show:
             drawn = []

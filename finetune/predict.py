@@ -7,6 +7,7 @@ pictures has no bearing on the memory it takes.
 
 import argparse
 import csv
+import logging
 import os
 import sys
 from collections import deque
@@ -20,8 +21,9 @@ from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, DataError, UserError
 from finetune.rundir import find
 from finetune.system.atomic import WriteError
 from finetune.system.output import SafeConsole, fail, result_command
-from finetune.system.progress_bar import print_to_stderr
 from finetune.system.tables import escape_cell, write_table
+
+logger = logging.getLogger("finetune.predict")  # run as __main__
 
 if TYPE_CHECKING:
     from finetune.inference.prediction_page import PageContent
@@ -81,7 +83,7 @@ def _predict(given: argparse.Namespace) -> int:
     trained = load_trained(checkpoint)
     top = min(given.top, len(trained.classes))
     if top < given.top:
-        print_to_stderr(f"--top {given.top}: there are {top} classes, and all of them are told")
+        logger.info(f"--top {given.top}: there are {top} classes, and all of them are told")
     page = PageContent(given.html_limit) if given.html is not None else None
     told = top if page is None else min(max(top, SHOWN_TOP), len(trained.classes))
     unreadable: list[str] = []

@@ -8,6 +8,7 @@ preprocessing, and the view. One pass over the pictures fills all cuts that the 
 
 import contextlib
 import hashlib
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,8 @@ from finetune.errors import RunInterrupted, TrainingError
 from finetune.models.frozen_prefix import FrozenPrefix
 from finetune.models.microbatch import run_in_microbatches
 from finetune.rundir.failures import is_out_of_memory
+
+logger = logging.getLogger(__name__)
 
 ACTIVATION_VERSION = 1  # to be raised whenever the same key would give other values
 CHUNK = 16  # pictures in one pass; few, so that a run with a frozen part needs little memory
@@ -70,7 +73,6 @@ class ActivationCache:
     origin: dict[str, Any]
     uses: Counter[ActivationKey]
     mode: str
-    log: Callable[[str], None]
     interrupted: Callable[[], bool]
     on_progress: Callable[[float | None], None]
     _layouts: list["_StoredShape"] = field(default_factory=list)
@@ -154,7 +156,7 @@ class ActivationCache:
     def _say(self, line: str) -> None:
         if line not in self._told:
             self._told.add(line)
-            self.log(line)
+            logger.info(line)
 
     def _compute(self, wanted: dict[ActivationKey, type], in_order: InOrder) -> None:
         """Fill these entries in one pass over the pictures; one that overflows float16 starts again in float32."""
@@ -242,7 +244,7 @@ class ActivationCache:
         """Return an entry that is whole, of either type."""
         for kind in (STORED, np.float32):
             with contextlib.suppress(OSError, ValueError):  # evicted at this moment
-                folder = store.find_verified(self._name(need, kind), self.log)
+                folder = store.find_verified(self._name(need, kind))
                 if folder is not None:
                     return ActivationReader(folder)
         return None

@@ -9,6 +9,7 @@ A crop touches only the rows of pixels that it needs: the file is mapped, not re
 """
 
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,8 @@ from finetune.data.image_io import open_image, read_image
 from finetune.data.splits import Sample
 from finetune.data.transforms import MAX_ASPECT, Preprocessing, resize_for_cache
 from finetune.errors import RunInterrupted
+
+logger = logging.getLogger(__name__)
 
 PIXEL_VERSION = 2  # to be raised whenever the same key would give other bytes
 DATA, INDEX = "data.bin", "index.bin"
@@ -65,16 +68,14 @@ def open_pixels(
     pictures: Sequence[Sample],
     to: Preprocessing,
     fingerprint: str,
-    log: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> DecodedImages | None:
     """Return the cached base pictures of a split, or None where they are not cached.
 
     Args:
         fingerprint: of the data (see `catalog.fingerprint`).
-        log: called with a line where they are damaged.
     """
     with contextlib.suppress(OSError, RuntimeError):  # deleted by hand at this moment
-        entry = store.find_verified(_name(pictures, to, fingerprint), log)
+        entry = store.find_verified(_name(pictures, to, fingerprint))
         if entry is not None:
             return DecodedImages(entry)
     return None
@@ -87,7 +88,6 @@ def build_pixels(
     fingerprint: str,
     *,
     threads: int,
-    log: Callable[[str], None],
     on_progress: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
     on_wait: Callable[[], None] = lambda: None,
     interrupted: Callable[[], bool] = lambda: False,
@@ -100,7 +100,6 @@ def build_pixels(
         root: of the data, which the pictures' paths start from.
         fingerprint: of the data (see `catalog.fingerprint`).
         threads: that decode, side by side.
-        log: called with a line for the run's log.
         on_progress: called with pictures done and all pictures, after each one.
         on_wait: called a few times a second while another process decodes them.
         interrupted: asked after each picture and while waiting.
@@ -110,14 +109,14 @@ def build_pixels(
         UserError: see `store.budget_bytes`.
         Interrupted: as asked; what was decoded is kept, and the next call goes on from there.
     """
-    pixels = open_pixels(pictures, to, fingerprint, log)
+    pixels = open_pixels(pictures, to, fingerprint)
     if pixels is not None:
         return pixels
     name = _name(pictures, to, fingerprint)
     needed = expected_bytes(root, pictures, to)
     try:
         if not store.make_room(needed, [name]):
-            log(
+            logger.info(
                 f"cache: no room for {len(pictures)} decoded pictures ({needed / 1e9:.2f} GB of "
                 f"{store.budget_bytes() / 1e9:.1f}; {store.BUDGET_VARIABLE}): decodes them in each epoch"
             )
@@ -125,9 +124,9 @@ def build_pixels(
         with store.writing_entry(name, interrupted, on_wait) as draft:
             if draft is not None:  # else another process has decoded them meanwhile
                 _fill(draft, root, pictures, to, threads, on_progress, interrupted)
-        return open_pixels(pictures, to, fingerprint, log)
+        return open_pixels(pictures, to, fingerprint)
     except OSError as error:
-        log(f"cache: can't be written ({error}); decodes the pictures in each epoch")
+        logger.info(f"cache: can't be written ({error}); decodes the pictures in each epoch")
         return None
 
 

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -38,6 +39,8 @@ from finetune.cache.entry_writer import (
 from finetune.errors import RunInterrupted, UserError
 from finetune.system.environment import cache_folder
 from finetune.system.locks import flock_works, lock
+
+logger = logging.getLogger(__name__)
 
 PART, LOCK = ".part", ".lock"
 
@@ -73,13 +76,12 @@ def find_entry(name: str) -> Path | None:
     return entry if is_complete(entry) else None
 
 
-def find_verified(name: str, log: Callable[[str], None]) -> Path | None:
+def find_verified(name: str) -> Path | None:
     """Return the folder of an entry whose bytes are those that were written, or None; a damaged one is removed.
 
     All of it is read at the first call in a process, at the speed of the disk or 3 GB/s.
 
     Args:
-        log: called with a line where one is damaged.
 
     Raises:
         OSError: it is evicted at this moment, or damaged where nothing can be written.
@@ -92,7 +94,7 @@ def find_verified(name: str, log: Callable[[str], None]) -> Path | None:
         _looked_at.add(this)
         return entry
     if entry.is_dir():  # else evicted at this moment
-        log(f"cache: {entry} is damaged, or an earlier version's: removed; it is made anew where it is needed")
+        logger.info(f"cache: {entry} is damaged, or an earlier version's: removed; it is made anew where it is needed")
         delete_entry([rename_for_deletion(entry)])
     return None
 

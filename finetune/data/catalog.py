@@ -1,9 +1,10 @@
 """Where the pictures lie: named data sets and folders, and the fingerprint of what is in them."""
 
 import hashlib
+import logging
 import os
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from filelock import Timeout
@@ -18,8 +19,10 @@ from finetune.system.documents import write_json
 from finetune.system.download import POLL_SECONDS, RequiredFile, download, missing_files_message, sha256
 from finetune.system.environment import cache_folder
 from finetune.system.locks import lock
-from finetune.system.progress_bar import print_to_stderr, progress_bar
+from finetune.system.progress_bar import progress_bar
 from finetune.system.redaction import redact
+
+logger = logging.getLogger(__name__)
 
 
 def locate(data: str) -> Path:
@@ -105,9 +108,6 @@ COUNTS = {"train": 9_999, "val": 2_000}  # as published
 MIN_SHARE = 0.9  # of these; a copy with less is a torso
 
 
-Say = Callable[[str], None]
-
-
 def find_inaturalist() -> Path | None:
     """Return the folder with the pictures if it is on this machine, unpacked."""
     candidates = [place / FOLDER for place in _places()]
@@ -128,13 +128,12 @@ def locate_inaturalist() -> Path:
     return folder
 
 
-def fetch_inaturalist(say: Say = print_to_stderr) -> Path:
+def fetch_inaturalist() -> Path:
     """Return the folder with the pictures, fetched and unpacked first if need be.
 
     Of several processes one does that, and the others wait for it.
 
     Args:
-        say: called with lines about what takes its time.
 
     Raises:
         DataError: the copy that is here is damaged, or the folder can't be written.
@@ -150,7 +149,7 @@ def fetch_inaturalist(say: Say = print_to_stderr) -> Path:
         while True:
             try:
                 with alone.acquire(timeout=POLL_SECONDS):
-                    return find_inaturalist() or _fetch_and_unpack(place, say)
+                    return find_inaturalist() or _fetch_and_unpack(place)
             except Timeout:
                 continue
     except OSError as error:
@@ -200,7 +199,7 @@ def _is_unpacked(folder: Path) -> bool:
     return all((folder / split / CLASSES[0]).is_dir() for split in COUNTS)
 
 
-def _fetch_and_unpack(place: Path, say: Say) -> Path:
+def _fetch_and_unpack(place: Path) -> Path:
     """Unpack the zip file, fetched first if need be, and return the folder."""
     folder = place / FOLDER
     if folder.exists():
@@ -209,10 +208,10 @@ def _fetch_and_unpack(place: Path, say: Say) -> Path:
     fetched = archive is None
     if archive is None:
         archive = place / ARCHIVE
-        say(f"fetching {archive_url()} to {archive}: {BYTES / 1e9:.1f} GB, once")
+        logger.info(f"fetching {archive_url()} to {archive}: {BYTES / 1e9:.1f} GB, once")
         with progress_bar(ARCHIVE, in_bytes=True) as advance:
             download(archive_url(), archive, on_progress=advance)
-    say(f"unpacking {archive}")
+    logger.info(f"unpacking {archive}")
     try:
         with progress_bar("unpacking", in_bytes=True) as advance:
             unpack(archive, folder, FOLDER, advance)

@@ -1,7 +1,8 @@
 """A trained network ready for use: with its preprocessing, class names, and the temperature of its confidences."""
 
+import logging
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from finetune.models.classifier import Classifier
 from finetune.run.checkpoint import load_checkpoint, model_from_checkpoint
 from finetune.rundir import keys
 from finetune.system import documents
-from finetune.system.progress_bar import print_to_stderr
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,11 @@ class TrainedModel:
             return result
 
 
-def load_trained(
-    checkpoint: Path, device: str | None = None, say: Callable[[str], None] = print_to_stderr
-) -> TrainedModel:
+def load_trained(checkpoint: Path, device: str | None = None) -> TrainedModel:
     """Return the network of a checkpoint, calibrated where the run's summary lies beside it.
 
     Args:
         device: None for a GPU where there is one.
-        say: is told where confidences are not calibrated.
 
     Raises:
         UserError: the checkpoint can't be used.
@@ -68,7 +67,7 @@ def load_trained(
     model = model.eval().to(place).to(memory_format=torch.channels_last)
     temperature, fault = _temperature(checkpoint.parent / keys.SUMMARY, len(content["history"]))
     if fault:
-        say(f"confidences are not calibrated (temperature 1): {fault}")
+        logger.info(f"confidences are not calibrated (temperature 1): {fault}")
     name, config = str(content["run_id"]), dict(content["config"])
     return TrainedModel(model, to, classes, temperature, not fault, name, config, place)
 

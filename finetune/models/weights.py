@@ -1,6 +1,7 @@
 """Pretrained weights: which ones a config means, whether they fit the backbone, and loading them into it."""
 
 import hashlib
+import logging
 import os
 import re
 from functools import cache
@@ -19,7 +20,9 @@ from finetune.system.checksums import quarantine
 from finetune.system.download import RequiredFile, download, sha256, size_in_words
 from finetune.system.environment import cache_folder
 from finetune.system.locks import lock
-from finetune.system.progress_bar import print_to_stderr, progress_bar
+from finetune.system.progress_bar import progress_bar
+
+logger = logging.getLogger(__name__)
 
 MIRROR_VARIABLE = "FINETUNE_WEIGHTS_URL"  # of a folder that has torchvision's files, in place of its own server
 
@@ -100,10 +103,10 @@ def _state_dict(backbone: str, weights: str) -> dict[str, Tensor]:
     path = _weights_path(str(published[weights].url))
     digest = _digest(path.name)
     if digest is not None and path.is_file() and not sha256(path).startswith(digest):
-        print_to_stderr(f"{path} is damaged: set aside as {quarantine(path).name}; it is fetched anew")
+        logger.info(f"{path} is damaged: set aside as {quarantine(path).name}; it is fetched anew")
         asked = required_weights(backbone, weights)
     if asked is not None:
-        print_to_stderr(f"fetching {asked.url} to {path}: {size_in_words(asked.size)}, once")
+        logger.info(f"fetching {asked.url} to {path}: {size_in_words(asked.size)}, once")
         with progress_bar(path.name, in_bytes=True) as advance:
             download(asked.url, path, digest=digest, on_progress=advance)
     return read_state_dict(path)

@@ -89,7 +89,6 @@ def make_batch_source(
     parts: RunComponents,
     fingerprint: str,
     alone: bool,
-    log: Callable[[str], None],
     interrupted: Callable[[], bool],
     on_fill: Callable[[float | None], None],
 ) -> BatchSource:
@@ -98,7 +97,7 @@ def make_batch_source(
     Args:
         fingerprint: of the data.
         alone: whether no other run is to do that could use the same pictures.
-        log, interrupted: see `run.run`.
+        interrupted: see `run.run`.
         on_fill: called while a cache is filled, with the share that is; with None while another process fills it.
     """
     config, splits, to, device = parts.config, parts.splits, parts.to, parts.loop.device
@@ -112,7 +111,6 @@ def make_batch_source(
         origin={"data": fingerprint, "augment": augmentation_of(config), "backbone": config.backbone},
         uses=parts.uses,
         mode=config.cache,
-        log=log,
         interrupted=interrupted,
         on_progress=on_fill,
     )
@@ -126,7 +124,6 @@ def make_batch_source(
             to,
             fingerprint,
             threads=torch.get_num_threads(),
-            log=log,
             on_progress=lambda done, total: on_fill(done / total),
             on_wait=lambda: on_fill(None),
             interrupted=interrupted,

@@ -1,6 +1,6 @@
 """Data and weights that runs need and that can be fetched: what of them is missing here, and bringing it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from finetune.config import Config
 from finetune.data import catalog
@@ -8,7 +8,6 @@ from finetune.errors import DownloadError, NotDownloadedError
 from finetune.models import weights
 from finetune.resolve import resolve
 from finetune.system.download import RequiredFile, missing_files_message
-from finetune.system.progress_bar import print_to_stderr
 
 
 def missing_files(configs: Iterable[Config]) -> list[RequiredFile]:
@@ -22,7 +21,7 @@ def missing_files(configs: Iterable[Config]) -> list[RequiredFile]:
     return [*([] if has_data else [catalog.required_archive()]), *(one for one in asked.values() if one is not None)]
 
 
-def fetch_missing(configs: Iterable[Config], say: Callable[[str], None] = print_to_stderr) -> None:
+def fetch_missing(configs: Iterable[Config]) -> None:
     """Fetch what is missing, each file once; several processes can do that at the same time.
 
     Raises:
@@ -32,7 +31,7 @@ def fetch_missing(configs: Iterable[Config], say: Callable[[str], None] = print_
     configs = list(configs)
     try:
         if any(config.data == catalog.INATURALIST for config in configs):
-            catalog.fetch_inaturalist(say)
+            catalog.fetch_inaturalist()
         for backbone, weight in sorted({(known.backbone, known.weights) for known in map(resolve, configs)}):
             if weights.required_weights(backbone, weight) is not None:
                 weights.download_weights(backbone, weight)

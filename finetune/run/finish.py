@@ -1,5 +1,6 @@
 """The end of a run: the test, once, at the epoch that val chose; predictions and summary."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from finetune.training.loop import TrainState
 from finetune.training.metering import PhaseTimer
 from finetune.training.metrics import Floats, Ints, accuracy, cross_entropy, per_class_scores
 
+logger = logging.getLogger(__name__)
+
 
 def finish(
     run_dir: Path,
@@ -31,7 +34,6 @@ def finish(
     feed: BatchSource,
     standing: TrainState,
     interrupted: Callable[[], bool],
-    log: Callable[[str], None],
     wall_seconds: Callable[[], float],
 ) -> None:
     """Test at the epoch that val chose, and write predictions and summary.
@@ -45,7 +47,7 @@ def finish(
             raise RunInterrupted("stopped in the test")
 
     def scores_of(fed: BatchStream) -> tuple[Floats, Ints]:
-        return predict(parts.model, fed, parts.loop.device, parts.loop.autocast, on_batch, log)
+        return predict(parts.model, fed, parts.loop.device, parts.loop.autocast, on_batch)
 
     best = best_row(standing.history)
     parts.model.load_state_dict(_weights_of(run_dir / keys.BEST, best))
@@ -86,7 +88,7 @@ def finish(
     write_checksums(run_dir, {keys.SUMMARY: documents.json_text(summary)})
     documents.write_json(run_dir / keys.SUMMARY, summary)
     worst = min(recall, key=recall.__getitem__)
-    log(
+    logger.info(
         f"finished: best val {best['val/accuracy']:.1%} after epoch {best['epoch']}, "
         f"test {summary['test/accuracy']:.1%}, macro-F1 {summary['test/macro_f1']:.1%}, "
         f"lowest recall {recall[worst]:.1%} ({worst})"

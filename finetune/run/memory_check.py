@@ -4,7 +4,7 @@ Where blocks begin to train later, memory would else run out hours after the sta
 a batch of noise; nothing of the run is changed by it, to the bit.
 """
 
-from collections.abc import Callable
+import logging
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,8 @@ from finetune.run.build import RunComponents, cut_at
 from finetune.training.loss import batch_loss
 from finetune.training.metering import peak_memory_mb
 from finetune.training.state import random_state, set_random_state
+
+logger = logging.getLogger(__name__)
 
 
 class UnfreezeStage(NamedTuple):
@@ -44,9 +46,7 @@ def largest_stage(parts: RunComponents) -> UnfreezeStage:
     return UnfreezeStage(next(epoch for epoch in range(config.epochs) if at(epoch) == last), *last)
 
 
-def check_largest_stage_fits(
-    parts: RunComponents, epochs_done: int, log: Callable[[str], None]
-) -> tuple[int, int | None]:
+def check_largest_stage_fits(parts: RunComponents, epochs_done: int) -> tuple[int, int | None]:
     """Return from which epoch on how many pictures fit at a time, None for whole batches; try that if it is to come.
 
     Args:
@@ -85,11 +85,11 @@ def check_largest_stage_fits(
 
     try:
         _, limit = run_in_microbatches(
-            work, count, None, min_batch_size(model), loop.device, where, lambda what, _: log(f"memory: {what}")
+            work, count, None, min_batch_size(model), loop.device, where, lambda what, _: logger.info(f"memory: {what}")
         )
         pieces = "" if limit is None else f", in micro-batches of {limit}"
         needs = f"{peak_memory_mb(loop.device)} MB{pieces}"
-        log(f"memory: the largest stage, from epoch {stage.epoch + 1} on, needs {needs}")
+        logger.info(f"memory: the largest stage, from epoch {stage.epoch + 1} on, needs {needs}")
         return stage.epoch, limit
     finally:
         model.zero_grad(set_to_none=True)

@@ -1,8 +1,8 @@
 """What a run goes on from: its newest checkpoint that is whole. What is damaged is set aside, said, and made anew."""
 
 import contextlib
+import logging
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +16,27 @@ from finetune.system.checksums import quarantine
 from finetune.training import state
 from finetune.training.loop import TrainState
 
-Log = Callable[[str], None]
+logger = logging.getLogger(__name__)
+
 Content = dict[str, Any]
 
 _INSTEAD = {keys.LAST: f"goes on from {keys.PREVIOUS}", keys.PREVIOUS: "begins anew"}
 
 
-def resume(run_dir: Path, parts: RunComponents, log: Log) -> TrainState:
+def resume(run_dir: Path, parts: RunComponents) -> TrainState:
     """Load the newest checkpoint that can be gone on from, if there is one, and return how far training had come.
 
     Raises:
         UserError: the checkpoint is of another run, or can't be read now.
     """
-    content = _newest(run_dir, parts, log)
-    if content is not None and not _ensure_best_checkpoint(run_dir, parts, content["history"], log):
-        log(f"no checkpoint has the weights of the epoch that val chose, as {keys.BEST} should: begins anew")
+    content = _newest(run_dir, parts)
+    if content is not None and not _ensure_best_checkpoint(run_dir, parts, content["history"]):
+        logger.info(f"no checkpoint has the weights of the epoch that val chose, as {keys.BEST} should: begins anew")
         for name in (keys.LAST, keys.PREVIOUS):
             (run_dir / name).unlink(missing_ok=True)
         content = None
     history = [] if content is None else list(content["history"])
-    _compare_history(run_dir, history, log)
+    _compare_history(run_dir, history)
     if content is None:
         return TrainState()
     parts.model.load_state_dict(content["model"])
@@ -99,7 +100,7 @@ def _run_of_checkpoints(run_dir: Path) -> str | None:
     return None
 
 
-def _newest(run_dir: Path, parts: RunComponents, log: Log) -> Content | None:
+def _newest(run_dir: Path, parts: RunComponents) -> Content | None:
     """Return the last checkpoint or, should that be damaged, the one before it, or None where neither is there."""
     for name, instead in _INSTEAD.items():
         path = run_dir / name
@@ -108,7 +109,7 @@ def _newest(run_dir: Path, parts: RunComponents, log: Log) -> Content | None:
         try:
             content = load_checkpoint(path)
         except CorruptFileError as error:
-            log(f"{error}: set aside as {quarantine(path).name}; {instead}")
+            logger.info(f"{error}: set aside as {quarantine(path).name}; {instead}")
             continue
         if content["run_id"] != parts.about["run_id"]:
             raise UserError(f"{path} is of the run {content['run_id']}. Give another --run-dir")
@@ -116,7 +117,7 @@ def _newest(run_dir: Path, parts: RunComponents, log: Log) -> Content | None:
     return None
 
 
-def _ensure_best_checkpoint(run_dir: Path, parts: RunComponents, history: list[EpochMetrics], log: Log) -> bool:
+def _ensure_best_checkpoint(run_dir: Path, parts: RunComponents, history: list[EpochMetrics]) -> bool:
     """Whether best.pt has the weights of the epoch that val chose, or will have; made anew if a checkpoint has them.
 
     It has those of a later epoch where a run goes on from the checkpoint before the last one: that epoch is going to
@@ -131,22 +132,22 @@ def _ensure_best_checkpoint(run_dir: Path, parts: RunComponents, history: list[E
             if kept[-1] == best or len(kept) > len(history):
                 return True
         except CorruptFileError as error:
-            log(f"{error}: set aside as {quarantine(path).name}")
+            logger.info(f"{error}: set aside as {quarantine(path).name}")
     for name in filter(lambda name: (run_dir / name).exists(), (keys.LAST, keys.PREVIOUS)):
         with contextlib.suppress(CorruptFileError):
             content = load_checkpoint(run_dir / name)
             if content["history"][-1:] == [best] and content.get("under_way") is None:
                 parts.model.load_state_dict(content["model"])
                 save_checkpoint(path, parts.model, None, content["history"], parts.about)
-                log(f"{keys.BEST} is written anew from {name}")
+                logger.info(f"{keys.BEST} is written anew from {name}")
                 return True
     return False
 
 
-def _compare_history(run_dir: Path, history: list[EpochMetrics], log: Log) -> None:
+def _compare_history(run_dir: Path, history: list[EpochMetrics]) -> None:
     """Set the history file aside where it contradicts the checkpoint, which is what the run goes on from."""
     rows, torn = files.read_history(run_dir)
     common = min(len(rows), len(history))
     if torn > 1 or rows[:common] != history[:common]:
         aside = quarantine(run_dir / keys.HISTORY).name
-        log(f"{keys.HISTORY} is damaged: set aside as {aside}; written anew from the checkpoint")
+        logger.info(f"{keys.HISTORY} is damaged: set aside as {aside}; written anew from the checkpoint")

@@ -11,6 +11,7 @@ record        the files that are left behind
 """
 
 import contextlib
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -42,6 +43,8 @@ from finetune.training import state
 from finetune.training.loop import TrainCallbacks, fit
 from finetune.training.metering import energy_meter, keep_freed_memory
 
+logger = logging.getLogger(__name__)
+
 OnProgress = Callable[[dict[str, Any]], None]
 
 
@@ -49,15 +52,8 @@ class RunCallbacks(NamedTuple):
     """Whom a run tells and asks, and what it is told; see `run`."""
 
     on_progress: OnProgress | None
-    log: Callable[[str], None]
     interrupted: Callable[[], bool]
     peers: Sequence[Config] | None
-
-
-def print_line(line: str) -> None:
-    """Print a line; where that can't be written, a full disk perhaps, the run goes on without."""
-    with contextlib.suppress(OSError):
-        print(line, flush=True)
 
 
 def run(
@@ -65,7 +61,6 @@ def run(
     run_dir: Path,
     *,
     on_progress: OnProgress | None = None,
-    log: Callable[[str], None] = print_line,
     interrupted: Callable[[], bool] = lambda: False,
     peers: Sequence[Config] | None = (),
 ) -> None:
@@ -76,7 +71,6 @@ def run(
     Args:
         on_progress: called often with phase (cache, train, val, test), epoch (finished, such as 2.35), epochs,
             val_accuracy, and in phase cache the share that is filled (None while another run fills it).
-        log: called with each line for the run's log.
         interrupted: asked after each step; true has the run save and end, to go on from that step later. Meanwhile
             a first signal is only noted (see signals.py).
         peers: the configs of runs that are still to do and may use what this one caches, such as those of a sweep; None
@@ -98,12 +92,14 @@ def run(
         if damaged:
             if (run_dir / keys.SUMMARY).exists():  # with it the run would be finished, and nothing written anew
                 quarantine(run_dir / keys.SUMMARY)
-            log(f"{keys.CONFIG} is damaged: set aside as {quarantine(run_dir / keys.CONFIG).name}; written anew")
-        if quarantine_damaged(run_dir, log, checkpoints=True):
+            logger.info(
+                f"{keys.CONFIG} is damaged: set aside as {quarantine(run_dir / keys.CONFIG).name}; written anew"
+            )
+        if quarantine_damaged(run_dir):
             return
         try:
             files.write_state(run_dir, "running")
-            asked = RunCallbacks(on_progress, log, interrupted, peers)
+            asked = RunCallbacks(on_progress, interrupted, peers)
             _run(config, run_dir, name, (data_fingerprint, weights_hash), claim, asked)
             _note(run_dir, "finished", "")  # which the summary says already
         except RunTakenError:
@@ -141,17 +137,18 @@ def _run(
     made = {"run_id": name, "sweep": run_dir.resolve().parent.name, **made}
     files.write_config(run_dir, parts.about["config"], made)
     write_table(run_dir / keys.SPLITS, ["path", "label", "split"], parts.splits.rows())
-    log = asked.log
     for line in _introduction(parts, name, claim.attempt):
-        log(line)
+        logger.info(line)
 
-    standing = resume(run_dir, parts, log)
+    standing = resume(run_dir, parts)
     history = standing.history
     before = sum(row["epoch_seconds"] for row in history) + sum(standing.epoch.clock.spent().values())
     if history or standing.epoch.steps:
-        log(f"resumes after epoch {len(history)}" + (f", step {standing.epoch.steps}" if standing.epoch.steps else ""))
+        logger.info(
+            f"resumes after epoch {len(history)}" + (f", step {standing.epoch.steps}" if standing.epoch.steps else "")
+        )
     files.write_history(run_dir, history)
-    standing.rehearsed = check_largest_stage_fits(parts, len(history), log)
+    standing.rehearsed = check_largest_stage_fits(parts, len(history))
     latest = {"val_accuracy": history[-1]["val/accuracy"] if history else None}
 
     def tell(phase: str, done: float, **more: Any) -> None:
@@ -174,17 +171,17 @@ def _run(
             save_checkpoint(run_dir / keys.BEST, parts.model, None, history, parts.about)
         files.append_history(run_dir, history[-1])
         latest["val_accuracy"] = history[-1]["val/accuracy"]
-        log(_epoch_line(history[-1], config.epochs))
+        logger.info(_epoch_line(history[-1], config.epochs))
         return stop_request.ends_run(run_dir, len(history))
 
     alone = asked.peers is not None and len(asked.peers) < 2
     on_fill = lambda share: tell("cache", len(history), share=share)  # noqa: E731
-    feed = make_batch_source(parts, identity[0], alone, log, asked.interrupted, on_fill)
+    feed = make_batch_source(parts, identity[0], alone, asked.interrupted, on_fill)
     with signals.polling_signals():
         try:
             fit(
                 parts.loop, parts.model, parts.prefix, parts.optimizer, feed, standing,
-                TrainCallbacks(save_epoch, tell, asked.interrupted, log, joules.poll),
+                TrainCallbacks(save_epoch, tell, asked.interrupted, joules.poll),
             )  # fmt: skip
         except RunInterrupted:
             claim.beat()
@@ -193,7 +190,7 @@ def _run(
         save_last(optimizer=None)  # the optimiser is twice the network's size and of no more use
         tell("test", len(history))
         wall_seconds = lambda: before + time.monotonic() - started  # noqa: E731
-        finish(run_dir, parts, feed, standing, asked.interrupted, log, wall_seconds)
+        finish(run_dir, parts, feed, standing, asked.interrupted, wall_seconds)
         retention.delete_unretained_checkpoints(run_dir, config.keep)
 
 

@@ -3,38 +3,36 @@
 This file does not load torch.
 """
 
+import logging
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from finetune.errors import UserError
 from finetune.rundir import files, keys
 from finetune.system import documents
-from finetune.system.progress_bar import print_to_stderr
+
+logger = logging.getLogger(__name__)
 
 WORD = "best"
 HELP = f"a run directory, a checkpoint file, a sweep's folder (its best run), or `{WORD}`: the newest sweep's best run"
 RUNS, REPORTS = Path("runs"), Path("reports")
 MOST_NAMED = 8
 
-Say = Callable[[str], None]
 
-
-def find_checkpoint(given: str, runs: Path = RUNS, reports: Path = REPORTS, say: Say = print_to_stderr) -> Path:
+def find_checkpoint(given: str, runs: Path = RUNS, reports: Path = REPORTS) -> Path:
     """Return the checkpoint that val chose of the run that is meant.
 
     Args:
         given: as the command line has it. `best` is always the word; a file of that name is ./best.
         runs: holds sweeps, for `best`.
         reports: holds what `analysis` wrote, a folder a sweep.
-        say: is told which run was taken, and why, where the user did not name it.
 
     Raises:
         UserError: there is none.
     """
     if given == WORD:
-        return _best_of(_newest_sweep(runs), reports, say)
+        return _best_of(_newest_sweep(runs), reports)
     place = Path(given)
     if not place.is_dir():
         return place
@@ -43,14 +41,14 @@ def find_checkpoint(given: str, runs: Path = RUNS, reports: Path = REPORTS, say:
     if files.is_run_dir(place):
         raise UserError(f"{place}: holds no {keys.BEST}; {_why_without(place)}")
     if files.find_runs(place):
-        return _best_of(place, reports, say)
+        return _best_of(place, reports)
     sweeps = _sweeps(place)
     if sweeps:
         raise UserError(f"{place}: holds sweeps, not runs. Name one of them: {_listed(sweeps)}")
     raise UserError(f"{place}: holds no {keys.BEST} and no runs; is it a run directory, and has an epoch finished?")
 
 
-def _best_of(sweep: Path, reports: Path, say: Say) -> Path:
+def _best_of(sweep: Path, reports: Path) -> Path:
     """Return the checkpoint of a sweep's best run: the one that its report chose, else the best by val."""
     finished = {run: summary for run in files.find_runs(sweep) if (summary := _summary(run)) is not None}
     if not finished:
@@ -61,7 +59,7 @@ def _best_of(sweep: Path, reports: Path, say: Say) -> Path:
         chosen = min(finished, key=lambda run: (*_rank(finished[run]), run.name))
         val = finished[chosen]["best/val_accuracy"]
         why = f"of {len(finished)} finished runs it has the highest val accuracy, {val:.1%}"
-    say(f"the best run of {sweep} is {chosen.name}: {why}")
+    logger.info(f"the best run of {sweep} is {chosen.name}: {why}")
     if not (chosen / keys.BEST).is_file():
         raise UserError(f"{chosen}: holds no {keys.BEST}; {_why_without(chosen)}")
     return chosen / keys.BEST

@@ -6,14 +6,17 @@ their own (see checksums.py). Runs that an earlier version finished, or that wer
 
 import errno
 import hashlib
+import logging
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from finetune.rundir import keys
 from finetune.system import documents
 from finetune.system.atomic import write_atomic
 from finetune.system.checksums import quarantine, zip_fault
+
+logger = logging.getLogger(__name__)
 
 CHECKED_FILES = (keys.SUMMARY, keys.CONFIG, keys.HISTORY, keys.PREDICTIONS, keys.SPLITS)  # what results rest on
 _LINE = re.compile(r"([0-9a-f]{64})  ([\w.]+)")
@@ -66,7 +69,7 @@ def damaged_files(run_dir: Path, checkpoints: bool = True) -> list[str]:
     return [*bad, keys.BEST] if checkpoints and best.is_file() and zip_fault(best) else bad
 
 
-def quarantine_damaged(run_dir: Path, log: Callable[[str], None], checkpoints: bool = True) -> bool:
+def quarantine_damaged(run_dir: Path, checkpoints: bool = True) -> bool:
     """Set aside what is damaged in a finished run, and the summary with it, so that the run is to be finished again.
 
     To be called by who holds the claim, or where nobody does.
@@ -83,7 +86,9 @@ def quarantine_damaged(run_dir: Path, log: Callable[[str], None], checkpoints: b
     if bad and keys.SUMMARY not in bad:
         quarantine(run_dir / keys.SUMMARY)  # first: were this process killed, what is gone would not be missed
     for name in bad:
-        log(f"{name} is damaged: set aside as {quarantine(run_dir / name).name}; it is made anew")
+        logger.info(
+            f"{run_dir.name}: {name} is damaged: set aside as {quarantine(run_dir / name).name}; it is made anew"
+        )
     return not bad
 
 

@@ -14,18 +14,14 @@ def clean_folder(plan: SweepPlan) -> None:
         atomic.delete_stale_temporaries(folder)
 
 
-def quarantine_damaged_runs(plan: SweepPlan) -> list[str]:
-    """Have finished runs whose files are damaged count as unfinished, and return a line on each such file.
+def quarantine_damaged_runs(plan: SweepPlan) -> None:
+    """Have finished runs whose files are damaged count as unfinished, and log each such file.
 
     They test their checkpoint again and write the files anew; one without a whole checkpoint trains again.
     """
-    lines: list[str] = []
     for run in plan.runs:
         if (run.directory / keys.SUMMARY).is_file() and not claim.is_alive(run.directory):
-            told: list[str] = []
-            integrity.quarantine_damaged(run.directory, told.append, checkpoints=False)
-            lines += [f"{run.id}: {line}" for line in told]
-    return lines
+            integrity.quarantine_damaged(run.directory, checkpoints=False)
 
 
 def require_same_inputs(plan: SweepPlan) -> None:

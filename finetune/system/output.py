@@ -8,12 +8,14 @@ import contextlib
 import errno
 import functools
 import io
+import logging
 import os
 import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import IO, Any, ParamSpec
 
@@ -47,9 +49,56 @@ def one_line(text: str) -> str:
     return CONTROL_OR_NEWLINE.sub(_escape, text)
 
 
-def log_line(text: str) -> str:
-    """Return what is added to a log file for one thing that is told, a traceback perhaps."""
-    return redact(escape_control_characters(text)) + "\n"
+class _SafeFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(escape_control_characters(super().format(record)))
+
+
+class _StreamHandler(logging.Handler):
+    """Prints records to a standard stream, as it is when they come; where that can't be written, they are lost."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):  # a full disk ends a run where results are lost, and not here
+            print(self.format(record), file=getattr(sys, self._name), flush=True)
+
+
+class _FileHandler(logging.Handler):
+    """Appends records to a file in a folder that may not exist yet; where it can't be written, they are lost."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:
+            file.write(self.format(record) + "\n")
+
+
+@contextlib.contextmanager
+def logging_to(stream: str | None = None, file: Path | None = None) -> Iterator[None]:
+    """Send the package's log, redacted and escaped, to these places alone within the block.
+
+    Args:
+        stream: `stdout` or `stderr`.
+        file: a run's log, which is appended to.
+    """
+    logger = logging.getLogger("finetune")
+    before, level = logger.handlers, logger.level
+    handlers: list[logging.Handler] = [] if stream is None else [_StreamHandler(stream)]
+    handlers += [] if file is None else [_FileHandler(file)]
+    for handler in handlers:
+        handler.setFormatter(_SafeFormatter())
+    logger.handlers = handlers
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.handlers = before
+        logger.setLevel(level)
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -212,7 +261,7 @@ def _command(main: Callable[P, int], is_result: bool) -> Callable[P, int]:
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
-        with _handle_termination(), safe_streams(is_result):
+        with _handle_termination(), safe_streams(is_result), logging_to("stderr"):
             try:
                 return _flush_or_fail(main(*args, **kwargs))
             except OutputClosed:

@@ -19,11 +19,6 @@ from finetune.system.output import SafeConsole
 Advance = Callable[[int, int | None], None]  # done, and all there is, None where that is not known
 
 
-def print_to_stderr(line: str) -> None:
-    """Print a line beside a command's results."""
-    print(line, file=sys.stderr, flush=True)
-
-
 @contextlib.contextmanager
 def progress_bar(title: str, hidden: bool = False, *, in_bytes: bool = False) -> Iterator[Advance]:
     """Yield what moves the bar, which is gone at the end.

@@ -1,5 +1,6 @@
 """Predictions over a split, and the numbers they come to."""
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,8 @@ from finetune.models.microbatch import run_in_microbatches
 from finetune.training.batch_source import BatchStream
 from finetune.training.metrics import Floats, Ints
 
+logger = logging.getLogger(__name__)
+
 
 @torch.inference_mode()
 def predict(
@@ -18,7 +21,6 @@ def predict(
     device: torch.device,
     autocast: torch.dtype | None,
     on_batch: Callable[[], None] = lambda: None,
-    log: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> tuple[Floats, Ints]:
     """Return log-probabilities (N, classes) and labels (N,) of a split, in its order; the model is set to eval mode.
 
@@ -26,7 +28,6 @@ def predict(
         fed: the split's batches in its order: pictures, or what enters a later block.
         autocast: lower precision for the network, or None for float32; the softmax is in float32 in any case.
         on_batch: called after each batch.
-        log: called with a line when memory runs out, and batches go through the network in pieces from there on.
 
     Raises:
         TrainingError: the memory is too small even for one picture.
@@ -36,7 +37,7 @@ def predict(
     limit: int | None = None
 
     def again(what: str, sizes: list[int]) -> None:
-        log(f"{what}: goes on with {sizes[0]} pictures at a time, which changes no result")
+        logger.info(f"{what}: goes on with {sizes[0]} pictures at a time, which changes no result")
 
     for inputs, labels in fed.batches:
 

@@ -1,5 +1,6 @@
 """The training loop: epochs of AdamW steps, val after each, and when to stop. It receives parts, never a config."""
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from finetune.training.metering import PhaseTimer
 from finetune.training.metrics import accuracy, cross_entropy, per_class_scores
 from finetune.training.optimizer import allocate_state
 from finetune.training.state import EpochState, random_state, set_random_state
+
+logger = logging.getLogger(__name__)
 
 # How often losses are looked at: every step would make a GPU wait for each one.
 _CHECK_STEPS = 16
@@ -98,14 +101,12 @@ class TrainCallbacks:
         on_epoch: called after each epoch, to save it; true ends the training there.
         on_progress: called with the phase (train or val) and the epochs finished, such as 2.35, after each batch.
         interrupted: asked after each batch of train and val; true ends the training there, to be resumed.
-        log: called with lines for the run's log.
         joules: energy used up to now, called after each batch; None where nothing tells.
     """
 
     on_epoch: Callable[[], bool]
     on_progress: Callable[[str, float], None]
     interrupted: Callable[[], bool]
-    log: Callable[[str], None]
     joules: Callable[[], float | None] = lambda: None
 
 
@@ -203,7 +204,7 @@ def _train_epoch(
         where = f"at epoch {number + 1}, step {index + 1}, where {share:.0%} of the backbone trains"
         batch = Batch(inputs, labels, fed.start, cut)
         with epoch.clock.on("suffix"):
-            loss, right = _gradients(loop, model, prefix, batch, standing, least, seen, where, calls.log)
+            loss, right = _gradients(loop, model, prefix, batch, standing, least, seen, where)
             optimizer.step()
         epoch.add(loss, right, len(labels))
         if epoch.steps % _CHECK_STEPS == 0 or epoch.steps == steps:
@@ -236,7 +237,6 @@ def _gradients(
     least: int,
     seen: BatchNormStats,
     where: str,
-    log: Callable[[str], None],
 ) -> tuple[Tensor, Tensor]:
     """Give the parameters the gradients of the batch's mean loss, in one pass or, where memory ran out, in several.
 
@@ -268,7 +268,7 @@ def _gradients(
         return loss, right
 
     def again(what: str, sizes: list[int]) -> None:
-        log(
+        logger.info(
             f"{what}: goes on with {len(sizes)} micro-batches of {sizes[0]}, the same batch of {count}"
             + ("; batch-norm that trains sees one micro-batch at a time" if least > 1 else "")
         )
@@ -301,7 +301,7 @@ def _validate(
 
     with clock.on("val"):
         fed = feed.val(cut, clock)
-        scores, labels = predict(model, fed, loop.device, loop.autocast, on_batch, calls.log)
+        scores, labels = predict(model, fed, loop.device, loop.autocast, on_batch)
         classes = per_class_scores(scores, labels)
         loss = cross_entropy(scores, labels)
         if not math.isfinite(loss):

@@ -56,7 +56,7 @@ def test_the_plain_loop_trains_what_val_chose_once(
     folder, trained, train = tmp_path / "sweep", [], plain.train
     fields = {"backbone": "resnet18", "weights": "none", "image_px": 32, "batch_size": 4, "epochs": 1, "device": "cpu"}
     config = parse_config({**fields, "data": str(pictures), "strategy": "head"}, "the test")
-    run(resolve(config), folder / "head-0", log=lambda line: None)  # noqa: ARG005
+    run(resolve(config), folder / "head-0")
 
     def spy(config: Config) -> dict[str, Any]:
         trained.append(config.strategy)

@@ -6,7 +6,7 @@ import pytest
 
 from finetune.run.run import run
 from tests.support.images import write_folder
-from tests.support.small_runs import quiet, small
+from tests.support.small_runs import small
 
 
 def leave_run(place: Path, name: str, epochs: int) -> None:
@@ -15,4 +15,4 @@ def leave_run(place: Path, name: str, epochs: int) -> None:
         patch.setenv("FINETUNE_CACHE", str(place / "cache"))
         folder = write_folder(place / "pictures", {"train": 10, "test": 4})
         config = small(folder, strategy="scratch", backbone="resnet18", epochs=epochs, lr=1e-3)
-        run(config, place / name, log=quiet)
+        run(config, place / name)

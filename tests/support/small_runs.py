@@ -36,11 +36,6 @@ def flags(pictures: Path, **values: Any) -> list[str]:
     return [word for name, value in fields.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
-def quiet(line: str) -> None:
-    """Log nothing."""
-    del line
-
-
 def least_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """Have memory run out wherever the backbone trains on more than so many pictures at a time."""
 

@@ -115,8 +115,7 @@ def run_sweep(
     """
     folder_checks.require_same_inputs(todo)
     folder_checks.clean_folder(todo)
-    for line in folder_checks.quarantine_damaged_runs(todo):
-        print(line)
+    folder_checks.quarantine_damaged_runs(todo)
     display.show_start(todo, retry_failed)
     session = AgentState(todo, code, agents, count, retry_failed, max_failures)
     wanted = sum(session.wants(run) for run in _likely(todo, retry_failed))

@@ -29,7 +29,7 @@ from finetune.rundir.claim import RunTakenError
 from finetune.sweep import devices
 from finetune.sweep.agents import fork_server
 from finetune.system import documents, signals
-from finetune.system.output import make_streams_safe
+from finetune.system.output import logging_to, make_streams_safe
 
 EXIT_TAKEN = 75  # EX_TEMPFAIL of sysexits.h: another process runs this run
 EXIT_LOST = 255  # what multiprocessing says once the fork server is gone, which alone learns how its forks end
@@ -243,7 +243,8 @@ def _main(job: RunProcessArgs, pipe: Connection) -> None:
         os.environ["OMP_NUM_THREADS"] = str(job.threads)
         if job.gpu is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = job.gpu
-        sys.exit(_call(job, pipe, received))
+        with logging_to("stdout"):
+            sys.exit(_call(job, pipe, received))
 
 
 def _call(job: RunProcessArgs, pipe: Connection, received: signals.ReceivedSignals) -> int:

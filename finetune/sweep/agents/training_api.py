@@ -14,7 +14,7 @@ class TrainingApi(NamedTuple):
     """What the agent calls; tests put small stand-ins in its place.
 
     Attributes:
-        run: "module:function" that runs (config, run_dir, on_progress=..., log=..., interrupted=..., peers=...) in a
+        run: "module:function" that runs (config, run_dir, on_progress=..., interrupted=..., peers=...) in a
             process of its own.
         preload: modules that the fork server imports once for all runs.
         identify: config -> (data fingerprint, weights hash).

@@ -8,6 +8,7 @@ another W&B id, is not done again: its results are sent.
 import contextlib
 import importlib
 import itertools
+import logging
 import math
 import os
 import re
@@ -32,10 +33,12 @@ from finetune.sweep.agents.training_api import TrainingApi
 from finetune.sweep.sweep_file import RUNS
 from finetune.system import documents
 from finetune.system.atomic import WriteError, raising_write_error, write_atomic
-from finetune.system.output import log_line
+from finetune.system.output import logging_to
 from finetune.system.signals import ReceivedSignals, handle_signals, polling_signals
 from finetune.tracking import mirror_client
 from finetune.tracking.mirror_client import MirrorClient
+
+logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 # A batch system's signal reaches a run several times: itself, passed on by W&B's agent, and by what started that.
@@ -103,17 +106,19 @@ def _run(arguments: list[str], code: TrainingApi, mirror: MirrorClient, signals:
     peers = _unfinished_configs(folder, code)
     module, _, name = code.run.partition(":")
     function = getattr(importlib.import_module(module), name)
-    interrupted, log = StopPolicy(signals, mirror, run_dir), RunLog(run_dir)
+    interrupted = StopPolicy(signals, mirror, run_dir)
     while True:
         try:
-            function(config, run_dir, log=log, interrupted=interrupted, peers=peers)
+            with logging_to("stdout", run_dir / keys.LOG):
+                function(config, run_dir, interrupted=interrupted, peers=peers)
             return 0, "finished", "", ""
         except RunTakenError as error:
             print(f"{error}; waits for its result")
         except (UserError, RunInterrupted):
             raise
         except Exception:
-            log(traceback.format_exc().rstrip())
+            with logging_to("stdout", run_dir / keys.LOG):
+                logger.info(traceback.format_exc().rstrip())
             raise
         while claim.is_alive(run_dir) and not (run_dir / keys.SUMMARY).exists():
             time.sleep(POLL_SECONDS)
@@ -181,18 +186,6 @@ def _store_remote(folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         names = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "sweep": "WANDB_SWEEP_ID"}
         documents.write_json(folder / keys.REMOTE, {name: os.environ.get(key) for name, key in names.items()})
-
-
-class RunLog:
-    """Prints lines, and adds them to the run's log file."""
-
-    def __init__(self, run_dir: Path) -> None:
-        self._file = run_dir / keys.LOG
-
-    def __call__(self, line: str) -> None:
-        print(line, flush=True)
-        with contextlib.suppress(OSError), self._file.open("a", encoding="utf-8") as file:  # a full disk, say
-            file.write(log_line(line))
 
 
 class StopPolicy:

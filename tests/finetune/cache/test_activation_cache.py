@@ -23,6 +23,7 @@ from finetune.run.run import run
 from finetune.rundir import files, keys
 from finetune.system import documents
 from tests.support.faults import flip
+from tests.support.logs import each_log_line
 
 SMALL: dict[str, Any] = {
     **{"backbone": "shufflenet_v2_x0_5", "weights": "none", "image_px": 32, "batch_size": 8, "epochs": 3, "lr": 3e-3},
@@ -45,7 +46,8 @@ class Done(list[str]):
 
     def __init__(self, config: Config, folder: Path, **given: Any) -> None:
         super().__init__()
-        run(config, folder, log=self.append, **given)
+        with each_log_line(self.append):
+            run(config, folder, **given)
         self.history = files.read_history(folder)[0]
         self.weights = load_checkpoint(folder / keys.BEST)["model"]
         self.summary = documents.read_json(folder / keys.SUMMARY) or {}
@@ -207,7 +209,7 @@ def test_filling_that_is_interrupted_goes_on_and_gives_the_same(
         for _ in range(100):
             before = len(shares)
             try:
-                run(config, tmp_path / "cut", log=quiet, on_progress=told, interrupted=lambda: len(shares) > before)  # noqa: B023
+                run(config, tmp_path / "cut", on_progress=told, interrupted=lambda: len(shares) > before)  # noqa: B023
             except RunInterrupted:
                 yield
             else:
@@ -218,15 +220,11 @@ def test_filling_that_is_interrupted_goes_on_and_gives_the_same(
     contents = {path.parent.name: path.read_bytes() for path in store.entries_folder().glob("activations-*/rows.bin")}
     assert not list(store.entries_folder().glob("*.part"))
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "other"))
-    run(config, tmp_path / "whole", log=quiet)
+    run(config, tmp_path / "whole")
     assert contents == {
         path.parent.name: path.read_bytes() for path in store.entries_folder().glob("activations-*/rows.bin")
     }
     assert len(contents) == 3
-
-
-def quiet(line: str) -> None:
-    del line
 
 
 def test_without_room_the_frozen_part_is_computed_each_time(

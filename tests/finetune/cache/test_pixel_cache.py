@@ -19,6 +19,7 @@ from finetune.data.image_io import read_image
 from finetune.data.splits import Sample
 from finetune.data.transforms import Preprocessing, eval_transform, resize_for_cache
 from finetune.errors import DataError, RunInterrupted
+from tests.support.logs import each_log_line
 
 TO = Preprocessing(resize_px=48, crop_px=40, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear")
 
@@ -51,7 +52,7 @@ def counter(done: list[int]) -> Callable[[int, int], None]:
 
 
 def build(root: Path, pictures: list[Sample], threads: int = 2, fingerprint: str = "data") -> DecodedImages:
-    pixels = build_pixels(root, pictures, TO, fingerprint, threads=threads, log=pytest.fail)
+    pixels = build_pixels(root, pictures, TO, fingerprint, threads=threads)
     assert pixels is not None
     return pixels
 
@@ -121,11 +122,11 @@ def test_an_interrupted_build_is_gone_on_with(odd: tuple[Path, list[Sample]]) ->
     done: list[int] = []
     with pytest.raises(RunInterrupted):
         build_pixels(
-            root, pictures, TO, "data", threads=2, log=pytest.fail,
+            root, pictures, TO, "data", threads=2,
             on_progress=counter(done), interrupted=lambda: len(done) == 3,
         )  # fmt: skip
     assert open_pixels(pictures, TO, "data") is None
-    again = build_pixels(root, pictures, TO, "data", threads=2, log=pytest.fail, on_progress=counter(done))
+    again = build_pixels(root, pictures, TO, "data", threads=2, on_progress=counter(done))
     assert again is not None
     assert done == list(range(1, len(pictures) + 1))
     undisturbed = build(root, pictures, fingerprint="same pictures, another name")
@@ -139,7 +140,7 @@ def test_of_two_builds_at_once_one_decodes(odd: tuple[Path, list[Sample]]) -> No
     done: list[int] = []
 
     def once(_: int) -> DecodedImages | None:
-        return build_pixels(root, pictures, TO, "data", threads=1, log=pytest.fail, on_progress=counter(done))
+        return build_pixels(root, pictures, TO, "data", threads=1, on_progress=counter(done))
 
     with ThreadPoolExecutor(2) as pool:
         one, two = pool.map(once, range(2))
@@ -165,7 +166,8 @@ def test_without_room_pictures_are_decoded_each_time(
     """The log says why, and nothing is left behind."""
     monkeypatch.setenv("FINETUNE_CACHE_GB", "0.000001")
     lines: list[str] = []
-    assert build_pixels(*odd, TO, "data", threads=1, log=lines.append) is None
+    with each_log_line(lines.append):
+        assert build_pixels(*odd, TO, "data", threads=1) is None
     assert "no room" in lines[0]
     assert "FINETUNE_CACHE_GB" in lines[0]
     assert store.used_bytes() == 0
@@ -178,7 +180,8 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "file"))
     lines: list[str] = []
-    assert build_pixels(*odd, TO, "data", threads=1, log=lines.append) is None
+    with each_log_line(lines.append):
+        assert build_pixels(*odd, TO, "data", threads=1) is None
     assert "can't be written" in lines[0]
 
 

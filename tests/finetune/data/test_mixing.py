@@ -15,7 +15,8 @@ from finetune.run.run import run
 from finetune.rundir import files
 from finetune.training import loop, loss
 from finetune.training.loss import batch_loss, hard_labels
-from tests.support.small_runs import after, assert_same_run, quiet, small
+from tests.support.logs import each_log_line
+from tests.support.small_runs import after, assert_same_run, small
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,18 +87,17 @@ def test_a_mixed_run_interrupted_again_and_again_is_the_same_run(strategy: str, 
     """With all of it: levels, erasing, both kinds of mixing, weights by class; nothing frozen is kept of training."""
     asked = {"augment": "strong", "erasing": 0.5, "mixup": 0.4, "cutmix": 1.0, "balance": "weights"}
     config = small(pictures, strategy=strategy, epochs=2, image_px=32, cache="on", **asked)
-    run(config, tmp_path / "whole", log=quiet)
+    run(config, tmp_path / "whole")
     for asks in (1, 3, 2):
         with pytest.raises(RunInterrupted):
-            run(config, tmp_path / "cut", log=quiet, interrupted=after(asks))
+            run(config, tmp_path / "cut", interrupted=after(asks))
     run(
         small(pictures, strategy=strategy, epochs=2, image_px=32, loader_workers=2, **asked),
         tmp_path / "cut",
-        log=quiet,
     )
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
     plain = small(pictures, strategy=strategy, epochs=2, image_px=32, views=0, **{**asked, "mixup": 0, "cutmix": 0})
-    run(plain, tmp_path / "plain", log=quiet)
+    run(plain, tmp_path / "plain")
     losses = [files.read_history(tmp_path / name)[0][0]["train/loss"] for name in ("whole", "plain")]
     assert losses[0] != losses[1]
 
@@ -106,11 +106,11 @@ def test_a_run_erases_and_counts_mixed_pictures_by_their_heavier_label(pictures:
     """Erasing changes what training sees; colours are learnt from mixed pictures too, as the accuracy tells."""
     losses = []
     for share in (0.0, 1.0):
-        run(small(pictures, strategy="full", epochs=1, erasing=share), tmp_path / str(share), log=quiet)
+        run(small(pictures, strategy="full", epochs=1, erasing=share), tmp_path / str(share))
         losses.append(files.read_history(tmp_path / str(share))[0][0]["train/loss"])
     assert losses[0] != losses[1]
     config = small(pictures, strategy="full", epochs=8, mixup=0.1, dropout=0, backbone="resnet18")
-    run(config, tmp_path / "mixed", log=quiet)
+    run(config, tmp_path / "mixed")
     assert files.read_history(tmp_path / "mixed")[0][-1]["train/accuracy"] > 0.8
 
 
@@ -120,7 +120,7 @@ def test_micro_batches_see_what_whole_batches_are_mixed_to(
 ) -> None:
     """Memory that runs out changes no result beyond rounding: mixing comes first."""
     config = small(pictures, strategy="head", epochs=1, dropout=0, mixup=1.0, cache="off")
-    run(config, tmp_path / "whole", log=quiet)
+    run(config, tmp_path / "whole")
     steps, original = itertools.count(), loss.batch_loss
 
     def short_of_memory(*args: object) -> torch.Tensor:
@@ -130,7 +130,8 @@ def test_micro_batches_see_what_whole_batches_are_mixed_to(
 
     monkeypatch.setattr(loop, "batch_loss", short_of_memory)
     lines: list[str] = []
-    run(config, tmp_path / "pieces", log=lines.append)
+    with each_log_line(lines.append):
+        run(config, tmp_path / "pieces")
     assert any("micro-batches" in line for line in lines)
     one, other = (files.read_history(tmp_path / name)[0][0] for name in ("whole", "pieces"))
     assert one["train/loss"] == pytest.approx(other["train/loss"], rel=1e-5)

@@ -28,6 +28,7 @@ from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.training.loss import batch_loss
 from tests.support.images import write_picture
+from tests.support.logs import each_log_line
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=60)
 UNEQUAL = [0] * 17 + [1] * 5 + [3] * 2  # nothing of class 2
@@ -160,7 +161,8 @@ class Done:
 
     def __init__(self, asked: Config, folder: Path, **given: Any) -> None:
         self.log: list[str] = []
-        run(asked, folder, log=self.log.append, **given)
+        with each_log_line(self.log.append):
+            run(asked, folder, **given)
         self.history = [
             {name: value for name, value in row.items() if "second" not in name}
             for row in files.read_history(folder)[0]

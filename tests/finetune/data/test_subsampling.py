@@ -13,7 +13,7 @@ from finetune.run.preflight import load_splits
 from finetune.run.run import run
 from finetune.rundir import files, keys
 from tests.support.images import COLOURS, write_folder
-from tests.support.small_runs import quiet, small
+from tests.support.small_runs import small
 
 
 def test_a_part_is_stratified_and_lies_within_larger_ones(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_another_split_seed_draws_others_and_no_class_is_lost(tmp_path: Path) ->
 
 def test_a_run_trains_on_its_part_and_tests_on_all(pictures: Path, tmp_path: Path) -> None:
     """The run's own record of splits and numbers says so."""
-    run(small(pictures, strategy="head", epochs=1, train_share=0.5), tmp_path / "run", log=quiet)
+    run(small(pictures, strategy="head", epochs=1, train_share=0.5), tmp_path / "run")
     provenance = files.read_config(tmp_path / "run")["provenance"]
     whole = load_splits(small(pictures))
     assert provenance["splits"]["train"] == len(whole.train) // 2

@@ -18,7 +18,7 @@ from finetune.system import documents
 from finetune.system.tables import write_table
 from tests.support.failing_disk import each_write_failing
 from tests.support.finished_run import leave_run
-from tests.support.small_runs import quiet, small
+from tests.support.small_runs import small
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -158,6 +158,6 @@ def test_other_families_are_exported_too(
 ) -> None:
     """Convolutions with and without squeezing, and a transformer with its class token."""
     config = small(place / "pictures", strategy="scratch", backbone=backbone, epochs=1, image_px=32, batch_size=16)
-    run(config, tmp_path / "run", log=quiet)
+    run(config, tmp_path / "run")
     assert export.main([str(tmp_path / "run"), "--onnx", str(tmp_path / "model.onnx")]) == 0
     assert "differs from torch by up to" in capsys.readouterr().out

@@ -11,6 +11,7 @@ from finetune.models.classifier import Classifier
 from finetune.models.microbatch import microbatch_sizes, min_batch_size, run_in_microbatches
 from finetune.training.batch_source import BatchStream
 from finetune.training.evaluation import predict
+from tests.support.logs import each_log_line
 
 CPU = torch.device("cpu")
 
@@ -94,7 +95,8 @@ def test_evaluation_in_pieces_gives_the_same_predictions_and_says_so() -> None:
 
     model.head.register_forward_pre_hook(hook)
     lines: list[str] = []
-    pieces, same_labels = predict(model, fed, CPU, None, log=lines.append)
+    with each_log_line(lines.append):
+        pieces, same_labels = predict(model, fed, CPU, None)
     assert pieces == pytest.approx(whole, abs=1e-6)
     assert list(same_labels) == list(labels)
     assert seen == [6, 3, 3, 3, 3]

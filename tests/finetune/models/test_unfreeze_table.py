@@ -10,13 +10,13 @@ from finetune.models.unfreeze_table import unfreeze_table
 from finetune.run.run import run
 from finetune.rundir import files, keys
 from finetune.system import documents
-from tests.support.small_runs import quiet, small
+from tests.support.small_runs import small
 
 
 def test_a_run_trains_what_was_told(pictures: Path, tmp_path: Path) -> None:
     """Shares of each epoch and the parameters of the last one are those in its history and summary."""
     config = small(pictures, strategy="gradual", epochs=3, unfreeze=[(0, 0.0), (1, 0.5), (2, 0.8)])
-    run(config, tmp_path / "run", log=quiet)
+    run(config, tmp_path / "run")
     told = unfreeze_table(config, ["gradual"], classes=3)
     history, _ = files.read_history(tmp_path / "run")
     summary = documents.read_json(tmp_path / "run" / keys.SUMMARY)

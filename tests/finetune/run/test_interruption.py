@@ -13,7 +13,8 @@ from finetune.errors import RunInterrupted
 from finetune.run.run import run
 from finetune.rundir import files, keys
 from finetune.system import documents, signals
-from tests.support.small_runs import after, assert_same_run, flags, quiet, small
+from tests.support.logs import each_log_line
+from tests.support.small_runs import after, assert_same_run, flags, small
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_a_run_interrupted_again_and_again_is_the_same_run(
 ) -> None:
     """In the first step, in the middle and the last step of an epoch, in val and in the test."""
     config = small(pictures, strategy=strategy, backbone=backbone, image_px=32, epochs=2)
-    run(config, tmp_path / "whole", log=quiet)
+    run(config, tmp_path / "whole")
     folder = tmp_path / "cut"
     for asks, place in [
         (1, "stopped after step 1 of 3 of epoch 1"),
@@ -42,9 +43,9 @@ def test_a_run_interrupted_again_and_again_is_the_same_run(
         (2, "stopped in the test"),
     ]:
         with pytest.raises(RunInterrupted, match=place):
-            run(config, folder, log=quiet, interrupted=after(asks))
+            run(config, folder, interrupted=after(asks))
         assert files.status(folder) == ("killed", f"{place}; the same command goes on from there")
-    run(config, folder, log=quiet)
+    run(config, folder)
     assert_same_run(tmp_path / "whole", folder)
 
 
@@ -55,25 +56,25 @@ class _Killed(BaseException):
 def test_a_run_killed_after_an_interruption_goes_on_from_it(pictures: Path, tmp_path: Path) -> None:
     """A checkpoint in mid-epoch serves as well as one between epochs, and as often; the log says where it begins."""
     config = small(pictures, strategy="gradual", epochs=2)
-    run(config, tmp_path / "whole", log=quiet)
+    run(config, tmp_path / "whole")
     folder, lines = tmp_path / "cut", []  # type: ignore[var-annotated]
     with pytest.raises(RunInterrupted, match="after step 2 of 3 of epoch 2"):
-        run(config, folder, log=quiet, interrupted=after(6))
+        run(config, folder, interrupted=after(6))
 
     def kill(progress: dict[str, Any]) -> None:
         raise _Killed(progress["epoch"])
 
     for _ in range(2):
-        with pytest.raises(_Killed, match=r"^2\.0$"):
-            run(config, folder, log=lines.append, on_progress=kill)
+        with pytest.raises(_Killed, match=r"^2\.0$"), each_log_line(lines.append):
+            run(config, folder, on_progress=kill)
     assert lines.count("resumes after epoch 1, step 2") == 2
-    run(config, folder, log=quiet)
+    run(config, folder)
     assert_same_run(tmp_path / "whole", folder)
 
 
 def test_loader_processes_outlive_signals_and_their_number_may_change(pictures: Path, tmp_path: Path) -> None:
     """Ctrl-C on a terminal reaches them too; the step is finished all the same, and others go on from it."""
-    run(small(pictures, strategy="scratch", epochs=1), tmp_path / "whole", log=quiet)
+    run(small(pictures, strategy="scratch", epochs=1), tmp_path / "whole")
     told: list[float] = []
     others = {child.pid for child in psutil.Process().children()}  # such as the fork server of earlier tests
 
@@ -90,12 +91,11 @@ def test_loader_processes_outlive_signals_and_their_number_may_change(pictures: 
         run(
             small(pictures, strategy="scratch", epochs=1, loader_workers=2),
             tmp_path / "cut",
-            log=quiet,
             on_progress=to_all_children,
             interrupted=after(2),
         )
     assert len(told) == 2
-    run(small(pictures, strategy="scratch", epochs=1), tmp_path / "cut", log=quiet)
+    run(small(pictures, strategy="scratch", epochs=1), tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
@@ -110,7 +110,7 @@ def test_a_loader_process_that_is_just_starting_outlives_signals_too(
 ) -> None:
     """A signal to all processes may come before a loader has said what it does with one."""
     monkeypatch.setattr("finetune.data.dataset.ignore_signals_in_worker", _signalled_at_its_start)
-    run(small(pictures, strategy="scratch", epochs=1, loader_workers=2), tmp_path / "run", log=quiet)
+    run(small(pictures, strategy="scratch", epochs=1, loader_workers=2), tmp_path / "run")
     assert files.status(tmp_path / "run")[0] == "finished"
 
 

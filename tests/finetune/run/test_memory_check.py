@@ -13,7 +13,8 @@ from finetune.run.memory_check import UnfreezeStage, check_largest_stage_fits, l
 from finetune.run.run import run
 from finetune.rundir import files, keys
 from finetune.training.state import random_state
-from tests.support.small_runs import least_memory, quiet, small
+from tests.support.logs import each_log_line
+from tests.support.small_runs import least_memory, small
 
 GROWS = {"strategy": "gradual", "backbone": "shufflenet_v2_x0_5", "unfreeze": "[[0, 0], [2, 0.5], [3, 1]]"}
 
@@ -42,7 +43,7 @@ def test_the_largest_stage_is_the_last(values: dict[str, object], stage: Unfreez
 def test_nothing_of_a_run_is_changed(pictures: Path) -> None:
     """Weights, batch-norm's statistics, modes, the optimiser's state and random streams are what they were."""
     parts = parts_of(pictures, **GROWS)
-    check_largest_stage_fits(parts, 0, quiet)  # modes are those of the first epoch from here on
+    check_largest_stage_fits(parts, 0)  # modes are those of the first epoch from here on
     before = {name: value.clone() for name, value in parts.model.state_dict().items()}
     flags = [(module.training, [p.requires_grad for p in module.parameters()]) for module in parts.model.modules()]
     stream = random_state(parts.loop.device)["cpu"].clone()
@@ -59,9 +60,9 @@ def test_nothing_of_a_run_is_changed(pictures: Path) -> None:
 
 def test_a_run_is_the_same_without_it(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its weights, and every row of its history but the clock's."""
-    run(small(pictures, **GROWS), tmp_path / "with", log=quiet)
+    run(small(pictures, **GROWS), tmp_path / "with")
     monkeypatch.setattr("finetune.run.run.check_largest_stage_fits", lambda *_: (0, None))
-    run(small(pictures, **GROWS), tmp_path / "without", log=quiet)
+    run(small(pictures, **GROWS), tmp_path / "without")
     one, other = (load_checkpoint(tmp_path / name / keys.LAST)["model"] for name in ("with", "without"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     rows = [
@@ -77,11 +78,12 @@ def test_what_does_not_fit_later_is_known_before_the_first_epoch(
     """Smaller pieces for the stage that needs them, and not before; where none fits, the run ends at once."""
     least_memory(monkeypatch, most=5)
     lines: list[str] = []
-    run(small(pictures, **GROWS), tmp_path / "fits", log=lines.append)
+    with each_log_line(lines.append):
+        run(small(pictures, **GROWS), tmp_path / "fits")
     first = next(index for index, line in enumerate(lines) if line.startswith("epoch 1/"))
     tried = next(index for index, line in enumerate(lines) if "needs" in line and "in micro-batches of 4" in line)
     assert tried < first
     least_memory(monkeypatch, most=1)
     with pytest.raises(TrainingError, match=r"at epoch 4, where 100% .*tried before the first\), even with 2 pictures"):
-        run(small(pictures, **GROWS), tmp_path / "never", log=quiet)
+        run(small(pictures, **GROWS), tmp_path / "never")
     assert files.read_history(tmp_path / "never")[0] == []

@@ -20,7 +20,8 @@ from finetune.rundir import files, integrity, keys, stop_request
 from finetune.system import checksums, documents
 from tests.finetune.rundir.test_integrity import FIELDS, leave_killed
 from tests.support.faults import flip
-from tests.support.small_runs import assert_same_run, quiet, small
+from tests.support.logs import each_log_line
+from tests.support.small_runs import assert_same_run, small
 
 
 def states_of(folder: Path) -> set[str]:
@@ -40,7 +41,7 @@ def test_a_file_that_can_not_be_read_for_a_moment_is_not_damaged(
 ) -> None:
     """A file server that is away, no file handles left: the run ends with a message, and all its files stay."""
     whole, folder = tmp_path / "whole", tmp_path / "run"
-    run(small(pictures, **FIELDS), whole, log=quiet)
+    run(small(pictures, **FIELDS), whole)
     leave_killed(pictures, folder)
     before, true = states_of(folder), checksums.zip_fault
 
@@ -52,9 +53,9 @@ def test_a_file_that_can_not_be_read_for_a_moment_is_not_damaged(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "zip_fault", away)
         with pytest.raises(UserError, match=rf"{place}: can't be read \({error.strerror}\)"):
-            run(small(pictures, **FIELDS), folder, log=quiet)
+            run(small(pictures, **FIELDS), folder)
     assert states_of(folder) == before
-    run(small(pictures, **FIELDS), folder, log=quiet)
+    run(small(pictures, **FIELDS), folder)
     assert_same_run(whole, folder)
 
 
@@ -82,10 +83,10 @@ def test_want_of_memory_at_loading_is_not_damage(
 def test_a_finished_run_whose_config_is_torn_gets_it_again(pictures: Path, tmp_path: Path) -> None:
     """Without it nobody would take the directory for a run's."""
     whole, folder = tmp_path / "whole", tmp_path / "run"
-    run(small(pictures, **FIELDS), whole, log=quiet)
+    run(small(pictures, **FIELDS), whole)
     shutil.copytree(whole, folder)
     (folder / keys.CONFIG).write_text("strategy: [")
-    run(small(pictures, **FIELDS), folder, log=quiet)
+    run(small(pictures, **FIELDS), folder)
     assert files.is_run_dir(folder)
     assert integrity.damaged_files(folder) == []
     assert_same_run(whole, folder)
@@ -96,7 +97,7 @@ def test_a_repair_that_is_cut_is_made_at_the_next_time(
 ) -> None:
     """Killed after any of its steps: a finished run is never one that lacks a file."""
     whole = tmp_path / "whole"
-    run(small(pictures, **FIELDS), whole, log=quiet)
+    run(small(pictures, **FIELDS), whole)
     true = checksums.quarantine
     for steps in (1, 2):
         folder = tmp_path / str(steps)
@@ -115,8 +116,8 @@ def test_a_repair_that_is_cut_is_made_at_the_next_time(
         with monkeypatch.context() as patch:
             patch.setattr(integrity, "quarantine", killed)
             with pytest.raises(KeyboardInterrupt):
-                integrity.quarantine_damaged(folder, quiet)
-        run(small(pictures, **FIELDS), folder, log=quiet)
+                integrity.quarantine_damaged(folder)
+        run(small(pictures, **FIELDS), folder)
         assert integrity.damaged_files(folder) == []
         assert_same_run(whole, folder)
 
@@ -125,7 +126,7 @@ def test_a_part_of_a_disk_that_can_not_be_read_is_damage_of_that_file(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One bad sector in one finished run does not keep a sweep from going on; other errors are not taken for it."""
-    run(small(pictures, epochs=1), tmp_path / "run", log=quiet)
+    run(small(pictures, epochs=1), tmp_path / "run")
     true = Path.read_bytes
     number = errno.EIO
 
@@ -154,14 +155,15 @@ def stop_after(folder: Path, epoch: int) -> Callable[[str], None]:
 def test_a_run_that_was_stopped_early_and_has_to_go_back_ends_where_it_did(pictures: Path, tmp_path: Path) -> None:
     """With both checkpoints damaged it begins anew, and is not stopped after its first epoch."""
     folder, fields = tmp_path / "run", {"strategy": "head", "epochs": 6}
-    run(small(pictures, **fields), folder, log=stop_after(folder, 2))
+    with each_log_line(stop_after(folder, 2)):
+        run(small(pictures, **fields), folder)
     before = documents.read_json(folder / keys.SUMMARY) or {}
     assert before["epochs"] == 2
     assert (folder / keys.STOP).read_text() == "hyperband\nended after epoch 2\n"
     whole = shutil.copytree(folder, tmp_path / "whole")
     for name in (keys.LAST, keys.BEST):
         flip(folder / name, random.Random(2))
-    run(small(pictures, **fields), folder, log=quiet)
+    run(small(pictures, **fields), folder)
     assert_same_run(whole, folder)
 
 
@@ -184,10 +186,10 @@ def test_a_stop_is_not_obeyed_before_the_epoch_that_best_pt_is_of(
     with monkeypatch.context() as patch:
         patch.setattr(stop_request, "ends_run", killed)
         with pytest.raises(Killed):
-            run(small(pictures, **fields), folder, log=quiet)
+            run(small(pictures, **fields), folder)
     reached = len(load_checkpoint(folder / keys.LAST)["history"])
     flip(folder / keys.LAST, random.Random(1))
-    run(small(pictures, **fields), folder, log=quiet)
+    run(small(pictures, **fields), folder)
     summary = documents.read_json(folder / keys.SUMMARY) or {}
     assert (summary["epochs"], summary["best/epoch"]) == (reached, reached)
 
@@ -209,13 +211,13 @@ def test_a_second_stop_before_the_epoch_has_gone_on_changes_nothing(
     """Stopped in mid-epoch, gone on with where the caches are empty, and stopped again while they were filled."""
     fields = {"strategy": "partial", "epochs": 2, "dropout": 0.5, "cache": "on", "views": 2, "batch_size": 4}
     whole, folder = tmp_path / "whole", tmp_path / "run"
-    run(small(pictures, **fields), whole, log=quiet)
+    run(small(pictures, **fields), whole)
     with pytest.raises(RunInterrupted, match="after step 1"):
-        run(small(pictures, **fields), folder, log=quiet, interrupted=counting(1))
+        run(small(pictures, **fields), folder, interrupted=counting(1))
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "another"))
     with pytest.raises(RunInterrupted, match=r"decoding|filling"):
-        run(small(pictures, **fields), folder, log=quiet, interrupted=counting(1))
-    run(small(pictures, **fields), folder, log=quiet)
+        run(small(pictures, **fields), folder, interrupted=counting(1))
+    run(small(pictures, **fields), folder)
     assert_same_run(whole, folder)
 
 
@@ -224,7 +226,7 @@ def test_what_is_cached_is_decided_once_for_a_run(pictures: Path, tmp_path: Path
     fields = {"strategy": "partial", "epochs": 3, "cache": "auto", "views": 4}
     config, *others = (resolve(small(pictures, **fields, lr=lr)) for lr in (0.003, 0.002))
     whole, folder = tmp_path / "whole", tmp_path / "run"
-    run(config, whole, log=quiet, peers=[config, *others])
+    run(config, whole, peers=[config, *others])
     rows = files.read_history(whole)[0]
     assert all(row["cached_share"] > 0 for row in rows)
 
@@ -236,8 +238,8 @@ def test_what_is_cached_is_decided_once_for_a_run(pictures: Path, tmp_path: Path
             raise Killed
 
     with pytest.raises(Killed):
-        run(config, folder, log=quiet, peers=[config, *others], on_progress=kill)
+        run(config, folder, peers=[config, *others], on_progress=kill)
     shutil.rmtree(os.environ["FINETUNE_CACHE"])  # another machine's, where nothing is cached yet
-    run(config, folder, log=quiet, peers=[config])
+    run(config, folder, peers=[config])
     assert [row["cached_share"] for row in files.read_history(folder)[0]] == [row["cached_share"] for row in rows]
     assert_same_run(whole, folder)

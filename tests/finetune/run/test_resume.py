@@ -16,7 +16,8 @@ from finetune.run import checkpoint, run
 from finetune.run.checkpoint import load_checkpoint
 from finetune.rundir import keys
 from finetune.system import documents
-from tests.support.small_runs import assert_same_run, least_memory, quiet, small
+from tests.support.logs import each_log_line
+from tests.support.small_runs import assert_same_run, least_memory, small
 
 STRATEGIES = ("head", "partial", "gradual", "lpft", "full", "scratch")
 EPOCHS = 4
@@ -60,7 +61,7 @@ def stop(config: Any, folder: Path, epoch: int, how: str) -> None:
             reached.append(True)
 
     with pytest.raises(_Killed if how == "killed" else RunInterrupted):
-        run.run(config, folder, log=quiet, on_progress=tell, interrupted=lambda: bool(reached))
+        run.run(config, folder, on_progress=tell, interrupted=lambda: bool(reached))
 
 
 def check(
@@ -72,7 +73,7 @@ def check(
         before, after = [(0, 0), (0, 2), (2, 1), (1, 0)][number % 4]
         keeper.states.clear()
         stop(small(pictures, loader_workers=before, **fields), folder, epoch, how)
-        run.run(small(pictures, loader_workers=after, **fields), folder, log=quiet)
+        run.run(small(pictures, loader_workers=after, **fields), folder)
         assert_same_run(whole, folder)
         assert keeper.states.keys() == undisturbed.keys()
         for done, state in keeper.states.items():
@@ -94,7 +95,7 @@ def test_a_run_that_ends_in_some_epoch_goes_on_as_the_same(
     """One epoch and ending each, across the unfreezes; the next test has all of them."""
     fields = {"strategy": strategy, "precision": precision, "epochs": EPOCHS}
     keeper = Keeper(monkeypatch)
-    run.run(small(pictures, **fields), tmp_path / "whole", log=quiet)
+    run.run(small(pictures, **fields), tmp_path / "whole")
     number = STRATEGIES.index(strategy) + 3 * (precision == "bf16")
     check(tmp_path / "whole", tmp_path / "cut", keeper, pictures, fields, cases(False, number % 8))
 
@@ -108,7 +109,7 @@ def test_a_run_that_ends_in_any_epoch_goes_on_as_the_same(
     """Strategy x precision x epoch x killed or asked x loader processes before and after."""
     fields = {"strategy": strategy, "precision": precision, "backbone": "shufflenet_v2_x0_5", "epochs": EPOCHS}
     keeper = Keeper(monkeypatch)
-    run.run(small(pictures, **fields), tmp_path / "whole", log=quiet)
+    run.run(small(pictures, **fields), tmp_path / "whole")
     check(tmp_path / "whole", tmp_path / "cut", keeper, pictures, fields, cases(True, 0))
 
 
@@ -136,7 +137,7 @@ def test_with_every_option_that_draws_or_counts_the_resumed_run_is_the_same(
     """Sizes that grow, mixed pictures, drawn samples, patience, cached views; killed, and asked to end."""
     fields = {"epochs": EPOCHS, **OPTIONS[name]}
     keeper = Keeper(monkeypatch)
-    run.run(small(pictures, **fields), tmp_path / "whole", log=quiet)
+    run.run(small(pictures, **fields), tmp_path / "whole")
     trained = (documents.read_json(tmp_path / "whole" / keys.SUMMARY) or {})["epochs"]
     assert (trained < EPOCHS) == (name == "patience")
     check(tmp_path / "whole", tmp_path / "cut", keeper, pictures, fields, iter([(0, "killed"), (1, "asked")]))
@@ -149,7 +150,7 @@ def test_after_memory_ran_out_the_resumed_run_is_the_same(
     least_memory(monkeypatch, most=5)
     fields = {"strategy": "lpft", "backbone": "shufflenet_v2_x0_5", "dropout": 0.5, "epochs": EPOCHS}
     keeper = Keeper(monkeypatch)
-    run.run(small(pictures, **fields), tmp_path / "whole", log=quiet)
+    run.run(small(pictures, **fields), tmp_path / "whole")
     check(tmp_path / "whole", tmp_path / "cut", keeper, pictures, fields, iter([(1, "asked"), (2, "killed")]))
 
 
@@ -172,7 +173,7 @@ def tell(progress):
     if sys.argv[1] == "step" and progress["epoch"] == 2.0:
         os._exit(9)
 torch.save = save
-run.run(parse_config(json.loads(sys.argv[2]), "a test"), Path(sys.argv[3]), log=print, on_progress=tell)
+run.run(parse_config(json.loads(sys.argv[2]), "a test"), Path(sys.argv[3]), on_progress=tell)
 """
 
 
@@ -182,12 +183,13 @@ def test_a_process_that_ends_without_a_word_costs_no_result(where: str, pictures
     import json
 
     config = small(pictures, strategy="lpft", epochs=3)
-    run.run(config, tmp_path / "whole", log=quiet)
+    run.run(config, tmp_path / "whole")
     ended = subprocess.run([sys.executable, "-c", ENDS, where, json.dumps(to_dict(config)), str(tmp_path / "cut")])
     assert ended.returncode == 9
     assert len(list((tmp_path / "cut").glob(".last.pt.*.tmp"))) == (where == "save")
     lines: list[str] = []
-    run.run(config, tmp_path / "cut", log=lines.append)
+    with each_log_line(lines.append):
+        run.run(config, tmp_path / "cut")
     assert "resumes after epoch 1" in lines
     assert not list((tmp_path / "cut").glob(".*"))
     assert_same_run(tmp_path / "whole", tmp_path / "cut")

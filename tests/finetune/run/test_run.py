@@ -24,7 +24,8 @@ from finetune.rundir import files, keys
 from finetune.rundir.claim import RunTakenError, hold_claim
 from finetune.rundir.failures import cause_of
 from finetune.system import documents
-from tests.support.small_runs import flags, least_memory, quiet, small
+from tests.support.logs import each_log_line
+from tests.support.small_runs import flags, least_memory, small
 
 
 def parser_of_fields() -> argparse.ArgumentParser:
@@ -36,7 +37,7 @@ def parser_of_fields() -> argparse.ArgumentParser:
 def test_a_finished_run_directory_holds_what_the_contract_says(pictures: Path, tmp_path: Path) -> None:
     """Files, keys and their meaning; and the numbers agree with the predictions they come from."""
     folder = tmp_path / "sweep" / "run"
-    run(small(pictures, strategy="gradual"), folder, log=quiet)
+    run(small(pictures, strategy="gradual"), folder)
     names = {path.name for path in folder.iterdir()}
     assert names == {
         *("config.yaml", "history.jsonl", "summary.json", "predictions.csv", "splits.csv", "thumbnails.zip"),
@@ -69,7 +70,7 @@ def test_a_finished_run_directory_holds_what_the_contract_says(pictures: Path, t
 
 def test_training_learns(pictures: Path, tmp_path: Path) -> None:
     """Three colours are told apart: the labels, the loss and the optimiser all do their part."""
-    run(small(pictures, strategy="scratch", backbone="resnet18", epochs=6, lr=1e-3), tmp_path / "run", log=quiet)
+    run(small(pictures, strategy="scratch", backbone="resnet18", epochs=6, lr=1e-3), tmp_path / "run")
     summary = documents.read_json(tmp_path / "run" / keys.SUMMARY)
     assert summary is not None
     assert summary["test/accuracy"] > 0.9
@@ -83,7 +84,7 @@ class _Killed(BaseException):
 def test_a_run_killed_after_any_epoch_resumes_as_the_same_run(strategy: str, pictures: Path, tmp_path: Path) -> None:
     """Kill at the first batch after each epoch, resume: weights and metrics equal the uninterrupted run's, bitwise."""
     config = small(pictures, strategy=strategy, backbone="shufflenet_v2_x0_5", epochs=3)
-    run(config, tmp_path / "whole", log=quiet)
+    run(config, tmp_path / "whole")
     for killed_after in (0, 1, 2):
 
         def kill(progress: dict[str, Any], killed_after: int = killed_after) -> None:
@@ -92,9 +93,9 @@ def test_a_run_killed_after_any_epoch_resumes_as_the_same_run(strategy: str, pic
 
         folder = tmp_path / f"killed-{killed_after}"
         with pytest.raises(_Killed):
-            run(config, folder, on_progress=kill, log=quiet)
+            run(config, folder, on_progress=kill)
         assert len(files.read_history(folder)[0]) == killed_after
-        run(config, folder, log=quiet)
+        run(config, folder)
         for name in (keys.BEST, keys.LAST):
             whole, resumed = (load_checkpoint(tmp_path / part / name)["model"] for part in ("whole", folder.name))
             assert all(torch.equal(whole[key], resumed[key]) for key in whole)
@@ -108,18 +109,18 @@ def test_a_run_killed_after_any_epoch_resumes_as_the_same_run(strategy: str, pic
 def test_a_finished_run_is_left_alone_and_a_foreign_directory_refused(pictures: Path, tmp_path: Path) -> None:
     """Running again changes no byte; another config in the same directory is an error."""
     folder = tmp_path / "run"
-    run(small(pictures, epochs=1), folder, log=quiet)
+    run(small(pictures, epochs=1), folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith("claim")}
-    run(small(pictures, epochs=1), folder, log=quiet)
+    run(small(pictures, epochs=1), folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith("claim")} == before
     with pytest.raises(UserError, match="holds the run"):
-        run(small(pictures, epochs=1, seed=1), folder, log=quiet)
+        run(small(pictures, epochs=1, seed=1), folder)
 
 
 def test_a_run_that_another_process_runs_is_not_run_twice(pictures: Path, tmp_path: Path) -> None:
     """The claim decides."""
     with hold_claim(tmp_path / "run"), pytest.raises(RunTakenError):
-        run(small(pictures), tmp_path / "run", log=quiet)
+        run(small(pictures), tmp_path / "run")
 
 
 def test_a_stop_file_ends_the_run_after_its_epoch_and_it_is_still_tested(pictures: Path, tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_a_stop_file_ends_the_run_after_its_epoch_and_it_is_still_tested(picture
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / keys.STOP).touch()
-    run(small(pictures), folder, log=quiet)
+    run(small(pictures), folder)
     summary = documents.read_json(folder / keys.SUMMARY)
     assert summary is not None
     assert summary["epochs"] == 1
@@ -139,7 +140,7 @@ def test_a_failed_run_says_why(tmp_path: Path, pictures: Path, monkeypatch: pyte
     bad = sorted(pictures.glob("train/red/*.png"))[0]
     bad.write_bytes(bad.read_bytes()[:60])
     with pytest.raises(Exception, match=bad.name):
-        run(small(pictures), tmp_path / "run", log=quiet)
+        run(small(pictures), tmp_path / "run")
     state, reason = files.status(tmp_path / "run")
     assert state == "failed"
     assert bad.name in reason
@@ -153,7 +154,7 @@ def cause(run_dir: Path) -> str:
 def test_a_loss_that_is_lost_is_noted_as_such(tmp_path: Path, pictures: Path) -> None:
     """So that it can be told from a fault."""
     with pytest.raises(DivergedError):
-        run(small(pictures, strategy="scratch", lr=10.0, warmup_epochs=0), tmp_path / "run", log=quiet)
+        run(small(pictures, strategy="scratch", lr=10.0, warmup_epochs=0), tmp_path / "run")
     assert cause(tmp_path / "run") == "divergence"
 
 
@@ -181,8 +182,8 @@ def test_a_full_disk_is_told_though_that_can_not_be_written_either(
     def later(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "a later one")
 
-    with pytest.raises(OSError, match=r"No space left on device") as ended:
-        run(small(pictures, epochs=1), folder, log=fill)
+    with pytest.raises(OSError, match=r"No space left on device") as ended, each_log_line(fill):
+        run(small(pictures, epochs=1), folder)
     assert cause_of(ended.value) == "disk"
     if not state_too:
         state, reason = files.status(folder)
@@ -203,14 +204,15 @@ def test_memory_that_runs_out_at_an_unfreeze_costs_time_and_no_run(
     config = small(pictures, strategy="gradual", backbone="shufflenet_v2_x0_5", unfreeze="[[0, 0], [2, 0.5], [3, 1]]")
     least_memory(monkeypatch, most=5)
     lines: list[str] = []
-    with pytest.raises(RunInterrupted):
-        run(config, tmp_path / "run", log=lines.append, interrupted=lambda: any("out of memory" in x for x in lines))
+    with pytest.raises(RunInterrupted), each_log_line(lines.append):
+        run(config, tmp_path / "run", interrupted=lambda: any("out of memory" in x for x in lines))
     said = [line for line in lines if "out of memory" in line]
     assert len(said) == 1
     assert said[0].startswith("out of memory at epoch 3, step 1, where 5")
     assert "goes on with 2 micro-batches of 4, the same batch of 8; batch-norm" in said[0]
     lines.clear()
-    run(config, tmp_path / "run", log=lines.append)
+    with each_log_line(lines.append):
+        run(config, tmp_path / "run")
     assert not [line for line in lines if "out of memory" in line]
     summary = documents.read_json(tmp_path / "run" / keys.SUMMARY)
     assert summary is not None
@@ -223,7 +225,7 @@ def test_memory_that_is_too_small_for_anything_fails_the_run_with_advice(
     """Down to two pictures, which batch-norm needs."""
     least_memory(monkeypatch, most=1)
     with pytest.raises(TrainingError, match=r"even with 2 pictures at a time\. Lower image_px"):
-        run(small(pictures, strategy="full", backbone="shufflenet_v2_x0_5"), tmp_path / "run", log=quiet)
+        run(small(pictures, strategy="full", backbone="shufflenet_v2_x0_5"), tmp_path / "run")
     assert cause(tmp_path / "run") == "memory"
 
 
@@ -244,11 +246,11 @@ def test_pictures_grow_while_everything_trains_and_val_sees_them_whole(
         return true_suffix(self, hidden, cut)
 
     monkeypatch.setattr(Classifier, "suffix", suffix)
-    run(small(pictures, strategy="full", image_px=64, start_px=32), tmp_path / "full", log=quiet)
+    run(small(pictures, strategy="full", image_px=64, start_px=32), tmp_path / "full")
     assert [side for side, training in dict.fromkeys(seen) if training] == [32, 40, 56, 64]
     assert {side for side, training in seen if not training} == {64}
     seen.clear()
-    run(small(pictures, strategy="lpft", image_px=64, start_px=32), tmp_path / "lpft", log=quiet)
+    run(small(pictures, strategy="lpft", image_px=64, start_px=32), tmp_path / "lpft")
     assert [side for side, training in dict.fromkeys(seen) if training] == [40, 56, 64]
 
 
@@ -266,7 +268,7 @@ def test_pictures_grow_while_everything_trains_and_val_sees_them_whole(
 )
 def test_extreme_settings_give_finite_numbers(values: dict[str, Any], pictures: Path, tmp_path: Path) -> None:
     """All of a summary's and a history's numbers, and all weights."""
-    run(small(pictures, epochs=2, **values), tmp_path / "run", log=quiet)
+    run(small(pictures, epochs=2, **values), tmp_path / "run")
     weights = load_checkpoint(tmp_path / "run" / keys.LAST)["model"]
     assert all(value.isfinite().all() for value in weights.values())
     assert len(files.read_history(tmp_path / "run")[0]) == 2  # JSON has no other numbers
@@ -286,7 +288,7 @@ def test_pictures_of_one_colour_and_classes_without_val_or_test_pictures_give_fi
             lines.append(f"{label}{number}.png,{label},{split}")
     (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
     config = small(tmp_path / "list.csv", strategy="full", backbone="resnet18", epochs=2, balance="weights")
-    run(config, tmp_path / "run", log=quiet)
+    run(config, tmp_path / "run")
     summary = documents.read_json(tmp_path / "run" / keys.SUMMARY) or {}
     assert set(summary["test/recall"]) == {"dark", "light"}
     assert 0 <= summary["test/macro_f1"] <= 1
@@ -309,7 +311,7 @@ def test_a_test_that_gives_no_numbers_is_told_with_the_picture(
 
     monkeypatch.setattr(module, "predict", broken)
     with pytest.raises(DivergedError, match=r"no numbers for 12 of 12 test pictures, such as test/.*\.png"):
-        run(small(pictures, epochs=1), tmp_path / "run", log=quiet)
+        run(small(pictures, epochs=1), tmp_path / "run")
     assert not (tmp_path / "run" / keys.PREDICTIONS).exists()
 
 

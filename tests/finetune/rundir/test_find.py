@@ -10,6 +10,7 @@ from finetune.rundir import keys
 from finetune.rundir.find import find_checkpoint
 from finetune.system import documents
 from tests.support.fabricate import fabricate_run
+from tests.support.logs import each_log_line
 
 
 def with_checkpoint(folder: Path, name: str, val: float, **more: object) -> Path:
@@ -40,7 +41,8 @@ def test_a_sweep_stands_for_its_best_run_by_val(sweep: Path) -> None:
     """By folder and by word alike; which run and why is said."""
     said: list[str] = []
     for given in (str(sweep), "best"):
-        assert find_checkpoint(given, say=said.append) == sweep / "high" / keys.BEST
+        with each_log_line(said.append):
+            assert find_checkpoint(given) == sweep / "high" / keys.BEST
     assert said == ["the best run of runs/one is high: of 3 finished runs it has the highest val accuracy, 90.0%"] * 2
 
 
@@ -48,7 +50,7 @@ def test_equal_val_accuracies_go_to_the_lower_loss_then_the_name(sweep: Path) ->
     """As the analysis breaks ties, so that both mean the same run."""
     for name, loss in (("a-equal", 0.6), ("b-better", 0.1)):
         with_checkpoint(sweep, name, 0.9, summary={"best/val_loss": loss})
-    assert find_checkpoint(str(sweep), say=lambda _: None).parent.name == "b-better"
+    assert find_checkpoint(str(sweep)).parent.name == "b-better"
 
 
 def test_the_report_decides_unless_it_is_older_than_a_run(sweep: Path) -> None:
@@ -57,30 +59,35 @@ def test_the_report_decides_unless_it_is_older_than_a_run(sweep: Path) -> None:
     report.parent.mkdir(parents=True)
     documents.write_json(report, {"best_run": "middle"})
     said: list[str] = []
-    assert find_checkpoint("best", say=said.append).parent.name == "middle"
+    with each_log_line(said.append):
+        assert find_checkpoint("best").parent.name == "middle"
     assert "report.json" in said[0]
     newest = max(file.stat().st_mtime for file in sweep.rglob("summary.json"))
     os.utime(report, (newest - 10, newest - 10))
-    assert find_checkpoint("best", say=said.append).parent.name == "high"
+    with each_log_line(said.append):
+        assert find_checkpoint("best").parent.name == "high"
     for content in ('{"best_run": "elsewhere"}', "[1]", "{"):
         report.write_text(content)
-        assert find_checkpoint("best", say=said.append).parent.name == "high"
+        with each_log_line(said.append):
+            assert find_checkpoint("best").parent.name == "high"
 
 
 def test_the_newest_sweep_is_the_one_that_changed_last(sweep: Path) -> None:
     """Not the one that comes last by name."""
     with_checkpoint(Path("runs/another"), "only", 0.2)
     age(Path("runs/another"), 100)
-    assert find_checkpoint("best", say=lambda _: None).parent.parent == sweep
+    assert find_checkpoint("best").parent.parent == sweep
     age(sweep, 1000)
-    assert find_checkpoint("best", say=lambda _: None).parent.name == "only"
+    assert find_checkpoint("best").parent.name == "only"
 
 
 def test_a_run_and_a_file_are_meant_as_they_are_named(sweep: Path) -> None:
     """Nothing is said of them."""
     said: list[str] = []
-    assert find_checkpoint(str(sweep / "low"), say=said.append) == sweep / "low" / keys.BEST
-    assert find_checkpoint("some/where.pt", say=said.append) == Path("some/where.pt")
+    with each_log_line(said.append):
+        assert find_checkpoint(str(sweep / "low")) == sweep / "low" / keys.BEST
+    with each_log_line(said.append):
+        assert find_checkpoint("some/where.pt") == Path("some/where.pt")
     assert said == []
 
 
@@ -89,7 +96,7 @@ def test_what_can_not_be_told_is_an_error_that_says_how_to_mend_it(sweep: Path) 
 
     def refused(given: str) -> str:
         with pytest.raises(UserError) as error:
-            find_checkpoint(given, say=lambda _: None)
+            find_checkpoint(given)
         return str(error.value)
 
     assert "holds sweeps, not runs. Name one of them: runs/one" in refused("runs")

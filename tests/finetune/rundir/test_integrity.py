@@ -23,7 +23,8 @@ from finetune.system import documents
 from tests import ROOT
 from tests.support import offline
 from tests.support.faults import FAULTS, flip
-from tests.support.small_runs import after, assert_same_run, flags, quiet, small
+from tests.support.logs import each_log_line
+from tests.support.small_runs import after, assert_same_run, flags, small
 
 FIELDS: dict[str, Any] = {"strategy": "lpft", "epochs": 3}
 FILES = (
@@ -44,7 +45,7 @@ def leave_killed(pictures: Path, folder: Path) -> None:
             raise _Killed
 
     with pytest.raises(_Killed):
-        run(small(pictures, **FIELDS), folder, log=quiet, on_progress=kill)
+        run(small(pictures, **FIELDS), folder, on_progress=kill)
 
 
 def names_in(folder: Path) -> list[str]:
@@ -98,7 +99,7 @@ def sweep(
     finished: bool, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], trials: list[tuple[str, int]]
 ) -> None:
     whole = tmp_path / "whole"
-    run(small(pictures, **FIELDS), whole, log=quiet)
+    run(small(pictures, **FIELDS), whole)
     base = whole
     if not finished:
         base = tmp_path / "killed"
@@ -128,7 +129,8 @@ def test_the_log_says_what_is_damaged_and_what_it_goes_on_from(pictures: Path, t
         shutil.copytree(tmp_path / "killed", folder)
         for name in names:
             flip(folder / name, random.Random(1))
-        run(small(pictures, **FIELDS), folder, log=lines.append)
+        with each_log_line(lines.append):
+            run(small(pictures, **FIELDS), folder)
         assert [line for line in lines if expected in line], lines
         assert len([line for line in lines if "set aside" in line]) == len(names)
         resumed = {keys.LAST: 1, keys.BEST: 2}.get(names[0]) if len(names) == 1 else None
@@ -142,12 +144,13 @@ def test_a_best_checkpoint_that_nothing_can_replace_costs_the_training_and_no_re
     pictures: Path, tmp_path: Path
 ) -> None:
     """Where neither of the other two is of the epoch that val chose, the run begins anew."""
-    run(small(pictures, **FIELDS), tmp_path / "whole", log=quiet)
+    run(small(pictures, **FIELDS), tmp_path / "whole")
     best = (documents.read_json(tmp_path / "whole" / keys.SUMMARY) or {})["best/epoch"]
     shutil.copytree(tmp_path / "whole", tmp_path / "run")
     flip(tmp_path / "run" / keys.BEST, random.Random(0))
     lines: list[str] = []
-    run(small(pictures, **FIELDS), tmp_path / "run", log=lines.append)
+    with each_log_line(lines.append):
+        run(small(pictures, **FIELDS), tmp_path / "run")
     assert [line for line in lines if "begins anew" in line or "written anew from last.pt" in line]
     assert [line for line in lines if "begins anew" in line] or best == 3
     assert_same_run(tmp_path / "whole", tmp_path / "run")
@@ -155,15 +158,15 @@ def test_a_best_checkpoint_that_nothing_can_replace_costs_the_training_and_no_re
 
 def test_a_best_checkpoint_that_is_damaged_while_the_run_goes_on_fails_it_once(pictures: Path, tmp_path: Path) -> None:
     """With a message; the next attempt is the same run."""
-    run(small(pictures, **FIELDS), tmp_path / "whole", log=quiet)
+    run(small(pictures, **FIELDS), tmp_path / "whole")
 
     def damage(progress: dict[str, Any]) -> None:
         if progress["phase"] == "test":
             flip(tmp_path / "run" / keys.BEST, random.Random(3))
 
     with pytest.raises(TrainingError, match=r"best\.pt: can't be read .*; the same command makes it anew"):
-        run(small(pictures, **FIELDS), tmp_path / "run", log=quiet, on_progress=damage)
-    run(small(pictures, **FIELDS), tmp_path / "run", log=quiet)
+        run(small(pictures, **FIELDS), tmp_path / "run", on_progress=damage)
+    run(small(pictures, **FIELDS), tmp_path / "run")
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
@@ -174,7 +177,7 @@ def test_killed_between_the_two_checkpoints_of_an_epoch_the_best_one_is_made_fro
     from finetune.run import checkpoint
     from finetune.run import run as module
 
-    run(small(pictures, **FIELDS), tmp_path / "whole", log=quiet)
+    run(small(pictures, **FIELDS), tmp_path / "whole")
     true_save = checkpoint.save_checkpoint
 
     def save(path: Path, *given: Any, **more: Any) -> None:
@@ -185,9 +188,10 @@ def test_killed_between_the_two_checkpoints_of_an_epoch_the_best_one_is_made_fro
     with monkeypatch.context() as patch:
         patch.setattr(module, "save_checkpoint", save)
         with pytest.raises(_Killed):
-            run(small(pictures, **FIELDS), tmp_path / "run", log=quiet)
+            run(small(pictures, **FIELDS), tmp_path / "run")
     lines: list[str] = []
-    run(small(pictures, **FIELDS), tmp_path / "run", log=lines.append)
+    with each_log_line(lines.append):
+        run(small(pictures, **FIELDS), tmp_path / "run")
     assert "best.pt is written anew from last.pt" in lines
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
@@ -196,10 +200,10 @@ def test_a_checkpoint_of_another_run_is_refused(pictures: Path, tmp_path: Path) 
     """One that was copied into the directory, say."""
     for seed in (0, 1):
         with pytest.raises(RunInterrupted):
-            run(small(pictures, seed=seed), tmp_path / str(seed), log=quiet, interrupted=after(2))
+            run(small(pictures, seed=seed), tmp_path / str(seed), interrupted=after(2))
     shutil.copy(tmp_path / "0" / keys.LAST, tmp_path / "1" / keys.LAST)
     with pytest.raises(Exception, match=r"last\.pt is of the run partial-\w+\. Give another --run-dir"):
-        run(small(pictures, seed=1), tmp_path / "1", log=quiet)
+        run(small(pictures, seed=1), tmp_path / "1")
 
 
 def test_a_stopped_run_that_is_interrupted_in_its_test_trains_no_further(pictures: Path, tmp_path: Path) -> None:
@@ -210,13 +214,13 @@ def test_a_stopped_run_that_is_interrupted_in_its_test_trains_no_further(picture
         (folder / keys.STOP).touch()
         if name == "cut":
             with pytest.raises(RunInterrupted, match="in the test"):
-                run(small(pictures), folder, log=quiet, interrupted=after(asks))
-        run(small(pictures), folder, log=quiet)
+                run(small(pictures), folder, interrupted=after(asks))
+        run(small(pictures), folder)
     assert (documents.read_json(tmp_path / "cut" / keys.SUMMARY) or {})["epochs"] == 1
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
     leave_killed(pictures, tmp_path / "killed")
     (tmp_path / "killed" / keys.STOP).touch()
-    run(small(pictures, **FIELDS), tmp_path / "killed", log=quiet)
+    run(small(pictures, **FIELDS), tmp_path / "killed")
     assert (documents.read_json(tmp_path / "killed" / keys.SUMMARY) or {})["epochs"] == 2
 
 
@@ -227,7 +231,7 @@ def test_the_analysis_leaves_out_a_damaged_run_and_says_which_file(
     """Whatever is damaged, in a finished run or one under way, there is no traceback."""
     folder = tmp_path / "runs"
     for seed in (0, 1, 2):
-        run(small(pictures, seed=seed, epochs=1), folder / f"run-{seed}", log=quiet)
+        run(small(pictures, seed=seed, epochs=1), folder / f"run-{seed}")
     leave_killed(pictures, folder / "killed")
     for place in ("run-1", "killed"):
         for name in names_in(folder / place):
@@ -289,6 +293,6 @@ def test_a_loss_that_is_lost_reaches_no_checkpoint(pictures: Path, tmp_path: Pat
             steps.append(progress["epoch"])
 
     with pytest.raises(DivergedError, match=r"at step \d of epoch 1|not finite in epoch 1"):
-        run(config, tmp_path / "run", log=quiet, on_progress=count, interrupted=lambda: len(steps) == 5)
+        run(config, tmp_path / "run", on_progress=count, interrupted=lambda: len(steps) == 5)
     assert len(steps) == 5
     assert not (tmp_path / "run" / keys.LAST).exists()

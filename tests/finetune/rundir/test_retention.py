@@ -13,7 +13,7 @@ from finetune.run.checkpoint import load_checkpoint
 from finetune.run.run import run
 from finetune.rundir import files, keys
 from finetune.rundir.retention import checkpoints_left
-from tests.support.small_runs import quiet, small
+from tests.support.small_runs import small
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_a_finished_run_keeps_the_weights_it_is_asked_to(
 ) -> None:
     """All else is there in any case; without weights `predict` says why it can do nothing."""
     config = small(pictures, strategy="head", epochs=2, keep=keep)
-    run(config, tmp_path / "run", log=quiet)
+    run(config, tmp_path / "run")
     assert {path.name for path in (tmp_path / "run").glob("*.pt")} == left
     assert checkpoints_left(config) == len(left)
     assert files.status(tmp_path / "run") == ("finished", "")

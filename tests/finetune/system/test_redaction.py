@@ -1,6 +1,7 @@
 """Keys, tokens and passwords are nowhere in what a run, a report or a command leaves behind or says."""
 
 import json
+import logging
 import subprocess
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ from finetune.errors import UserError
 from finetune.publish import main as publish
 from finetune.rundir import files, keys
 from finetune.sweep.agents import wandb_agents
-from finetune.system.output import log_line, safe_streams
+from finetune.system.output import logging_to, safe_streams
 from finetune.system.redaction import redact, redact_values, reload_environment_secrets
 from finetune.tracking import sweep_server
 from finetune.tracking.sweep_server import WandbSweep
@@ -85,7 +86,8 @@ def test_a_run_directory_has_none(tmp_path: Path) -> None:
     run.mkdir(parents=True)
     files.write_config(run, {"data": f"https://me:{TOKEN}@host/x"}, {"command": f"--data {SIGNED}", "x": [HF_TOKEN]})
     files.write_state(run, "failed", f"ProxyError: http://me:{PASSWORD}@proxy refused {KEY}")
-    (run / keys.LOG).write_text(log_line(f"fetching {SIGNED} with {WANDB_KEY}"))
+    with logging_to(file=run / keys.LOG):
+        logging.getLogger("finetune").info(f"fetching {SIGNED} with {WANDB_KEY}")
     for file in run.iterdir():
         assert leaks(file.read_text()) == [], file
 

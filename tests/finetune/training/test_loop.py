@@ -15,6 +15,7 @@ from finetune.training.batch_source import BatchStream
 from finetune.training.loop import TrainCallbacks, TrainSettings, TrainState, should_stop
 from finetune.training.metering import PHASES, PhaseTimer
 from finetune.training.optimizer import adamw, param_groups
+from tests.support.logs import each_log_line
 
 CPU = torch.device("cpu")
 
@@ -69,7 +70,6 @@ def calls(**given: Any) -> TrainCallbacks:
         "on_epoch": lambda: False,
         "on_progress": lambda phase, epoch: None,  # noqa: ARG005
         "interrupted": lambda: False,
-        "log": lambda line: None,  # noqa: ARG005
     }
     return TrainCallbacks(**{**silent, **given})
 
@@ -140,7 +140,8 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(weights: list[f
     whole, standing, passes = trained(None, "squeezenet1_1", 7, weights)
     assert (passes, standing.micro_batch) == ([7, 7, 7], None)
     lines: list[str] = []
-    pieces, again, passes = trained(2, "squeezenet1_1", 7, weights, log=lines.append)
+    with each_log_line(lines.append):
+        pieces, again, passes = trained(2, "squeezenet1_1", 7, weights)
     assert passes == [7, 4, *[2, 2, 2, 1] * 3]
     assert again.micro_batch == 2
     for name, value in whole.items():
@@ -158,7 +159,8 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(weights: list[f
 def test_batch_norm_is_never_given_one_picture_and_the_log_says_what_it_sees() -> None:
     """Of five pictures, two and three."""
     lines: list[str] = []
-    _, standing, passes = trained(3, "shufflenet_v2_x0_5", 5, lr=0.01, log=lines.append)
+    with each_log_line(lines.append):
+        _, standing, passes = trained(3, "shufflenet_v2_x0_5", 5, lr=0.01)
     assert passes == [5, *[3, 2] * 3]
     assert standing.micro_batch == 3
     assert lines[0].endswith("; batch-norm that trains sees one micro-batch at a time")

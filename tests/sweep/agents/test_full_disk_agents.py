@@ -1,6 +1,7 @@
 """Agents, their runs and the copies of these on disks that are full: nothing is lost, nothing waits for ever."""
 
 import errno
+import logging
 import os
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from finetune import publish
 from finetune.rundir import claim, files, keys
 from finetune.sweep import early_stopping
 from finetune.sweep.agents import launch, wandb_agents
-from finetune.sweep.agents.wandb_trial import RunLog, StopPolicy
+from finetune.sweep.agents.wandb_trial import StopPolicy
 from finetune.system import documents
 from finetune.system.atomic import WriteError, write_atomic
+from finetune.system.output import logging_to
 from finetune.tracking import mirror_process, sweep_server, wandb_run
 from finetune.tracking.mirror_client import WandbRunRef
 from finetune.tracking.mirror_process import MirrorCommands
@@ -216,7 +218,8 @@ def test_a_line_that_can_not_be_logged_is_printed(tmp_path: Path, capsys: pytest
     """A run does not end for its log."""
     with failing_disk(tmp_path) as disk:
         disk.arm(0)
-        RunLog(tmp_path)("epoch 1")
+        with logging_to("stdout", tmp_path / keys.LOG):
+            logging.getLogger("finetune").info("epoch 1")
         assert disk.hit
     assert capsys.readouterr().out == "epoch 1\n"
 
