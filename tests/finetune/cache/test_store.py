@@ -24,10 +24,10 @@ from tests.support.faults import flip
 BUILDER = """
 import sys, time
 from pathlib import Path
-from finetune import draft, store
-draft.NOTE_SECONDS, draft.BUFFER_BYTES = 0.02, 512  # so that a kill finds bytes beyond the note
+from finetune.cache import entry_writer, store
+entry_writer.NOTE_SECONDS, entry_writer.BUFFER_BYTES = 0.02, 512  # so that a kill finds bytes beyond the note
 rows, pause, said = int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
-with store.drafting("numbers-1") as made:
+with store.writing_entry("numbers-1") as made:
     if made is not None:
         with said.open("a") as file:
             file.write("filled it\\n")

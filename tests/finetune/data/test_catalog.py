@@ -145,7 +145,7 @@ def test_a_hostile_or_foreign_zip_file_writes_nothing(place: Path, content: byte
 
 
 def start() -> "subprocess.Popen[bytes]":
-    code = "from finetune.data import inaturalist; inaturalist.have()"
+    code = "from finetune.data import catalog; catalog.fetch_inaturalist()"
     return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **offline.environment(Path.cwd())})
 
 

@@ -133,8 +133,8 @@ def test_the_choice_needs_no_frames_and_no_torch(tmp_path: Path) -> None:
     pictures = fabricate_pictures(tmp_path / "data", each=1)
     write_predictions(tmp_path, [(path, name, name, 0.9) for path, name in pictures])
     code = (
-        "import sys; from pathlib import Path; from finetune import showcase;"
-        f"showcase.write_thumbnails(Path({str(tmp_path)!r}), Path({str(tmp_path / 'data')!r}), {CLASSES!r});"
+        "import sys; from pathlib import Path; from finetune.data import thumbnails;"
+        f"thumbnails.write_thumbnails(Path({str(tmp_path)!r}), Path({str(tmp_path / 'data')!r}), {CLASSES!r});"
         "assert not {'torch', 'pandas', 'wandb'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -159,7 +159,7 @@ ENDS = """
 import json, os, sys
 from pathlib import Path
 import torch
-from finetune import run
+from finetune.run import run
 from finetune.config import parse_config
 true_save, saves = torch.save, []
 def save(content, file):

@@ -141,16 +141,16 @@ begun = True
 IMPORTERS = {
     "agent": """
 import signal
-from finetune.sweep import stopping
-signal.signal(signal.{name}, stopping.interrupt)
+from finetune.system import signals
+signal.signal(signal.{name}, signals.raise_stopped)
 try:
     work()
-except stopping.Interrupted as error:
+except signals.StoppedBySignal as error:
     print("left by", error.signal)
 """,
     "run": """
-from finetune import signals
-with signals.noted() as received:
+from finetune.system import signals
+with signals.handle_signals() as received:
     try:
         work()
     except SystemExit:

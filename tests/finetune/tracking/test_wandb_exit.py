@@ -19,7 +19,7 @@ wandb = types.ModuleType("wandb")
 wandb.teardown = core.wait
 sys.modules["wandb"] = wandb
 atexit.register(core.wait)
-from finetune import wandb_exit
+from finetune.tracking import wandb_exit
 """
 
 
