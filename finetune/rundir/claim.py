@@ -163,7 +163,7 @@ def attempts(run_dir: Path) -> int:
 
 
 def _take(run_dir: Path) -> Path:
-    """Create the next claim and return it, or raise TakenError."""
+    """Create the next claim and return it, or raise RunTakenError."""
     number, current = _newest(run_dir)
     if current is not None and _owner_lives(current):
         raise RunTakenError(f"{run_dir} is being run by another process{_describe_owner(current)}")
@@ -206,7 +206,7 @@ class Claim:
         """Do nothing, as long as the run is this process's.
 
         Raises:
-            TakenError: another process took the run over while this one was silent (a suspended machine, say).
+            RunTakenError: another process took the run over while this one was silent (a suspended machine, say).
         """
         if _newest(self._file.parent)[0] > self.attempt:
             raise RunTakenError(f"{self._file.parent} was taken over by another process")
@@ -215,7 +215,7 @@ class Claim:
         """Say that the owner lives.
 
         Raises:
-            TakenError: see `check`.
+            RunTakenError: see `check`.
             OSError: the file can't be written.
         """
         self.check()
@@ -243,7 +243,7 @@ def hold_claim(run_dir: Path) -> Iterator[Claim]:
     From the moment on that another process has taken the run over, files can't be put into it with `record` any more.
 
     Raises:
-        TakenError: another live process holds it, or has taken it over meanwhile.
+        RunTakenError: another live process holds it, or has taken it over meanwhile.
     """
     with raising_write_error(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)

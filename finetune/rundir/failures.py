@@ -23,15 +23,15 @@ _NAMES = {
     "gaierror": "network",
     "SSLError": "network",
     "DownloadError": "network",
-    "MissingError": "network",
-    "NoRoomError": "disk",
+    "NotDownloadedError": "network",
+    "DiskFullError": "disk",
     "WriteError": "disk",
     "DivergedError": "divergence",
     "DataError": "data",
     "UserError": "input",
     "ConfigError": "input",  # a log names the class alone
     "WeightsError": "input",
-    "DamagedError": "disk",
+    "CorruptFileError": "disk",
 }
 
 _DISK_ERRORS = "|".join(str(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))

@@ -61,7 +61,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the run has not started yet.
-        DamagedError: it holds something else.
+        CorruptFileError: it holds something else.
     """
     path = run_dir / CONFIG
     try:

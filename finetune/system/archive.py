@@ -43,7 +43,7 @@ def unpack(
     Raises:
         zipfile.BadZipFile: it is no zip file, is damaged, or would write outside of the folder.
         DataError: the folder can't be written.
-        NoRoomError: the disk has no room.
+        DiskFullError: the disk has no room.
     """
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{UNPACKING}")
     total = None
@@ -114,7 +114,7 @@ def _fault(info: zipfile.ZipInfo, name: PurePosixPath) -> str | None:
 
 
 def _check_room(archive: Path, folder: Path, total: int) -> None:
-    """Raise NoRoomError if what is unpacked does not fit on the disk."""
+    """Raise DiskFullError if what is unpacked does not fit on the disk."""
     free = shutil.disk_usage(folder).free
     if total > free - SPARE_BYTES:
         raise DiskFullError(

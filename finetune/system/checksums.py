@@ -104,7 +104,7 @@ def quarantine(path: Path) -> Path:
     """Give a damaged file a name under which nobody looks for it, such as last.pt.damaged-1; return that name.
 
     Raises:
-        TakenError: another process has taken the run over.
+        RunTakenError: another process has taken the run over.
     """
     check_write_guard(path)
     number = 1

@@ -94,7 +94,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Return the object in `path`, or None where there is no such file.
 
     Raises:
-        DamagedError: it holds something else, or is too large or too deep to be one of these.
+        CorruptFileError: it holds something else, or is too large or too deep to be one of these.
     """
     try:
         return parse_json_object(read_bounded_text(path, MAX_JSON_BYTES))
@@ -125,7 +125,7 @@ def parse_json_object(text: str) -> dict[str, Any]:
 
 
 def read_bounded_text(path: Path, most: int) -> str:
-    """Return a file's text; DamagedError where it is larger than `most` bytes."""
+    """Return a file's text; CorruptFileError where it is larger than `most` bytes."""
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:

@@ -86,7 +86,7 @@ def download(
 
     Raises:
         DownloadError: it can't be had, or is not what it should be.
-        NoRoomError: the disk has no room.
+        DiskFullError: the disk has no room.
     """
     if path.is_file():
         return path
@@ -243,7 +243,7 @@ def _read_note(note: Path, url: str) -> RemoteFileInfo | None:
 
 
 def _check_room(part: Path, total: int | None, have: int) -> None:
-    """Raise NoRoomError if the rest does not fit on the disk."""
+    """Raise DiskFullError if the rest does not fit on the disk."""
     missing, free = (total or 0) - have, shutil.disk_usage(part.parent).free
     if missing > free - SPARE_BYTES:
         raise DiskFullError(

@@ -44,7 +44,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
     Raises:
         OSError: it can't be read.
-        DamagedError: it is no such file: of another encoding, with cells that end nowhere, or rows of another length.
+        CorruptFileError: it is no such file: of another encoding, with cells that end nowhere, or rows of another length.
     """
     if path.stat().st_size > MAX_TABLE_BYTES:
         raise CorruptFileError(f"{path} is larger than the {MAX_TABLE_BYTES / 2**20:,.0f} MB that are read of it")

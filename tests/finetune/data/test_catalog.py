@@ -210,7 +210,7 @@ def test_a_disk_that_is_full_in_between_costs_nothing(
     for ended, told in each_write_failing(place, fetched_by_a_run, step=19):
         said = capsys.readouterr().err
         assert ended == 1, f"{told}\n{said}"
-        assert "NoRoomError: " in said, f"{told}\n{said}"
+        assert "DiskFullError: " in said, f"{told}\n{said}"
         assert "can't be written (No space left on device" in said, f"{told}\n{said}"
         assert "Traceback" not in said
         assert {path.name for path in place.glob("*")} <= {ARCHIVE, f"{ARCHIVE}.part", f"{ARCHIVE}.part.json",

@@ -66,11 +66,11 @@ def test_an_owner_that_was_taken_over_finds_out_at_its_next_beat(tmp_path: Path)
 def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
     """Processes that start in the same instant: exactly one runs."""
     code = (
-        "import sys, time; from pathlib import Path; from finetune.rundir.claim import claimed, TakenError\n"
+        "import sys, time; from pathlib import Path; from finetune.rundir.claim import claimed, RunTakenError\n"
         "while time.time() < float(sys.argv[2]): pass\n"
         "try:\n"
         "    with claimed(Path(sys.argv[1])): time.sleep(1.5); print('ran')\n"
-        "except TakenError: print('taken')"
+        "except RunTakenError: print('taken')"
     )
     start = time.time() + 1.5
     commands = [[sys.executable, "-c", code, str(tmp_path), str(start)] for _ in range(6)]
@@ -342,7 +342,7 @@ for place in range(int(sys.argv[2])):
             while not (Path(sys.argv[1]) / f"go-{place + 1}").exists():
                 time.sleep(0.001)
             print(place, "won", flush=True)
-    except claim.TakenError:
+    except claim.RunTakenError:
         pass
 """
 

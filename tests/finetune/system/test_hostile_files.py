@@ -119,7 +119,7 @@ def test_a_checkpoint_with_other_content_is_bad_input(
     (tmp_path / "a.png").write_bytes(b"x")
     assert predict([str(tmp_path / "best.pt"), str(tmp_path / "a.png")]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(("UserError: ", "DamagedError: "))
+    assert said.startswith(("UserError: ", "CorruptFileError: "))
     assert said.count("\n") == 1
 
 
