@@ -1,9 +1,14 @@
-"""Kills, crashes and stray files, put into real sweeps on purpose: `make chaos` counts what is lost. Nothing should be.
+"""Fault injection: `make chaos` breaks real runs and sweeps on purpose and counts what is lost. Nothing may be.
 
-Arrows: __main__ -> faults -> {storm, crashes, rivals, soak} -> {scene, verdict} -> points.
+failpoints     a hook at every file operation of a process
+attempt        one run in a fork, killed at a fail point
+harness        the undisturbed run, and copies of it killed half-way
+faults         the list of faults at a single run
+sandbox        a small sweep with real agents as subprocesses
+random_kills   signals to agents and runs at random moments
+soak           memory, open files and threads over many runs
+invariants     what must hold of run directories afterwards
+
+Import order: failpoints, invariants, sandbox < attempt < harness < faults, random_kills, soak < __main__. May import
+finetune and agent; nothing imports chaos.
 """
-
-import os
-
-# Before torch is imported: its threads do not outlive a fork, and a child that waits for them waits for ever.
-os.environ.setdefault("OMP_NUM_THREADS", "1")

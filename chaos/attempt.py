@@ -1,4 +1,4 @@
-"""One real run, ended at a chosen point of its file operations and started again, in forks of this process."""
+"""One real run in a fork of this process: killed at a chosen file operation, or disturbed in another way."""
 
 import errno
 import itertools
@@ -7,95 +7,94 @@ import signal
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from chaos import failpoints
+from chaos.failpoints import Point
 from finetune.config import Config
 from finetune.run.run import run
 from finetune.system.signals import polling_signals
 
-Point = tuple[str, str]  # what, and where below the folder
+
+@dataclass(frozen=True)
+class Disturbance:
+    """What happens to an attempt.
+
+    Attributes:
+        kill_at: number of the fail point at which the process is killed.
+        full_from: number of the fail point from which on the disk is full.
+        stop_at_check: which of the run's checks for a signal finds one; the run then saves in mid-epoch and stops.
+        prepare: called in the process before the run.
+    """
+
+    kill_at: int | None = None
+    full_from: int | None = None
+    stop_at_check: int | None = None
+    prepare: Callable[[], None] = failpoints.do_nothing
 
 
 class Attempt(NamedTuple):
     """How an attempt at a run ended.
 
     Attributes:
-        killed: whether it ended at the point that it was to end at.
-        points: of an attempt that came to its end.
-        fault: what it raised.
+        was_killed: at the point of its disturbance.
+        points: the fail points it passed, if it came to its end.
+        error: the traceback or exit code, if it failed.
     """
 
-    killed: bool
+    was_killed: bool
     points: list[Point]
-    fault: str
+    error: str
 
 
-def attempt(
-    config: Config,
-    folder: Path,
-    at: int | None = None,
-    before: Callable[[], None] = failpoints.nothing,
-    asks: int | None = None,
-    full: bool = False,
-) -> Attempt:
-    """Run `config` in folder/run, with folder/cache, in a process of its own, up to point number `at`.
-
-    Args:
-        before: called in that process before the run.
-        asks: the run is asked to stop, and so to save in mid-epoch, at this time that it asks whether to.
-        full: at the point the disk becomes full, and stays so, instead of the process's end.
-    """
+def attempt_run(config: Config, folder: Path, disturbance: Disturbance) -> Attempt:
+    """Run `config` in folder/run, with folder/cache, in a process of its own."""
+    torch.set_num_threads(1)  # a fork has none of the other threads, and would wait for them for ever
     reader, writer = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # from Python 3.12 on, for threads of numpy's that do not mind
+        warnings.simplefilter("ignore")  # Python 3.12 and later warn of numpy's threads, which do no harm
         pid = os.fork()
     if pid == 0:
         os.close(reader)
-        _be_the_run(config, folder, at, before, asks, full, writer)
+        _run_and_exit(config, folder, disturbance, writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
-        told = pipe.read().decode()
+        text = pipe.read().decode()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    lines = told.split("\0") if told else []
-    fault = "" if code in (0, -signal.SIGKILL) else told or f"exit code {code}"
-    return Attempt(code == -signal.SIGKILL, [_split(line) for line in lines] if code == 0 else [], fault)
+    lines = text.split("\0") if text and code == 0 else []
+    error = "" if code in (0, -signal.SIGKILL) else text or f"exit code {code}"
+    return Attempt(code == -signal.SIGKILL, [_parse(line) for line in lines], error)
 
 
-def _split(line: str) -> Point:
-    what, _, path = line.partition(" ")
-    return what, path
+def _parse(line: str) -> Point:
+    operation, _, path = line.partition(" ")
+    return operation, path
 
 
-def _be_the_run(
-    config: Config,
-    folder: Path,
-    at: int | None,
-    before: Callable[[], None],
-    asks: int | None,
-    full: bool,
-    writer: int,
-) -> None:
-    """Run, tell the points passed or the fault, and exit."""
+def _run_and_exit(config: Config, folder: Path, disturbance: Disturbance, writer: int) -> None:
+    """Run, write the points passed or the traceback to the pipe, and exit."""
     passed: list[str] = []
-    asked = itertools.count(1)
+    checks = itertools.count(1)
 
-    def on_point(what: str, path: str, tear: Callable[[], None]) -> None:
-        if full and at is not None and len(passed) >= at and what != "delete":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        if len(passed) == at and not full:
+    def on_point(operation: str, path: str, tear: Callable[[], None]) -> None:
+        if len(passed) == disturbance.kill_at:
             tear()
-            failpoints.end()
-        passed.append(f"{what} {failpoints.plain(os.path.relpath(path, folder))}")
+            failpoints.kill_this_process()
+        if disturbance.full_from is not None and len(passed) >= disturbance.full_from and operation != "delete":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        passed.append(f"{operation} {failpoints.without_random_parts(os.path.relpath(path, folder))}")
 
     code = 1
     try:
         os.environ["FINETUNE_CACHE"] = str(folder / "cache")
-        before()
+        disturbance.prepare()
         failpoints.watch([folder], on_point)
         with polling_signals():
-            run(config, folder / "run", peers=[config], interrupted=lambda: next(asked) == asks)
+            run(config, folder / "run", peers=[config], interrupted=lambda: next(checks) == disturbance.stop_at_check)
         code = 0
     except BaseException:
         passed = [traceback.format_exc()]

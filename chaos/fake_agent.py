@@ -14,7 +14,7 @@ from finetune.system import documents
 
 
 def run(config: Config, run_dir: Path, *, on_progress: Callable[[dict[str, Any]], None], **_: object) -> None:
-    """Write what a real run writes, as far as agents look at it."""
+    """Write the files of a real run that agents look at."""
     with hold_claim(run_dir):
         files.write_state(run_dir, "running")
         files.write_config(run_dir, to_dict(config), {"data_fingerprint": "data"})
@@ -25,10 +25,10 @@ def run(config: Config, run_dir: Path, *, on_progress: Callable[[dict[str, Any]]
 
 
 if __name__ == "__main__":
-    code = TrainingApi(
+    training_api = TrainingApi(
         "chaos.fake_agent:run",
         ["finetune.sweep.agents.local_agent", "agent"],
         lambda _: ("data", "weights"),
         lambda _: None,
     )
-    sys.exit(agent.main(sys.argv[1:], code))
+    sys.exit(agent.main(sys.argv[1:], training_api))

@@ -1,7 +1,7 @@
-"""The kinds of faults that one run at a time is given: a list to which others are added in a few lines.
+"""The faults that a single run is put through: a list to which a new one is added in a few lines.
 
-A fault is a function of the bench and a random stream that does it once, and returns what went wrong after it: nothing,
-if the run comes to the end and to the very results of the undisturbed one.
+A fault is a function of the harness and a random generator. It injects the fault once and returns the problems it
+found: none, if the run comes to its end and to the very results of the undisturbed one.
 """
 
 import errno
@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from chaos.harness import LINE, Harness
+from chaos.attempt import Disturbance
+from chaos.harness import HISTORY_WRITE, Harness
 from finetune.cache.entry_writer import ABOUT
 from finetune.rundir import claim, keys
 from finetune.system.atomic import STALE_SECONDS
@@ -24,7 +25,6 @@ TEXTS = (keys.HISTORY, keys.CONFIG, keys.SPLITS, keys.STATE)
 RESULTS = (keys.SUMMARY, keys.CONFIG, keys.HISTORY, keys.PREDICTIONS, keys.SPLITS, keys.BEST)
 
 Damage = Callable[[Path, random.Random], None]  # harms a file, or a run directory
-
 Inject = Callable[[Harness, random.Random], list[str]]
 
 
@@ -32,8 +32,8 @@ class Fault(NamedTuple):
     """A kind of fault.
 
     Attributes:
-        name: for the table.
-        inject: does it once.
+        name: in the table.
+        inject: does it once and returns the problems found.
         times: how often `make chaos` does it.
     """
 
@@ -42,203 +42,208 @@ class Fault(NamedTuple):
     times: int
 
 
-def damaged(name: str, damage: Damage, times: int = 5) -> Fault:
-    """Return a fault that befalls the directory of a run that was killed half-way."""
+def damage_run(name: str, damage: Damage, times: int = 5) -> Fault:
+    """Return a fault that damages the directory of a run that was killed half-way."""
 
-    def inject(bench: Harness, rng: random.Random) -> list[str]:
-        folder = bench.halfway()
+    def inject(harness: Harness, rng: random.Random) -> list[str]:
+        folder = harness.killed_halfway()
         damage(folder / "run", rng)
-        return bench.finish(folder)
+        return harness.finish(folder)
 
     return Fault(name, inject, times)
 
 
-def damaged_cache(name: str, damage: Damage, times: int = 5) -> Fault:
-    """Return a fault that befalls all data in the cache that a run was using when it was killed."""
+def damage_file(name: str, damage: Damage) -> Damage:
+    """Return a damage to one file of a run directory."""
+    return lambda run_dir, rng: damage(run_dir / name, rng)
 
-    def inject(bench: Harness, rng: random.Random) -> list[str]:
-        folder = bench.halfway(line=1)  # two of its three epochs, and what they need, are to come
-        files = sorted(path for path in (folder / "cache/store").glob("*/*") if path.stat().st_size)
-        for path in files:
-            if path.name != ABOUT:  # without which the data would not be looked at
+
+def damage_cache(name: str, damage: Damage, times: int = 10) -> Fault:
+    """Return a fault that damages all data in the cache of a run that was killed."""
+
+    def inject(harness: Harness, rng: random.Random) -> list[str]:
+        folder = harness.killed_halfway(line=1)  # so that two of its three epochs need the cache
+        for path in sorted((folder / "cache/store").glob("*/*")):
+            if path.stat().st_size and path.name != ABOUT:  # without that file the data would not be looked at
                 damage(path, rng)
-        return bench.finish(folder)
+        return harness.finish(folder)
 
     return Fault(name, inject, times)
 
 
-def damaged_result(name: str, times: int = 5) -> Fault:
-    """Return a fault that befalls a file of a finished run, which is then started again."""
+def damage_result(name: str, times: int = 5) -> Fault:
+    """Return a fault that flips a bit in a file of a finished run, which is then started again."""
 
-    def inject(bench: Harness, rng: random.Random) -> list[str]:
-        folder = bench.finished()
-        flip(folder / "run" / name, rng)
-        return bench.finish(folder)
+    def inject(harness: Harness, rng: random.Random) -> list[str]:
+        folder = harness.finished()
+        flip_bit(folder / "run" / name, rng)
+        return harness.finish(folder)
 
     return Fault(f"{name} of a finished run with a flipped bit", inject, times)
 
 
-def handicapped(name: str, handicap: Callable[[], None], times: int = 3) -> Fault:
-    """Return a fault of the file system that a run meets from its start, with a crash in the middle of its way."""
+def break_system(name: str, prepare: Callable[[], None], times: int = 3) -> Fault:
+    """Return a fault of the file system that lasts from the run's start, with a crash on the way."""
 
-    def inject(bench: Harness, rng: random.Random) -> list[str]:
-        folder = bench.folder()
-        bench.crash(folder, rng.randrange(len(bench.points)), before=handicap)
-        return bench.finish(folder, before=handicap)
+    def inject(harness: Harness, rng: random.Random) -> list[str]:
+        folder = harness.new_folder()
+        harness.crash(folder, Disturbance(kill_at=rng.randrange(len(harness.points)), prepare=prepare))
+        return harness.finish(folder, prepare)
 
     return Fault(name, inject, times)
 
 
-def crash(bench: Harness, rng: random.Random) -> list[str]:
-    """End the run at a point of its file operations."""
-    return crash_at(bench, rng.randrange(len(bench.points)))
+def crash(harness: Harness, rng: random.Random) -> list[str]:
+    """Kill the run at a random fail point, and start it again."""
+    return crash_at(harness, rng.randrange(len(harness.points)))
 
 
-def crash_at(bench: Harness, point: int) -> list[str]:
-    """End the run at this point, and start it again."""
-    folder = bench.folder()
-    return bench.crash(folder, point) + bench.finish(folder)
+def crash_at(harness: Harness, point: int) -> list[str]:
+    """Kill the run at this fail point, and start it again."""
+    folder = harness.new_folder()
+    return harness.crash(folder, Disturbance(kill_at=point)) + harness.finish(folder)
 
 
-def crash_thrice(bench: Harness, rng: random.Random) -> list[str]:
-    """End the run at a point, and the next two attempts early on."""
-    folder = bench.folder()
-    told = bench.crash(folder, rng.randrange(len(bench.points)))
+def crash_thrice(harness: Harness, rng: random.Random) -> list[str]:
+    """Kill the run at a random fail point, and the next two attempts soon after their start."""
+    folder = harness.new_folder()
+    problems = harness.crash(folder, Disturbance(kill_at=rng.randrange(len(harness.points))))
     for _ in range(2):
-        bench.crash(folder, rng.randrange(1, 60))  # an attempt that has little left to do may not come so far
-    return told + bench.finish(folder)
+        harness.crash(folder, Disturbance(kill_at=rng.randrange(1, 60)))  # one with little left to do ends before
+    return problems + harness.finish(folder)
 
 
-def crash_in_saving(bench: Harness, rng: random.Random) -> list[str]:
-    """End a run that was asked to stop in mid-epoch while it saves."""
-    folder = bench.folder()
-    bench.crash(folder, len(bench.points), asks=rng.randint(4, 9))  # stops and saves
-    last = max(number for number, (what, path) in enumerate(bench.points) if (what, path) == LINE)
-    bench.crash(folder, rng.randrange(20, last), asks=rng.randint(1, 3))
-    return bench.finish(folder)
+def crash_in_saving(harness: Harness, rng: random.Random) -> list[str]:
+    """Kill a run while it saves in mid-epoch, after it was asked to stop."""
+    folder = harness.new_folder()
+    harness.crash(folder, Disturbance(stop_at_check=rng.randint(4, 9)))  # saves and stops
+    last = max(number for number, point in enumerate(harness.points) if point == HISTORY_WRITE)
+    harness.crash(folder, Disturbance(kill_at=rng.randrange(20, last), stop_at_check=rng.randint(1, 3)))
+    return harness.finish(folder)
 
 
-def full_disk(bench: Harness, rng: random.Random) -> list[str]:
-    """Run on a disk that becomes full at a point, then make room and start the run again."""
-    folder = bench.folder()
-    return bench.fill(folder, rng.randrange(len(bench.points))) + bench.finish(folder)
+def fill_disk(harness: Harness, rng: random.Random) -> list[str]:
+    """Run on a disk that becomes full at a random point, then make room and start the run again."""
+    folder = harness.new_folder()
+    return harness.fill_disk(folder, rng.randrange(len(harness.points))) + harness.finish(folder)
 
 
-def cut(path: Path, rng: random.Random) -> None:
+def truncate(path: Path, rng: random.Random) -> None:
     """Cut a file short."""
     os.truncate(path, rng.randrange(path.stat().st_size))
 
 
-def flip(path: Path, rng: random.Random) -> None:
-    """Turn a bit of a file over."""
+def flip_bit(path: Path, rng: random.Random) -> None:
+    """Flip one bit of a file."""
     content = bytearray(path.read_bytes())
     content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
     path.write_bytes(content)
 
 
-def _of(name: str, damage: Damage) -> Damage:
-    """Return what does this damage to a file of a run directory."""
-    return lambda run_dir, rng: damage(run_dir / name, rng)
-
-
-def _torn_line(run_dir: Path, rng: random.Random) -> None:
+def tear_history(run_dir: Path, rng: random.Random) -> None:
+    """Append the beginning of a line."""
     with (run_dir / keys.HISTORY).open("a") as file:
         file.write('\n{"epoch": 2, "train/loss": 0.123456'[: rng.randint(1, 36)])
 
 
-def _owned(run_dir: Path, silent_seconds: float, **said: Any) -> None:
-    """Put a claim of another owner on top."""
-    number = claim.attempts(run_dir) + 1
-    file = run_dir / f"claim-{number}.json"
-    content = {"host": "elsewhere/1/pid:[1]", "pid": os.getpid(), "started": 1.0, "released": False, **said}
+def add_claim(run_dir: Path, silent_seconds: float, **fields: Any) -> Path:
+    """Add the newest claim, of another owner whose last heartbeat was so long ago."""
+    file = run_dir / f"claim-{claim.attempts(run_dir) + 1}.json"
+    content = {"host": "elsewhere/1/pid:[1]", "pid": os.getpid(), "started": 1.0, "released": False, **fields}
     file.write_text(json.dumps(content))
-    then = time.time() - silent_seconds
-    os.utime(file, (then, then))
+    heartbeat = time.time() - silent_seconds
+    os.utime(file, (heartbeat, heartbeat))
+    return file
 
 
-def _dead_elsewhere(run_dir: Path, _: random.Random) -> None:
-    _owned(run_dir, STALE_SECONDS + 10)
+def claim_from_dead_machine(run_dir: Path, _: random.Random) -> None:
+    """Leave the claim of a machine that died."""
+    add_claim(run_dir, STALE_SECONDS + 10)
 
 
-def _other_boot(run_dir: Path, _: random.Random) -> None:
-    """Leave the claim of a process of this id before a reboot, long ago."""
+def claim_from_other_boot(run_dir: Path, _: random.Random) -> None:
+    """Leave the claim of a process of this id, from before a reboot long ago."""
     host = claim._host().split("/")
-    _owned(run_dir, STALE_SECONDS + 10, host="/".join([host[0], "another boot", *host[2:]]))
+    add_claim(run_dir, STALE_SECONDS + 10, host="/".join([host[0], "another boot", *host[2:]]))
 
 
-def _id_used_again(run_dir: Path, _: random.Random) -> None:
-    """Leave the claim of a dead process whose id another one has now, with a fresh heartbeat."""
-    _owned(run_dir, 0, host=claim._host())
+def claim_of_reused_pid(run_dir: Path, _: random.Random) -> None:
+    """Leave the claim of a dead process whose id belongs to another one now, with a fresh heartbeat."""
+    add_claim(run_dir, 0, host=claim._host())
 
 
-def _torn_claim(run_dir: Path, rng: random.Random) -> None:
-    """Leave half a claim, an empty one, and a file that only looks like one."""
-    _dead_elsewhere(run_dir, rng)
-    file = run_dir / f"claim-{claim.attempts(run_dir)}.json"
-    then = file.stat().st_mtime
+def torn_claim(run_dir: Path, rng: random.Random) -> None:
+    """Leave half a claim or an empty one, and a file that only looks like a claim."""
+    file = add_claim(run_dir, STALE_SECONDS + 10)
+    heartbeat = file.stat().st_mtime
     os.truncate(file, rng.choice([0, 20]))
-    os.utime(file, (then, then))
+    os.utime(file, (heartbeat, heartbeat))
     (run_dir / "claim-x.json").write_text("")
 
 
-def _cleared(fault: Fault, name: str) -> Fault:
-    """Return a fault whose stray file is the user's, and not for the run to delete."""
+def allow_stray(fault: Fault, name: str) -> Fault:
+    """Return a fault whose stray file is the user's, so that the run must not delete it."""
 
-    def inject(bench: Harness, rng: random.Random) -> list[str]:
-        return [line for line in fault.inject(bench, rng) if f"strays: {name}" not in line]
+    def inject(harness: Harness, rng: random.Random) -> list[str]:
+        return [problem for problem in fault.inject(harness, rng) if f"strays: {name}" not in problem]
 
     return fault._replace(inject=inject)
 
 
-def _wrong_clock(minutes: float) -> Callable[[], None]:
-    """Return what sets this process's clock wrong, and with it the times that it gives to files."""
+def skew_clock(minutes: float) -> Callable[[], None]:
+    """Return a function that sets the clock of this process wrong, and with it the times that it gives to files."""
 
-    def handicap() -> None:
+    def prepare() -> None:
         now, utime = time.time, os.utime
         time.time = lambda: now() + 60 * minutes
 
-        def skewed(path: Any, times: Any = None, **rest: Any) -> None:
-            utime(path, (time.time(), time.time()) if times is None and "ns" not in rest else times, **rest)
+        def skewed(path: Any, times: Any = None, **options: Any) -> None:
+            utime(path, (time.time(), time.time()) if times is None and "ns" not in options else times, **options)
 
         setattr(os, "utime", skewed)  # noqa: B010
 
-    return handicap
+    return prepare
 
 
-def live_elsewhere(bench: Harness, rng: random.Random) -> list[str]:
+def live_elsewhere(harness: Harness, rng: random.Random) -> list[str]:
     """Start a run that a live process on another machine owns, with clocks ten minutes apart; then that one dies."""
-    folder = bench.halfway()
-    _owned(folder / "run", rng.uniform(0, STALE_SECONDS - 30))
-    told = bench.refused(folder, _wrong_clock(10)) + bench.refused(folder, _wrong_clock(-10))
-    _dead_elsewhere(folder / "run", rng)
-    return told + bench.finish(folder, _wrong_clock(rng.choice([-10, 10])))
+    folder = harness.killed_halfway()
+    add_claim(folder / "run", rng.uniform(0, STALE_SECONDS - 30))
+    problems = harness.refuse(folder, skew_clock(10)) + harness.refuse(folder, skew_clock(-10))
+    add_claim(folder / "run", STALE_SECONDS + 10)
+    return problems + harness.finish(folder, skew_clock(rng.choice([-10, 10])))
 
 
-def live_in_another_container(bench: Harness, rng: random.Random) -> list[str]:
-    """Start a run that another container of this machine, of this name, owns: its process ids are others' here."""
-    folder = bench.halfway()
+def live_in_another_container(harness: Harness, rng: random.Random) -> list[str]:
+    """Start a run that a container of the same host name owns, whose process ids mean other processes here."""
+    folder = harness.killed_halfway()
     host = "/".join([*claim._host().split("/")[:2], "pid:[4026530000]"])
-    _owned(folder / "run", 20, host=host, pid=rng.choice([os.getpid(), 2**22 - 1]))
-    told = bench.refused(folder)
-    _owned(folder / "run", STALE_SECONDS + 1, host=host)
-    return told + bench.finish(folder)
+    add_claim(folder / "run", 20, host=host, pid=rng.choice([os.getpid(), 2**22 - 1]))
+    problems = harness.refuse(folder)
+    add_claim(folder / "run", STALE_SECONDS + 1, host=host)
+    return problems + harness.finish(folder)
 
 
-def _without_links() -> None:
+def without_hard_links() -> None:
+    """Have this process's file system refuse hard links."""
+
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
     setattr(os, "link", refuse)  # noqa: B010
 
 
-def _without_locks() -> None:
+def without_locks() -> None:
+    """Have this process's file system refuse locks."""
+
     def refuse(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     fcntl.flock = refuse
 
 
-def _idle_locks() -> None:
+def with_idle_locks() -> None:
+    """Have locks of this process's file system succeed and do nothing."""
     fcntl.flock = lambda *_: None
 
 
@@ -246,20 +251,20 @@ FAULTS = [
     Fault("crash at a point of its file operations", crash, 60),
     Fault("three crashes in a row", crash_thrice, 10),
     Fault("crash while saving in mid-epoch", crash_in_saving, 15),
-    damaged("torn last line of history.jsonl", _torn_line),
-    damaged("stale claim of a dead machine", _dead_elsewhere),
-    damaged("stale claim from before a reboot", _other_boot),
-    damaged("claim of a process whose id is used again", _id_used_again),
-    _cleared(damaged("torn or empty claim", _torn_claim), "claim-x.json"),
+    damage_run("torn last line of history.jsonl", tear_history),
+    damage_run("stale claim of a dead machine", claim_from_dead_machine),
+    damage_run("stale claim from before a reboot", claim_from_other_boot),
+    damage_run("claim of a process whose id is used again", claim_of_reused_pid),
+    allow_stray(damage_run("torn or empty claim", torn_claim), "claim-x.json"),
     Fault("live owner elsewhere, clocks 10 minutes apart", live_elsewhere, 5),
     Fault("live owner in another container", live_in_another_container, 5),
-    handicapped("file system without hard links", _without_links),
-    handicapped("file system that refuses locks", _without_locks),
-    handicapped("file system whose locks do nothing", _idle_locks),
-    Fault("disk that becomes full at a write", full_disk, 30),
-    *(damaged(f"{name} cut short", _of(name, cut)) for name in CHECKPOINTS),
-    *(damaged(f"{name} with a flipped bit", _of(name, flip)) for name in (*CHECKPOINTS, *TEXTS)),
-    *(damaged_result(name) for name in RESULTS),
-    damaged_cache("files of the cache cut short", cut, 10),
-    damaged_cache("files of the cache with a flipped bit", flip, 10),
+    break_system("file system without hard links", without_hard_links),
+    break_system("file system that refuses locks", without_locks),
+    break_system("file system whose locks do nothing", with_idle_locks),
+    Fault("disk that becomes full at a write", fill_disk, 30),
+    *(damage_run(f"{name} cut short", damage_file(name, truncate)) for name in CHECKPOINTS),
+    *(damage_run(f"{name} with a flipped bit", damage_file(name, flip_bit)) for name in (*CHECKPOINTS, *TEXTS)),
+    *(damage_result(name) for name in RESULTS),
+    damage_cache("files of the cache cut short", truncate),
+    damage_cache("files of the cache with a flipped bit", flip_bit),
 ]

@@ -1,93 +1,88 @@
-"""One small run, what it comes to when nothing disturbs it, and copies of it that were killed half-way."""
+"""One small run, its undisturbed result, and copies of it that were killed half-way."""
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from chaos.attempt import Attempt, Point, attempt
-from chaos.failpoints import nothing
-from chaos.invariants import faults_of
-from chaos.sandbox import SMALL, draw
-from finetune.config import Config, parse_config
+from chaos.attempt import Attempt, Disturbance, attempt_run
+from chaos.failpoints import Point, do_nothing
+from chaos.invariants import violations
+from chaos.sandbox import SMALL_RUN, draw_images
+from finetune.config import parse_config
 from finetune.resolve import resolve
 
-# Unfreezes in each epoch, and has its frozen part cached in the first two.
-RUN = {**SMALL, "strategy": "gradual", "epochs": 3, "cache": "on", "unfreeze": [[0, 0], [1, 0.5], [2, 1]]}
+# Unfreezes in each epoch, and caches its frozen prefix in the first two.
+RUN = {**SMALL_RUN, "strategy": "gradual", "epochs": 3, "cache": "on", "unfreeze": [[0, 0], [1, 0.5], [2, 1]]}
+HISTORY_WRITE: Point = ("write", "run/history.jsonl")
 
 
 class Harness:
-    """The run, its pictures and its results in a folder.
+    """The run, its images and its results, in a folder.
 
     Attributes:
-        points: what the run passes from its start to its end.
+        reference: directory of the undisturbed run.
+        points: the fail points of the undisturbed run, in order.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._made = folder, 0
-        self.config: Config = resolve(
-            parse_config({**RUN, "data": str(draw(folder / "pictures", {"train": 6, "test": 2}))}, "chaos")
-        )
-        self.reference = folder / "undisturbed" / "run"
-        whole = self._attempt_in(folder / "undisturbed")
-        self.points: list[Point] = whole.points
-        if whole.fault or faults_of(self.reference, self.reference):
-            raise AssertionError(f"the undisturbed run: {whole.fault or faults_of(self.reference, self.reference)}")
+        images = draw_images(folder / "pictures", {"train": 6, "test": 2})
+        self.config = resolve(parse_config({**RUN, "data": str(images)}, "chaos"))
+        self._folder = folder
+        self._folders = 0
         self._halfway: dict[int, Path] = {}
+        self.reference = folder / "undisturbed" / "run"
+        undisturbed = self._attempt(self.reference.parent, Disturbance())
+        self.points = undisturbed.points
+        if problems := undisturbed.error or violations(self.reference, self.reference):
+            raise AssertionError(f"the undisturbed run: {problems}")
 
-    def _attempt_in(
-        self, folder: Path, at: int | None = None, before: Callable[[], None] = nothing, **more: Any
-    ) -> Attempt:
+    def _attempt(self, folder: Path, disturbance: Disturbance) -> Attempt:
         folder.mkdir(exist_ok=True)
-        return attempt(self.config, folder, at, before, **more)
+        return attempt_run(self.config, folder, disturbance)
 
-    def folder(self) -> Path:
-        """Return a new folder."""
-        self._made += 1
-        folder = self._folder / f"try-{self._made}"
+    def new_folder(self) -> Path:
+        """Return a new, empty folder for attempts."""
+        self._folders += 1
+        folder = self._folder / f"try-{self._folders}"
         folder.mkdir()
         return folder
 
-    def halfway(self, line: int = 2) -> Path:
+    def killed_halfway(self, line: int = 2) -> Path:
         """Return a new folder with a run that was killed in the middle of this line of its history."""
         if line not in self._halfway:
-            lines = [number for number, (what, path) in enumerate(self.points) if (what, path) == LINE]
-            self._halfway[line] = self.folder()
-            assert self._attempt_in(self._halfway[line], lines[line - 1]).killed
+            writes = [number for number, point in enumerate(self.points) if point == HISTORY_WRITE]
+            self._halfway[line] = self.new_folder()
+            assert self._attempt(self._halfway[line], Disturbance(kill_at=writes[line - 1])).was_killed
         return self._copy(self._halfway[line])
 
     def finished(self) -> Path:
         """Return a new folder with the undisturbed run."""
         return self._copy(self.reference.parent)
 
-    def _copy(self, made: Path) -> Path:
-        folder = self.folder()
-        shutil.copytree(made, folder, dirs_exist_ok=True)
-        return folder
+    def _copy(self, source: Path) -> Path:
+        return Path(shutil.copytree(source, self.new_folder(), dirs_exist_ok=True))
 
-    def crash(self, folder: Path, at: int, before: Callable[[], None] = nothing, **more: int) -> list[str]:
-        """Have the run end at a point; return what went wrong otherwise."""
-        ended = self._attempt_in(folder, at, before, **more)
-        return [] if ended.killed else [ended.fault or f"did not come to point {at}"]
+    def crash(self, folder: Path, disturbance: Disturbance) -> list[str]:
+        """Kill the run at the disturbance's point; return what went wrong if it was not killed there."""
+        attempt = self._attempt(folder, disturbance)
+        return [] if attempt.was_killed else [attempt.error or f"did not come to point {disturbance.kill_at}"]
 
-    def finish(self, folder: Path, before: Callable[[], None] = nothing) -> list[str]:
-        """Run to the end, return all that is wrong with the result, and delete the folder."""
-        ended = self._attempt_in(folder, before=before)
-        told = [ended.fault] if ended.fault else faults_of(folder / "run", self.reference)
+    def fill_disk(self, folder: Path, point: int) -> list[str]:
+        """Run on a disk that is full from this point on; return what went wrong if the run fails without a message."""
+        attempt = self._attempt(folder, Disturbance(full_from=point))
+        is_reported = (
+            not attempt.error or "WriteError: " in attempt.error
+        )  # what a run can do without, it may leave out
+        return [] if is_reported else [attempt.error]
+
+    def refuse(self, folder: Path, prepare: Callable[[], None] = do_nothing) -> list[str]:
+        """Start a run that another process owns; return what went wrong if it is not refused."""
+        attempt = self._attempt(folder, Disturbance(prepare=prepare))
+        return [] if "RunTakenError" in attempt.error else [f"not refused: {attempt.error or 'it ran'}"]
+
+    def finish(self, folder: Path, prepare: Callable[[], None] = do_nothing) -> list[str]:
+        """Run to the end, delete the folder, and return all violations in the result."""
+        attempt = self._attempt(folder, Disturbance(prepare=prepare))
+        problems = [attempt.error] if attempt.error else violations(folder / "run", self.reference)
         shutil.rmtree(folder)
-        return told
-
-    def fill(self, folder: Path, at: int) -> list[str]:
-        """Have the disk become full at a point; return what is wrong if the run ends otherwise than with a message."""
-        ended = self._attempt_in(folder, at, full=True)
-        told = not ended.fault or "WriteError: " in ended.fault  # what can be done without may be left out
-        return [] if told else [ended.fault]
-
-    def refused(self, folder: Path, before: Callable[[], None] = nothing) -> list[str]:
-        """Try to run what another process owns; return what is wrong if that is not refused."""
-        ended = self._attempt_in(folder, before=before)
-        return [] if "TakenError" in ended.fault else [f"not refused: {ended.fault or 'it ran'}"]
-
-
-LINE = ("write", "run/history.jsonl")
+        return problems

@@ -1,22 +1,22 @@
-"""Agents and their processes killed and signalled at random moments, until the sweep is done all the same."""
+"""Agents and their processes killed and signalled at random moments, until the sweep is finished all the same."""
 
+import logging
 import os
 import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
-from chaos.invariants import faults_of, overlaps, strays_in
-from chaos.sandbox import Sandbox, draw, role, send, wait_until
+from chaos.invariants import overlapping_writers, temporary_files, violations
+from chaos.sandbox import Sandbox, draw_images, send, wait_until
 from finetune.rundir import files
 
-# What is hit, and by what; a stopped process goes on after a moment.
-BLOWS = {
+logger = logging.getLogger(__name__)
+
+# Which process gets which signal; a stopped process is continued after a second.
+SIGNALS = {
     "agent SIGKILL": ("agent", signal.SIGKILL),
     "run SIGKILL": ("run", signal.SIGKILL),
     "fork server SIGKILL": ("fork server", signal.SIGKILL),
@@ -24,147 +24,138 @@ BLOWS = {
     "run SIGTERM": ("run", signal.SIGTERM),
     "run SIGSTOP, SIGCONT": ("run", signal.SIGSTOP),
 }
-CRASH = "crash at a point, by odds"
-ODDS = 0.0006  # a run passes some 450 points
-PATIENCE_SECONDS = 300.0  # for the sweep to end once nothing is hit any more
+CRASH = "crash at a random fail point"
+CRASH_ODDS = 0.0006  # per fail point; a run passes some 450 of them
+FINISH_SECONDS = 300.0  # for the sweep to finish after the last kill
+
+
+@dataclass(frozen=True)
+class KillPlan:
+    """How many kills to do, and to what.
+
+    Attributes:
+        kills: signals and crashes in all; further sweeps follow until all have been done.
+        seed: of all random choices.
+        seeds: of each of a sweep's four strategies.
+        epochs: of a run.
+        agents: how many at once.
+        pause: least and most seconds between two signals.
+    """
+
+    kills: int
+    seed: int = 0
+    seeds: int = 2
+    epochs: int = 3
+    agents: int = 3
+    pause: tuple[float, float] = (0.2, 1.5)
 
 
 @dataclass
 class KillsResult:
-    """What has been done, and what is wrong after it.
+    """What was done, and what was lost.
 
     Attributes:
-        runs: how many have been finished.
-        starts: how often runs have been started for that.
+        kills: how often each kind of kill was done.
+        lost: everything wrong with the results.
+        runs: number of finished runs.
+        starts: how often runs were started until they were finished.
     """
 
-    blows: Counter[str] = field(default_factory=Counter)
+    kills: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
     runs: int = 0
     starts: int = 0
 
 
-def random_kills(
-    folder: Path,
-    blows: int,
-    seed: int = 0,
-    seeds: int = 2,
-    epochs: int = 3,
-    agents: int = 3,
-    pause: tuple[float, float] = (0.2, 1.5),
-    say: Callable[[str], None] = lambda _: None,
-) -> KillsResult:
-    """Run sweeps with several agents, hit them `blows` times in all, and compare them with an undisturbed one.
-
-    Args:
-        seeds, epochs: of each of the strategies; further sweeps follow until all blows have been dealt.
-        agents: how many at once.
-        pause: seconds between two blows, from and to.
-    """
-    rng, told = random.Random(seed), KillsResult()
-    pictures = draw(folder / "pictures", {"train": 6, "test": 2})
-    reference = _undisturbed(folder, pictures, seeds, epochs)
+def random_kills(folder: Path, plan: KillPlan) -> KillsResult:
+    """Run sweeps with several agents, kill their processes, and compare the runs with those of an undisturbed sweep."""
+    rng, result = random.Random(plan.seed), KillsResult()
+    images = draw_images(folder / "pictures", {"train": 6, "test": 2})
+    reference = _run_undisturbed(Sandbox(folder / "undisturbed"), images, plan)
     expected = len(files.find_runs(reference))
     number = 0
-    while told.blows.total() < blows:
+    while result.kills.total() < plan.kills:
         number += 1
-        scene = Sandbox(folder / f"sweep-{number}", hooked=True)
-        scene.write(pictures, seeds, epochs)
+        sandbox = Sandbox(folder / f"sweep-{number}", has_failpoints=True)
+        sandbox.write_small_sweep(images, plan.seeds, plan.epochs)
         try:
-            _hit(scene, rng, told, (agents, blows, expected), pause)
-            told.lost += _verdict(scene, reference)
+            _kill_until_finished(sandbox, plan, expected, rng, result)
+            result.lost += _problems(sandbox, reference)
         finally:
-            scene.end()
-        claims = [len(list(run.glob("claim-*.json"))) for run in files.find_runs(scene.runs)]
-        told.runs, told.starts = told.runs + len(claims), told.starts + sum(claims)
-        say(f"sweep {number}: {told.blows.total()} of {blows} blows, {len(told.lost)} lost")
-    return told
+            sandbox.kill_all()
+        claims = [len(list(run.glob("claim-*.json"))) for run in files.find_runs(sandbox.runs)]
+        result.runs, result.starts = result.runs + len(claims), result.starts + sum(claims)
+        logger.info(f"sweep {number}: {result.kills.total()} of {plan.kills} kills, {len(result.lost)} lost")
+    return result
 
 
-def _undisturbed(folder: Path, pictures: Path, seeds: int, epochs: int) -> Path:
-    scene = Sandbox(folder / "undisturbed")
-    scene.write(pictures, seeds, epochs)
+def _run_undisturbed(sandbox: Sandbox, images: Path, plan: KillPlan) -> Path:
+    """Run the sweep with one agent, and return the folder of its runs."""
+    sandbox.write_small_sweep(images, plan.seeds, plan.epochs)
     try:
-        assert scene.start().wait() == 0, (scene.folder / "agent-0.txt").read_text()
+        assert sandbox.start().wait() == 0, sandbox.output_of(0).read_text()
     finally:
-        scene.end()
-    return scene.runs
+        sandbox.kill_all()
+    return sandbox.runs
 
 
-def _hit(
-    scene: Sandbox, rng: random.Random, told: KillsResult, counts: tuple[int, int, int], pause: tuple[float, float]
+def _kill_until_finished(
+    sandbox: Sandbox, plan: KillPlan, expected: int, rng: random.Random, result: KillsResult
 ) -> None:
-    """Deal blows until the sweep is done, or all have been dealt; then let it come to its end.
-
-    Args:
-        counts: of agents, blows in all, and runs.
-    """
-    agents, blows, expected = counts
-    kinds: list[str] = []
-    for _ in range(agents):
-        scene.start(ODDS, rng.randrange(10**6))
-    while told.blows.total() + _crashes(scene) < blows and not scene.is_done(expected):
-        time.sleep(rng.uniform(*pause))
-        while len(scene.living()) < agents and not scene.is_done(expected):
-            scene.start(ODDS, rng.randrange(10**6))
-        kinds = kinds or rng.sample(list(BLOWS), len(BLOWS))
-        if _deal(scene, rng, *BLOWS[kinds[-1]]):
-            told.blows[kinds.pop()] += 1
+    """Kill processes until `expected` runs are finished or all kills are done; then let the sweep finish."""
+    kinds: list[str] = []  # still to do, before all are shuffled again
+    while result.kills.total() + _crashes(sandbox) < plan.kills and sandbox.finished_runs() < expected:
+        while len(sandbox.live_agents()) < plan.agents and sandbox.finished_runs() < expected:
+            sandbox.start(CRASH_ODDS, rng.randrange(10**6))
+        time.sleep(rng.uniform(*plan.pause))
+        kinds = kinds or rng.sample(list(SIGNALS), len(SIGNALS))
+        if _signal_one(sandbox, rng, *SIGNALS[kinds[-1]]):
+            result.kills[kinds.pop()] += 1
         else:
-            kinds.insert(0, kinds.pop())  # there is none of these now
-    told.blows[CRASH] += _crashes(scene)
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not scene.is_done(expected) and time.monotonic() < end:
-        if not scene.living():
-            scene.start()
+            kinds.insert(0, kinds.pop())  # there is no such process now
+    result.kills[CRASH] += _crashes(sandbox)
+    end = time.monotonic() + FINISH_SECONDS
+    while sandbox.finished_runs() < expected and time.monotonic() < end:
+        if not sandbox.live_agents():
+            sandbox.start()
         time.sleep(0.1)
-    wait_until(lambda: not scene.living(), 240)
+    wait_until(lambda: not sandbox.live_agents(), 240)
 
 
-def _deal(scene: Sandbox, rng: random.Random, who: str, number: signal.Signals) -> bool:
-    """Send a signal to one of these processes, if there is one."""
-    there = []
-    for process in scene.processes():
-        try:
-            if role(process) == who:
-                there.append(process)
-        except (psutil.Error, ProcessLookupError):
-            continue
-    if not there:
+def _signal_one(sandbox: Sandbox, rng: random.Random, role: str, number: signal.Signals) -> bool:
+    """Send a signal to a random process of this role; return False if there is none."""
+    processes = sandbox.processes(role)
+    if not processes:
         return False
-    chosen = rng.choice(there)
-    hit = send(chosen, number)
+    process = rng.choice(processes)
+    was_sent = send(process, number)
     if number == signal.SIGSTOP:
         time.sleep(1)
-        send(chosen, signal.SIGCONT)
-    return hit
+        send(process, signal.SIGCONT)
+    return was_sent
 
 
-def _crashes(scene: Sandbox) -> int:
-    return scene.log.read_text(errors="replace").count(" CRASH ") if scene.log.exists() else 0
+def _crashes(sandbox: Sandbox) -> int:
+    return sandbox.log.read_text(errors="replace").count(" CRASH ") if sandbox.log.exists() else 0
 
 
-def _verdict(scene: Sandbox, reference: Path) -> list[str]:
-    """Return all that is wrong with a sweep that should be done."""
-    told = []
-    if not wait_until(lambda: not scene.processes(), 120):
-        told.append(f"processes are left: {[process.cmdline() for process in scene.processes()]}")
-    for stray in strays_in(scene.folder):  # which the next agent deletes after a while
-        os.utime(scene.folder / stray, (0, 0))
-    code = scene.start().wait()
-    said = (scene.folder / f"agent-{len(scene.agents) - 1}.txt").read_text()
-    if code != 0 or "Traceback" in said:
-        told.append(f"the last agent ended with exit code {code}: {said[-500:]}")
-    told += [f"an agent: {text[-800:]}" for text in _outputs(scene) if "Traceback" in text]
-    told += [f"a temporary file is left: {stray}" for stray in strays_in(scene.runs)]
-    names = {run.name for run in files.find_runs(scene.runs)}
-    wanted = {run.name for run in files.find_runs(reference)}
-    if names != wanted:
-        told.append(f"{len(wanted - names)} of {len(wanted)} runs are missing, {len(names - wanted)} are there beyond")
-    for name in sorted(names & wanted):
-        told += faults_of(scene.runs / name, reference / name)
-    return told + overlaps(scene.log)
-
-
-def _outputs(scene: Sandbox) -> list[str]:
-    return [path.read_text(errors="replace") for path in sorted(scene.folder.glob("agent-*.txt"))]
+def _problems(sandbox: Sandbox, reference: Path) -> list[str]:
+    """Return everything wrong with a sweep that should be finished."""
+    problems = []
+    if not wait_until(lambda: not sandbox.processes(), 120):
+        problems.append(f"processes are left: {[process.cmdline() for process in sandbox.processes()]}")
+    for path in temporary_files(sandbox.folder):  # the next agent deletes old ones
+        os.utime(sandbox.folder / path, (0, 0))
+    code = sandbox.start().wait()
+    outputs = [sandbox.output_of(number).read_text(errors="replace") for number in range(len(sandbox.agents))]
+    if code != 0:
+        problems.append(f"the last agent ended with exit code {code}: {outputs[-1][-500:]}")
+    problems += [f"an agent: {output[-800:]}" for output in outputs if "Traceback" in output]
+    problems += [f"a temporary file is left: {path}" for path in temporary_files(sandbox.runs)]
+    names, expected = ({run.name for run in files.find_runs(runs)} for runs in (sandbox.runs, reference))
+    if names != expected:
+        missing, surplus = len(expected - names), len(names - expected)
+        problems.append(f"{missing} of {len(expected)} runs are missing, {surplus} are surplus")
+    for name in sorted(names & expected):
+        problems += violations(sandbox.runs / name, reference / name)
+    return problems + overlapping_writers(sandbox.log)

@@ -1,7 +1,7 @@
-"""A small real sweep: pictures of three colours, two networks' worth of strategies and seeds, a few epochs each.
+"""A small real sweep: images of three colours, four strategies and some seeds, a few epochs each.
 
-Everything is as users have it: `python agent.py` processes, finetune.run.run, the cache of the frozen prefix and its
-unfreezing; only pictures (32 px) and network (SqueezeNet, random weights) are small.
+Everything is as users have it: `python agent.py` processes, complete runs, the cache of the frozen prefix, unfreezing;
+only the images (32 px) and the network (SqueezeNet, random weights) are small.
 """
 
 import os
@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -23,14 +24,18 @@ from finetune.rundir import keys
 
 ROOT = Path(__file__).parents[1]
 COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
-SMALL = {"backbone": "squeezenet1_1", "weights": "none", "image_px": 32, "batch_size": 8, "device": "cpu"}
+SMALL_RUN = {"backbone": "squeezenet1_1", "weights": "none", "image_px": 32, "batch_size": 8, "device": "cpu"}
+STRATEGIES = ("scratch", "head", "partial", "gradual")  # without weights, `full` is `scratch`
 AGENT = (sys.executable, str(ROOT / "agent.py"))
-LEFT_OUT = ("WANDB", "PYTHONDONTWRITEBYTECODE")  # importing torch takes several times longer when nothing is kept of it
+NOT_INHERITED = (
+    "WANDB",
+    "PYTHONDONTWRITEBYTECODE",
+)  # without bytecode, each import of torch takes several times longer
 NAME = "chaos"  # of the sweep
 
 
-def draw(folder: Path, counts: dict[str, int]) -> Path:
-    """Write noisy pictures of one colour, folder/split/class/NNN.png, and return the folder."""
+def draw_images(folder: Path, counts: Mapping[str, int]) -> Path:
+    """Write noisy images of one colour, folder/split/class/NNN.png, and return the folder."""
     rng = np.random.default_rng(0)
     for split, count in counts.items():
         for label, colour in COLOURS.items():
@@ -46,12 +51,12 @@ class Sandbox:
     """A folder with a sweep, and the agents that have been started on it.
 
     Attributes:
-        mark: by which processes are found, in their environment.
-        hooked: whether these tell the points they pass, into `log` (see failpoints.py).
+        has_failpoints: whether the agents' processes write the fail points they pass to `log` (see failpoints.py).
+        mark: value of an environment variable by which the agents' processes are found.
     """
 
     folder: Path
-    hooked: bool = False
+    has_failpoints: bool = False
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     agents: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -62,73 +67,79 @@ class Sandbox:
 
     @property
     def log(self) -> Path:
-        """What the hooked processes tell."""
+        """The log of fail points."""
         return self.folder / "points.log"
 
-    def write(self, pictures: Path, seeds: int, epochs: int) -> None:
-        """Write the sweep: four strategies (without weights, `full` is `scratch`); `gradual` unfreezes."""
-        parameters = {
-            "strategy": {"values": ["scratch", "head", "partial", "gradual"]},
-            "seed": {"values": list(range(seeds))},
-            **{name: {"value": value} for name, value in {**SMALL, "epochs": epochs, "cache": "on"}.items()},
-            "data": {"value": str(pictures)},
-        }
+    def write_sweep(self, fixed: Mapping[str, Any], varied: Mapping[str, Sequence[Any]]) -> None:
+        """Write the sweep file: a grid over the varied fields."""
+        parameters = {name: {"value": value} for name, value in fixed.items()}
+        parameters |= {name: {"values": list(values)} for name, values in varied.items()}
         self.folder.mkdir(parents=True)
-        spec = {"method": "grid", "parameters": parameters}
-        (self.folder / f"{NAME}.yaml").write_text(yaml.safe_dump(spec))
+        (self.folder / f"{NAME}.yaml").write_text(yaml.safe_dump({"method": "grid", "parameters": parameters}))
+
+    def write_small_sweep(self, images: Path, seeds: int, epochs: int) -> None:
+        """Write a sweep of all strategies; `gradual` unfreezes."""
+        fixed = {**SMALL_RUN, "epochs": epochs, "cache": "on", "data": str(images)}
+        self.write_sweep(fixed, {"strategy": STRATEGIES, "seed": range(seeds)})
 
     def start(self, odds: float = 0.0, seed: int = 0, program: Sequence[str] = AGENT) -> subprocess.Popen[bytes]:
         """Start an agent.
 
         Args:
-            program: what to start.
-            odds: of a run's process ending at any point that it passes.
+            odds: probability that a run's process is killed at a fail point.
+            program: the command, to which the sweep file is added.
         """
-        kept = list(filter(None, [os.environ.get("PYTHONPATH")]))
+        hook = [str(ROOT / "chaos" / "hook")] if self.has_failpoints else []
+        inherited = list(filter(None, [os.environ.get("PYTHONPATH")]))
         environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(LEFT_OUT)},
+            **{name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)},
             "FINETUNE_CACHE": str(self.folder / "cache"),
             "AGENT_MARK": self.mark,
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), *kept]),
+            "PYTHONPATH": os.pathsep.join([*hook, str(ROOT), *inherited]),
         }
-        if self.hooked:
+        if self.has_failpoints:
             environment.update(
-                PYTHONPATH=os.pathsep.join([str(ROOT / "chaos" / "hook"), str(ROOT), *kept]),
                 CHAOS_ROOTS=os.pathsep.join([str(self.folder / "runs"), str(self.folder / "cache")]),
                 CHAOS_LOG=str(self.log),
                 CHAOS_ODDS=str(odds),
                 CHAOS_SEED=str(seed),
             )
-        words = [*program, f"{NAME}.yaml", "--max-failures", "0"]
-        with (self.folder / f"agent-{len(self.agents)}.txt").open("wb") as output:
+        command = [*program, f"{NAME}.yaml", "--max-failures", "0"]
+        with self.output_of(len(self.agents)).open("wb") as output:
             agent = subprocess.Popen(
-                words, cwd=self.folder, env=environment, stdout=output, stderr=output, start_new_session=True
+                command, cwd=self.folder, env=environment, stdout=output, stderr=output, start_new_session=True
             )
         self.agents.append(agent)
         return agent
 
-    def living(self) -> list[subprocess.Popen[bytes]]:
+    def output_of(self, number: int) -> Path:
+        """Return the file with the output of an agent."""
+        return self.folder / f"agent-{number}.txt"
+
+    def live_agents(self) -> list[subprocess.Popen[bytes]]:
         """Return the agents that have not ended."""
         return [agent for agent in self.agents if agent.poll() is None]
 
-    def processes(self) -> list[psutil.Process]:
-        """Return all live processes of the agents, themselves included."""
+    def processes(self, wanted_role: str | None = None) -> list[psutil.Process]:
+        """Return the live processes of the agents, themselves included: those of a role (see `role`), or all."""
         found = []
         for process in psutil.process_iter():
             try:
-                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("AGENT_MARK") == self.mark:
+                is_live = process.status() != psutil.STATUS_ZOMBIE
+                is_own = is_live and process.environ().get("AGENT_MARK") == self.mark
+                if is_own and (wanted_role is None or role(process) == wanted_role):
                     found.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
+            except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
                 continue
         return found
 
-    def is_done(self, expected: int) -> bool:
-        """Whether so many runs are finished."""
-        return len(list(self.runs.glob(f"*/{keys.SUMMARY}"))) == expected
+    def finished_runs(self) -> int:
+        """Return the number of finished runs."""
+        return len(list(self.runs.glob(f"*/{keys.SUMMARY}")))
 
-    def end(self) -> None:
-        """Kill what is left."""
+    def kill_all(self) -> None:
+        """Kill the processes that are left."""
         for process in self.processes():
             process.kill()
         for agent in self.agents:
@@ -136,21 +147,21 @@ class Sandbox:
 
 
 def role(process: psutil.Process) -> str:
-    """Return what a process of an agent's is: agent, fork server, run, helper of a run, or helper of an agent."""
-    words = process.cmdline()
-    if any(word.endswith(("agent.py", "chaos.fake_agent")) for word in words):
+    """Return the role of an agent's process: agent, fork server, run, or helper (of a run or an agent)."""
+    command = process.cmdline()
+    if any(word.endswith(("agent.py", "chaos.fake_agent")) for word in command):
         return "agent"
-    if any("multiprocessing.forkserver" in word for word in words):
-        if os.getsid(process.pid) == process.pid:
+    if any("multiprocessing.forkserver" in word for word in command):
+        session, parent = os.getsid(process.pid), process.parent()
+        if session == process.pid:
             return "run"
-        parent = process.parent()
-        leads = os.getsid(process.pid)
-        return "fork server" if parent is not None and leads == parent.pid else "helper"
+        if parent is not None and session == parent.pid:
+            return "fork server"
     return "helper"
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Return whether the condition holds before the time is over, as soon as it does."""
+    """Wait until the condition holds; return False if it does not in this time."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -160,7 +171,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def send(process: psutil.Process, number: signal.Signals) -> bool:
-    """Send a signal, and return whether the process was there to get it."""
+    """Send a signal; return False if the process has ended."""
     try:
         process.send_signal(number)
         return True
