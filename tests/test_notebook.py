@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import psutil
@@ -116,20 +116,20 @@ def test_commands_in_the_text_exist(notebook: NotebookNode) -> None:
 
 
 def test_a_setting_replaces_one_of_the_cell_and_no_other(notebook: NotebookNode) -> None:
-    """Right after it, in the copy alone; a name that is no setting is told with the nearest."""
-    changed = with_settings(notebook, {"AGENTS": 1, "NAME": "mine"})
+    """Right after it, in the copy only; the message about an unknown name suggests the nearest."""
+    changed = with_settings(notebook, ["AGENTS=1", "NAME=mine"])
     at = next(index for index, cell in enumerate(changed.cells) if cell.id == "settings")
     assert changed.cells[at + 1].source == "AGENTS = 1\nNAME = 'mine'"
     assert len(changed.cells) == len(notebook.cells) + 1
     with pytest.raises(UserError, match=r"AGENT: no such setting. Did you mean 'AGENTS'\? Known: NAME, SWEEP, FIXED"):
-        with_settings(notebook, {"AGENT": 1})
+        with_settings(notebook, ["AGENT=1"])
 
 
 @pytest.mark.parametrize(
     ("word", "message"),
     [("AGENTS", "'AGENTS' has no '='"), ("TRIED=[1", "not YAML"), ("EPOCHS=3", "EPOCHS: no such setting")],
 )
-def test_a_bad_setting_is_told_at_once(word: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_setting_is_reported_at_once(word: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     """With exit code 2, before a kernel is started."""
     assert command.main([word]) == 2
     assert message in capsys.readouterr().err
@@ -146,17 +146,18 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy
 
 
-def small(folder: Path, pictures: Path) -> dict[str, Any]:
-    """Return settings with which it takes seconds: three colours, tiny pictures, weights that know nothing."""
+def small_settings(folder: Path, pictures: Path) -> list[str]:
+    """Return settings with which it takes seconds: three colours, tiny images, random weights."""
     torch.manual_seed(0)
     torch.save(build_network("squeezenet1_1", 32).state_dict(), folder / "weights.pth")
     fixed = {"data": str(pictures), "backbone": "squeezenet1_1", "weights": str(folder / "weights.pth"), "image_px": 32}
-    return {
+    settings = {
         "NAME": "small",
         "FIXED": {**fixed, "epochs": 2, "batch_size": 8},
         "TRIED": {"strategy": STRATEGIES, "lr": [0.003], "seed": [0, 1]},
         "NEW_PICTURES": 1,
     }
+    return [f"{name}={json.dumps(value)}" for name, value in settings.items()]
 
 
 def streams(notebook: NotebookNode) -> dict[str, str]:
@@ -176,11 +177,13 @@ def test_it_runs_from_start_to_end(notebook: NotebookNode, pictures: Path, repo:
     for number in range(200):  # so many that a terminal would get a bar
         shutil.copy(one, one.with_name(f"copy-{number}.png"))
     before = {path.name for path in repo.iterdir()}
-    done = with_settings(notebook, small(repo.parent, pictures))
-    told: list[str] = []
-    execute(done, repo / "notebooks", lambda at, total, heading: told.append(f"{at}/{total} {heading}"))
+    done = with_settings(notebook, small_settings(repo.parent, pictures))
+    progress: list[str] = []
+    advance = lambda at, total, heading: progress.append(f"{at}/{total} {heading}")  # noqa: E731
+    assert execute(done, repo / "notebooks", advance) == (0, "")
 
-    assert told[-1] == f"{len(done.cells) - 1}/{len(done.cells)} Where to go next"
+    assert len(progress) == len(done.cells)
+    assert progress[-1] == f"{len(done.cells) - 1}/{len(done.cells)} Where to go next"
     said, images = texts(done), texts(done, "image/png")
     for name in ("compare", "costs"):
         assert [line.split("|")[1].strip() for line in said[name].splitlines()[2:]] == STRATEGIES
@@ -229,7 +232,7 @@ def test_a_signal_ends_the_kernel_and_is_the_exit_code(number: int, code: int, t
     process.send_signal(number)
     said = process.communicate(timeout=120)[1].decode()
     assert process.returncode == code, said
-    assert "stopped; runs that are finished are kept" in said
+    assert "stopped; finished runs are kept" in said
     assert "Traceback" not in said
     done = nbformat.read(tmp_path / "reports" / "trials" / "short.ipynb", as_version=4)
     kernel = int(done.cells[0].outputs[0].text)
@@ -243,7 +246,7 @@ def test_a_full_disk_is_told_with_the_name_of_the_notebook(
 ) -> None:
     """Exit code 1, and what was there before stays."""
     monkeypatch.setattr(command, "ROOT", tmp_path)
-    monkeypatch.setattr(command, "execute", lambda *_: None)
+    monkeypatch.setattr(command, "execute", lambda *_: (0, ""))
     with failing_disk(tmp_path / "reports") as disk:
         assert command.main([]) == 0
         out = tmp_path / "reports/trials/trials.ipynb"
