@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from finetune.config import Config
-from finetune.models.unfreezing import share_at, trainable_blocks
+from finetune.models.unfreezing import UnfreezeSchedule
 from finetune.seeds import stream_seed
 
 # Fields in which runs must agree to share activations. Val and test need the first ones alone.
@@ -32,11 +32,11 @@ def activation_uses(config: Config, blocks: int) -> Counter[ActivationKey]:
         config: resolved.
         blocks: of the backbone.
     """
-    assert config.unfreeze is not None, "resolve() fills the schedule"
+    schedule = UnfreezeSchedule.of(config, blocks)
     uses: Counter[ActivationKey] = Counter()
     cut = 0
     for epoch in range(config.epochs):
-        cut = blocks - trainable_blocks(share_at(config.unfreeze, epoch), blocks)
+        cut = schedule.cut(epoch)
         if cut:
             uses[ActivationKey("val", None, cut)] += 1
             if config.views:

@@ -14,7 +14,7 @@ from finetune.models.classifier import Classifier
 class FrozenPrefix:
     """A classifier's first blocks as they are now, before anything has trained.
 
-    What is frozen stays like them (see strategies.set_trainable), and copies of what will train serve the runs that
+    What is frozen stays like them (see unfreezing.freeze_blocks), and copies of what will train serve the runs that
     freeze more than this one. Blocks are folded when first used. Always in float32: in bf16, a prefix with batch-norm
     came out a fifth wrong in the gradients that follow it (with random weights), and it is computed once for many runs.
 

@@ -7,7 +7,7 @@ from finetune.config import Config, Strategy
 from finetune.data.transforms import preprocessing
 from finetune.models.classifier import build_classifier, build_meta_network
 from finetune.models.flops import forward_flops
-from finetune.models.unfreezing import share_at, trainable_blocks
+from finetune.models.unfreezing import UnfreezeSchedule
 from finetune.resolve import resolve
 
 
@@ -28,16 +28,15 @@ def unfreeze_table(config: Config, strategies: Iterable[Strategy], classes: int)
     head = sum(parameter.numel() for parameter in model.head.parameters())
     rows = []
     for strategy in strategies:
-        schedule = resolve(config.model_copy(update={"strategy": strategy})).unfreeze
-        assert schedule is not None, "resolve() fills the schedule"
+        schedule = UnfreezeSchedule.of(resolve(config.model_copy(update={"strategy": strategy})), count)
         for epoch in range(config.epochs):
-            cut = count - trainable_blocks(share_at(schedule, epoch), count)
+            cut = schedule.cut(epoch)
             trains = head + sum(sizes[cut:])
             rows.append(
                 {
                     "strategy": strategy,
                     "epoch": epoch + 1,
-                    "trainable_share": (count - cut) / count,
+                    "trainable_share": schedule.share(epoch),
                     "parameter_share": trains / (head + sum(sizes)),
                     "flop_share": sum(flops[cut:]) / sum(flops),
                     "trainable_parameters": trains,

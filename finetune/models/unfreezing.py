@@ -1,43 +1,73 @@
-"""What trains at an epoch, and at which rate: the only place that knows what "frozen" means.
+"""Which blocks of the backbone train at an epoch: the only place that knows what "frozen" means.
 
 A strategy is a schedule: after so many epochs, this share of the backbone's blocks, counted from the head, trains.
-Everything here is a pure function of the schedule and the epoch or step, so a resumed run is the same run. All param
-groups exist from the first step; unfreezing changes flags, never the list of groups.
+Everything here is a pure function of the schedule and the epoch, so a resumed run is the same run.
 """
 
-from finetune.config import Schedule
+from dataclasses import dataclass
+
+from finetune.config import Config, Schedule
 from finetune.models.classifier import Classifier
 
 
-def share_at(schedule: Schedule, epoch: int) -> float:
-    """Return the share of the backbone that trains when `epoch` epochs are finished."""
-    return [share for start, share in schedule if start <= epoch][-1]
-
-
 def trainable_blocks(share: float, blocks: int) -> int:
-    """Return how many of `blocks` blocks, counted from the head, a share means: the nearest whole number."""
+    """Return how many of `blocks` blocks a share stands for: the nearest whole number, a half rounded up."""
     return int(share * blocks + 0.5)
 
 
-def last_unfreeze_epoch(schedule: Schedule) -> int:
-    """Return after how many epochs the schedule takes its last step."""
-    return schedule[-1][0]
+@dataclass(frozen=True)
+class UnfreezeSchedule:
+    """What trains at each epoch. `epoch` counts finished epochs: 0 is the first one.
+
+    Attributes:
+        steps: (epochs finished, share of the blocks that trains from then on); shares never fall.
+        blocks: of the backbone.
+    """
+
+    steps: Schedule
+    blocks: int
+
+    @classmethod
+    def of(cls, config: Config, blocks: int) -> "UnfreezeSchedule":
+        """Return the schedule of a resolved config."""
+        assert config.unfreeze is not None, "resolve() fills the schedule"
+        return cls(config.unfreeze, blocks)
+
+    @property
+    def last_step(self) -> int:
+        """Epochs finished when the schedule takes its last step."""
+        return self.steps[-1][0]
+
+    @property
+    def final_cut(self) -> int:
+        """Number of blocks that never train."""
+        return self.cut(self.last_step)
+
+    def cut(self, epoch: int) -> int:
+        """Return the number of frozen blocks, which is also the index of the first block that trains."""
+        return self.blocks - self.trainable(epoch)
+
+    def trainable(self, epoch: int) -> int:
+        """Return the number of blocks that train, counted from the head."""
+        return trainable_blocks([share for start, share in self.steps if start <= epoch][-1], self.blocks)
+
+    def share(self, epoch: int) -> float:
+        """Return the share of the blocks that trains."""
+        return self.trainable(epoch) / self.blocks
+
+    def first_epoch(self, block: int) -> int | None:
+        """Return after how many epochs this block begins to train, or None if it never does."""
+        return next((epoch for epoch, _ in self.steps if block >= self.cut(epoch)), None)
 
 
-def set_trainable(model: Classifier, count: int) -> None:
-    """Train the head and the last `count` blocks; freeze the rest.
+def freeze_blocks(model: Classifier, cut: int) -> None:
+    """Freeze the first `cut` blocks; train the others and the head.
 
-    Frozen means that nothing of a block changes: its parameters have requires_grad=False, and it is in eval mode, so
-    that batch-norm statistics stand still and dropout and stochastic depth are off. To be called for every epoch,
-    since model.train() would undo it.
+    Nothing of a frozen block changes: its parameters have requires_grad=False, and it is in eval mode, so that
+    batch-norm statistics stay as they are and dropout and stochastic depth are off. Call this in every epoch:
+    model.train() undoes it.
     """
     model.train()
-    frozen = len(model.blocks) - count
     for index, block in enumerate(model.blocks):
-        block.requires_grad_(index >= frozen)
-        block.train(index >= frozen)
-
-
-def _unfrozen_at(block: int, blocks: int, schedule: Schedule) -> int | None:
-    """Return after how many epochs this block begins to train, or None if it never does."""
-    return next((epoch for epoch, share in schedule if block >= blocks - trainable_blocks(share, blocks)), None)
+        block.requires_grad_(index >= cut)
+        block.train(index >= cut)

@@ -15,9 +15,10 @@ from finetune.data.dataset import EpochBatchSampler, worker_count
 from finetune.data.sampling import class_weights
 from finetune.data.splits import Splits
 from finetune.data.transforms import Preprocessing, preprocessing
-from finetune.models import unfreezing, weights
+from finetune.models import weights
 from finetune.models.classifier import Classifier, build_classifier, build_network
 from finetune.models.frozen_prefix import FrozenPrefix
+from finetune.models.unfreezing import UnfreezeSchedule
 from finetune.run.checkpoint import checkpoint_metadata
 from finetune.run.preflight import load_splits
 from finetune.seeds import stream_seed
@@ -60,14 +61,13 @@ def build_components(config: Config, name: str, peers: Sequence[Config] | None) 
     device = device_of(config.device)
     model = model.to(device).to(memory_format=torch.channels_last)
     groups = optimizer.param_groups(model, config.lr, config.backbone_lr, config.block_decay, config.weight_decay)
-    schedule = config.unfreeze
-    assert schedule is not None, "resolve() fills the schedule"
+    schedule = UnfreezeSchedule.of(config, len(model.blocks))
     steps = len(EpochBatchSampler(len(splits.train), config.batch_size, config.seed))
     loop = TrainSettings(
         schedule=schedule,
         epochs=config.epochs,
         multiplier=lr_schedule.lr_multiplier(
-            len(model.blocks), schedule, steps, config.epochs, config.warmup_epochs, config.rewarm_epochs
+            schedule, steps, config.epochs, config.warmup_epochs, config.rewarm_epochs
         ),
         label_smoothing=config.label_smoothing,
         patience=config.patience,
@@ -77,9 +77,7 @@ def build_components(config: Config, name: str, peers: Sequence[Config] | None) 
         class_weights=_class_weights(config, splits, device),
     )
     uses = shared_activation_uses(config, peers, len(model.blocks))
-    share = schedule[-1][1]  # shares never fall
-    forever = len(model.blocks) - unfreezing.trainable_blocks(share, len(model.blocks))
-    prefix = FrozenPrefix(model, max((need.cut for need in uses), default=0), forever)
+    prefix = FrozenPrefix(model, max((need.cut for need in uses), default=0), schedule.final_cut)
     fields = to_dict(config.model_copy(update={"image_px": to.crop_px}))
     about = checkpoint_metadata(name, fields, splits.classes, to)
     return RunComponents(config, splits, to, model, prefix, uses, adamw(groups), loop, about)
@@ -138,12 +136,6 @@ def _class_weights(config: Config, splits: Splits, device: torch.device) -> torc
     if config.balance != "weights":
         return None
     return torch.tensor(class_weights((picture.label for picture in splits.train), len(splits.classes)), device=device)
-
-
-def cut_at(parts: RunComponents, epoch: int) -> int:
-    """Return how many blocks are frozen once `epoch` epochs are finished."""
-    count = len(parts.model.blocks)
-    return count - unfreezing.trainable_blocks(unfreezing.share_at(parts.loop.schedule, epoch), count)
 
 
 def device_of(wanted: str) -> torch.device:

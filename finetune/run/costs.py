@@ -3,9 +3,9 @@
 from functools import cache
 
 from finetune.data.transforms import side_at
-from finetune.models import unfreezing
 from finetune.models.flops import Flops, count_flops, forward_flops
-from finetune.run.build import RunComponents, cut_at
+from finetune.models.unfreezing import freeze_blocks
+from finetune.run.build import RunComponents
 from finetune.rundir.best_epoch import EpochMetrics
 from finetune.training.metering import peak_memory_mb
 
@@ -20,13 +20,13 @@ def costs(parts: RunComponents, history: list[EpochMetrics], wall_seconds: float
     forward = forward_flops(parts.model, parts.to.crop_px)
     counted = cache(lambda cut, side: count_flops(parts.model, cut, side))
     epochs, count = len(history), len(blocks)
-    cuts = [cut_at(parts, epoch) for epoch in range(epochs)]
+    cuts = [parts.loop.schedule.cut(epoch) for epoch in range(epochs)]
     sides = [
         parts.to.crop_px if cut else side_at(epoch, config.epochs, config.start_px, parts.to.crop_px)
         for epoch, cut in enumerate(cuts)
     ]
     of_epoch: list[Flops] = [counted(cut, side) for cut, side in zip(cuts, sides, strict=True)]
-    unfreezing.set_trainable(parts.model, count - cuts[-1])  # counting has set other blocks free
+    freeze_blocks(parts.model, cuts[-1])  # counting has set other blocks free
     training = sum(row[f"seconds/{part}"] for row in history for part in ("loader", "prefix", "suffix"))
     sizes = [sum(parameter.numel() for parameter in block.parameters()) for block in blocks]
     head = sum(parameter.numel() for parameter in parts.model.head.parameters())

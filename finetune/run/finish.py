@@ -10,7 +10,7 @@ from torch import Tensor
 
 from finetune.data import thumbnails
 from finetune.errors import DivergedError, RunInterrupted, TrainingError, UserError
-from finetune.run.build import RunComponents, cut_at
+from finetune.run.build import RunComponents
 from finetune.run.checkpoint import load_checkpoint
 from finetune.run.costs import costs
 from finetune.rundir import keys
@@ -51,7 +51,7 @@ def finish(
 
     best = best_row(standing.history)
     parts.model.load_state_dict(_weights_of(run_dir / keys.BEST, best))
-    cut = cut_at(parts, best["epoch"] - 1)
+    cut = parts.loop.schedule.cut(best["epoch"] - 1)
     temperature = metrics.fit_temperature(*scores_of(feed.val(cut, PhaseTimer())))
     scores, labels = scores_of(feed.test(cut, PhaseTimer()))
     _check_scores(scores, parts)

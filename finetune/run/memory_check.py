@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 
 from finetune.data.transforms import side_at
-from finetune.models import unfreezing
 from finetune.models.microbatch import min_batch_size, run_in_microbatches
-from finetune.run.build import RunComponents, cut_at
+from finetune.models.unfreezing import freeze_blocks
+from finetune.run.build import RunComponents
 from finetune.training.loss import batch_loss
 from finetune.training.metering import peak_memory_mb
 from finetune.training.state import random_state, set_random_state
@@ -39,7 +39,7 @@ def largest_stage(parts: RunComponents) -> UnfreezeStage:
     config, px = parts.config, parts.to.crop_px
 
     def at(epoch: int) -> tuple[int, int]:
-        cut = cut_at(parts, epoch)
+        cut = parts.loop.schedule.cut(epoch)
         return cut, px if cut else side_at(epoch, config.epochs, config.start_px, px)
 
     last = at(config.epochs - 1)
@@ -65,7 +65,7 @@ def check_largest_stage_fits(parts: RunComponents, epochs_done: int) -> tuple[in
     count = min(parts.config.batch_size, len(parts.splits.train))
     share = 1 - stage.cut / len(model.blocks)
     where = f"at epoch {stage.epoch + 1}, where {share:.0%} of the backbone trains (tried before the first)"
-    unfreezing.set_trainable(model, len(model.blocks) - stage.cut)
+    freeze_blocks(model, stage.cut)
 
     def work(sizes: list[int]) -> None:
         model.zero_grad(set_to_none=True)
@@ -96,7 +96,7 @@ def check_largest_stage_fits(parts: RunComponents, epochs_done: int) -> tuple[in
         with torch.no_grad():
             for name, buffer in model.named_buffers():
                 buffer.copy_(buffers[name])
-        unfreezing.set_trainable(model, len(model.blocks) - cut_at(parts, epochs_done))
+        freeze_blocks(model, loop.schedule.cut(epochs_done))
         set_random_state(noise, loop.device)
         if loop.device.type != "cpu":
             torch.get_device_module(loop.device).empty_cache()

@@ -18,7 +18,7 @@ from finetune.data.transforms import preprocessing
 from finetune.errors import ConfigError, NotDownloadedError
 from finetune.models import weights
 from finetune.models.classifier import build_classifier, build_meta_network, check_image_px
-from finetune.models.unfreezing import set_trainable, trainable_blocks
+from finetune.models.unfreezing import UnfreezeSchedule, freeze_blocks
 from finetune.resolve import resolve
 
 
@@ -29,7 +29,7 @@ def fingerprint_inputs(config: Config, checked: bool = False) -> tuple[str, str]
         checked: whether another process has found network, picture size and weights to fit, which takes a second.
 
     Raises:
-        MissingError: the data can be fetched, and was not yet; nothing else is wrong.
+        NotDownloadedError: the data can be fetched, and was not yet; nothing else is wrong.
         DataError: the data folder is missing, or can't be split into train, val and test.
         WeightsError: the weights are missing or of another backbone.
         ConfigError: the backbone can't take pictures of this size.
@@ -55,11 +55,9 @@ def fingerprint_inputs(config: Config, checked: bool = False) -> tuple[str, str]
 
 def _check_lone_pictures(config: Config, side: int) -> None:
     """Raise ConfigError if a batch of one picture leaves batch-norm that trains a single number a channel."""
-    schedule = resolve(config).unfreeze
-    assert schedule is not None, "resolve() fills the schedule"
     for px in {side, config.start_px or side}:
         model = build_classifier(build_meta_network(config.backbone, side), 2, 0.0)
-        set_trainable(model, trainable_blocks(schedule[-1][1], len(model.blocks)))
+        freeze_blocks(model, UnfreezeSchedule.of(resolve(config), len(model.blocks)).final_cut)
         try:
             model.to("meta")(torch.zeros(1, 3, px, px, device="meta"))
         except ValueError as error:
@@ -81,7 +79,7 @@ def load_splits(config: Config) -> Splits:
     """Return the splits, found once a process.
 
     Raises:
-        MissingError, DataError: see `identify`.
+        NotDownloadedError, DataError: see `identify`.
     """
     return _part(config.train_share, config.data, config.split_seed, config.folds, config.fold)
 

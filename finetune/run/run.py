@@ -79,7 +79,7 @@ def run(
 
     Raises:
         UserError: data, weights or directory do not fit; nothing was written.
-        TakenError: another process runs this run.
+        RunTakenError: another process runs this run.
         TrainingError: the loss is not finite, or the memory too small.
         WriteError: a file can't be written; what was written before is whole.
         Interrupted: as asked; all that was computed is saved.
@@ -205,7 +205,7 @@ def _introduction(parts: RunComponents, name: str, attempt: int) -> list[str]:
         *splits.how,
         *_of_classes(splits, config.balance),
         f"config: {set_fields}",
-        f"{len(parts.model.blocks)} backbone blocks; unfreezes {loop.schedule}",
+        f"{len(parts.model.blocks)} backbone blocks; unfreezes {loop.schedule.steps}",
     ]
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.config import Schedule
 from finetune.errors import RunInterrupted
 from finetune.models.classifier import Classifier
 from finetune.models.frozen_prefix import FrozenPrefix
@@ -22,7 +21,7 @@ from finetune.models.microbatch import (
     running_stats,
     snapshot_stats,
 )
-from finetune.models.unfreezing import last_unfreeze_epoch, set_trainable, share_at, trainable_blocks
+from finetune.models.unfreezing import UnfreezeSchedule, freeze_blocks
 from finetune.rundir.best_epoch import EpochMetrics, best_row
 from finetune.seeds import stream_seed
 from finetune.training.batch_source import BatchStream
@@ -45,7 +44,7 @@ class TrainSettings:
     """What stays the same from epoch to epoch.
 
     Attributes:
-        schedule: which share of the backbone trains when.
+        schedule: which blocks train when.
         multiplier: (block or None for the head, step) -> factor on the group's peak rate.
         patience: epochs without a better val, counted from the last unfreeze on, before the run stops; or None.
         autocast: lower precision for forward and backward, or None for float32.
@@ -53,7 +52,7 @@ class TrainSettings:
         class_weights: (classes,) on the device, for the training loss; None where every picture weighs the same.
     """
 
-    schedule: Schedule
+    schedule: UnfreezeSchedule
     epochs: int
     multiplier: Callable[[int | None, int], float]
     label_smoothing: float
@@ -143,7 +142,7 @@ def fit(
             **trained,
             **validated,
             **rates_of(optimizer),
-            "trainable_share": _trainable(loop, model, len(history)) / len(model.blocks),
+            "trainable_share": loop.schedule.share(len(history)),
             "cached_share": standing.epoch.fed_from / len(model.blocks),
             "energy_joules": standing.epoch.joules,
             "epoch_seconds": sum(spent.values()),
@@ -162,11 +161,11 @@ def _sum(earlier: float | None, now: float | None, begun: float | None) -> float
     return None if earlier is None or now is None or begun is None else earlier + now - begun
 
 
-def should_stop(history: list[EpochMetrics], schedule: Schedule, patience: int | None) -> bool:
+def should_stop(history: list[EpochMetrics], schedule: UnfreezeSchedule, patience: int | None) -> bool:
     """Whether val has not improved for `patience` epochs since its best or, if that came later, the last unfreeze."""
     if patience is None or not history:
         return False
-    return bool(len(history) - max(best_row(history)["epoch"], last_unfreeze_epoch(schedule)) >= patience)
+    return bool(len(history) - max(best_row(history)["epoch"], schedule.last_step) >= patience)
 
 
 def _train_epoch(
@@ -183,10 +182,8 @@ def _train_epoch(
     stage, limit = standing.rehearsed
     if number >= stage and limit is not None:
         standing.micro_batch = min(limit, standing.micro_batch or limit)
-    blocks = _trainable(loop, model, number)
-    cut = len(model.blocks) - blocks
-    share = blocks / len(model.blocks)
-    set_trainable(model, blocks)
+    cut, share = loop.schedule.cut(number), loop.schedule.share(number)
+    freeze_blocks(model, cut)
     allocate_state(optimizer, f"at epoch {number + 1}, where {share:.0%} of the backbone trains")
     least, seen = min_batch_size(model), running_stats(model)
     fed = feed.train(number, epoch.steps, cut, epoch.clock)
@@ -292,7 +289,7 @@ def _validate(
 ) -> EpochMetrics:
     """Return the val half of an epoch's row. Nothing is kept of a val that is interrupted, but its time."""
     number, clock = len(standing.history) + 1, standing.epoch.clock
-    cut = len(model.blocks) - _trainable(loop, model, number - 1)
+    cut = loop.schedule.cut(number - 1)
 
     def on_batch() -> None:
         calls.on_progress("val", number)
@@ -312,8 +309,3 @@ def _validate(
             "val/macro_f1": float(np.nanmean(classes.f1)),
             "val/min_recall": float(np.nanmin(classes.recall)),
         }
-
-
-def _trainable(loop: TrainSettings, model: Classifier, epoch: int) -> int:
-    """Return how many blocks train once `epoch` epochs are finished."""
-    return trainable_blocks(share_at(loop.schedule, epoch), len(model.blocks))

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from math import cos, pi
 
-from finetune.config import Schedule
-from finetune.models.unfreezing import _unfrozen_at
+from finetune.models.unfreezing import UnfreezeSchedule
 
 
 def cosine_with_warmup(step: int, total: int, warmup: int) -> float:
@@ -28,7 +27,7 @@ def rewarm(step: int, start: int, length: int) -> float:
 
 
 def lr_multiplier(
-    blocks: int, schedule: Schedule, steps_per_epoch: int, epochs: int, warmup_epochs: float, rewarm_epochs: float
+    schedule: UnfreezeSchedule, steps_per_epoch: int, epochs: int, warmup_epochs: float, rewarm_epochs: float
 ) -> Callable[[int | None, int], float]:
     """Return a function (block or None for the head, step) -> multiplier of the group's peak rate, 0 while frozen.
 
@@ -38,7 +37,7 @@ def lr_multiplier(
     total = epochs * steps_per_epoch
     warmup = round(warmup_epochs * steps_per_epoch)
     rise = round(rewarm_epochs * steps_per_epoch)
-    starts = [_unfrozen_at(index, blocks, schedule) for index in range(blocks)]
+    starts = [schedule.first_epoch(block) for block in range(schedule.blocks)]
 
     def multiplier(block: int | None, step: int) -> float:
         base = cosine_with_warmup(step, total, warmup)

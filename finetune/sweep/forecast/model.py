@@ -15,7 +15,7 @@ from finetune.cache import reuse
 from finetune.cache.reuse import ActivationKey, training_views, view_at
 from finetune.config import Config
 from finetune.data.transforms import Preprocessing, side_at
-from finetune.models.unfreezing import share_at, trainable_blocks
+from finetune.models.unfreezing import UnfreezeSchedule
 from finetune.rundir.retention import checkpoints_left
 from finetune.sweep.forecast.probe import ProbeResult
 from finetune.sweep.forecast.report import StrategyForecast, SweepForecast
@@ -120,11 +120,11 @@ def wall_seconds(seconds: Sequence[float], agents: int) -> float:
 def _run_seconds(run: PendingRun, caches: "_CacheSimulation") -> float:
     """Return what a run takes, with what it is the first to need of the caches."""
     config, speed = run.config, run.speed
-    assert config.unfreeze is not None, "a planned run's config is resolved"
+    schedule = UnfreezeSchedule.of(config, speed.blocks)
     total = START_SECONDS + speed.first_step * min(config.batch_size, run.sizes["train"])
     cut = 0
     for epoch in range(run.epochs_done, config.epochs):
-        cut = speed.blocks - trainable_blocks(share_at(config.unfreeze, epoch), speed.blocks)
+        cut = schedule.cut(epoch)
         total += _train_seconds(run, epoch, cut, caches) + _evaluation_seconds(run, "val", cut, caches)
         # last.pt with the optimiser's state, at most best.pt, and the epoch's own where each is kept
         files = 3 if config.keep == "every" else 2

@@ -24,9 +24,9 @@ from torch import nn
 from finetune.data.augmentation import LEVELS, train_transform
 from finetune.data.image_io import read_image
 from finetune.data.transforms import Preprocessing, eval_transform, normalise, preprocessing, resize_for_cache, stack
-from finetune.models import unfreezing
 from finetune.models.classifier import Classifier, build_classifier, build_network
 from finetune.models.frozen_prefix import FrozenPrefix
+from finetune.models.unfreezing import freeze_blocks, trainable_blocks
 from finetune.run.build import autocast_of, device_of
 from finetune.system.environment import cache_folder
 from finetune.training.metering import keep_freed_memory
@@ -115,7 +115,7 @@ def measure(wanted: ProbeRequest) -> ProbeResult:
     model = build_classifier(network, wanted.classes, dropout=0.2)
     model = model.to(device).to(memory_format=torch.channels_last)
     blocks = len(model.blocks)
-    cuts = sorted({0} | {blocks - unfreezing.trainable_blocks(share, blocks) for share in wanted.shares})
+    cuts = sorted({0} | {blocks - trainable_blocks(share, blocks) for share in wanted.shares})
     size = max(2, min(wanted.batch_size, CPU_BATCH) if device.type == "cpu" else wanted.batch_size)
     while True:
         try:
@@ -215,7 +215,7 @@ def _training(
     train, update = {}, {}
     first_step = 0.0
     for cut in cuts:
-        unfreezing.set_trainable(model, len(model.blocks) - cut)
+        freeze_blocks(model, cut)
         with torch.no_grad():
             hidden = model.prefix(batch, cut)
 

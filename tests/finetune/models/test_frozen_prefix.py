@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from finetune.config import BACKBONES
 from finetune.models.classifier import Classifier, build_classifier, build_network
 from finetune.models.frozen_prefix import FrozenPrefix, fold
-from finetune.models.unfreezing import set_trainable
+from finetune.models.unfreezing import freeze_blocks
 
 FAMILIES = (
     *("efficientnet_v2_s", "squeezenet1_0", "resnet18", "mobilenet_v3_small", "convnext_tiny", "vit_b_16", "swin_t"),
@@ -101,7 +101,7 @@ def test_what_cannot_be_folded_is_used_as_it_is() -> None:
 def test_a_frozen_prefix_is_in_eval_mode_without_autograd_and_in_float32() -> None:
     """Whatever the mode of the model and the precision around it; twice the same, though there is dropout."""
     model = classifier("efficientnet_v2_s", 32)
-    set_trainable(model, 10)
+    freeze_blocks(model, len(model.blocks) - 10)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     prefix, images = FrozenPrefix(model), torch.randn(4, 3, 32, 32)
     with torch.autocast("cpu", torch.bfloat16):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from finetune.models.classifier import Classifier, build_classifier, build_network
-from finetune.models.unfreezing import set_trainable, share_at, trainable_blocks
+from finetune.models.unfreezing import UnfreezeSchedule, freeze_blocks, trainable_blocks
 from finetune.resolve import default_schedule
 from finetune.training.lr_schedule import lr_multiplier
 from finetune.training.optimizer import param_groups
@@ -32,8 +32,19 @@ def test_shares_become_whole_blocks() -> None:
 
 def test_gradual_steps_from_the_head_towards_the_input() -> None:
     """Its shares by epoch for a run of 8: head only, a third, two thirds, all."""
-    schedule = default_schedule("gradual", 8)
-    assert [round(share_at(schedule, epoch), 2) for epoch in range(8)] == [0, 0.33, 0.33, 0.67, 1, 1, 1, 1]
+    schedule = UnfreezeSchedule(default_schedule("gradual", 8), 9)
+    assert [round(schedule.share(epoch), 2) for epoch in range(8)] == [0, 0.33, 0.33, 0.67, 1, 1, 1, 1]
+    assert [schedule.cut(epoch) for epoch in range(8)] == [9, 6, 6, 3, 0, 0, 0, 0]
+    assert [schedule.trainable(epoch) for epoch in range(8)] == [0, 3, 3, 6, 9, 9, 9, 9]
+    assert (schedule.last_step, schedule.final_cut) == (4, 0)
+    assert [schedule.first_epoch(block) for block in range(9)] == [4, 4, 4, 3, 3, 3, 1, 1, 1]
+
+
+def test_blocks_that_a_schedule_leaves_frozen_never_train() -> None:
+    """Half of 4 blocks, from the third epoch on."""
+    schedule = UnfreezeSchedule([(0, 0.0), (2, 0.5)], 4)
+    assert schedule.final_cut == 2
+    assert [schedule.first_epoch(block) for block in range(4)] == [None, None, 2, 2]
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "squeezenet1_0", "mobilenet_v3_small", "efficientnet_v2_s"])
@@ -45,7 +56,7 @@ def test_frozen_blocks_do_not_change_by_a_bit_and_the_others_do(backbone: str, s
     optimizer = torch.optim.AdamW(param_groups(model, 0.1, 0.1, 1.0, weight_decay=0.5))
     before = [digest(block) for block in model.blocks]
     for _ in range(2):
-        set_trainable(model, trainable_blocks(share, len(model.blocks)))
+        freeze_blocks(model, len(model.blocks) - trainable_blocks(share, len(model.blocks)))
         optimizer.zero_grad()
         model(torch.randn(4, 3, 64, 64)).logsumexp(dim=1).sum().backward()
         optimizer.step()
@@ -56,12 +67,11 @@ def test_frozen_blocks_do_not_change_by_a_bit_and_the_others_do(backbone: str, s
 
 @pytest.mark.parametrize("backbone", ["convnext_tiny", "vit_b_16", "swin_t"])
 def test_other_families_freeze_and_unfreeze(backbone: str) -> None:
-    """Flags and modes follow the number of trainable blocks, and unfreezing undoes freezing."""
+    """Flags and modes follow the number of frozen blocks, and unfreezing undoes freezing."""
     with torch.device("meta"):
         model = build_classifier(build_network(backbone, 224), 3, 0.0)
-    for count in (0, 4, len(model.blocks)):
-        set_trainable(model, count)
-        frozen = len(model.blocks) - count
+    for frozen in (len(model.blocks), 4, 0):
+        freeze_blocks(model, frozen)
         for index, block in enumerate(model.blocks):
             assert all(parameter.requires_grad == (index >= frozen) for parameter in block.parameters())
             assert all(module.training == (index >= frozen) for module in block.modules())
@@ -89,8 +99,8 @@ def test_head_only_has_no_backbone_groups() -> None:
 
 def test_rates_rise_again_for_blocks_that_join_later() -> None:
     """A block's rate is 0 until its epoch, then rises over the second warm-up, then follows the common cosine."""
-    schedule = [(0, 0.0), (2, 0.5), (4, 1.0)]
-    multiplier = lr_multiplier(4, schedule, steps_per_epoch=10, epochs=10, warmup_epochs=0, rewarm_epochs=0.5)
+    schedule = UnfreezeSchedule([(0, 0.0), (2, 0.5), (4, 1.0)], 4)
+    multiplier = lr_multiplier(schedule, steps_per_epoch=10, epochs=10, warmup_epochs=0, rewarm_epochs=0.5)
     head = [multiplier(None, step) for step in range(100)]
     last, first = ([multiplier(block, step) for step in range(100)] for block in (3, 0))
     assert last[:20] == [0.0] * 20

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from finetune.errors import DivergedError, RunInterrupted
 from finetune.models.classifier import Classifier, build_classifier, build_network
 from finetune.models.frozen_prefix import FrozenPrefix
+from finetune.models.unfreezing import UnfreezeSchedule
 from finetune.run.build import autocast_of
 from finetune.training.batch_source import BatchStream
 from finetune.training.loop import TrainCallbacks, TrainSettings, TrainState, should_stop
@@ -30,11 +31,11 @@ def rows(*accuracies: float) -> list[dict[str, float]]:
 def test_patience_counts_from_the_last_unfreeze() -> None:
     """A schedule is never ended before its last step, however long val stands still before it."""
     stuck = rows(0.5, 0.4, 0.4, 0.4, 0.4)
-    assert should_stop(stuck, [(0, 1.0)], patience=4)
-    assert not should_stop(stuck, [(0, 1.0)], patience=5)
-    assert not should_stop(stuck, [(0, 0.0), (4, 1.0)], patience=2)
-    assert should_stop(rows(0.5, *[0.4] * 5), [(0, 0.0), (4, 1.0)], patience=2)
-    assert not should_stop(stuck, [(0, 1.0)], patience=None)
+    assert should_stop(stuck, UnfreezeSchedule([(0, 1.0)], 9), patience=4)
+    assert not should_stop(stuck, UnfreezeSchedule([(0, 1.0)], 9), patience=5)
+    assert not should_stop(stuck, UnfreezeSchedule([(0, 0.0), (4, 1.0)], 9), patience=2)
+    assert should_stop(rows(0.5, *[0.4] * 5), UnfreezeSchedule([(0, 0.0), (4, 1.0)], 9), patience=2)
+    assert not should_stop(stuck, UnfreezeSchedule([(0, 1.0)], 9), patience=None)
 
 
 Batch = tuple[Tensor, Tensor]
@@ -62,7 +63,8 @@ def fit(
 
 
 def loop_settings(epochs: int = 3, **given: Any) -> TrainSettings:
-    return TrainSettings([(0, 1.0)], epochs, lambda block, step: 1.0, 0.0, None, CPU, None, 0, **given)  # noqa: ARG005
+    all_blocks = UnfreezeSchedule([(0, 1.0)], 9)
+    return TrainSettings(all_blocks, epochs, lambda block, step: 1.0, 0.0, None, CPU, None, 0, **given)  # noqa: ARG005
 
 
 def calls(**given: Any) -> TrainCallbacks:
