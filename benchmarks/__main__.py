@@ -10,12 +10,11 @@ from benchmarks import table
 from benchmarks.baselines import CONTENDERS, OURS, PLAIN
 from benchmarks.figure import draw_figure
 from benchmarks.runner import Plan, Results, Target, measure
-from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, ConfigError, UserError, nearest
+from finetune.errors import EXIT_FAILED, ConfigError, nearest
 from finetune.system.documents import write_json
 from finetune.system.environment import cores
-from finetune.system.output import fail
+from finetune.system.output import command
 
-EXIT_INTERRUPTED = 130  # 128 + SIGINT
 RESULTS = Path(__file__).parent / "results"
 STRATEGIES = ("head", "partial", "gradual", "full")
 # By default, what takes minutes; in --full also `gradual`, and the peers with frozen batch-norms.
@@ -23,20 +22,16 @@ QUICK = ("head", "partial", "full")
 DEFAULT = (PLAIN, "timm", "fastai", "lightning", *OURS)
 
 
+@command
 def main(arguments: list[str]) -> int:
     """Run the benchmark and return the exit code."""
     known = _parser().parse_args(arguments)
     out = known.out or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
-    try:
-        plan = _plan(known)
-        target = _target(known)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        results = measure(plan, target, lambda so_far: write_json(out, so_far), _say)
-    except UserError as error:
-        return fail(error, EXIT_BAD_INPUT)
-    except KeyboardInterrupt:
-        print(f"stopped; what was measured so far is in {out}", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    plan = _plan(known)
+    target = _target(known)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _say(f"results go to {out} as they are measured")
+    results = measure(plan, target, lambda so_far: write_json(out, so_far), _say)
     write_json(out, results)
     print("\n".join(describe(results)))
     figure = out.with_suffix(".png")

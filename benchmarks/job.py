@@ -13,10 +13,9 @@ import torch
 
 from benchmarks import baselines, plain, roofline
 from finetune.config import parse_config
-from finetune.errors import EXIT_BAD_INPUT, UserError
 from finetune.resolve import resolve
 from finetune.system.documents import write_json
-from finetune.system.output import fail
+from finetune.system.output import command
 
 Fields = dict[str, Any]  # of a config
 
@@ -65,14 +64,11 @@ def floors(fields: dict[str, Fields], device: str) -> dict[str, Any]:
 KINDS: dict[str, Callable[..., dict[str, Any]]] = {"train": train, "loader": loader, "floor": floors}
 
 
+@command
 def main(arguments: list[str]) -> int:
     """Do the job in the file and write its result; return the exit code."""
     job = json.loads(Path(arguments[0]).read_text())
-    try:
-        result = KINDS[job.pop("kind")](**job)
-    except UserError as error:
-        return fail(error, EXIT_BAD_INPUT)
-    write_json(Path(arguments[1]), result)
+    write_json(Path(arguments[1]), KINDS[job.pop("kind")](**job))
     return 0
 
 

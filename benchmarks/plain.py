@@ -1,19 +1,21 @@
 """The loop that most people write first, kept as the yardstick: torchvision, PIL, one process, float32.
 
-It trains the pictures that a run of `finetune` trains, with the same schedule, rates and loss, and has none of its
-shortcuts: pictures are decoded for every epoch, the frozen blocks are computed for every batch, memory is laid out as
+It trains on the images that a run of `finetune` trains on, with the same schedule, rates and loss, and has none of its
+shortcuts: images are decoded in every epoch, the frozen blocks are computed for every batch, memory is laid out as
 torch does by default. It freezes as most loops do, by requires_grad=False under model.train(): the frozen blocks'
-weights stand still, but their batch-norm statistics move and their stochastic depth stays on. Of the config's fields,
-`precision`, `patience`, `views`, `start_px`, `cache`, `keep` and `upload_best` are not for it.
+weights stay, but their batch-norm statistics change and their stochastic depth stays on. It ignores the config's
+`precision`, `patience`, `views`, `start_px`, `cache`, `keep` and `upload_best`.
 
     python -m benchmarks.plain --data path/to/pictures --strategy full --threads 1 --out result.json
 """
 
 import argparse
+import contextlib
 import copy
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -24,22 +26,24 @@ from torch.utils.data import DataLoader
 from torchvision import models, transforms
 from torchvision.datasets import ImageFolder
 
-from benchmarks.timer import Clock, peak_memory
+from benchmarks.meters import LapTimer, peak_memory
 from finetune.config import Config, to_dict
 from finetune.config_flags import add_fields, parse_flags
 from finetune.data.augmentation import LEVELS
-from finetune.data.splits import Sample, Splits
+from finetune.data.splits import Splits
 from finetune.data.transforms import Preprocessing, preprocessing
 from finetune.models.families import split_into_blocks
 from finetune.models.unfreezing import UnfreezeSchedule
 from finetune.models.weights import load_weights
 from finetune.resolve import resolve
+from finetune.run.build import device_of
 from finetune.run.preflight import load_splits
 from finetune.system.documents import write_json
 from finetune.system.output import command
 from finetune.training.lr_schedule import lr_multiplier
 
 Batches = DataLoader[tuple[Tensor, Tensor]]  # images (B, 3, H, W) float32, normalised, and labels (B,) int64
+RateMultiplier = Callable[[int | None, int], float]
 
 
 class Network(nn.Module):
@@ -51,7 +55,7 @@ class Network(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, classes))
         for parameter in self.head.parameters():
-            nn.init.zeros_(parameter)  # as in finetune.model, so that both start from the same network
+            nn.init.zeros_(parameter)  # as in finetune.models, so that both start from the same network
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.pool(self.blocks(images)))
@@ -74,6 +78,11 @@ class Setup:
     def schedule(self, network: Any) -> UnfreezeSchedule:
         """Return how many of the network's blocks train when."""
         return UnfreezeSchedule.of(self.config, len(network.blocks))
+
+    def rate_multiplier(self, network: Any, steps: int) -> RateMultiplier:
+        """Return (block or None for the head, step) -> factor on the peak rate, for epochs of so many steps."""
+        config = self.config
+        return lr_multiplier(self.schedule(network), steps, config.epochs, config.warmup_epochs, config.rewarm_epochs)
 
 
 def set_up(config: Config) -> Setup:
@@ -128,11 +137,14 @@ def train(
     loaders = make_loaders(setup)
     network = build(config, len(setup.splits.classes), setup.preprocessing.crop_px).to(device)
     optimizer = torch.optim.AdamW(param_groups(network, config))
-    schedule, timer = setup.schedule(network), LapTimer(device)
+    criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    schedule, steps = setup.schedule(network), len(loaders["train"])
+    multiplier, timer = setup.rate_multiplier(network, steps), LapTimer(device)
     best_score, best_state = (-1.0, 0.0), {}
     for epoch in range(config.epochs):
         freeze(network, schedule.cut(epoch), optimizer, config)
-        loss = train_epoch(network, loaders["train"], optimizer, rate_multiplier(config, schedule, loaders), timer)
+        batches = enumerate(loaders["train"], start=epoch * steps)
+        loss = train_epoch(network, batches, optimizer, criterion, multiplier, timer)
         val_loss, val_accuracy = evaluate(network, loaders["val"], device)
         timer.lap("val")
         row = timer.end_epoch(**{"train/loss": loss, "val/loss": val_loss, "val/accuracy": val_accuracy})
@@ -156,56 +168,113 @@ def train(
     }
 
 
+def train_epoch(
+    network: nn.Module,
+    batches: Iterable[tuple[int, tuple[Tensor, Tensor]]],
+    optimizer: torch.optim.Optimizer,
+    criterion: nn.Module,
+    multiplier: RateMultiplier,
+    timer: LapTimer,
+) -> float:
+    """Train on (step, batch) pairs; return the mean loss."""
+    device = next(network.parameters()).device
+    network.train()
+    total, count = 0.0, 0
+    with timed_prefix(network.blocks, timer):
+        timer.restart()
+        for step, (images, labels) in batches:
+            timer.lap("loader")
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * multiplier(group["block"], step)
+            images, labels = images.to(device), labels.to(device)
+            optimizer.zero_grad()
+            loss = criterion(network(images), labels)
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(labels)
+            count += len(labels)
+            timer.lap("suffix")
+    return total / count
+
+
+@contextlib.contextmanager
+def timed_prefix(blocks: Iterable[nn.Module], timer: LapTimer) -> Iterator[None]:
+    """Have the end of the last frozen block's forward pass call a lap within the block."""
+    frozen = list(takewhile(lambda block: not any(p.requires_grad for p in block.parameters()), blocks))
+    hooks = [block.register_forward_hook(lambda *_: timer.lap("prefix")) for block in frozen[-1:]]
+    yield
+    for hook in hooks:
+        hook.remove()
+
+
+def make_loaders(setup: Setup) -> dict[str, Batches]:
+    """Return the loaders of train, val and test: PIL decodes and transforms every image, every time."""
+    config, shape = setup.config, setup.preprocessing
+    interpolation = transforms.InterpolationMode(shape.interpolation)
+    centre = [transforms.Resize(shape.resize_px, interpolation), transforms.CenterCrop(shape.crop_px)]
+    augment = [
+        transforms.RandomResizedCrop(shape.crop_px, LEVELS["standard"].crop_scale, interpolation=interpolation),
+        transforms.RandomHorizontalFlip(),
+    ]
+    is_gpu = setup.device.type != "cpu"
+    workers = min(8, max(1, (os.cpu_count() or 2) - 1)) if is_gpu else 0
+    workers = workers if config.loader_workers is None else config.loader_workers
+
+    def loader(split: str) -> Batches:
+        steps = augment if split == "train" and config.augment == "standard" else centre
+        normalise = [transforms.ToTensor(), transforms.Normalize(shape.mean, shape.std)]
+        folder = ImageFolder(str(setup.splits.root), transforms.Compose([*steps, *normalise]), allow_empty=True)
+        samples = getattr(setup.splits, split)
+        folder.samples = [(str(setup.splits.root / sample.path), sample.label) for sample in samples]
+        pin = setup.device.type == "cuda"
+        return DataLoader(folder, config.batch_size, shuffle=split == "train", num_workers=workers, pin_memory=pin)
+
+    return {split: loader(split) for split in ("train", "val", "test")}
+
+
 def param_groups(network: Any, config: Config) -> list[dict[str, Any]]:
     """Return AdamW's groups: the head at `lr`, the blocks at `backbone_lr`, 1-D parameters without weight decay."""
-    parts: list[tuple[int | None, nn.Module, float]] = [(None, network.head, config.lr)]
+    modules: list[tuple[int | None, nn.Module, float]] = [(None, network.head, config.lr)]
     if config.backbone_lr is not None:
         last = len(network.blocks) - 1
-        for index, block in enumerate(network.blocks):
-            parts.append((index, block, config.backbone_lr * config.block_decay ** (last - index)))
+        for number, block in enumerate(network.blocks):
+            modules.append((number, block, config.backbone_lr * config.block_decay ** (last - number)))
     groups = []
-    for number, module, peak in parts:
-        for decay, flat in ((config.weight_decay, False), (0.0, True)):
-            some = [parameter for parameter in module.parameters() if (parameter.ndim <= 1) == flat]
-            groups.append({"params": some, "lr": peak, "peak_lr": peak, "block": number, "weight_decay": decay})
+    for index, module, peak in modules:
+        for decay, is_flat in ((config.weight_decay, False), (0.0, True)):
+            params = [parameter for parameter in module.parameters() if (parameter.ndim <= 1) == is_flat]
+            group = {"params": params, "lr": peak, "peak_lr": peak, "block": index, "weight_decay": decay}
+            groups.append(group)
     return [group for group in groups if group["params"]]
-
-
-def clock_prefix(blocks: Iterable[nn.Module], clock: Clock) -> Callable[[], None]:
-    """Have the end of the last frozen block's forward pass call a lap; return the function that undoes it."""
-    frozen = list(takewhile(lambda block: not any(p.requires_grad for p in block.parameters()), blocks))
-    if not frozen:
-        return lambda: None
-    return frozen[-1].register_forward_hook(lambda *_: clock.lap("prefix")).remove
 
 
 @torch.no_grad()
 def evaluate(network: nn.Module, loader: Batches, device: torch.device) -> tuple[float, float]:
     """Return the mean cross-entropy and the accuracy."""
     network.eval()
-    loss, right, count = 0.0, 0, 0
+    loss, correct, count = 0.0, 0, 0
     for images, labels in loader:
         logits, labels = network(images.to(device)), labels.to(device)
         loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
-        right += int((logits.argmax(dim=1) == labels).sum())
+        correct += int((logits.argmax(dim=1) == labels).sum())
         count += len(labels)
-    return loss / count, right / count
+    return loss / count, correct / count
 
 
 @command
 def main(arguments: list[str]) -> int:
-    """Train one config from the command line and write what was measured; return the exit code."""
+    """Train one config from the command line and write the measurements; return the exit code."""
     parser = argparse.ArgumentParser("python -m benchmarks.plain", description="The plain loop.", allow_abbrev=False)
     parser.add_argument("--threads", type=int, default=1, help="threads that torch computes with (default: 1)")
     parser.add_argument("--out", type=Path, required=True, help="where to write the result, JSON")
     add_fields(parser)
-    known, config = parse_flags(parser, arguments)
-    torch.set_num_threads(known.threads)
+    args, config = parse_flags(parser, arguments)
+    torch.set_num_threads(args.threads)
     result = train(config)
-    known.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(known.out, result)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(args.out, result)
     print(f"best val {result['best/val_accuracy']:.1%} after epoch {result['best/epoch']}, ", end="")
-    print(f"test {result['test/accuracy']:.1%}; see {known.out}")
+    print(f"test {result['test/accuracy']:.1%}; see {args.out}")
     return 0
 
 

@@ -23,13 +23,12 @@ from analysis.sources.sweep import Sweep
 from analysis.tables import comparison
 from benchmarks import plain
 from finetune.config import parse_config
-from finetune.errors import EXIT_BAD_INPUT, UserError
 from finetune.rundir.files import read_config
 from finetune.sweep.display import duration
 from finetune.sweep.forecast.report import FORECAST
 from finetune.system.documents import read_json, write_json
 from finetune.system.environment import cores
-from finetune.system.output import fail
+from finetune.system.output import command
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -56,6 +55,7 @@ class PlainComparison(NamedTuple):
     asked: int
 
 
+@command
 def main(arguments: list[str]) -> int:
     """Train what is missing, print the table, and return the exit code."""
     parser = argparse.ArgumentParser("python -m benchmarks.whole_sweep", description=__doc__, allow_abbrev=False)
@@ -66,16 +66,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="keeps its results (default: benchmarks/results/plain-NAME)")
     known = parser.parse_args(arguments)
     out = known.out or RESULTS / f"plain-{known.folder.resolve().name}"
-    try:
-        if not known.folder.is_dir():
-            raise InputError(f"{known.folder}: no such folder. Give that of a finished sweep, such as runs/strategies")
-        sweep = read_sweep(known.folder)
-        chosen = comparison.chosen_runs(sweep, comparison.compare(sweep))
-        torch.set_num_threads(known.threads)
-        for name in chosen[chosen["seed"].isin(known.seeds)]["run"]:
-            _train(known.folder / name, out / f"{name}.json")
-    except (UserError, InputError) as error:
-        return fail(error, EXIT_BAD_INPUT)
+    if not known.folder.is_dir():
+        raise InputError(f"{known.folder}: no such folder. Give that of a finished sweep, such as runs/strategies")
+    sweep = read_sweep(known.folder)
+    chosen = comparison.chosen_runs(sweep, comparison.compare(sweep))
+    torch.set_num_threads(known.threads)
+    for name in chosen[chosen["seed"].isin(known.seeds)]["run"]:
+        _train(known.folder / name, out / f"{name}.json")
     results = {path.stem: read_json(path) or {} for path in sorted(out.glob("*.json"))}
     told = read_json(known.folder / FORECAST) or {}
     print("\n".join(describe(compare(sweep, results), _wall_seconds(sweep, told))))

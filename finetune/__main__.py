@@ -1,4 +1,4 @@
-"""One run from the command line: `python -m finetune --data DIR --strategy head --lr 1e-3`."""
+"""Runs one config from the command line: `python -m finetune --data DIR --strategy head --lr 1e-3`."""
 
 import argparse
 import contextlib
@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config_flags import add_fields, parse_flags
-from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, NotDownloadedError, RunInterrupted, TrainingError, UserError
+from finetune.errors import NotDownloadedError, TrainingError
 from finetune.resolve import resolve, run_id
 from finetune.rundir import keys
-from finetune.rundir.claim import RunTakenError
 from finetune.rundir.failures import cause_of
 from finetune.rundir.integrity import damaged_files
-from finetune.system.output import SafeConsole, command, fail, logging_to
+from finetune.system.atomic import WriteError
+from finetune.system.output import command, logging_to
+from finetune.system.progress_bar import progress_bar
 from finetune.system.signals import handle_signals
 
 RUNS = Path("runs/single")  # beside the folders of sweeps
@@ -23,80 +24,49 @@ RUNS = Path("runs/single")  # beside the folders of sweeps
 def main(arguments: list[str]) -> int:
     """Run one config to its end and return the exit code (see errors.py)."""
     parser = argparse.ArgumentParser(
-        "python -m finetune", description="Fine-tune a network on a folder of pictures.", allow_abbrev=False
+        "python -m finetune", description="Fine-tune a network on a folder of images.", allow_abbrev=False
     )
     parser.add_argument("--run-dir", type=Path, help=f"where the run goes (default: {RUNS}/<strategy>-<hash>)")
     add_fields(parser)
-    with handle_signals() as received:
-        try:
-            known, config = parse_flags(parser, arguments)
-            # Only now torch, which takes seconds to import: a fault in a flag is told at once.
-            from finetune.run.fetch import fetch_missing
-            from finetune.run.preflight import fingerprint_inputs
-            from finetune.run.resume import check_directory
-            from finetune.run.run import run
+    args, config = parse_flags(parser, arguments)
+    # Only now torch, which takes seconds to import: a fault in a flag is reported at once.
+    from finetune.run.fetch import fetch_missing
+    from finetune.run.preflight import fingerprint_inputs
+    from finetune.run.resume import check_directory
+    from finetune.run.run import run
 
-            with contextlib.suppress(NotDownloadedError):
-                fingerprint_inputs(resolve(config))  # a typo is not to wait for a download
-            fetch_missing([config])
-            name = run_id(config, *fingerprint_inputs(resolve(config)))
-            run_dir = known.run_dir or RUNS / name
-            damaged = check_directory(run_dir, name)
-            if (run_dir / keys.SUMMARY).exists() and not damaged and not damaged_files(run_dir):
-                print(f"{run_dir} is finished; nothing to do")
-                return 0
-            with logging_to("stdout", run_dir / keys.LOG), _Bar(sys.stderr.isatty()) as bar:
+    with handle_signals() as received:
+        with contextlib.suppress(NotDownloadedError):
+            fingerprint_inputs(resolve(config))  # reports a typo before a long download
+        fetch_missing([config])
+        name = run_id(config, *fingerprint_inputs(resolve(config)))
+        run_dir = args.run_dir or RUNS / name
+        damaged = check_directory(run_dir, name)
+        if (run_dir / keys.SUMMARY).exists() and not damaged and not damaged_files(run_dir):
+            print(f"{run_dir} is finished; nothing to do")
+            return 0
+        try:
+            with logging_to("stdout", run_dir / keys.LOG), progress_bar("start") as advance:
                 run(
                     config,
                     run_dir,
-                    on_progress=bar.tell,
+                    on_progress=lambda progress: advance(progress["epoch"], progress["epochs"], _describe(progress)),
                     interrupted=lambda: received.number != 0,
                 )
-        except UserError as error:
-            return fail(error, error.exit_code)
-        except RunTakenError as error:
-            return fail(error, EXIT_BAD_INPUT)
-        except TrainingError as error:
-            return fail(error, EXIT_FAILED)
         except (OSError, RuntimeError, MemoryError) as error:
-            if cause_of(error) not in ("disk", "memory"):
-                raise  # with its traceback: a fault of the code
-            return fail(error, EXIT_FAILED)
-        except RunInterrupted as error:
-            print(f"{error}; the same command goes on from there", file=sys.stderr)
-            return 128 + received.number
-        except SystemExit:
-            if not received.number:
-                raise  # --help
-            print("stopped; the same command goes on from the last checkpoint, if there is one", file=sys.stderr)
-            return 128 + received.number
+            if isinstance(error, WriteError) or cause_of(error) not in ("disk", "memory"):
+                raise
+            raise TrainingError(f"{type(error).__name__}: {error}") from error
     print(f"see {run_dir}")
     return 0
 
 
-class _Bar:
-    """A progress bar on a terminal, nothing elsewhere; log lines go above it and into the run's log file."""
-
-    def __init__(self, visible: bool) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=SafeConsole(stderr=True), disable=not visible)
-        self._task = self._progress.add_task("start", total=None)
-
-    def __enter__(self) -> "_Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def tell(self, progress: dict[str, Any]) -> None:
-        text = f"{progress['phase']} epoch {progress['epoch']:.1f}/{progress['epochs']}"
-        if progress["phase"] == "cache":
-            share = progress["share"]
-            text = "another run fills the cache" if share is None else f"filling the cache {share:.0%}"
-        self._progress.update(self._task, description=text, completed=progress["epoch"], total=progress["epochs"])
+def _describe(progress: dict[str, Any]) -> str:
+    """Return a line on the phase that a run is in."""
+    if progress["phase"] == "cache":
+        share = progress["share"]
+        return "another run fills the cache" if share is None else f"filling the cache {share:.0%}"
+    return f"{progress['phase']} epoch {progress['epoch']:.1f}/{progress['epochs']}"
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""A trained network as an ONNX file: `python -m finetune.export RUN|best --onnx FILE`.
+"""Exports a trained network as ONNX: `python -m finetune.export RUN|best --onnx FILE`.
 
-    input   images         (N, 3, side, side) float32 in [0, 1], RGB: the middle of a picture, see `preprocessing`
-    output  probabilities  (N, classes) float32: calibrated, every row adds up to 1
+    input   images         (N, 3, side, side) float32 in [0, 1], RGB: the center crop of an image, see `preprocessing`
+    output  probabilities  (N, classes) float32: calibrated, every row sums to 1
 
-Normalisation by mean and std, the temperature and the softmax are inside; N is free. What a program must know to use
-the file lies in its metadata, each value as JSON: `classes`, `input`, `output`, `preprocessing`, `temperature`,
-`calibrated`, `run_id`, `backbone`. The file is compared with torch before it takes its place.
+The network includes normalisation by mean and std, the temperature and the softmax; N is dynamic. The file's metadata
+holds what a program needs to use it, each value as JSON: `classes`, `input`, `output`, `preprocessing`, `temperature`,
+`calibrated`, `run_id`, `backbone`. Its outputs are compared with torch's before it gets its name.
 """
 
 import argparse
@@ -13,9 +13,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, ExportError, UserError
+from finetune.errors import UserError
 from finetune.rundir import find
-from finetune.system.output import command, fail
+from finetune.system.output import command
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INSTALL = "python -m pip install '.[export]'"
@@ -23,35 +23,25 @@ INSTALL = "python -m pip install '.[export]'"
 
 @command
 def main(arguments: list[str]) -> int:
-    """Export, compare, say where; return the exit code: 1 when the two differ or it can't be done, 2 on bad input."""
-    parser = argparse.ArgumentParser("python -m finetune.export", description="Write a trained network as ONNX.")
+    """Export a network, compare it with torch, and return the exit code: 1 if they differ, 2 on bad input."""
+    parser = argparse.ArgumentParser("python -m finetune.export", description="Export a trained network as ONNX.")
     parser.add_argument("run", metavar="RUN", help=find.HELP)
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
-    given = parser.parse_args(arguments)
-    try:
-        missing = [name for name in PACKAGES if find_spec(name) is None]
-        if missing:
-            raise UserError(
-                f"export needs {', '.join(missing)}, not installed here: {INSTALL} (in this project's folder)"
-            )
-        if not given.onnx.parent.is_dir():
-            raise UserError(f"--onnx: the folder {given.onnx.parent} does not exist")
-        if given.onnx.is_dir():
-            raise UserError(f"--onnx: {given.onnx} is a folder; name a file")
-        checkpoint = find.find_checkpoint(given.run)
+    args = parser.parse_args(arguments)
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise UserError(f"export needs {', '.join(missing)}, not installed here: {INSTALL} (in this project's folder)")
+    if not args.onnx.parent.is_dir():
+        raise UserError(f"--onnx: the folder {args.onnx.parent} does not exist")
+    if args.onnx.is_dir():
+        raise UserError(f"--onnx: {args.onnx} is a folder; name a file")
+    checkpoint = find.find_checkpoint(args.run)
 
-        from finetune.inference.onnx_export import write_onnx
-        from finetune.inference.predictor import load_trained
+    from finetune.inference.onnx_export import write_onnx
+    from finetune.inference.predictor import load_trained
 
-        for line in write_onnx(load_trained(checkpoint, device="cpu"), checkpoint.parent, given.onnx):
-            print(line)
-    except UserError as error:
-        return fail(error, EXIT_BAD_INPUT)
-    except ExportError as error:
-        return fail(error, EXIT_FAILED)
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
+    for line in write_onnx(load_trained(checkpoint, device="cpu"), checkpoint.parent, args.onnx):
+        print(line)
     return 0
 
 

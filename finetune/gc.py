@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune.cache import entry_writer, store
-from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
+from finetune.errors import EXIT_FAILED, UserError
 from finetune.resolve import FIELDS_WITHOUT_EFFECT
 from finetune.rundir import claim, files, keys, retention
 from finetune.system import documents
 from finetune.system.atomic import format_bytes
-from finetune.system.output import command, fail
+from finetune.system.output import command
 
 RUNS, REPORTS = Path("runs"), Path("reports")
 OLD_SECONDS = 3600.0  # a temporary file that was touched since then may be in the making
@@ -75,14 +75,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--budget", metavar="SIZE", help="what runs and caches may take, such as 10GB")
     parser.add_argument("--reports", type=Path, default=REPORTS, help=f"folder of reports (default: {REPORTS})")
     parser.add_argument("--dry-run", action="store_true", help="say what would go, and delete nothing")
-    given = parser.parse_args(arguments)
-    try:
-        budget = None if given.budget is None else parse_size(given.budget)
-        if not given.runs.is_dir():
-            raise UserError(f"{given.runs}: no such folder")
-        return collect(given.runs, given.reports, budget, given.dry_run)
-    except UserError as error:
-        return fail(error, EXIT_BAD_INPUT)
+    args = parser.parse_args(arguments)
+    budget = None if args.budget is None else parse_size(args.budget)
+    if not args.runs.is_dir():
+        raise UserError(f"{args.runs}: no such folder")
+    return collect(args.runs, args.reports, budget, args.dry_run)
 
 
 def parse_size(text: str) -> float:

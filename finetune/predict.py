@@ -1,6 +1,6 @@
 """A trained network on new pictures: `python -m finetune.predict RUN|best IMAGES_OR_FOLDERS... [--csv FILE]`.
 
-The run's own preprocessing and class names are used, and its temperature, so that of answers given with a confidence of
+The run's own preprocessing and class names are used, and its temperature, so that of answers args with a confidence of
 80% about 80% are right on pictures like those it was trained on. Rows are written as they are made: the number of
 pictures has no bearing on the memory it takes.
 """
@@ -15,12 +15,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.progress import track
-
-from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, DataError, UserError
+from finetune.errors import EXIT_FAILED, DataError, UserError
 from finetune.rundir import find
-from finetune.system.atomic import WriteError
-from finetune.system.output import SafeConsole, fail, result_command
+from finetune.system.output import result_command
+from finetune.system.progress_bar import track
 from finetune.system.tables import escape_cell, write_table
 
 logger = logging.getLogger("finetune.predict")  # run as __main__
@@ -34,7 +32,7 @@ HTML_LIMIT = 500
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:
-    """Return the picture files that the arguments name: files as given, folders searched through.
+    """Return the picture files that the arguments name: files as args, folders searched through.
 
     Raises:
         DataError: something named does not exist, or no picture was found.
@@ -64,40 +62,24 @@ def readable(path: Path) -> str:
 @result_command
 def main(arguments: list[str]) -> int:
     """Predict, print or write the rows; return the exit code: 1 when a picture was unreadable, 2 on bad input."""
-    given = _parser().parse_args(arguments)
-    try:
-        return _predict(given)
-    except UserError as error:
-        return fail(error, EXIT_BAD_INPUT)
-    except WriteError as error:
-        return fail(error, EXIT_FAILED)
-
-
-def _predict(given: argparse.Namespace) -> int:
-    checkpoint, paths = find.find_checkpoint(given.run), find_images(given.images)
-    _check_files(given)
+    args = _parser().parse_args(arguments)
+    checkpoint, paths = find.find_checkpoint(args.run), find_images(args.images)
+    _check_files(args)
 
     from finetune.inference.prediction_page import SHOWN_TOP, PageContent, write_page
     from finetune.inference.predictor import load_trained, predict_files
 
     trained = load_trained(checkpoint)
-    top = min(given.top, len(trained.classes))
-    if top < given.top:
-        logger.info(f"--top {given.top}: there are {top} classes, and all of them are told")
-    page = PageContent(given.html_limit) if given.html is not None else None
+    top = min(args.top, len(trained.classes))
+    if top < args.top:
+        logger.info(f"--top {args.top}: there are {top} classes, and all of them are told")
+    page = PageContent(args.html_limit) if args.html is not None else None
     told = top if page is None else min(max(top, SHOWN_TOP), len(trained.classes))
     unreadable: list[str] = []
-    watched = track(
-        predict_files(trained, paths, told, unreadable),
-        total=len(paths),
-        description="predicting",
-        console=SafeConsole(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty() or not (given.csv or given.html),
-    )
-    rows = _rows(watched, top, page)
-    if given.csv is not None:
-        write_table(given.csv, columns(top), rows)
+    predictions = predict_files(trained, paths, told, unreadable)
+    rows = _rows(track(predictions, len(paths), "predicting", hidden=not (args.csv or args.html)), top, page)
+    if args.csv is not None:
+        write_table(args.csv, columns(top), rows)
     elif page is None:
         lines = csv.writer(sys.stdout, lineterminator="\n")
         lines.writerow(columns(top))
@@ -107,8 +89,8 @@ def _predict(given: argparse.Namespace) -> int:
     for line in unreadable:
         print(f"skipped: {line}", file=sys.stderr)
     if page is not None:
-        write_page(given.html, page, trained.run_id, trained.temperature if trained.calibrated else None, unreadable)
-    written = [str(file) for file in (given.csv, given.html) if file is not None]
+        write_page(args.html, page, trained.run_id, trained.temperature if trained.calibrated else None, unreadable)
+    written = [str(file) for file in (args.csv, args.html) if file is not None]
     if written:
         print(f"{len(paths) - len(unreadable)} pictures, see {' and '.join(written)}")
     return EXIT_FAILED if unreadable else 0
@@ -123,15 +105,15 @@ def _rows(found: "Iterable[Prediction]", top: int, page: "PageContent | None") -
         yield [readable(answer.path), *ranked]
 
 
-def _check_files(given: argparse.Namespace) -> None:
+def _check_files(args: argparse.Namespace) -> None:
     """Refuse places that can't be written to, before any work is done."""
-    for flag, file in (("--csv", given.csv), ("--html", given.html)):
+    for flag, file in (("--csv", args.csv), ("--html", args.html)):
         if file is not None and not file.parent.is_dir():
             raise UserError(f"{flag}: the folder {file.parent} does not exist")
         if file is not None and file.is_dir():
             raise UserError(f"{flag}: {file} is a folder; name a file")
-    if given.csv is not None and given.csv == given.html:
-        raise UserError(f"--csv and --html: both name {given.csv}")
+    if args.csv is not None and args.csv == args.html:
+        raise UserError(f"--csv and --html: both name {args.csv}")
 
 
 def _parser() -> argparse.ArgumentParser:

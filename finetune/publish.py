@@ -7,7 +7,6 @@ The sweep is created once, each run is sent under its own id, once; doing it aga
 
 import argparse
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -16,15 +15,15 @@ from typing import Any
 
 import yaml
 from filelock import Timeout
-from rich.progress import track
 
-from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
+from finetune.errors import EXIT_FAILED, UserError
 from finetune.rundir import claim, files, keys
 from finetune.sweep.sweep_file import RUNS, is_unfinished, refuse_secrets
 from finetune.system import documents
 from finetune.system.atomic import replacing
 from finetune.system.locks import lock
-from finetune.system.output import SafeConsole, command
+from finetune.system.output import command
+from finetune.system.progress_bar import track
 from finetune.tracking import sweep_server
 from finetune.tracking.mirror_client import MirrorClient, WandbRunRef, is_off
 from finetune.tracking.sweep_server import WandbError, WandbSweep, WandbUnreachable
@@ -42,16 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--project", help="W&B project (default: the sweep file's)")
     parser.add_argument("--entity", help="W&B user or team (default: the account's)")
     options = parser.parse_args(arguments)
-    try:
-        if options.sweep is None:
-            raise UserError(f"name the sweep: make publish SWEEP=runs/NAME.{_known()}")
-        return publish(options.sweep, options.entity, options.project)
-    except KeyboardInterrupt:
-        print("interrupted; the same command sends the rest", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except UserError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+    if options.sweep is None:
+        raise UserError(f"name the sweep: make publish SWEEP=runs/NAME.{_known()}")
+    return publish(options.sweep, options.entity, options.project)
 
 
 def publish(folder: Path, entity: str | None = None, project: str | None = None) -> int:
@@ -85,11 +77,8 @@ def _publish(folder: Path, entity: str | None, project: str | None) -> int:
     mirrors: list[MirrorClient] = []
     pool = ThreadPoolExecutor(CONCURRENT_RUNS)
     sending = {pool.submit(_send, run, target, mirrors): run for run, target in todo}
-    console = SafeConsole(stderr=True)
     try:
-        done = track(as_completed(sending), "sending", len(todo), console=console, transient=True,
-                     disable=not console.is_terminal)  # fmt: skip
-        for future in done:
+        for future in track(as_completed(sending), len(todo), "sending"):
             if fault := future.result():
                 lost.append(f"{sending[future]}: {fault}")
     finally:

@@ -4,8 +4,7 @@ import argparse
 import importlib
 import sys
 
-from finetune.errors import UserError
-from finetune.system.output import command, fail
+from finetune.system.output import command
 
 # command -> (what it does, the module that adds its arguments and does it); imported when asked for, as some load torch
 COMMANDS = {
@@ -27,10 +26,7 @@ def main(arguments: list[str]) -> int:
         if name == asked:
             importlib.import_module(module).add_arguments(kind)
     known = parser.parse_args(arguments)
-    try:
-        return int(importlib.import_module(COMMANDS[known.command][1]).main(known))
-    except UserError as error:
-        return fail(error, error.exit_code)
+    return int(importlib.import_module(COMMANDS[known.command][1]).main(known))
 
 
 if __name__ == "__main__":

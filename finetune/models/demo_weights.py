@@ -1,14 +1,12 @@
 """The demo's pretrained weights: a small torchvision network, trained on the spot on the demo's drawn source task."""
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torchvision
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +16,7 @@ from finetune.system.atomic import raising_write_error, replacing
 from finetune.system.checksums import quarantine, zip_fault
 from finetune.system.environment import cache_folder
 from finetune.system.output import SafeConsole
+from finetune.system.progress_bar import progress_bar
 
 DEMO_BACKBONE = "resnet18"  # learned in a minute what three smaller ones did not
 DEMO_IMAGE_PX = 48
@@ -50,18 +49,8 @@ def demo_weights_path(progress: bool = True) -> Path:
         began = time.perf_counter()
         what = f"{DEMO_BACKBONE} on {len(SOURCE_CLASSES)} classes of synthetic pictures"
         console.print(f"Pretraining the demo's {what}, once (about a minute)", highlight=False)
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not (progress and sys.stderr.isatty()),
-        ) as bar:
-            task = bar.add_task("drawing", total=1.0)
-            accuracy = pretrain(
-                path, on_progress=lambda doing, share: bar.update(task, description=doing, completed=share)
-            )
+        with progress_bar("drawing", hidden=not progress) as advance:
+            accuracy = pretrain(path, on_progress=lambda phase, share: advance(100 * share, 100, phase))
         seconds = time.perf_counter() - began
         console.print(f"Pretrained in {seconds:.0f} s: {accuracy:.1%} right on held-out pictures", highlight=False)
     return path

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import psutil
 
+from finetune.errors import EXIT_BAD_INPUT
 from finetune.rundir import keys
 from finetune.system.atomic import (
     STALE_SECONDS,
@@ -44,6 +45,8 @@ _given_back: set[Path] = set()  # claims that this process is done with, but cou
 
 class RunTakenError(Exception):
     """Another live process runs this run, or has taken it over."""
+
+    exit_code = EXIT_BAD_INPUT
 
 
 class _ClaimOwner(NamedTuple):

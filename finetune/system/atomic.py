@@ -10,6 +10,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from finetune.errors import EXIT_FAILED
+
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 _guards: dict[str, Callable[[], None]] = {}  # folder -> what is to be asked before its files change
@@ -176,6 +178,9 @@ class WriteError(OSError):
         wanted: bytes that it needs, None where that is not known.
         free: bytes on its disk as the write failed, None where that can't be told.
     """
+
+    exit_code = EXIT_FAILED
+    cause = "disk"
 
     def __init__(self, number: int, reason: str, path: Path, wanted: int | None) -> None:
         super().__init__(number, reason, str(path))

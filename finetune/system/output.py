@@ -13,20 +13,17 @@ import os
 import re
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any, ParamSpec
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED
-from finetune.system.atomic import DISK_FULL_ERRNOS as NO_ROOM
-from finetune.system.atomic import WriteError
+from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, RunInterrupted
+from finetune.system.atomic import DISK_FULL_ERRNOS, WriteError
 from finetune.system.redaction import redact, reload_environment_secrets
-from finetune.system.signals import defer_during_import
+from finetune.system.signals import StoppedBySignal, handle_signals
 
 P = ParamSpec("P")
 
@@ -161,7 +158,7 @@ class SafeStream(io.TextIOBase):
         try:
             work()
         except OSError as error:
-            if error.errno in NO_ROOM:
+            if error.errno in DISK_FULL_ERRNOS:
                 self.lost = error.strerror or str(error)
                 if self._is_result:
                     raise OSError(error.errno, self.lost, "standard output") from error
@@ -243,17 +240,16 @@ def safe_streams(is_result: bool = False) -> Iterator[None]:
 
 
 def command(main: Callable[P, int]) -> Callable[P, int]:
-    """Return the `main` of a command, with harmless output and with an exit code for all that ends it.
+    """Wrap the `main` of a command: safe streams, a log on stderr, and an exit code for every expected end.
 
-    A file or folder that can't be read or written is bad input (2), a disk that is full a failure (1), also where it is
-    the one that the output goes to, once all else is done; Ctrl-C and SIGTERM leave through all `finally`s, so that
-    nothing is left half-written.
+    An error that a user can fix is printed without a traceback, and its class decides the exit code. Ctrl-C and SIGTERM
+    leave through all `finally` blocks, so that no file stays half-written; a second signal kills.
     """
     return _command(main, is_result=False)
 
 
 def result_command(main: Callable[P, int]) -> Callable[P, int]:
-    """Return the same for a command that ends, with exit code 0, once nobody reads its output."""
+    """Wrap the `main` of a command whose standard output is its result: it ends with 0 once nobody reads that."""
     return _command(main, is_result=True)
 
 
@@ -261,25 +257,43 @@ def _command(main: Callable[P, int], is_result: bool) -> Callable[P, int]:
 
     @functools.wraps(main)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
-        with _handle_termination(), safe_streams(is_result), logging_to("stderr"):
+        with handle_signals(keep_custom=True) as received, safe_streams(is_result), logging_to("stderr"):
             try:
                 return _flush_or_fail(main(*args, **kwargs))
             except OutputClosed:
                 return 0
-            except KeyboardInterrupt:
-                print("interrupted", file=sys.stderr)
-                return 128 + signal.SIGINT
-            except WriteError as error:
-                print(f"{type(error).__name__}: {error}", file=sys.stderr)
-                return EXIT_FAILED
-            except OSError as error:
-                if error.filename is None and error.errno not in OUTPUT_FULL_ERRNOS:
+            except (StoppedBySignal, KeyboardInterrupt, RunInterrupted) as error:
+                message = str(error) if isinstance(error, RunInterrupted) else "interrupted"
+                print(f"{message}; run the same command again to continue", file=sys.stderr)
+                return 128 + (received.number or signal.SIGINT)
+            except Exception as error:
+                code = _exit_code(error)
+                if code is None:
                     raise
-                what = f"{error.filename}: " if error.filename is not None else ""
-                print(f"{type(error).__name__}: {what}{error.strerror or error}", file=sys.stderr)
-                return EXIT_FAILED if error.errno in OUTPUT_FULL_ERRNOS else EXIT_BAD_INPUT
+                print(f"{type(error).__name__}: {_message(error)}", file=sys.stderr)
+                return code
 
     return wrapped
+
+
+def _exit_code(error: Exception) -> int | None:
+    """Return the exit code of an error that a command reports, or None for a fault of the code.
+
+    The project's own errors carry theirs. A file that can't be read or written is bad input; a full disk, also the one
+    that the output goes to, is a failure.
+    """
+    code: int | None = getattr(error, "exit_code", None)
+    if code is None and isinstance(error, OSError):
+        if error.errno in OUTPUT_FULL_ERRNOS:
+            return EXIT_FAILED
+        return EXIT_BAD_INPUT if error.filename is not None else None
+    return code
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and not isinstance(error, WriteError):
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror or str(error)
+    return str(error)
 
 
 def _flush_or_fail(code: int) -> int:
@@ -292,38 +306,3 @@ def _flush_or_fail(code: int) -> int:
         return code
     print(f"standard output: {stream.lost}; not all that was to be printed is there. Make room there", file=sys.stderr)
     return code or EXIT_FAILED
-
-
-@contextlib.contextmanager
-def _handle_termination() -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM leave through all `finally`s within the block, but never out of an import."""
-    handlers: dict[int, tuple[Any, Callable[[int, FrameType | None], None]]] = {
-        signal.SIGINT: (signal.default_int_handler, _interrupt),
-        signal.SIGTERM: (signal.SIG_DFL, _terminate),
-    }
-    is_main = threading.current_thread() is threading.main_thread()
-    # A handler of somebody else's stays, as does a signal that is to be ignored (`nohup`, a shell's `trap '' INT`).
-    mine = [number for number, (usual, _) in handlers.items() if is_main and signal.getsignal(number) == usual]
-    for number in mine:
-        signal.signal(number, handlers[number][1])
-    try:
-        yield
-    finally:
-        for number in mine:
-            signal.signal(number, handlers[number][0])
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    if not defer_during_import(number, frame):
-        raise KeyboardInterrupt
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    if not defer_during_import(number, frame):
-        sys.exit(128 + number)
-
-
-def fail(error: Exception, code: int) -> int:
-    """Print an error a user can mend, without a traceback, and return the exit code."""
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    return code

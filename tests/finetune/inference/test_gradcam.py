@@ -99,7 +99,7 @@ def test_what_can_not_be_drawn_is_told(place: Path, tmp_path: Path, capsys: pyte
     """No pictures here, none that the run showed, a transformer: exit code 2, a way out, nothing written."""
     run_dir = Path(shutil.copytree(place / "runs/tiny/only", tmp_path / "run"))
     assert main([str(run_dir), "--data", str(tmp_path / "nowhere")]) == 2
-    assert "none of its 12 pictures is below" in capsys.readouterr().err
+    assert "none of the 12 images is below" in capsys.readouterr().err
     (run_dir / keys.THUMBNAILS).unlink()
     assert main([str(run_dir)]) == 2
     assert "thumbnails.zip" in capsys.readouterr().err

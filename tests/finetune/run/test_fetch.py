@@ -108,7 +108,7 @@ def test_what_was_fetched_ahead_needs_no_network(
 ) -> None:
     """`make data` on one machine; then a run where there is no network, of the same pictures and weights."""
     assert agent.main(["small.yaml", "--fetch"]) == 0
-    assert "all that its runs need" in capsys.readouterr().out
+    assert "all data and weights of its runs" in capsys.readouterr().out
     assert len(archive.asked) == len(published.asked) == 1
     assert (tmp_path / "torch" / "hub" / "checkpoints" / FILE).is_file()
     archive.statuses = published.statuses = [503] * 9

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import parse, settings
+from finetune.sweep.command import parse
 from finetune.config import parse_config
 from finetune.errors import ConfigError
 from finetune.predict import main as predict
@@ -56,5 +56,5 @@ def test_what_is_not_kept_can_not_be_sent() -> None:
 
 def test_the_flag_of_an_agent_is_short_for_a_setting() -> None:
     """--set, which can say more, has the last word."""
-    assert settings(parse(["s.yaml", "--keep", "best"])) == ["keep=best"]
-    assert settings(parse(["s.yaml", "--keep", "best", "--set", "keep=none"]))[-1] == "keep=none"
+    assert parse(["s.yaml", "--keep", "best"]).settings == ["keep=best"]
+    assert parse(["s.yaml", "--keep", "best", "--set", "keep=none"]).settings[-1] == "keep=none"

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from finetune.system import signals
-from finetune.system.signals import handle_signals, polling_signals
+from finetune.system.signals import counting_signals, handle_signals, polling_signals
 from tests.support.agent_processes import wait_until
 from tests.support.processes import end_marked, marked
 
@@ -44,11 +44,40 @@ def test_where_somebody_asks_a_signal_is_only_noted() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def test_signals_are_counted_from_the_last_one_that_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who presses Ctrl-C three times a second is heard a second time, though no pause is long enough."""
+    now = [100.0]
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
+    with counting_signals() as received:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+            now[0] += 1 / 3
+        assert (received.count, received.number) == (2, signal.SIGINT)
+
+
+def test_a_signal_of_an_inner_block_counts_for_the_outer_one() -> None:
+    """A command, whose run stopped at a signal, still knows which one."""
+    with handle_signals() as outer, counting_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert outer.number == signal.SIGTERM
+
+
+def test_a_command_leaves_ignored_signals_alone() -> None:
+    """Such as those of `nohup`."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with handle_signals(keep_custom=True) as received:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert received.number == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_signal_sent_twice_at_the_same_moment_is_one_request() -> None:
     """As `timeout` does it: to the process and to its group."""
     code = (
-        "import os, signal; from finetune.system.signals import noted, polled\n"
-        "with noted() as received, polled():\n"
+        "import os, signal; from finetune.system.signals import handle_signals, polling_signals\n"
+        "with handle_signals() as received, polling_signals():\n"
         "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT)\n"
         "print(received.number)"
     )
@@ -59,9 +88,9 @@ def test_a_signal_sent_twice_at_the_same_moment_is_one_request() -> None:
 STUBBORN = """
 import subprocess, sys, time
 from pathlib import Path
-from finetune.system.signals import noted, polled
+from finetune.system.signals import handle_signals, polling_signals
 code = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'])"
-with noted(), polled():
+with handle_signals(), polling_signals():
     subprocess.Popen([sys.executable, "-c", code + "; print('up', flush=True); time.sleep(99)"], start_new_session=True)
     while True:
         time.sleep(0.05)
@@ -91,7 +120,7 @@ def test_the_second_signal_ends_the_process_and_all_that_it_has_started(number: 
 def test_a_loader_process_outlives_the_signals_for_a_while() -> None:
     """SIGINT does nothing to it; SIGTERM ends it, but later."""
     code = (
-        "import os, signal; from finetune.system.signals import finish_first; finish_first(0)\n"
+        "import os, signal; from finetune.system.signals import ignore_signals_in_worker; ignore_signals_in_worker(0)\n"
         "for number in (signal.SIGINT, signal.SIGTERM): os.kill(os.getpid(), number)\n"
         "print(signal.alarm(1), flush=True); signal.pause()"
     )
@@ -139,18 +168,9 @@ begun = True
 """
 
 IMPORTERS = {
-    "agent": """
-import signal
-from finetune.system import signals
-signal.signal(signal.{name}, signals.raise_stopped)
-try:
-    work()
-except signals.StoppedBySignal as error:
-    print("left by", error.signal)
-""",
     "run": """
-from finetune.system import signals
-with signals.handle_signals() as received:
+from finetune.system.signals import handle_signals
+with handle_signals() as received:
     try:
         work()
     except SystemExit:
