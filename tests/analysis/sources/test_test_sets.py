@@ -10,7 +10,7 @@ import pytest
 from analysis.__main__ import main
 from tests.support.fabricate import fabricate_run
 
-Said = tuple[int, str]
+pytestmark = pytest.mark.usefixtures("without_drawing")
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,6 @@ def test_they_are_mixed_on_request_and_the_report_says_so(capsys: pytest.Capture
     assert "python -m analysis runs/sweep --mix-data" in (out / "report.html").read_text()
 
 
-@pytest.mark.slow
 def test_the_flag_changes_nothing_where_there_is_one_data_set(capsys: pytest.CaptureFixture[str]) -> None:
     """No note, and no flag in the command."""
     put("head-0", "x")

@@ -72,6 +72,7 @@ def test_the_figure_has_a_line_a_strategy(folder: Path) -> None:
     assert [label.get_text() for label in ax.get_xticklabels()] == ["30", "300"]
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_the_report_has_a_row_and_a_figure_by_size(folder: Path) -> None:
     """And report.json; runs.csv has all runs."""
     out = folder.parent / "report"

@@ -46,6 +46,7 @@ def test_a_class_that_a_fold_does_not_test_has_its_mean_over_the_others() -> Non
     assert mean_recalls(runs).to_dict() == {"cat": pytest.approx(0.6), "dog": 1.0}
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_a_run_of_an_earlier_version_leaves_a_blank(tmp_path: Path) -> None:
     """It is read, counted, and compared by what it tells; the figure is left out where no strategy has one."""
     fabricate_run(tmp_path / "runs", "head-0", summary=OLD)

@@ -182,7 +182,7 @@ def test_a_history_that_is_not_whole_is_read_from_the_server(server: Server, tmp
     """All rows, not a sample; the later of two for an epoch, tables left out, NaN as JSON has it."""
     sweep = put_sweep(server)
     run_dir = fabricate_run(tmp_path / "there", "a", curve=[index / 700 for index in range(1, 701)], epochs=700)
-    run = put_run(server, sweep, run_dir, files=(keys.CONFIG, keys.SUMMARY, keys.PREDICTIONS))
+    run = put_run(server, sweep, run_dir, names=(keys.CONFIG, keys.SUMMARY, keys.PREDICTIONS))
     run.files["run/history.jsonl"] = b"".join((run_dir / keys.HISTORY).read_bytes().splitlines(keepends=True)[:5])
     add_row(run, {"epoch": 9.0, "val/accuracy": float("nan"), "train/loss": float("inf"), "_step": 702})
     pulled(sweep, tmp_path / "here")
@@ -200,7 +200,7 @@ def test_a_run_without_files_is_made_from_what_the_server_knows(server: Server, 
     run_dir = fabricate_run(
         tmp_path / "there", "a", strategy="gradual", lr=0.003, predictions=[("a.png", "disc", "disc", 0.5)]
     )
-    run = put_run(server, sweep, run_dir, swept={"strategy": "full", "lr": 0.003}, files=(), state="crashed")
+    run = put_run(server, sweep, run_dir, swept={"strategy": "full", "lr": 0.003}, names=(), state="crashed")
     here = tmp_path / "here"
     pulled(sweep, here)
     assert files.read_config(here / "a") == config_as_fetched(run_dir)  # as it resolved, not as it was swept
@@ -325,6 +325,7 @@ def test_a_run_that_died_here_and_was_done_elsewhere_is_fetched(
     assert (note["url"], note["rows"], note["state"], note["complete"]) == ("x", 1, "finished", True)
 
 
+@pytest.mark.usefixtures("without_drawing")
 @pytest.mark.parametrize("way", ["as it is", "where a run was begun", "by the server's list", "by another key"])
 def test_a_fetched_run_shows_no_picture_of_this_machine(server: Server, tmp_path: Path, way: str) -> None:
     """Whatever folder its config names; a run that was made here shows what is in its data folder."""

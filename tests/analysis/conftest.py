@@ -1,0 +1,45 @@
+"""What the tests of several rooms of the analysis share."""
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+# One white pixel: a report embeds the PNG files, and opens some of them to pack them as JPEG.
+WHITE_PIXEL_PNG = (
+    b"\x89PNG\r\n\x1a\n"
+    + _png_chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
+    + _png_chunk(b"IDAT", zlib.compress(b"\x00\xff"))
+    + _png_chunk(b"IEND", b"")
+)
+
+
+@pytest.fixture
+def without_drawing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Lay out and render no figure; every saved PNG is one white pixel, every PDF is empty.
+
+    For tests of what a report says: rendering takes most of the time of a report. Forked workers inherit it.
+
+    Returns:
+        names of figures that are drawn nevertheless, empty at first.
+    """
+    drawn: set[str] = set()
+    save = Figure.savefig
+
+    def save_placeholder(figure: Figure, path: str | Path, **options: Any) -> None:
+        if any(name in Path(path).name for name in drawn):
+            save(figure, path, **options)
+        else:
+            Path(path).write_bytes(WHITE_PIXEL_PNG if options.get("format", "png") == "png" else b"%PDF-1.4\n")
+
+    monkeypatch.setattr(Figure, "savefig", save_placeholder)
+    monkeypatch.setattr(Figure, "draw_without_rendering", lambda _: None)
+    return drawn
