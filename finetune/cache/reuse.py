@@ -68,6 +68,19 @@ def shared_activation_uses(config: Config, peers: Sequence[Config] | None, block
     return total
 
 
+def deepest_cut(config: Config, uses: Counter[ActivationKey], blocks: int) -> int:
+    """Return the largest cut that a run computes activations for: 0 where it never freezes a block.
+
+    One pass over a view fills the cuts of all runs that share it, so peers count where they read the same views.
+
+    Args:
+        config: of this run, resolved.
+        uses: of this run and its peers, see `shared_activation_uses`.
+    """
+    passes = {(key.split, key.view) for key in activation_uses(config, blocks)}
+    return max((key.cut for key in uses if (key.split, key.view) in passes), default=0)
+
+
 def training_views(config: Config) -> tuple[str, float]:
     """Return what runs must agree in to share the activations of training pictures, beside SAME_FIELDS."""
     return augmentation_of(config), config.train_share

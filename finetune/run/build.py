@@ -9,7 +9,7 @@ import torch
 
 from finetune.cache.activation_cache import ActivationCache
 from finetune.cache.pixel_cache import DecodedImages, build_pixels
-from finetune.cache.reuse import ActivationKey, augmentation_of, shared_activation_uses
+from finetune.cache.reuse import ActivationKey, augmentation_of, deepest_cut, shared_activation_uses
 from finetune.config import Config, to_dict
 from finetune.data.dataset import EpochBatchSampler, worker_count
 from finetune.data.sampling import class_weights
@@ -77,7 +77,7 @@ def build_components(config: Config, name: str, peers: Sequence[Config] | None) 
         class_weights=_class_weights(config, splits, device),
     )
     uses = shared_activation_uses(config, peers, len(model.blocks))
-    prefix = FrozenPrefix(model, max((need.cut for need in uses), default=0), schedule.final_cut)
+    prefix = FrozenPrefix(model, deepest_cut(config, uses, len(model.blocks)), schedule.final_cut)
     fields = to_dict(config.model_copy(update={"image_px": to.crop_px}))
     about = checkpoint_metadata(name, fields, splits.classes, to)
     return RunComponents(config, splits, to, model, prefix, uses, adamw(groups), loop, about)

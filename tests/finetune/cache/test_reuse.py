@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from finetune.cache.reuse import UNKNOWN_PEERS, ActivationKey, activation_uses, shared_activation_uses
+from finetune.cache.reuse import UNKNOWN_PEERS, ActivationKey, activation_uses, deepest_cut, shared_activation_uses
 from finetune.config import Config, parse_config
 from finetune.resolve import resolve
 
@@ -66,6 +66,18 @@ def test_random_weights_are_shared_by_runs_of_the_same_seed() -> None:
         mine, [config(strategy="partial", weights="none", seed=seed) for seed in (0, 1)], BLOCKS
     )
     assert uses[ActivationKey("val", None, 6)] == 8
+
+
+def test_only_cuts_of_views_that_a_run_reads_are_computed() -> None:
+    """A run that freezes nothing needs no copy of the backbone, whatever runs beside it; others fill for their peers."""
+    head, partial, full = (config(strategy=strategy) for strategy in ("head", "partial", "full"))
+
+    def deepest(mine: Config, *peers: Config) -> int:
+        return deepest_cut(mine, shared_activation_uses(mine, [mine, *peers], BLOCKS), BLOCKS)
+
+    assert deepest(full, head, partial) == 0
+    assert deepest(partial, full) == 6
+    assert deepest(partial, head) == 9
 
 
 def test_of_unknown_peers_some_are_reckoned_with() -> None:
