@@ -1,42 +1,44 @@
-"""What an agent shows before and after its runs: the plan as a table, the state of the sweep, the summary."""
+"""Tables and lines that an agent prints before and after its runs."""
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich.table import Table
 
 from finetune.rundir import keys
 from finetune.rundir.failures import CAUSES
-from finetune.sweep import plan, racing
-from finetune.sweep.plan import PlannedRun, SweepPlan
+from finetune.sweep.plan import PlannedRun, SweepPlan, count_states, state_of
+from finetune.sweep.racing import expected_runs
 from finetune.system import documents
 from finetune.system.output import SafeConsole
 
-# Markup would take `[...]` in paths for colours; a notebook gets the lines of a log.
+# Without markup, as it would take `[...]` in paths for colours; a notebook gets plain lines.
 console = SafeConsole(highlight=False, markup=False, soft_wrap=True, force_jupyter=False)
+
+MAX_NAMES = 3  # of runs that are named in one line
 
 
 class FailedRun(NamedTuple):
-    """A run that failed in this agent's hands, and why."""
+    """A run that failed while this agent ran it, and why."""
 
     run: PlannedRun
     reason: str
 
 
-def varying(todo: SweepPlan) -> list[str]:
-    """Return the fields, other than the strategy, that differ between the runs of a sweep as it gives them."""
-    fields = [name for name in todo.sweep.spec["parameters"] if name != "strategy"]
-    return [name for name in fields if len({str(getattr(run.given, name)) for run in todo.runs}) > 1]
+def varying(plan: SweepPlan) -> list[str]:
+    """Return the fields, other than the strategy, that differ between the runs of a sweep."""
+    fields = [name for name in plan.sweep.spec["parameters"] if name != "strategy"]
+    return [name for name in fields if len({str(getattr(run.unresolved, name)) for run in plan.runs}) > 1]
 
 
-def text(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a config's value, short enough for a table."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(text(item) for item in value) + "]"
+        return "[" + ", ".join(format_value(item) for item in value) + "]"
     return "" if value is None else str(value)
 
 
@@ -49,101 +51,105 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def count_noun(number: int, noun: str) -> str:
+    """Return such as `1 run` or `3 runs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def label(run: PlannedRun, fields: Sequence[str]) -> str:
-    """Return what tells a run from its neighbours, such as `head-ab12cd34 lr 0.003 seed 1`."""
-    given = [f"{name} {text(getattr(run.config, name))}" for name in fields if getattr(run.config, name) is not None]
-    return " ".join([run.id, *given])
+    """Return a run's name with the fields that vary, such as `head-ab12cd34 lr 0.003 seed 1`."""
+    values = [(name, getattr(run.config, name)) for name in fields]
+    return " ".join([run.id, *(f"{name} {format_value(value)}" for name, value in values if value is not None)])
 
 
-def show_plan(todo: SweepPlan) -> None:
+def show_plan(plan: SweepPlan) -> None:
     """Print the runs of a sweep, the points that collapsed and why, and the counts."""
-    fields = varying(todo)
-    table = Table("run", "strategy", *fields, "state", title=f"{todo.sweep.source} -> {todo.sweep.folder}")
-    for run in todo.runs:
-        table.add_row(
-            run.id, run.config.strategy, *(text(getattr(run.config, name)) for name in fields), plan.state_of(run)[0]
-        )
-    if todo.runs:
+    fields = varying(plan)
+    table = Table("run", "strategy", *fields, "state", title=f"{plan.sweep.source} -> {plan.sweep.folder}")
+    for run in plan.runs:
+        values = (format_value(getattr(run.config, name)) for name in fields)
+        table.add_row(run.id, run.config.strategy, *values, state_of(run)[0])
+    if plan.runs:
         console.print(table)
-    reasons = Counter(reason for _, reason in todo.collapsed)
-    for reason, number in reasons.items():
-        merged = [name for name, why in todo.collapsed if why == reason]
-        named = ", ".join(dict.fromkeys(merged[:3])) + (", ..." if len(set(merged)) > 3 else "")
-        console.print(f"{_count(number, 'point')} collapsed: {reason} ({named})")
-    console.print(_counts(todo))
+    for reason, number in Counter(reason for _, reason in plan.collapsed).items():
+        merged = dict.fromkeys(name for name, its_reason in plan.collapsed if its_reason == reason)
+        console.print(f"{count_noun(number, 'point')} collapsed: {reason} ({_name_some(merged)})")
+    for fault, number in Counter(fault for _, fault in plan.faulty).items():
+        console.print(f"{count_noun(number, 'point')} proposed by the search, and no valid config: {fault}")
+    console.print(_counts(plan))
 
 
-def show_start(todo: SweepPlan, retry_failed: bool) -> None:
-    """Print what there is and what is going to be done."""
-    console.print(f"{todo.sweep.folder}: {_counts(todo)}")
+def show_start(plan: SweepPlan, retry_failed: bool) -> None:
+    """Print the state of a sweep, and which runs failed before and are not retried."""
+    console.print(f"{plan.sweep.folder}: {_counts(plan)}")
     if not retry_failed:
-        for run in todo.runs:
-            state, reason = plan.state_of(run)
+        for run in plan.runs:
+            state, reason = state_of(run)
             if state == "failed":
-                console.print(f"failed before, not started again: {_failure(run, reason)}")
+                console.print(f"failed before, not started again: {_failure(FailedRun(run, reason))}")
 
 
 def show_end(
-    todo: SweepPlan, broken: Mapping[str, str], stopped: bool = False, gave_up: Sequence[FailedRun] = ()
+    plan: SweepPlan, causes: Mapping[str, str], stopped: bool = False, gave_up: Sequence[FailedRun] = ()
 ) -> bool:
-    """Print the summary and the command to type next; return whether a run failed.
+    """Print the summary and the commands to type next; return whether a run failed.
 
     Args:
-        broken: ids of the runs that failed or were killed in this agent's hands -> cause.
-        gave_up: the failures in a row after which it started no more, though there was more to do.
+        causes: id -> cause, of the runs that failed or were killed while this agent ran them.
+        stopped: whether a signal ended the agent.
+        gave_up: the failures in a row after which the agent started no more runs, though some were left.
     """
-    states = plan.states(todo)
-    failed = [run for run in todo.runs if plan.state_of(run)[0] == "failed" or run.id in broken]
-    left = len(todo.runs) - states["finished"] - states["failed"] + max(todo.cap - todo.points, 0)
-    parts = [f"{states['finished']} finished", f"{len(failed)} failed", f"{left} left"]
+    states = count_states(plan)
+    failed = [run for run in plan.runs if state_of(run)[0] == "failed" or run.id in causes]
+    left = len(plan.runs) - states["finished"] - states["failed"] + plan.points_left
+    counts = [f"{states['finished']} finished", f"{len(failed)} failed", f"{left} left"]
     if states["running"]:
-        parts.append(f"{states['running']} of them run by another agent")
+        counts.append(f"{states['running']} of them run by another agent")
     verb = "stopped" if stopped else f"gave up after {len(gave_up)} failures in a row" if gave_up else "done"
-    console.print(f"{verb}: {', '.join(parts)}")
-    show_causes([(run.id, broken.get(run.id) or _cause(run)) for run in failed])
+    console.print(f"{verb}: {', '.join(counts)}")
+    show_causes([(run.id, causes.get(run.id) or _recorded_cause(run)) for run in failed])
     if gave_up:
-        console.print(f"the first in a row: {_failure(gave_up[0].run, gave_up[0].reason)}")
-        console.print("the runs that are left were not started: mend the cause first")
-    folder = shlex.quote(str(todo.sweep.folder))
-    again = f"python agent.py {folder}"
+        console.print(f"the first in a row: {_failure(gave_up[0])}")
+        console.print("the runs that are left were not started: fix the cause first")
+    folder = shlex.quote(str(plan.sweep.folder))
     if states["failed"]:
-        console.print(f"failed runs are started again by: {again} --retry-failed")
+        console.print(f"failed runs are started again by: python agent.py {folder} --retry-failed")
     if left:
-        console.print(f"go on with: {again}")
+        console.print(f"go on with: python agent.py {folder}")
     if states["finished"]:
         console.print(f"compare the runs with: make analysis SWEEP={folder}")
     return bool(failed)
 
 
 def show_causes(failed: Sequence[tuple[str, str]]) -> None:
-    """Print the ids of failed runs by cause, the most frequent first, and what to do about it."""
+    """Print failed runs, given as (id, cause), by cause, the most frequent first, with advice for each."""
     for cause, number in Counter(cause for _, cause in failed if cause in CAUSES).most_common():
         names = [name for name, its_cause in failed if its_cause == cause]
-        named = ", ".join(names[:3]) + (", ..." if number > 3 else "")
-        console.print(f"  {cause}, {_count(number, 'run')} ({named}): {CAUSES[cause]}")
+        console.print(f"  {cause}, {count_noun(number, 'run')} ({_name_some(names)}): {CAUSES[cause]}")
 
 
-def _cause(run: PlannedRun) -> str:
-    """Return the cause that was noted when the run failed, or an empty string."""
+def _recorded_cause(run: PlannedRun) -> str:
+    """Return the cause that the run's directory records, or an empty string."""
     return str(documents.read_json_or_empty(run.directory / keys.STATE).get("cause", ""))
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _name_some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
 
 
-def _counts(todo: SweepPlan) -> str:
+def _counts(plan: SweepPlan) -> str:
     """Return such as `20 points, 18 runs: 12 finished, 6 to do`."""
-    states = plan.states(todo)
+    states = count_states(plan)
     order = ("finished", "failed", "interrupted", "running", "to do")
-    parts = [f"{states[state]} {state}" for state in order if states[state]]
-    if todo.cap > todo.points:
-        parts.append(f"{todo.cap - todo.points} still to be chosen from the results")
-    points = f"{_count(todo.points, 'point')}, " if todo.collapsed else ""
-    needed = racing.expected_runs(todo, lambda run: plan.is_to_do(run, False)) if todo.race else todo.runs
-    raced = f"; {len(needed)} needed in this race" if len(needed) < len(todo.runs) else ""
-    return f"{points}{_count(len(todo.runs), 'run')}" + (f": {', '.join(parts)}" if parts else "") + raced
+    counts = [f"{states[state]} {state}" for state in order if states[state]]
+    if plan.points_left:
+        counts.append(f"{plan.points_left} still to be chosen from the results")
+    points = f"{count_noun(plan.points, 'point')}, " if plan.collapsed else ""
+    needed = len(expected_runs(plan, retry_failed=False))
+    race = f"; {needed} needed in this race" if needed < len(plan.runs) else ""
+    return f"{points}{count_noun(len(plan.runs), 'run')}" + (f": {', '.join(counts)}" if counts else "") + race
 
 
-def _failure(run: PlannedRun, reason: str) -> str:
-    return f"{run.id}: {reason}; log: {run.directory / keys.LOG}"
+def _failure(failed: FailedRun) -> str:
+    return f"{failed.run.id}: {failed.reason}; log: {failed.run.directory / keys.LOG}"

@@ -1,53 +1,54 @@
-"""Hyperband: stop runs early that lag behind, by W&B's own rule, told to the run by a file in its directory.
+"""Hyperband by W&B's own rule: runs that lag behind are stopped early, by a file in their directory.
 
-A schedule is never stopped before its last step has trained for an epoch: what it is for would not have begun. Bands
-count the epochs from then on (see best_epoch.py).
+A run is never stopped before the last step of its unfreeze schedule has trained for an epoch: until then it has not
+shown what the schedule can do. Hyperband's bands count the epochs from that step on (see best_epoch.py).
 """
-
-from collections.abc import Mapping
-from typing import Any
 
 from finetune.rundir import files, keys
 from finetune.rundir.best_epoch import add_best_so_far
-from finetune.sweep import plan, search
-from finetune.sweep.plan import PlannedRun, SweepPlan
+from finetune.sweep import search
+from finetune.sweep.plan import PlannedRun, SweepPlan, state_of
+from finetune.sweep.search import ObservedPoint
 from finetune.system import documents
 from finetune.system.atomic import write_atomic
 
-Observation = tuple[
-    str, Mapping[str, Any], list[dict[str, Any]]
-]  # state, summary and history, as the search engine wants them
 
+def observations(plan: SweepPlan) -> list[ObservedPoint]:
+    """Return what the search engine needs to know of all points so far.
 
-def observation_of(run: PlannedRun) -> Observation:
-    """Return what the search engine is told of a run: state, summary, history.
-
-    The rows say what the rows of a W&B run say, so that both worlds search alike.
+    The rows of a history equal those of a W&B run, so that a search behaves the same here and on a W&B server.
     """
+    faulty = [ObservedPoint(f"faulty-{number}", point, "failed") for number, (point, _) in enumerate(plan.faulty)]
+    return [*map(_observation, plan.runs), *faulty]
+
+
+def _observation(run: PlannedRun) -> ObservedPoint:
     assert run.config.unfreeze is not None, "a planned run's config is resolved"
-    state = plan.state_of(run)[0]
     rows = add_best_so_far(files.read_history(run.directory)[0], run.config.unfreeze)
-    engine_state = {"finished": "finished", "failed": "failed", "interrupted": "killed"}.get(state, "running")
-    return engine_state, documents.read_json_or_empty(run.directory / keys.SUMMARY), rows
+    state = {"finished": "finished", "failed": "failed", "interrupted": "killed"}.get(state_of(run)[0], "running")
+    return ObservedPoint(run.id, run.point, state, documents.read_json_or_empty(run.directory / keys.SUMMARY), rows)
 
 
-def history_has_grown(todo: SweepPlan, run: PlannedRun, seen: dict[str, int]) -> bool:
-    """Whether the run's history has grown since the last call, in a sweep that stops early; `seen` is kept up."""
+def history_has_grown(plan: SweepPlan, run: PlannedRun, sizes: dict[str, int]) -> bool:
+    """Return whether a run's history has grown since the last call, in a sweep with early stopping.
+
+    Args:
+        sizes: run id -> size of its history at the last call; updated here.
+    """
     history = run.directory / keys.HISTORY
-    if "early_terminate" not in todo.sweep.spec or not history.exists():
+    if "early_terminate" not in plan.sweep.spec or not history.exists():
         return False
     size = history.stat().st_size
-    has_grown = size > seen.get(run.id, 0)
-    seen[run.id] = size
+    has_grown = size > sizes.get(run.id, 0)
+    sizes[run.id] = size
     return has_grown
 
 
-def stop_if_lagging(todo: SweepPlan, run: PlannedRun) -> None:
-    """Tell a running run to stop if hyperband would stop it now and its schedule allows it."""
+def stop_if_lagging(plan: SweepPlan, run: PlannedRun) -> None:
+    """Ask a running run to stop if hyperband would stop it now and its schedule has reached its last step."""
     assert run.config.unfreeze is not None, "a planned run's config is resolved"
     rows, _ = files.read_history(run.directory)
     if not rows or not run.config.unfreeze[-1][0] < rows[-1]["epoch"] < run.config.epochs:
         return
-    trials = [search.ObservedPoint(other.id, other.point, *observation_of(other)) for other in todo.runs]
-    if run.id in search.to_stop(todo.sweep.spec, trials):
+    if run.id in search.to_stop(plan.sweep.spec, observations(plan)):
         write_atomic(run.directory / keys.STOP, f"hyperband, after {rows[-1]['epoch']} epochs\n")

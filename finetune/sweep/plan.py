@@ -1,27 +1,25 @@
-"""Sweep file -> the runs it asks for, each with its config and directory; points that are the same run are one run."""
+"""Sweep file -> runs, each with its config and directory; points that resolve to the same run become one run."""
 
-import itertools
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from finetune.config import Config, parse_config
 from finetune.errors import ConfigError, NotDownloadedError, UserError
-from finetune.resolve import FIELDS_WITHOUT_EFFECT, resolve, run_id, with_absolute_paths
+from finetune.resolve import FIELDS_WITHOUT_EFFECT, recipe, resolve, run_id, with_absolute_paths
 from finetune.rundir import claim, files, keys
 from finetune.sweep import search
 from finetune.sweep.ordering import breadth_first
 from finetune.sweep.search import ParameterValues
 from finetune.sweep.sweep_file import SweepFile
-from finetune.system import atomic, documents
-from finetune.system.atomic import create_exclusive, raising_write_error, write_atomic
+from finetune.sweep.trials import in_search_space, read_trials
+from finetune.system import documents
+from finetune.system.atomic import raising_write_error, write_atomic
 
-Identify = Callable[[Config], tuple[str, str]]  # config -> (data fingerprint, weights hash)
-
-TRIALS = "trials"  # folder beside the run directories: the points that Bayesian search has asked for, numbered
+FingerprintInputs = Callable[[Config], tuple[str, str]]  # config -> (data fingerprint, weights hash)
+FetchInputs = Callable[[Iterable[Config]], None]  # downloads missing data and weights, or raises UserError
 
 
 @dataclass(frozen=True)
@@ -31,15 +29,20 @@ class PlannedRun:
     Attributes:
         id: the name of its directory.
         config: resolved, with absolute paths.
-        given: the config as the sweep asks for it, before `resolve`.
+        unresolved: the config as the sweep file gives it, before `resolve`.
+        point: the sweep's parameters of this run.
     """
 
     id: str
     config: Config
-    given: Config
+    unresolved: Config
     point: ParameterValues
     directory: Path
-    data_fingerprint: str
+
+    @cached_property
+    def recipe(self) -> str:
+        """What the runs of one recipe, which differ in seed, fold or split only, have in common."""
+        return recipe(self.config)
 
 
 @dataclass
@@ -48,105 +51,100 @@ class SweepPlan:
 
     Attributes:
         runs: in the order in which they are started.
-        points: how many points of the sweep became these runs.
+        points: how many points of the sweep were added so far, collapsed and faulty ones included.
         collapsed: (id of the run, why this point is that run), one for every point that added no run.
-        cap: the number of points a Bayesian search may ask for, 0 for other methods: they ask for all at once.
-        to_prepare: configs whose data and weights cover those of all runs.
+        faulty: proposed points that are no valid config, with the fault of each.
+        cap: how many points a Bayesian search may propose; 0 for other methods, whose points are all known.
+        inputs: one config for each combination of data and weights of the runs.
         race: whether further seeds and folds are only for the recipes that win (see racing.py).
     """
 
     sweep: SweepFile
-    identify: Identify
+    fingerprint_inputs: FingerprintInputs
     runs: list[PlannedRun] = field(default_factory=list)
     points: int = 0
     collapsed: list[tuple[str, str]] = field(default_factory=list)
+    faulty: list[tuple[ParameterValues, str]] = field(default_factory=list)
     cap: int = 0
-    to_prepare: list[Config] = field(default_factory=list)
+    inputs: list[Config] = field(default_factory=list)
     race: bool = False
+
+    @property
+    def points_left(self) -> int:
+        """How many points a Bayesian search may still propose."""
+        return max(self.cap - self.points, 0)
 
 
 def make_plan(
     sweep: SweepFile,
     count: int | None,
-    identify: Identify,
+    fingerprint_inputs: FingerprintInputs,
     race: bool | None = None,
-    bring: Callable[[Iterable[Config]], None] = lambda _: None,
+    fetch_inputs: FetchInputs = lambda _: None,
 ) -> SweepPlan:
-    """Return the runs of a sweep; reads run directories, writes nothing (but `bring` may).
+    """Return the runs of a sweep; reads run directories and writes nothing (`fetch_inputs` may).
 
     Args:
-        count: how many points to ask a random or Bayesian search for where the file has no `run_cap`.
-        identify: data and weights of a config -> what they are.
-        bring: has what configs need on this machine, or raises UserError; called once nothing else is found wrong.
-        race: see `Plan`; None to go on as the folder's sweep was begun.
+        count: number of points of a random or Bayesian search whose file has no `run_cap`.
+        race: see `SweepPlan`; None for the mode in which the folder's sweep was started.
+        fetch_inputs: called with a config for each missing data set and weights, once no other fault is found.
 
     Raises:
-        UserError: with all faults of all points, or what is wrong with data or weights.
+        UserError: with the faults of all points, or of data and weights.
     """
-    spec, name, method = sweep.spec, sweep.folder.name, sweep.spec["method"]
+    spec, name = sweep.spec, sweep.folder.name
     cap = spec.get("run_cap") or count
-    if method == "grid":
-        points = search.grid(spec)[: spec.get("run_cap")]
-        configs = check_points(points, sweep)
-    elif not cap:
+    if spec["method"] != "grid" and not cap:
         raise UserError(
-            f"{sweep.source}: a {method} search has no end of its own: add `run_cap: 20`, or give --count 20"
+            f"{sweep.source}: a {spec['method']} search has no end of its own: add `run_cap: 20`, or give --count 20"
         )
-    elif method == "random":
-        points = [search.draw(spec, name, number) for number in range(cap)]
-        configs = check_points(points, sweep)
+    plan = SweepPlan(sweep, fingerprint_inputs)
+    if spec["method"] == "bayes":
+        plan.cap = cap or 0
+        points: list[ParameterValues] = []  # added below, from the recorded trials
+        configs = [*_valid_trials(sweep), *parse_points(search.probes(spec, name), sweep)]
     else:
-        points = [point for point in read_trials(sweep.folder) if in_search_space(spec, point)]
-        configs = check_points([*points, *search.probes(spec, name)], sweep)
-    plan = SweepPlan(sweep, identify, cap=cap if method == "bayes" and cap else 0)
-    plan.to_prepare = _check_places(configs, identify, bring)
+        points = _known_points(sweep, cap)
+        configs = parse_points(points, sweep)
+    plan.inputs = _check_inputs(configs, fingerprint_inputs, fetch_inputs)
     plan.race = bool(documents.read_json_or_empty(sweep.folder / keys.PLAN).get("race")) if race is None else race
     if plan.race and plan.cap:
         raise UserError("--race is for sweeps whose runs are known from the start: a Bayesian search chooses by itself")
     for point in points:
-        add(plan, point)
-    if not plan.cap:  # a search that learns has an order of its own
+        add_point(plan, point)
+    if plan.cap:
+        add_trials(plan)
+    else:
         plan.runs = [plan.runs[index] for index in breadth_first([run.config for run in plan.runs])]
     return plan
 
 
 def check_sweep_file(sweep: SweepFile) -> str:
-    """Check all that a sweep file says by itself, whatever this machine has of its data and weights.
-
-    Returns:
-        What it is, in words.
+    """Check everything in a sweep file that does not depend on this machine's data and weights; return a summary line.
 
     Raises:
-        ConfigError: with all faults of all points.
+        ConfigError: with the faults of all points.
     """
     spec, method = sweep.spec, sweep.spec["method"]
-    points = search.grid(spec)[: spec.get("run_cap")] if method == "grid" else search.probes(spec, sweep.folder.name)
-    check_points(points, sweep)
+    points = _known_points(sweep, None) if method == "grid" else search.probes(spec, sweep.folder.name)
+    parse_points(points, sweep)
     size = f"a grid of {len(points)} points" if method == "grid" else f"a {method} search"
-    return f"{sweep.source}: {size}, all of them fields and values that a run takes"
+    return f"{sweep.source}: {size}; all fields and values are valid"
 
 
-def add(plan: SweepPlan, point: ParameterValues) -> PlannedRun | None:
-    """Add a checked point to the plan and return its run, or None if that run is in the plan already."""
-    given = parse_config(point, str(plan.sweep.source))
-    config = with_absolute_paths(resolve(given))
-    data, weights = plan.identify(config)
-    name = run_id(config, data, weights)
-    plan.points += 1
-    same = next((run for run in plan.runs if run.id == name), None)
-    if same is not None:
-        plan.collapsed.append((name, why_same(same.given, given)))
-        return None
-    run = PlannedRun(name, config, given, point, plan.sweep.folder / name, data)
-    plan.runs.append(run)
-    return run
+def _known_points(sweep: SweepFile, cap: int | None) -> list[ParameterValues]:
+    """Return the points of a grid or random search."""
+    spec = sweep.spec
+    if spec["method"] == "grid":
+        return search.grid(spec)[: spec.get("run_cap")]
+    return [search.draw(spec, sweep.folder.name, number) for number in range(cap or 0)]
 
 
-def check_points(points: Iterable[ParameterValues], sweep: SweepFile) -> list[Config]:
+def parse_points(points: Iterable[ParameterValues], sweep: SweepFile) -> list[Config]:
     """Return the points' configs.
 
     Raises:
-        ConfigError: with all faults of all points, each told once.
+        ConfigError: with the faults of all points, each named once.
     """
     configs, faults = [], {}
     for point in points:
@@ -159,42 +157,88 @@ def check_points(points: Iterable[ParameterValues], sweep: SweepFile) -> list[Co
     return configs
 
 
-def _check_places(
-    configs: Iterable[Config], identify: Identify, bring: Callable[[Iterable[Config]], None]
-) -> list[Config]:
-    """Return one config for each combination of data and weights, all of them found good.
+def _valid_trials(sweep: SweepFile) -> list[Config]:
+    """Return the configs of recorded trials; a proposal with a fault is left out (see `add_trials`)."""
+    configs = []
+    for point in _trials_in_space(sweep):
+        try:
+            configs.append(parse_config(point, str(sweep.source)))
+        except ConfigError:
+            continue
+    return configs
 
-    What can be fetched is brought once nothing else is wrong: a download takes long, and a typo does not wait for it.
+
+def _trials_in_space(sweep: SweepFile) -> list[ParameterValues]:
+    return [point for point in read_trials(sweep.folder) if in_search_space(sweep.spec, point)]
+
+
+def _check_inputs(
+    configs: Iterable[Config], fingerprint_inputs: FingerprintInputs, fetch_inputs: FetchInputs
+) -> list[Config]:
+    """Return one config for each combination of data and weights, after checking that all of them can be read.
+
+    Missing files are fetched only when nothing else is wrong: a download takes long, and should not delay the message
+    about a typo.
     """
     firsts: dict[tuple[object, ...], Config] = {}
     for config in map(resolve, configs):
         split = (config.data, config.split_seed, config.folds, config.fold)
         firsts.setdefault((*split, config.backbone, config.weights, config.image_px), config)
-    needed = [with_absolute_paths(config) for config in firsts.values()]
-    faults = _faults(needed, identify)
+    inputs = [with_absolute_paths(config) for config in firsts.values()]
+    faults = _faults(inputs, fingerprint_inputs)
     if all(isinstance(fault, NotDownloadedError) for fault in faults):
-        bring(needed)
-        faults = _faults(needed, identify)
+        fetch_inputs(inputs)
+        faults = _faults(inputs, fingerprint_inputs)
     if len(faults) == 1:
         raise faults[0]
     if faults:
         raise UserError("\n".join(map(str, faults)))
-    return needed
+    return inputs
 
 
-def _faults(configs: Iterable[Config], identify: Identify) -> list[UserError]:
-    """Return what is wrong with data and weights, each fault once."""
+def _faults(configs: Iterable[Config], fingerprint_inputs: FingerprintInputs) -> list[UserError]:
+    """Return the faults of data and weights, each once."""
     faults: dict[str, UserError] = {}
     for config in configs:
         try:
-            identify(config)
+            fingerprint_inputs(config)
         except UserError as error:
             faults.setdefault(str(error), error)
     return list(faults.values())
 
 
-def why_same(kept: Config, other: Config) -> str:
-    """Say in words why two different configs are the same run."""
+def add_point(plan: SweepPlan, point: ParameterValues) -> None:
+    """Add a valid point to the plan: a new run, or one more point of a run that is already planned."""
+    unresolved = parse_config(point, str(plan.sweep.source))
+    config = with_absolute_paths(resolve(unresolved))
+    name = run_id(config, *plan.fingerprint_inputs(config))
+    plan.points += 1
+    same = next((run for run in plan.runs if run.id == name), None)
+    if same is None:
+        plan.runs.append(PlannedRun(name, config, unresolved, point, plan.sweep.folder / name))
+    else:
+        plan.collapsed.append((name, collapse_reason(same.unresolved, unresolved)))
+
+
+def add_trials(plan: SweepPlan) -> Sequence[str]:
+    """Add the trials that this agent or another has recorded since the last call; return the faults of new ones.
+
+    A Bayesian search may propose a point that is no valid config, such as warmup_epochs above epochs. It counts as a
+    point that failed.
+    """
+    faults = []
+    for point in _trials_in_space(plan.sweep)[plan.points :]:
+        try:
+            add_point(plan, point)
+        except UserError as error:
+            plan.points += 1
+            plan.faulty.append((point, str(error)))
+            faults.append(str(error))
+    return faults
+
+
+def collapse_reason(kept: Config, other: Config) -> str:
+    """Return why two configs of a sweep file are the same run, as a sentence fragment."""
     fields = [name for name in Config.model_fields if getattr(kept, name) != getattr(other, name)]
     result = resolve(other)
     if "strategy" in fields:
@@ -214,7 +258,7 @@ def why_same(kept: Config, other: Config) -> str:
 
 
 def state_of(run: PlannedRun) -> tuple[str, str]:
-    """Return the run's state (to do, running, finished, failed or interrupted) and the reason of a failure."""
+    """Return a run's state (to do, running, finished, failed or interrupted) and the reason of a failure."""
     state, reason = files.status(run.directory)
     if state != "finished" and claim.is_alive(run.directory):
         return "running", ""
@@ -223,19 +267,19 @@ def state_of(run: PlannedRun) -> tuple[str, str]:
     return "interrupted" if claim.attempts(run.directory) else "to do", reason
 
 
-def is_to_do(run: PlannedRun, retry_failed: bool) -> bool:
-    """Whether a run is to do: missing, interrupted, or failed and to be tried again."""
+def is_pending(run: PlannedRun, retry_failed: bool) -> bool:
+    """Return whether a run is still to be started: new, interrupted, or failed and to be retried."""
     state = state_of(run)[0]
     return state in ("to do", "interrupted") or (state == "failed" and retry_failed)
 
 
-def states(plan: SweepPlan) -> Counter[str]:
+def count_states(plan: SweepPlan) -> Counter[str]:
     """Count the plan's runs by state."""
     return Counter(state_of(run)[0] for run in plan.runs)
 
 
 def store_plan(plan: SweepPlan) -> None:
-    """Write the sweep as it is run, and what it asks for, beside its run directories."""
+    """Write the sweep as it is run (with --set applied) and the ids of its runs into its folder."""
     with raising_write_error(plan.sweep.folder):
         plan.sweep.folder.mkdir(parents=True, exist_ok=True)
     write_atomic(plan.sweep.folder / keys.SWEEP, plan.sweep.text)
@@ -243,52 +287,7 @@ def store_plan(plan: SweepPlan) -> None:
 
 
 def store_runs(plan: SweepPlan) -> None:
-    """Write the ids of the plan's runs; `at_least` says how many more a Bayesian search may still ask for."""
-    still = max(plan.cap - plan.points, 0)
+    """Write the ids of the plan's runs; `at_least` adds the points that a Bayesian search may still propose."""
     ids = [run.id for run in plan.runs]
-    documents.write_json(plan.sweep.folder / keys.PLAN, {"runs": ids, "at_least": len(ids) + still, "race": plan.race})
-
-
-def read_trials(folder: Path) -> list[ParameterValues]:
-    """Return the points that Bayesian search has asked for so far, in their order, up to one that is being written.
-
-    Raises:
-        DamagedError: a file holds something else.
-    """
-    paths = itertools.takewhile(lambda path: path.stat().st_size, sorted((folder / TRIALS).glob("[0-9]*.json")))
-    return [documents.read_json(path) or {} for path in paths]
-
-
-def record_trial(folder: Path, number: int, point: ParameterValues) -> None:
-    """Note `point` as trial `number`, unless another agent has just noted one under this number."""
-    path, text = folder / TRIALS / f"{number:05d}.json", json.dumps(point) + "\n"
-    with raising_write_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if create_exclusive(path, text) or path.stat().st_size:
-            return
-        if atomic.seconds_since_write(path) >= atomic.STALE_SECONDS:  # whoever was writing it there has been killed
-            write_atomic(path, text)
-
-
-def add_trials(plan: SweepPlan) -> None:
-    """Add the points that this agent or another has noted since they were last added."""
-    noted = [point for point in read_trials(plan.sweep.folder) if in_search_space(plan.sweep.spec, point)]
-    for point in noted[plan.points :]:
-        add(plan, point)
-    store_runs(plan)
-
-
-def in_search_space(spec: dict[str, Any], point: ParameterValues) -> bool:
-    """Whether a point noted earlier lies in the space that the sweep file spans now."""
-    parameters = spec["parameters"]
-    if point.keys() != parameters.keys():
-        return False
-    for name, value in point.items():
-        parameter = parameters[name]
-        if "value" in parameter and parameter["value"] != value:
-            return False
-        if "values" in parameter and value not in parameter["values"]:
-            return False
-        if "min" in parameter and not parameter["min"] <= value <= parameter["max"]:
-            return False
-    return True
+    content = {"runs": ids, "at_least": len(ids) + plan.points_left, "race": plan.race}
+    documents.write_json(plan.sweep.folder / keys.PLAN, content)

@@ -1,97 +1,113 @@
-"""Racing: further seeds and folds only for the recipe of each strategy that val prefers at the first seed, or fold.
+"""Racing: further seeds and folds only for the recipe of each strategy with the best val score on its first run.
 
-Which rate suits a strategy shows with one seed, mostly; how sure the result is takes more of them, and only for the
-recipe that is chosen. So a sweep of 5 strategies, 2 rates and 3 seeds is done after 20 runs instead of 30. The analysis
-compares recipes with the most runs alone, so it chooses the same ones. The folds of a cross-validation are raced like
-seeds: the recipes are compared on the first fold, by its val pictures, and the test pictures of no fold are looked at.
-Where runs train on parts of the pictures (train_share), each part has a contest of its own.
+One seed usually shows which learning rate suits a strategy; more seeds are needed only to measure the chosen recipe
+precisely. A sweep of 5 strategies, 2 rates and 3 seeds is done after 20 runs instead of 30. The analysis compares
+recipes with the most runs alone, so it chooses the same ones. The folds of a cross-validation are raced like seeds:
+recipes are compared on the val images of the first fold, and no test images are looked at. Where runs train on parts of
+the images (train_share), each part has a contest of its own.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
-from finetune.resolve import recipe
 from finetune.rundir import keys
-from finetune.sweep import plan
-from finetune.sweep.plan import PlannedRun, SweepPlan
+from finetune.sweep.plan import PlannedRun, SweepPlan, state_of
 from finetune.system import documents
 
-Wants = Callable[[PlannedRun], bool]
 
+@dataclass(frozen=True)
+class Contest:
+    """The recipes of one strategy on one share of the images.
 
-def drop_losing_recipes(todo: SweepPlan, wants: Wants) -> list[str]:
-    """Take the runs out of the plan that a decided contest has made needless; return a sentence for each contest.
-
-    A contest is decided once no first run of its strategy's recipes is to do or running. What has been started of a
-    recipe that lost stays.
-
-    Args:
-        wants: whether a run is to do.
+    Attributes:
+        runs: of all recipes.
+        firsts: the first run of each recipe, in the plan's order.
+        is_open: whether one of `firsts` is pending or running.
+        winner: the best finished run of `firsts`, if there is one.
     """
-    told = []
-    for kind, firsts in _contests(todo).items():
-        if any(_is_open(run, wants) for run in firsts):
-            continue
-        winner = _best(firsts)
-        needless = [run for run in todo.runs if _contest_key(run) == kind and _will_not_run(run, firsts, winner)]
-        if needless:
-            todo.runs = [run for run in todo.runs if run not in needless]
-            how = f"{winner.id} is ahead on val" if winner is not None else "no first run has finished"
-            strategy, share = kind
-            where = strategy if share == 1 else f"{strategy} on {share:.0%} of the pictures"
-            told.append(f"race: {where}: {how}; {len(needless)} runs of other recipes are left out")
-    return told
+
+    strategy: str
+    train_share: float
+    runs: list[PlannedRun]
+    firsts: list[PlannedRun]
+    is_open: bool
+    winner: PlannedRun | None
+
+    def losing_runs(self, ahead: PlannedRun | None) -> list[PlannedRun]:
+        """Return the further runs that need not start if `ahead` wins; a run that was started once is none of them."""
+        firsts = {run.id for run in self.firsts}
+        further = [run for run in self.runs if run.id not in firsts and (ahead is None or run.recipe != ahead.recipe)]
+        return [run for run in further if state_of(run)[0] == "to do"]
 
 
-def must_wait(todo: SweepPlan, run: PlannedRun, wants: Wants) -> bool:
-    """Whether a run is a recipe's further seed or fold, and its strategy's contest is not decided, or lost.
+def drop_losing_recipes(plan: SweepPlan, retry_failed: bool) -> list[str]:
+    """Remove the further runs of losing recipes from the plan; return a log line for each newly decided contest."""
+    lines = []
+    for contest in contests(plan, retry_failed):
+        losing = [] if contest.is_open else contest.losing_runs(contest.winner)
+        if losing:
+            ids = {run.id for run in losing}
+            plan.runs = [run for run in plan.runs if run.id not in ids]
+            lines.append(_result_line(contest, len(losing)))
+    return lines
 
-    Lost counts too: another process may decide a contest that `narrow` has just found open.
+
+def _result_line(contest: Contest, count: int) -> str:
+    share = "" if contest.train_share == 1 else f" on {contest.train_share:.0%} of the images"
+    result = f"{contest.winner.id} is ahead on val" if contest.winner is not None else "no first run has finished"
+    return f"race: {contest.strategy}{share}: {result}; {count} runs of other recipes are left out"
+
+
+def waiting_runs(plan: SweepPlan, retry_failed: bool) -> set[str]:
+    """Return the ids of further runs that must not start now: their contest is undecided, or their recipe has lost.
+
+    Recipes that lost are included because another agent may have decided a contest since `drop_losing_recipes`.
     """
-    firsts = _contests(todo)[_contest_key(run)]
-    if run in firsts:
-        return False
-    return any(_is_open(first, wants) for first in firsts) or _will_not_run(run, firsts, _best(firsts))
+    waiting: set[str] = set()
+    for contest in contests(plan, retry_failed):
+        firsts = {run.id for run in contest.firsts}
+        further = contest.runs if contest.is_open else contest.losing_runs(contest.winner)
+        waiting |= {run.id for run in further} - firsts
+    return waiting
 
 
-def expected_runs(todo: SweepPlan, wants: Wants) -> list[PlannedRun]:
-    """Return the runs to reckon with: where a contest is not decided, one recipe stands for the one that will win."""
-    kept: set[str] = set()
-    for kind, firsts in _contests(todo).items():
-        ahead = firsts[0] if any(_is_open(first, wants) for first in firsts) else _best(firsts)
-        runs = [run for run in todo.runs if _contest_key(run) == kind]
-        kept |= {run.id for run in runs if not _will_not_run(run, firsts, ahead)}
-    return [run for run in todo.runs if run.id in kept]
+def expected_runs(plan: SweepPlan, retry_failed: bool) -> list[PlannedRun]:
+    """Return the runs that are expected to execute: all, or in a race those of the recipes that win.
+
+    In an undecided contest, the first recipe stands for the one that will win.
+    """
+    if not plan.race:
+        return plan.runs
+    losing: set[str] = set()
+    for contest in contests(plan, retry_failed):
+        ahead = contest.firsts[0] if contest.is_open else contest.winner
+        losing |= {run.id for run in contest.losing_runs(ahead)}
+    return [run for run in plan.runs if run.id not in losing]
 
 
-def _contest_key(run: PlannedRun) -> tuple[str, float]:
-    """Return what the recipes of a contest have in common: the strategy, and the share of the pictures that train."""
-    return run.config.strategy, run.config.train_share
+def contests(plan: SweepPlan, retry_failed: bool) -> list[Contest]:
+    """Return the contests of a race, as the run directories stand now."""
+    groups: dict[tuple[str, float], list[PlannedRun]] = {}
+    for run in plan.runs:
+        groups.setdefault((run.config.strategy, run.config.train_share), []).append(run)
+    return [_contest(strategy, share, runs, retry_failed) for (strategy, share), runs in groups.items()]
 
 
-def _contests(todo: SweepPlan) -> dict[tuple[str, float], list[PlannedRun]]:
-    """Return kind -> the first run of each of its recipes, in the plan's order."""
-    firsts: dict[str, PlannedRun] = {}
-    for run in todo.runs:
-        firsts.setdefault(recipe(run.config), run)
-    contests: dict[tuple[str, float], list[PlannedRun]] = {}
-    for run in firsts.values():
-        contests.setdefault(_contest_key(run), []).append(run)
-    return contests
+def _contest(strategy: str, train_share: float, runs: list[PlannedRun], retry_failed: bool) -> Contest:
+    by_recipe: dict[str, PlannedRun] = {}
+    for run in runs:
+        by_recipe.setdefault(run.recipe, run)
+    firsts = list(by_recipe.values())
+    is_open = any(_may_still_finish(run, retry_failed) for run in firsts)
+    return Contest(strategy, train_share, runs, firsts, is_open, _best(firsts))
 
 
-def _will_not_run(run: PlannedRun, firsts: list[PlannedRun], winner: PlannedRun | None) -> bool:
-    """Whether a run is a further seed or fold of a recipe other than the winner's, and has not been started."""
-    if run in firsts or (winner is not None and recipe(run.config) == recipe(winner.config)):
-        return False
-    return plan.state_of(run)[0] == "to do"
+def _may_still_finish(run: PlannedRun, retry_failed: bool) -> bool:
+    state = state_of(run)[0]
+    return state in ("to do", "interrupted", "running") or (state == "failed" and retry_failed)
 
 
-def _is_open(run: PlannedRun, wants: Wants) -> bool:
-    return wants(run) or plan.state_of(run)[0] in ("running", "interrupted")
-
-
-def _best(firsts: list[PlannedRun]) -> PlannedRun | None:
-    """Return the finished run with the highest val accuracy, ties to the lower val loss, as the analysis has it."""
-    found = [(documents.read_json_or_empty(run.directory / keys.SUMMARY), run) for run in firsts]
-    finished = [(summary["best/val_accuracy"], -summary["best/val_loss"], run) for summary, run in found if summary]
+def _best(runs: list[PlannedRun]) -> PlannedRun | None:
+    """Return the finished run with the highest val accuracy; ties go to the lower val loss, as in the analysis."""
+    summaries = [(documents.read_json_or_empty(run.directory / keys.SUMMARY), run) for run in runs]
+    finished = [(summary["best/val_accuracy"], -summary["best/val_loss"], run) for summary, run in summaries if summary]
     return max(finished, key=lambda item: item[:2])[2] if finished else None

@@ -5,6 +5,7 @@ of a step; FAKE_FAIL and FAKE_CRASH (SIGKILL) list seeds whose first attempts en
 and the reason of its failure.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -32,6 +33,8 @@ from finetune.system.tables import write_table
 
 CLASSES = ["cat", "dog"]
 
+logger = logging.getLogger("finetune.tests")
+
 
 def identify(config: Config) -> tuple[str, str]:
     """Take any name for data but `nowhere`."""
@@ -52,7 +55,6 @@ def run(
     config: Config,
     run_dir: Path,
     *,
-    log: Callable[[str], None] = print,
     interrupted: Callable[[], bool] = lambda: False,
     on_progress: object = None,  # noqa: ARG001
     peers: Sequence[Config] | None = None,
@@ -79,7 +81,7 @@ def run(
         files.write_config(run_dir, to_dict(config), provenance)
         try:
             with polling_signals():
-                _train(config, run_dir, claim.attempt, log, interrupted)
+                _train(config, run_dir, claim.attempt, interrupted)
         except RunInterrupted as error:
             files.write_state(run_dir, "killed", str(error))
             raise
@@ -94,11 +96,9 @@ def accuracy(config: Config) -> float:
     return round(max(0.0, 0.9 - abs(config.lr - 0.003) * 100) - 0.01 * config.seed, 6)
 
 
-def _train(
-    config: Config, run_dir: Path, attempt: int, log: Callable[[str], None], interrupted: Callable[[], bool]
-) -> None:
+def _train(config: Config, run_dir: Path, attempt: int, interrupted: Callable[[], bool]) -> None:
     said = os.environ.get("FAKE_SAYS", "")
-    log(f"attempt {attempt} of seed {config.seed}{said}")
+    logger.info(f"attempt {attempt} of seed {config.seed}{said}")
     rows, _ = files.read_history(run_dir)
     for epoch in range(len(rows) + 1, config.epochs + 1):
         end = time.monotonic() + float(os.environ.get("FAKE_SECONDS", "0.05"))
@@ -116,7 +116,7 @@ def _train(
         row = {"epoch": epoch, "train/loss": 2.0 - value, "train/accuracy": value, "val/loss": 1.5 - value}
         row |= {"val/accuracy": value, "lr/head": config.lr, "lr/backbone": 0.0, "trainable_share": 0.0}
         files.append_history(run_dir, {**row, "epoch_seconds": 1.0, "seconds/suffix": 0.5})
-        log(f"epoch {epoch}")
+        logger.info(f"epoch {epoch}")
         if (run_dir / keys.STOP).exists():
             break
     _finish(config, run_dir)

@@ -43,7 +43,7 @@ def test_the_same_pictures_and_weights_are_no_others(plan: SweepPlan) -> None:
 def test_a_file_of_weights_that_is_another_now_is_told(plan: SweepPlan) -> None:
     """Damaged, say: all runs would be new ones, and the hours that went into those that are there be lost."""
     Path("own.pth").write_text("weightz")
-    with pytest.raises(UserError, match=r"own\.pth is not what it was when .*: changed, or damaged.* --name other"):
+    with pytest.raises(UserError, match=r"own\.pth has changed, or been damaged, since .* --name other"):
         folder_checks.require_same_inputs(plan)
     again = make_plan(sweep_file.load("my.yaml", ["weights=DEFAULT"]), None, identify)
     folder_checks.require_same_inputs(again)  # which has no use for the file

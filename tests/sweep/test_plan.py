@@ -14,16 +14,8 @@ from finetune.errors import ConfigError, CorruptFileError, UserError
 from finetune.rundir import files, keys
 from finetune.rundir.claim import hold_claim
 from finetune.sweep import search, sweep_file
-from finetune.sweep.plan import (
-    TRIALS,
-    SweepPlan,
-    in_search_space,
-    make_plan,
-    read_trials,
-    record_trial,
-    state_of,
-    store_plan,
-)
+from finetune.sweep.plan import SweepPlan, make_plan, state_of, store_plan
+from finetune.sweep.trials import TRIALS, in_search_space, read_trials, record_trial
 from finetune.system import documents
 from tests.support.agent_processes import identify
 

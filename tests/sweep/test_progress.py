@@ -30,12 +30,13 @@ def test_bars_follow_the_runs(todo: SweepPlan, monkeypatch: pytest.MonkeyPatch) 
     """A bar a slot with epoch and val accuracy, one for the sweep with the share that is done and the time left."""
     clock = iter(range(0, 10_000, 10))
     monkeypatch.setattr("time.monotonic", lambda: float(next(clock)))
-    bars = progress.BarReporter(todo, progress.LineReporter(todo, wanted=2), slots=1)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    bars = progress.RunReporter(todo, slots=1, pending=2)
     run = todo.runs[0]
     bars.started(0, run)
-    bars.running(0, run, {})
-    bars.running(0, run, {"phase": "train", "epoch": 0.0, "epochs": 4, "val_accuracy": None})
-    bars.running(0, run, {"phase": "val", "epoch": 2.5, "epochs": 4, "val_accuracy": 0.5})
+    bars.progressed(0, run, {})
+    bars.progressed(0, run, {"phase": "train", "epoch": 0.0, "epochs": 4, "val_accuracy": None})
+    bars.progressed(0, run, {"phase": "val", "epoch": 2.5, "epochs": 4, "val_accuracy": 0.5})
     total, slot = bars.bars.tasks
     assert slot.description == f"[1/2] {run.id} seed 0"
     assert slot.fields["note"] == "epoch 3/4, val 50.0%"
@@ -43,13 +44,13 @@ def test_bars_follow_the_runs(todo: SweepPlan, monkeypatch: pytest.MonkeyPatch) 
     assert total.description == "runs/my: run 1 of 2"
     assert total.completed == pytest.approx(2.5 / 8)
     assert total.fields["note"].startswith("about ")
-    bars.running(0, run, {"phase": "cache", "epoch": 3, "epochs": 4, "val_accuracy": None, "share": 0.255})
+    bars.progressed(0, run, {"phase": "cache", "epoch": 3, "epochs": 4, "val_accuracy": None, "share": 0.255})
     assert slot.fields["note"] == "filling the cache 26%"
-    bars.running(0, run, {"phase": "cache", "epoch": 3, "epochs": 4, "val_accuracy": None, "share": None})
+    bars.progressed(0, run, {"phase": "cache", "epoch": 3, "epochs": 4, "val_accuracy": None, "share": None})
     assert slot.fields["note"] == "filling the cache"
-    bars.running(0, run, {"phase": "test", "epoch": 4, "epochs": 4, "val_accuracy": 0.5})
+    bars.progressed(0, run, {"phase": "test", "epoch": 4, "epochs": 4, "val_accuracy": 0.5})
     assert slot.fields["note"] == "testing, val 50.0%"
-    bars.ended(0, run, "finished", "", {"best/val_accuracy": 0.5})
+    bars.ended(0, run, "finished", "")
     assert len(bars.bars.tasks) == 1
 
 

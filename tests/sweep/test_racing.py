@@ -1,6 +1,5 @@
 """Racing: one seed of every recipe, then further seeds of those that won; no more runs than that, and none lost."""
 
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -106,11 +105,11 @@ def test_a_contest_decided_behind_an_agents_back_bars_the_recipes_that_lost(
     assert finished(place) == FIRSTS
     monkeypatch.chdir(place.folder)
     todo = plan.make_plan(sweep_file.load("seeds.yaml"), None, identify, race=True)
-    wants = partial(plan.is_to_do, retry_failed=False)
     further = [run for run in todo.runs if run.config.seed]
     assert len(further) == 12
-    assert all(racing.must_wait(todo, run, wants) == (run.config.lr != 0.003) for run in further)
-    assert len(racing.expected_runs(todo, wants)) == len(NEEDED)
+    losing = {run.id for run in further if run.config.lr != 0.003}
+    assert racing.waiting_runs(todo, retry_failed=False) == losing
+    assert len(racing.expected_runs(todo, retry_failed=False)) == len(NEEDED)
 
 
 def test_a_contest_is_open_while_one_of_its_runs_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +122,7 @@ def test_a_contest_is_open_while_one_of_its_runs_goes_on(place: Place, monkeypat
     (first.directory / keys.STATE).unlink()
     with hold_claim(first.directory):
         assert plan.state_of(first)[0] == "running"
-        told = racing.drop_losing_recipes(todo, partial(plan.is_to_do, retry_failed=False))
+        told = racing.drop_losing_recipes(todo, retry_failed=False)
     assert len(told) == 1
     assert told[0].startswith("race: head: ")
     assert len(todo.runs) == 18 - 4
@@ -140,7 +139,7 @@ def test_of_equal_recipes_the_one_with_the_lower_val_loss_wins(place: Place, mon
         documents.write_json(
             path, {**(documents.read_json(path) or {}), "best/val_accuracy": 0.9, "best/val_loss": loss}
         )
-    racing.drop_losing_recipes(todo, partial(plan.is_to_do, retry_failed=False))
+    racing.drop_losing_recipes(todo, retry_failed=False)
     assert {run.config.lr for run in todo.runs if run.config.seed} == {0.003}
 
 
@@ -169,4 +168,4 @@ def test_parts_of_the_pictures_have_contests_of_their_own(tmp_path: Path) -> Non
     configs = [files.read_config(run) for run in files.find_runs(tmp_path / "runs" / "seeds")]
     further = [(config["train_share"], config["lr"]) for config in configs if config["seed"] == 1]
     assert sorted(further) == [(0.1, 0.003), (1.0, 0.003)]
-    assert "race: head on 10% of the pictures: " in output
+    assert "race: head on 10% of the images: " in output

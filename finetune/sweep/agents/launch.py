@@ -1,4 +1,9 @@
-"""Starting W&B's agents, or a run as they would, as processes: their GPU, share of the cores, environment and log."""
+"""Starts W&B's agents, or one run as such an agent would, as processes with a GPU, a share of the cores, and a log.
+
+W&B never hands out a failed run again, and its agent can't be asked for a certain run. So `restart_run` does for a
+failed run what W&B's agent does for a new one: the sweep's command, a parameter file, and the run's id in the
+environment.
+"""
 
 import os
 import re
@@ -16,8 +21,34 @@ from finetune.system.environment import python_path
 from finetune.tracking.sweep_server import FailedWandbRun, WandbSweep
 
 
+def start_process(command: list[str], slot: int, slots: int, folder: Path, **variables: str) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own, so that Ctrl-C on the terminal reaches this process alone.
+
+    Args:
+        slot: which of `slots` processes side by side it is; decides its GPU and its share of the cores.
+        folder: of the sweep's run directories; the output goes to agent-N.txt in it.
+        variables: added to its environment.
+    """
+    with _open_log(folder / f"agent-{slot + 1}.txt") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env={**_environment(slot, slots, folder), **variables},
+            start_new_session=True,
+        )
+
+
+def _open_log(log: Path) -> IO[bytes]:
+    """Open a log for appending, or the null device if the log can't be written: runs do not depend on it."""
+    try:
+        return log.open("ab")
+    except OSError:
+        return Path(os.devnull).open("ab")
+
+
 def _environment(slot: int, slots: int, folder: Path) -> dict[str, str]:
-    """Return the environment of an agent, or of what it would start: its GPU, its share of the cores."""
     environment = dict(os.environ)
     environment["PYTHONPATH"] = python_path()
     # W&B's agent runs `/usr/bin/env python`: that must be this Python.
@@ -33,64 +64,35 @@ def _environment(slot: int, slots: int, folder: Path) -> dict[str, str]:
     return environment
 
 
-def start(command: list[str], slot: int, slots: int, folder: Path, **more: str) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own, so that Ctrl-C on the terminal reaches this process alone.
-
-    Args:
-        slot, slots: which of how many go side by side, for its GPU and its share of the cores.
-        folder: of the sweep's run directories, where its output goes.
-        more: variables of its environment.
-    """
-    with _opened(folder / f"agent-{slot + 1}.txt") as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            env={**_environment(slot, slots, folder), **more},
-            start_new_session=True,
-        )
-
-
-def _opened(log: Path) -> IO[bytes]:
-    """Open a log to be added to, or nowhere if that can't be written, on a full disk, say: runs do not rest on it."""
-    try:
-        return log.open("ab")
-    except OSError:
-        return Path(os.devnull).open("ab")
-
-
-def start_again(
-    remote: WandbSweep, run: FailedWandbRun, slot: int, slots: int, folder: Path
-) -> subprocess.Popen[bytes]:
-    """Start a failed run as W&B's agent would; see `start`.
+def restart_run(sweep: WandbSweep, run: FailedWandbRun, slot: int, slots: int, folder: Path) -> subprocess.Popen[bytes]:
+    """Start a failed run as W&B's agent would; see `start_process`.
 
     Raises:
         UserError: the run's id can't be the name of a file.
         WriteError: there is no room for its parameters.
     """
     if not re.fullmatch(r"[\w-]{1,128}", run.id):
-        raise UserError(f"{remote.path}: a run is called {run.id!r}, which can't be the name of a file")
+        raise UserError(f"{sweep.path}: a run is called {run.id!r}, which can't be the name of a file")
     parameters = folder / "wandb" / f"retry-{run.id}.yaml"
     with raising_write_error(parameters):
         parameters.parent.mkdir(exist_ok=True)
     content = {"wandb_version": 1, **{name: {"value": value} for name, value in run.values.items()}}
     write_atomic(parameters, yaml.safe_dump(content))
-    return start(
-        _command(remote.spec),
+    return start_process(
+        _command(sweep.spec),
         slot,
         slots,
         folder,
-        WANDB_ENTITY=remote.entity,
-        WANDB_PROJECT=remote.project,
-        WANDB_SWEEP_ID=remote.id,
+        WANDB_ENTITY=sweep.entity,
+        WANDB_PROJECT=sweep.project,
+        WANDB_SWEEP_ID=sweep.id,
         WANDB_RUN_ID=run.id,
         WANDB_SWEEP_PARAM_PATH=str(parameters.resolve()),
     )
 
 
 def _command(spec: dict[str, Any]) -> list[str]:
-    """Return the sweep's command with this Python; the values themselves come from a file (see wandb_trial.py)."""
+    """Return the sweep's command with this Python; parameters are passed in a file (see wandb_trial.py)."""
     macros = {"${interpreter}": sys.executable, "${program}": str(spec.get("program", "agent.py"))}
     words = []
     for word in map(str, spec.get("command") or macros):

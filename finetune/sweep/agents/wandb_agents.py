@@ -1,8 +1,8 @@
-"""Agents of a sweep on a W&B server: W&B's own agents (`wandb agent`) as processes, each on its GPU, until it is done.
+"""Runs a sweep of a W&B server with W&B's own agents (`wandb agent`), each a process with its GPU, until it is done.
 
 W&B's server decides which run is next, so that any number of machines can work on one sweep. Each agent starts
-`python agent.py --key=value ...` (wandb_trial.py) for a run. This process watches, passes signals on, tells how runs
-went.
+`python agent.py --key=value ...` (wandb_trial.py) for a run. This process starts the agents, passes signals on, and
+shows how the runs go.
 """
 
 import contextlib
@@ -14,288 +14,239 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
-from finetune.config import Config, parse_config
-from finetune.errors import EXIT_FAILED, UserError
-from finetune.resolve import resolve, with_absolute_paths
-from finetune.rundir import keys
-from finetune.sweep import devices, search
+from finetune.errors import EXIT_FAILED
 from finetune.sweep.agents import launch
-from finetune.sweep.agents.training_api import TrainingApi
-from finetune.sweep.display import console, show_causes
+from finetune.sweep.agents.training_api import AgentOptions, TrainingApi
+from finetune.sweep.agents.wandb_preparation import prepare_inputs, store_sweep
+from finetune.sweep.display import console, count_noun, show_causes
 from finetune.sweep.progress import RunDirWatcher
-from finetune.sweep.sweep_file import RUNS
-from finetune.system import documents, signals
-from finetune.system.atomic import WriteError, raising_write_error, write_atomic
-from finetune.system.environment import ROOT
-from finetune.system.redaction import redact_values
-from finetune.system.signals import StopRequests, counting_signals
+from finetune.system import signals
+from finetune.system.atomic import WriteError
+from finetune.system.signals import ReceivedSignals, counting_signals
 from finetune.tracking import sweep_server, wandb_exit
-from finetune.tracking.sweep_server import WandbError, WandbSweep
+from finetune.tracking.sweep_server import FailedWandbRun, WandbError, WandbSweep
 
 POLL_SECONDS = 0.5
-IDLE_SECONDS = 90.0  # an agent without a run for so long: is the sweep over, and the server has not told the agent?
+IDLE_SECONDS = 90.0  # without a run for so long, the sweep may be over although the server has not told the agents
+
+
+def show_plan(sweep: WandbSweep) -> None:
+    """Print the state of a sweep on the server, which alone decides which run is next."""
+    total = f" of {sweep.expected}" if sweep.expected else ""
+    counts = _format_counts(sweep_server.count_states(sweep), "none yet")
+    console.print(f"{sweep.url or sweep.path}: {sweep.state.lower()}; runs: {counts}{total}")
+
+
+def run_online(sweep: WandbSweep, training: TrainingApi, options: AgentOptions) -> int:
+    """Run what is left of a sweep; return the exit code: 0, 1 if a run failed, 130 or 143 after a signal."""
+    if sweep.state not in sweep_server.OPEN_STATES:
+        console.print(f"{sweep.url or sweep.path} is {sweep.state.lower()}: nothing to do")
+        console.print(f"compare the runs with: make analysis SWEEP={sweep.path}")
+        return 0
+    supervisor = AgentSupervisor(sweep, store_sweep(sweep), sweep.expected)
+    agents = count_noun(options.agents, "agent")
+    console.print(f"{sweep.url or sweep.path}: {sweep.state.lower()}, {agents}; runs go to {supervisor.folder}")
+    prepare_inputs(sweep, training)
+    with counting_signals() as stop, supervisor.watcher:
+        for slot, count in enumerate(_run_counts(options)):
+            command = _agent_command(sweep, count, options.max_failures)
+            process = launch.start_process(command, slot, options.agents, supervisor.folder)
+            supervisor.processes.append(process)
+        supervisor.wait(stop)
+    crashed = [slot for slot, process in enumerate(supervisor.processes) if process.returncode]
+    if not crashed or stop.count:
+        return supervisor.show_end(stop)
+    for slot in crashed:
+        console.print(f"agent {slot + 1} could not go on: {_last_line(supervisor.folder / f'agent-{slot + 1}.txt')}")
+    supervisor.show_end(stop)
+    return EXIT_FAILED
+
+
+def _run_counts(options: AgentOptions) -> list[int | None]:
+    """Return how many runs each agent may start, None for no limit, without agents that may start none."""
+    if options.count is None:
+        return [None] * options.agents
+    share, rest = divmod(options.count, options.agents)
+    return [share + (slot < rest) for slot in range(options.agents) if share + (slot < rest)]
+
+
+def _agent_command(sweep: WandbSweep, count: int | None, max_failures: int) -> list[str]:
+    options = ["--forward-signals"]
+    options += ["--count", str(count)] if count else []
+    options += ["--max-consecutive-failed-runs", str(max_failures)] if max_failures else []
+    return [sys.executable, "-m", "finetune.sweep.agents.wandb_cli", *options, sweep.path]
+
+
+def retry_failed(sweep: WandbSweep, training: TrainingApi, options: AgentOptions) -> int:
+    """Start the failed and crashed runs of a sweep again, each under its own id; return the exit code as above."""
+    folder = store_sweep(sweep)
+    failed = sweep_server.failed_runs(sweep)[: options.count]
+    supervisor = AgentSupervisor(sweep, folder, None)
+    runs = "run" if len(failed) == 1 else "runs"
+    console.print(f"{sweep.url or sweep.path}: {len(failed)} failed or crashed {runs} to do again")
+    if not failed:
+        return 0
+    prepare_inputs(sweep, training)
+    with counting_signals() as stop, supervisor.watcher:
+        retry = _Retry(supervisor, options, failed, stop)
+        retry.run()
+    code = supervisor.show_end(stop)
+    return code or (EXIT_FAILED if retry.disk_full or retry.finished < len(supervisor.processes) else 0)
+
+
+class AgentSupervisor:
+    """Watches processes of a W&B sweep, and tells how the sweep ended.
+
+    Attributes:
+        folder: of the sweep's run directories.
+        watcher: a context that shows the runs' progress.
+        processes: W&B's agents, or runs that were started again.
+    """
+
+    def __init__(self, sweep: WandbSweep, folder: Path, expected: int | None) -> None:
+        self.sweep, self.folder = sweep, folder
+        self.watcher = RunDirWatcher(folder, expected)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._states_before = sweep_server.count_states(sweep)
+        self._signals_passed_on = 0
+
+    def wait(self, stop: ReceivedSignals) -> None:
+        """Return when all processes have ended, which are stopped if the sweep is over without their knowledge."""
+        last_busy = time.monotonic()
+        while self._alive():
+            self.pass_on_signal(stop)
+            if self.watcher.update():
+                last_busy = time.monotonic()
+            if time.monotonic() - last_busy > IDLE_SECONDS and not stop.count:
+                last_busy = time.monotonic()
+                if self._is_over():
+                    console.print("the sweep is over on the server, which has not told the agents: ending them")
+                    self._end_processes(at_once=False)
+            time.sleep(POLL_SECONDS)
+        self.watcher.update()
+
+    def _alive(self) -> list[subprocess.Popen[bytes]]:
+        return [process for process in self.processes if process.poll() is None]
+
+    def _is_over(self) -> bool:
+        with contextlib.suppress(WandbError):
+            sweep = sweep_server.find_sweep(self.sweep.path, self.sweep.project)
+            return sweep.state not in sweep_server.OPEN_STATES
+        return False
+
+    def pass_on_signal(self, stop: ReceivedSignals) -> None:
+        """Pass a new signal on to the processes, which pass it on to their runs."""
+        if stop.count == self._signals_passed_on:
+            return
+        self._signals_passed_on = stop.count
+        if stop.count == 1:
+            console.print("stopping: runs finish their step, save and end; the same signal again ends them at once")
+        else:
+            console.print("ending now")
+        self._end_processes(at_once=stop.count > 1)
+
+    def _end_processes(self, at_once: bool) -> None:
+        """Ask the processes to stop, or kill them; a run whose agent is gone ends itself."""
+        for process in self._alive():
+            signals.kill_tree(process.pid) if at_once else process.terminate()
+
+    def show_end(self, stop: ReceivedSignals) -> int:
+        """Print how the sweep ended and what to type next, and return the exit code."""
+        path, states = self.sweep.path, Counter[str]()
+        with contextlib.suppress(WandbError):  # of no consequence for the runs
+            states = sweep_server.count_states(self.sweep)
+            console.print(f"on the server: {_format_counts(states, 'no run')}")
+        wandb_exit.end()
+        if stop.count:
+            console.print(f"stopped; go on with: make agents SWEEP={path}")
+            return 128 + stop.number
+        # W&B calls a run crashed that it has not heard of for long. One that is finished here needs no retry.
+        unsent = self.watcher.unsent()
+        if unsent:
+            runs = count_noun(len(unsent), "finished run")
+            console.print(f"W&B has not got all of {runs}; to send the rest: make publish SWEEP={self.folder}")
+        new_failures = sum(states[state] - self._states_before[state] for state in sweep_server.FAILED_STATES)
+        is_failed = bool(self.watcher.failed()) or new_failures > len(unsent)
+        if is_failed:
+            self._show_failures(unsent)
+            console.print(f"output of the agents: {self.folder}/agent-*.txt")
+            console.print(f"failed and crashed runs are started again by: python agent.py {path} --retry-failed")
+        console.print(f"compare the runs with: make analysis SWEEP={path}")
+        return EXIT_FAILED if is_failed else 0
+
+    def _show_failures(self, unsent: Collection[str]) -> None:
+        """Print the failed runs by cause, and one by one those that have no directory here."""
+        with contextlib.suppress(WandbError):
+            failed = [run for run in sweep_server.failed_runs(self.sweep) if run.id not in unsent]
+            here = {file.stem.removeprefix("wandb-") for file in self.folder.glob("*/wandb-*.json")}
+            for run in failed:
+                if run.id not in here:
+                    console.print(f"{run.id} failed: {run.reason}")
+            show_causes([(run.id, run.cause) for run in failed])
 
 
 @dataclass
-class WandbAgents:
-    """The processes of W&B's agents, or of runs that are started again."""
+class _Retry:
+    """Failed runs that are started again, as many side by side as there are slots.
 
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    def alive(self) -> list[subprocess.Popen[bytes]]:
-        """Return those that have not ended."""
-        return [process for process in self.processes if process.poll() is None]
-
-
-def run_online(remote: WandbSweep, code: TrainingApi, agents: int | None, count: int | None, max_failures: int) -> int:
-    """Run what is left of a sweep on the server; return the exit code: 0, 1 if a run failed, 130 or 143 after a signal.
-
-    Args:
-        agents: how many runs go side by side (default: one for each GPU).
-        count: how many runs to start at most.
-        max_failures: so many failed runs in a row end an agent; 0 for no limit.
+    Attributes:
+        waiting: runs that have not been started.
+        running: slot -> the process of the run in it.
+        finished: number of runs that finished.
+        failures: number of failures since a run last finished.
+        disk_full: whether the disk had no room for a run's parameters.
     """
-    if remote.state not in sweep_server.OPEN_STATES:
-        console.print(f"{remote.url or remote.path} is {remote.state.lower()}: nothing to do")
-        console.print(f"compare the runs with: make analysis SWEEP={remote.path}")
-        return 0
-    slots = agents or devices.slots()
-    folder = _store(remote)
-    watch, before = RunDirWatcher(folder, remote.expected), sweep_server.count_states(remote)
-    noun = "agents" if slots > 1 else "agent"
-    watch.say(f"{remote.url or remote.path}: {remote.state.lower()}, {slots} {noun}; runs go to {folder}")
-    _prepare(remote, code, watch)
-    started = WandbAgents()
-    with counting_signals() as stop, watch:
-        for slot, share in enumerate(_shares(count, slots)):
-            options = ["--forward-signals"]
-            options += ["--count", str(share)] if share else []
-            options += ["--max-consecutive-failed-runs", str(max_failures)] if max_failures else []
-            command = [sys.executable, "-m", "finetune.sweep.agents.wandb_cli", *options, remote.path]
-            started.processes.append(launch.start(command, slot, slots, folder))
-        _wait(started, stop, watch, remote)
-        crashed = [slot for slot, process in enumerate(started.processes) if process.returncode]
-    if crashed and not stop.count:
-        for slot in crashed:
-            watch.say(f"agent {slot + 1} could not go on: {_last_line(folder / f'agent-{slot + 1}.txt')}")
-        _end(remote, folder, watch, stop, before)
-        return EXIT_FAILED
-    return _end(remote, folder, watch, stop, before)
 
+    supervisor: AgentSupervisor
+    options: AgentOptions
+    waiting: list[FailedWandbRun]
+    stop: ReceivedSignals
+    running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    finished: int = 0
+    failures: int = 0
+    disk_full: bool = False
 
-def retry_failed(
-    remote: WandbSweep, code: TrainingApi, agents: int | None, count: int | None, max_failures: int
-) -> int:
-    """Run the failed and crashed runs of a sweep again, each under its own id; return the exit code as above.
-
-    W&B never hands them out again. So they are started from here, with what W&B's agent would have given them.
-    """
-    slots = agents or devices.slots()
-    folder = _store(remote)
-    todo = sweep_server.failed_runs(remote)[:count]
-    watch, before = RunDirWatcher(folder, None), sweep_server.count_states(remote)
-    noun = "run" if len(todo) == 1 else "runs"
-    watch.say(f"{remote.url or remote.path}: {len(todo)} failed or crashed {noun} to do again")
-    if not todo:
-        return 0
-    _prepare(remote, code, watch)
-    running: dict[int, subprocess.Popen[bytes]] = {}
-    all_of_them = WandbAgents()
-    in_a_row = finished = handled = 0
-    full = False
-    with counting_signals() as stop, watch:
-        while (todo and not stop.count) or running:
-            for slot, process in list(running.items()):
+    def run(self) -> None:
+        """Start all runs, and return when the last one has ended."""
+        while (self.waiting and not self.stop.count) or self.running:
+            for slot, process in list(self.running.items()):
                 if process.poll() is not None:
-                    del running[slot]
-                    in_a_row, finished = (in_a_row + 1, finished) if process.returncode else (0, finished + 1)
-                    if 0 < max_failures <= in_a_row and todo:
-                        watch.say(f"{in_a_row} runs failed in a row: no more are started")
-                        todo.clear()
-            for slot in range(slots):
-                if todo and not stop.count and slot not in running:
-                    try:
-                        running[slot] = launch.start_again(remote, todo.pop(0), slot, slots, folder)
-                    except WriteError as error:  # the runs under way go on: they may have room enough
-                        full = True
-                        watch.say(f"WriteError: {error}; no more runs are started")
-                        todo.clear()
-                    else:
-                        all_of_them.processes.append(running[slot])
-            handled = _pass_on(all_of_them, stop, handled, watch)
-            watch.look()
+                    del self.running[slot]
+                    self._count_end(process.returncode)
+            for slot in range(self.options.agents):
+                if self.waiting and not self.stop.count and slot not in self.running:
+                    self._start(slot)
+            self.supervisor.pass_on_signal(self.stop)
+            self.supervisor.watcher.update()
             time.sleep(POLL_SECONDS)
-    code_of_end = _end(remote, folder, watch, stop, before)
-    return code_of_end or (EXIT_FAILED if full or finished < len(all_of_them.processes) else 0)
+
+    def _count_end(self, code: int) -> None:
+        if code:
+            self.failures += 1
+        else:
+            self.failures, self.finished = 0, self.finished + 1
+        if 0 < self.options.max_failures <= self.failures and self.waiting:
+            console.print(f"{self.failures} runs failed in a row: no more are started")
+            self.waiting.clear()
+
+    def _start(self, slot: int) -> None:
+        supervisor = self.supervisor
+        try:
+            run = self.waiting.pop(0)
+            process = launch.restart_run(supervisor.sweep, run, slot, self.options.agents, supervisor.folder)
+        except WriteError as error:  # the runs under way go on: they may have room enough
+            self.disk_full = True
+            console.print(f"WriteError: {error}; no more runs are started")
+            self.waiting.clear()
+        else:
+            self.running[slot] = process
+            supervisor.processes.append(process)
 
 
-def show_plan(remote: WandbSweep) -> None:
-    """Print how a sweep on the server stands; which run is next is for the server to say."""
-    states = sweep_server.count_states(remote)
-    total = f" of {remote.expected}" if remote.expected else ""
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none yet"
-    console.print(f"{remote.url or remote.path}: {remote.state.lower()}; runs: {counts}{total}")
-
-
-def fetch_sweep(remote: WandbSweep, code: TrainingApi) -> None:
-    """Have what the sweep's runs need, and can be fetched, on this machine; another program's runs know it themselves.
-
-    Raises:
-        UserError: it can't be had. A run that went without would fail, and W&B never hands it out again.
-    """
-    program = remote.spec.get("program")
-    if program is None or Path(str(program)).resolve() == Path(sys.argv[0]).resolve():
-        code.bring(_configs(remote), True)
-
-
-def _prepare(remote: WandbSweep, code: TrainingApi, watch: RunDirWatcher) -> None:
-    """Have data and weights here before runs start side by side. What is wrong with a config its run will tell."""
-    fetch_sweep(remote, code)
-    configs: list[Config] = []
-    try:
-        for config in _configs(remote):
-            with contextlib.suppress(UserError):
-                if (config.backbone, config.weights) not in {(known.backbone, known.weights) for known in configs}:
-                    code.identify(config)
-                    configs.append(config)
-        code.prepare(configs)
-    except Exception as error:  # whatever it is, the runs will meet it and say so, each in its own log
-        watch.say(f"not prepared: {error}")
-
-
-def _configs(remote: WandbSweep) -> list[Config]:
-    """Return the configs of a sweep, or some from all over the space that it searches; faulty ones are left out."""
-    spec, configs = remote.spec, []
-    try:
-        points = search.grid(spec) if spec["method"] == "grid" else search.probes(spec, remote.id)
-    except Exception:  # the engine's own, of many kinds; W&B's server knows how it reads this file
-        return []
-    for point in points:
-        with contextlib.suppress(UserError):
-            configs.append(with_absolute_paths(resolve(parse_config(point, "the sweep"))))
-    return configs
-
-
-def _store(remote: WandbSweep) -> Path:
-    """Note the sweep, and where it lies, beside its run directories; return their folder.
-
-    Raises:
-        UserError: the sweep's program is not here: each of its runs would be used up by an agent that can't start it;
-            or a parameter holds a secret, which W&B's agent would write into files and logs.
-    """
-    program = remote.spec.get("program")
-    if program and not Path(str(program)).is_file():
-        raise UserError(f"{remote.path} runs {program}, and there is none in {Path.cwd()}: start this in {ROOT}")
-    kept = redact_values(remote.spec)  # what runs are started with stays in memory
-    parameters = remote.spec.get("parameters") or {}
-    secret = [name for name, given in parameters.items() if redact_values(given) != given]
-    if secret:
-        raise UserError(
-            f"{remote.path}: a password, token or key is in {', '.join(secret)}, where W&B and its agents tell it: "
-            "renew it, and make a sweep without it"
-        )
-    folder = RUNS / remote.id
-    with raising_write_error(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / keys.SWEEP, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
-    names = {"entity": remote.entity, "project": remote.project, "sweep": remote.id, "url": remote.url}
-    documents.write_json(folder / keys.REMOTE, names)
-    return folder
-
-
-def _shares(count: int | None, slots: int) -> list[int | None]:
-    """Return how many runs each agent may start, agents that may start none left out."""
-    if count is None:
-        return [None] * slots
-    shares = [count // slots + (slot < count % slots) for slot in range(slots)]
-    return [share for share in shares if share]
-
-
-def _wait(agents: WandbAgents, stop: StopRequests, watch: RunDirWatcher, remote: WandbSweep) -> None:
-    """Return when all agents have ended."""
-    handled, looked = 0, time.monotonic()
-    while agents.alive():
-        handled = _pass_on(agents, stop, handled, watch)
-        if watch.look():
-            looked = time.monotonic()
-        if time.monotonic() - looked > IDLE_SECONDS and not stop.count:
-            looked = time.monotonic()
-            if _is_over(remote):
-                watch.say("the sweep is over on the server, which has not told the agents: ending them")
-                _signal(agents, first=True)
-        time.sleep(POLL_SECONDS)
-    watch.look()
-
-
-def _is_over(remote: WandbSweep) -> bool:
-    with contextlib.suppress(WandbError):
-        return sweep_server.find_sweep(remote.path, remote.project).state not in sweep_server.OPEN_STATES
-    return False
-
-
-def _pass_on(agents: WandbAgents, stop: StopRequests, handled: int, watch: RunDirWatcher) -> int:
-    """Pass new signals on to the agents, which pass them on to their runs; return how many have been handled."""
-    if stop.count > handled:
-        watch.say(
-            "stopping: runs finish their step, save and end; the same signal again ends them at once"
-            if stop.count == 1
-            else "ending now"
-        )
-        _signal(agents, first=stop.count == 1)
-        return stop.count
-    return handled
-
-
-def _signal(agents: WandbAgents, first: bool) -> None:
-    """Ask the agents to stop, or kill them; without its agent, a run ends itself."""
-    for process in agents.alive():
-        process.terminate() if first else signals.kill_tree(process.pid)
-
-
-def _end(remote: WandbSweep, folder: Path, watch: RunDirWatcher, stop: StopRequests, before: Counter[str]) -> int:
-    """Tell how it went and what to type next, and return the exit code.
-
-    Args:
-        before: how many runs of the sweep were in which state when this began.
-    """
-    states = Counter[str]()
-    with contextlib.suppress(WandbError):  # it is of no consequence for the runs
-        states = sweep_server.count_states(remote)
-        watch.say(
-            "on the server: " + (", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no run")
-        )
-    wandb_exit.end()
-    if stop.count:
-        watch.say(f"stopped; go on with: make agents SWEEP={remote.path}")
-        return 128 + stop.signal
-    # W&B takes a run for crashed that it hears no more of. One that is finished here is not lost, and needs no retry.
-    unsent = watch.unsent()
-    if unsent:
-        runs = f"{len(unsent)} finished run{'s' * (len(unsent) > 1)}"
-        watch.say(f"W&B has not got all of {runs}; to send the rest: make publish SWEEP={folder}")
-    broken = sum(states[state] - before[state] for state in sweep_server.FAILED_STATES)
-    failed = bool(watch.failed()) or broken > len(unsent)
-    if failed:
-        _tell_failures(remote, folder, unsent)
-        watch.say(f"what the agents said: {folder}/agent-*.txt")
-        watch.say(f"failed and crashed runs are started again by: python agent.py {remote.path} --retry-failed")
-    watch.say(f"compare the runs with: make analysis SWEEP={remote.path}")
-    return EXIT_FAILED if failed else 0
-
-
-def _tell_failures(remote: WandbSweep, folder: Path, unsent: Collection[str]) -> None:
-    """Print the failed runs by cause, and those that have left no directory one by one; not those that are `unsent`."""
-    with contextlib.suppress(WandbError):
-        failed = [run for run in sweep_server.failed_runs(remote) if run.id not in unsent]
-        here = {file.stem.removeprefix("wandb-") for file in folder.glob("*/wandb-*.json")}
-        for run in failed:
-            if run.id not in here:
-                console.print(f"{run.id} failed: {run.reason}")
-        show_causes([(run.id, run.cause) for run in failed])
+def _format_counts(states: Counter[str], empty: str) -> str:
+    return ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or empty
 
 
 def _last_line(file: Path) -> str:
     lines = file.read_text(errors="replace").splitlines() if file.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")

@@ -51,7 +51,7 @@ def is_trial() -> bool:
     return "WANDB_SWEEP_PARAM_PATH" in os.environ and "WANDB_RUN_ID" in os.environ
 
 
-def run_trial(arguments: list[str], code: TrainingApi) -> int:
+def run_trial(arguments: list[str], training: TrainingApi) -> int:
     """Run what W&B's agent asks for and return the exit code (see errors.py; 130 and 143 after a signal).
 
     Args:
@@ -62,7 +62,7 @@ def run_trial(arguments: list[str], code: TrainingApi) -> int:
     mirror = MirrorClient(mirror_client.run_ref_from_environment())
     with handle_signals(same_request_seconds=SAME_REQUEST_SECONDS) as signals:
         threading.Thread(target=_end_with_agent, args=(agent, signals), name="agent watch", daemon=True).start()
-        ending = _run_to_outcome(arguments, code, mirror, signals)
+        ending = _run_to_outcome(arguments, training, mirror, signals)
         if ending[2]:
             print(ending[2], file=sys.stderr)
         with polling_signals():  # a first signal changes nothing any more: the wait for W&B has an end
@@ -72,11 +72,11 @@ def run_trial(arguments: list[str], code: TrainingApi) -> int:
 
 
 def _run_to_outcome(
-    arguments: list[str], code: TrainingApi, mirror: MirrorClient, signals: ReceivedSignals
+    arguments: list[str], training: TrainingApi, mirror: MirrorClient, signals: ReceivedSignals
 ) -> "RunEnding":
     """Run to the end and return it, whatever it is."""
     try:
-        return _run(arguments, code, mirror, signals)
+        return _run(arguments, training, mirror, signals)
     except UserError as error:
         return error.exit_code, "failed", f"{type(error).__name__}: {error}", cause_of(error)
     except RunInterrupted as error:
@@ -92,19 +92,19 @@ def _run_to_outcome(
 RunEnding = tuple[int, str, str, str]  # exit code, state, reason, cause
 
 
-def _run(arguments: list[str], code: TrainingApi, mirror: MirrorClient, signals: ReceivedSignals) -> RunEnding:
+def _run(arguments: list[str], training: TrainingApi, mirror: MirrorClient, signals: ReceivedSignals) -> RunEnding:
     """Run the config, or wait for another process on this machine that runs it already."""
     for variable in ("WANDB_SWEEP_ID", "WANDB_RUN_ID"):  # which become names of folders and files
         if not re.fullmatch(r"[\w-]{1,128}", os.environ.get(variable, "")):
             raise UserError(f"{variable}: {os.environ.get(variable)!r} is no id of W&B's")
     config = with_absolute_paths(resolve(parse_config(_parameter_values(arguments), "the sweep")))
-    code.bring([config], True)
+    training.fetch_inputs([config], True)
     folder = RUNS / os.environ["WANDB_SWEEP_ID"]
-    run_dir = folder / run_id(config, *code.identify(config))
+    run_dir = folder / run_id(config, *training.fingerprint_inputs(config))
     _store_remote(folder)
     mirror.follow(run_dir)
-    peers = _unfinished_configs(folder, code)
-    module, _, name = code.run.partition(":")
+    peers = _unfinished_configs(folder, training)
+    module, _, name = training.run.partition(":")
     function = getattr(importlib.import_module(module), name)
     interrupted = StopPolicy(signals, mirror, run_dir)
     while True:
@@ -157,7 +157,7 @@ def _parameters() -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _unfinished_configs(folder: Path, code: TrainingApi) -> list[Config] | None:
+def _unfinished_configs(folder: Path, training: TrainingApi) -> list[Config] | None:
     """Return the configs of the sweep's runs that this machine has not finished, or None where they are not known.
 
     They are known where `agent.py` has stored the sweep (W&B's own agent is not told of it), and it is a plain grid.
@@ -173,7 +173,7 @@ def _unfinished_configs(folder: Path, code: TrainingApi) -> list[Config] | None:
             return None
         points = [dict(zip(spec["parameters"], point, strict=True)) for point in itertools.product(*values)]
         configs = [with_absolute_paths(resolve(parse_config(point, "the sweep"))) for point in points]
-        runs = {run_id(config, *code.identify(config)): config for config in configs}
+        runs = {run_id(config, *training.fingerprint_inputs(config)): config for config in configs}
         return [config for name, config in runs.items() if files.status(folder / name)[0] != "finished"]
     except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError, UserError):
         return None

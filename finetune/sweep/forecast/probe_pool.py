@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 
 from finetune.cache import store
 from finetune.errors import UserError
 from finetune.sweep import devices
+from finetune.sweep.display import console
 from finetune.sweep.forecast import probe
 from finetune.sweep.forecast.probe import ProbeRequest, ProbeResult
 from finetune.system import environment
@@ -26,11 +26,8 @@ BUSY_SHARE = 0.5  # of the cores at work before a probe, mean over a minute: wha
 LIMIT_SECONDS = 300.0  # a large network on a small machine takes a minute
 
 
-def speed_of(wanted: ProbeRequest, agents: int, say: Callable[[str], None]) -> ProbeResult:
+def speed_of(wanted: ProbeRequest, agents: int) -> ProbeResult:
     """Return how fast each of `agents` runs side by side is: the mean of as many probes, or what they told lately.
-
-    Args:
-        say: called with a line before anything that takes its time.
 
     Raises:
         UserError: a probe failed; the message has its last line.
@@ -42,10 +39,12 @@ def speed_of(wanted: ProbeRequest, agents: int, say: Callable[[str], None]) -> P
             return probe.result_from(kept.read_text())
     busy = os.getloadavg()[0] > BUSY_SHARE * environment.cores()
     at_once = f", {agents} at once" if agents > 1 else ""
-    say(f"measuring how fast this machine trains {wanted.backbone}{at_once}; this takes some 20 s ...")
+    console.print(f"measuring how fast this machine trains {wanted.backbone}{at_once}; this takes some 20 s ...")
     speed = probe.mean(_side_by_side(wanted, agents, threads))
     if busy:
-        say("this machine is busy with other work, or was a minute ago: without it, things go faster than forecast")
+        console.print(
+            "this machine is busy with other work, or was a minute ago: without it, things go faster than forecast"
+        )
         return speed
     with contextlib.suppress(OSError):  # measured again the next time
         kept.parent.mkdir(parents=True, exist_ok=True)

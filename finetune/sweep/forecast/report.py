@@ -70,6 +70,11 @@ class SweepForecast:
         return len(self.run_seconds) + self.unknown
 
     @property
+    def epoch_seconds(self) -> dict[str, float]:
+        """Strategy -> seconds an epoch."""
+        return {name: strategy.epoch_seconds for name, strategy in self.strategies.items()}
+
+    @property
     def lacking_bytes(self) -> int:
         """What the disk of the run directories lacks; 0 where all fits."""
         return max(0, self.run_bytes + (self.cache_bytes if self.caches_beside else 0) - self.free_bytes)
@@ -110,12 +115,12 @@ def lines(outlook: SweepForecast) -> list[str]:
     return told
 
 
-def start(folder: Path, outlook: SweepForecast) -> None:
+def store(folder: Path, outlook: SweepForecast) -> None:
     """Keep an outlook beside the run directories, if that can be written."""
     _write(folder, outlook, None)
 
 
-def end(
+def compare(
     folder: Path, outlook: SweepForecast, wall_seconds: float, run_seconds: Mapping[str, float], race: bool = False
 ) -> None:
     """Print what the sweep took beside what was forecast, and keep that.

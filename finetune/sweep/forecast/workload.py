@@ -3,7 +3,7 @@
 import itertools
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from finetune.resolve import resolve, with_absolute_paths
 from finetune.run import preflight
 from finetune.rundir import files
 from finetune.sweep import devices, search
+from finetune.sweep.display import console
 from finetune.sweep.forecast import model, probe_pool
 from finetune.sweep.forecast.model import PendingRun
 from finetune.sweep.forecast.probe import CPU_BATCH, ProbeRequest, ProbeResult
@@ -42,29 +43,24 @@ class ProbeKey(NamedTuple):
     data: str
 
 
-def forecast_sweep(
-    todo: SweepPlan, runs: Sequence[PlannedRun], unknown: int, agents: int, say: Callable[[str], None]
-) -> SweepForecast | None:
+def forecast_sweep(todo: SweepPlan, runs: Sequence[PlannedRun], unknown: int, agents: int) -> SweepForecast | None:
     """Return what these runs will take, or None where that can't be told, or is not worth a probe.
 
     Args:
         runs: those that are to do, in their order.
         unknown: how many more a search will choose.
         agents: runs side by side.
-        say: called with lines for the terminal.
     """
     if len(runs) + unknown < MIN_RUNS:
         return None
     try:
-        return _expect(todo, runs, unknown, agents, say)
+        return _expect(todo, runs, unknown, agents)
     except Exception as error:  # whatever it is, the sweep can do without
-        say(f"no forecast: {error}")
+        console.print(f"no forecast: {error}")
         return None
 
 
-def _expect(
-    todo: SweepPlan, runs: Sequence[PlannedRun], unknown: int, agents: int, say: Callable[[str], None]
-) -> SweepForecast | None:
+def _expect(todo: SweepPlan, runs: Sequence[PlannedRun], unknown: int, agents: int) -> SweepForecast | None:
     drawn = list(itertools.islice(itertools.cycle(_draws(todo)), unknown)) if unknown else []
     configs = [*(run.config for run in runs), *drawn]
     kinds = [_kind(config) for config in configs]
@@ -76,7 +72,7 @@ def _expect(
     speeds = {}
     for config, kind in zip(configs, kinds, strict=True):
         if kind not in speeds:
-            speeds[kind] = probe_pool.speed_of(_wanted(config, kind, tuple(sorted(shares[kind.backbone]))), agents, say)
+            speeds[kind] = probe_pool.speed_of(_wanted(config, kind, tuple(sorted(shares[kind.backbone]))), agents)
     done = [len(files.read_history(run.directory)[0]) for run in runs] + [0] * unknown
     names = [*(run.id for run in runs), *(f"draw {number}" for number in range(unknown))]
     ahead = [

@@ -101,7 +101,7 @@ def test_an_error_that_was_put_out_of_sight_does_not_count() -> None:
         ("OSError: [Errno 28] No space left on device: 'last.pt'", "disk"),
         ("torch.OutOfMemoryError: CUDA out of memory.", "memory"),
         ("epoch 3/10  train 0.5", "code"),
-        ("no word in its log", "code"),
+        ("its log is empty", "code"),
     ],
 )
 def test_the_last_line_of_a_log_has_a_cause(line: str, cause: str) -> None:

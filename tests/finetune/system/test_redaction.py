@@ -17,6 +17,7 @@ from finetune.errors import UserError
 from finetune.publish import main as publish
 from finetune.rundir import files, keys
 from finetune.sweep.agents import wandb_agents
+from finetune.sweep.agents.training_api import AgentOptions
 from finetune.system.output import logging_to, safe_streams
 from finetune.system.redaction import redact, redact_values, reload_environment_secrets
 from finetune.tracking import sweep_server
@@ -176,14 +177,14 @@ def test_a_sweep_on_a_server_is_kept_without(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(sweep_server, "failed_runs", lambda _: [])
     monkeypatch.setattr(sweep_server, "count_states", lambda _: Counter())
     spec = {"command": ["env", f"HF={HF_TOKEN}"], "method": "grid", "parameters": {"lr": {"values": [0.1, 0.2]}}}
-    assert wandb_agents.retry_failed(WandbSweep("e", "p", "abcdefgh", spec=spec), CODE, 1, None, 0) == 0
+    assert wandb_agents.retry_failed(WandbSweep("e", "p", "abcdefgh", spec=spec), CODE, AgentOptions()) == 0
     stored = (tmp_path / "runs/abcdefgh/sweep.yaml").read_text()
     assert leaks(stored) == []
     assert "HF=***" in stored
     assert spec["command"][1] == f"HF={HF_TOKEN}"
     spec["parameters"] = {"data": {"value": SIGNED}}
     with pytest.raises(UserError, match="a password, token or key is in data"):
-        wandb_agents.run_online(WandbSweep("e", "p", "ijklmnop", "RUNNING", spec), CODE, 1, None, 0)
+        wandb_agents.run_online(WandbSweep("e", "p", "ijklmnop", "RUNNING", spec), CODE, AgentOptions())
     assert not (tmp_path / "runs/ijklmnop").exists()
 
 

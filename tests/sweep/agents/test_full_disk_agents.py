@@ -17,6 +17,7 @@ from finetune import publish
 from finetune.rundir import claim, files, keys
 from finetune.sweep import early_stopping
 from finetune.sweep.agents import launch, wandb_agents
+from finetune.sweep.agents.training_api import AgentOptions
 from finetune.sweep.agents.wandb_trial import StopPolicy
 from finetune.system import documents
 from finetune.system.atomic import WriteError, write_atomic
@@ -112,7 +113,7 @@ def test_a_log_that_can_not_be_opened_costs_the_log(place: Place) -> None:
     code, output = place.run("seeds.yaml", "--retry-failed", refuse="1")
     assert "Traceback" not in output
     assert place.states() == ["failed", "finished"]
-    assert (code, output.count("failed: exit code 2: no word in its log")) == (1, 1)
+    assert (code, output.count("failed: exit code 2: its log is empty")) == (1, 1)
 
 
 @needs_full_device
@@ -147,7 +148,7 @@ def test_a_log_of_a_server_s_agent_that_can_not_be_opened_costs_the_log(tmp_path
     """The agent is started all the same."""
     with failing_disk(tmp_path) as disk:
         disk.arm(0)
-        process = launch.start([sys.executable, "-c", "print('told')"], 0, 1, tmp_path)
+        process = launch.start_process([sys.executable, "-c", "print('told')"], 0, 1, tmp_path)
         assert process.wait() == 0
         process.stdin.close()  # type: ignore[union-attr]
         assert disk.hit == "open agent-1.txt"
@@ -164,7 +165,7 @@ def test_runs_that_are_started_again_go_on_when_the_next_can_not_be(
         sweep_server, "failed_runs", lambda _: [FailedWandbRun(name, {}, "", "") for name in ("one", "two", "three")]
     )
     monkeypatch.setattr(sweep_server, "count_states", lambda _: Counter())
-    monkeypatch.setattr(wandb_agents, "_prepare", lambda *_: None)
+    monkeypatch.setattr(wandb_agents, "prepare_inputs", lambda *_: None)
     with failing_disk(tmp_path / "runs/abcdefgh/wandb") as disk:
 
         def start(*given: Any) -> Any:
@@ -172,9 +173,9 @@ def test_runs_that_are_started_again_go_on_when_the_next_can_not_be(
             started.append(real(*given))
             return started[-1]
 
-        real, started = launch.start_again, []
-        monkeypatch.setattr(launch, "start_again", start)
-        assert wandb_agents.retry_failed(remote, CODE, 2, None, 0) == 1
+        real, started = launch.restart_run, []
+        monkeypatch.setattr(launch, "restart_run", start)
+        assert wandb_agents.retry_failed(remote, CODE, AgentOptions(agents=2, max_failures=0)) == 1
         for process in started:
             process.stdin.close()
     said = capfd.readouterr().out

@@ -35,7 +35,7 @@ def test_slots_take_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_last_line_of_a_log_is_the_reason(tmp_path: Path) -> None:
     """Empty lines at its end are passed over."""
     log = tmp_path / "log.txt"
-    assert run_process._last_line(log) == "no word in its log"
+    assert run_process._last_line(log) == "its log is empty"
     log.write_text("first\nValueError: x\n\n")
     assert run_process._last_line(log) == "ValueError: x"
 
@@ -60,7 +60,7 @@ OUT_OF_MEMORY = "killed", "killed by signal 9 (SIGKILL); out of memory is the us
         (1, ("running", "", ""), "OSError: [Errno 28] x", ("failed", "exit code 1: OSError: [Errno 28] x", "disk")),
         (2, None, "DataError: x", ("failed", "exit code 2: DataError: x", "data")),
         (2, ("failed", "last time", "code"), "ConfigError: 1 fault\n  lr", ("failed", "exit code 2: lr", "input")),
-        (3, ("running", "", ""), "", ("failed", "exit code 3: no word in its log", "code")),
+        (3, ("running", "", ""), "", ("failed", "exit code 3: its log is empty", "code")),
     ],
 )  # fmt: skip
 def test_how_a_process_ended_says_why_the_run_did(
@@ -77,7 +77,7 @@ def test_how_a_process_ended_says_why_the_run_did(
         files.write_state(tmp_path, *noted)
     if log:
         (tmp_path / keys.LOG).write_text(log)
-    ended = run_process.outcome(ended_worker(tmp_path, code))
+    ended = ended_worker(tmp_path, code).outcome()
     assert ended == outcome
     told = documents.read_json(tmp_path / keys.STATE) or {}
     if ended.state in ("failed", "killed"):
@@ -100,10 +100,10 @@ def test_a_full_disk_does_not_keep_the_agent_from_knowing(tmp_path: Path, monkey
 
     monkeypatch.setattr(files, "write_state", full)
     (tmp_path / keys.LOG).write_text("OSError: [Errno 28] No space left on device")
-    assert run_process.outcome(ended_worker(tmp_path, 1)).cause == "disk"
+    assert ended_worker(tmp_path, 1).outcome().cause == "disk"
     (tmp_path / keys.LOG).unlink()  # nor was there room for a word in it
     last_words = {"failed": "WriteError: last.pt can't be written", "cause": "disk"}
-    ended = run_process.outcome(ended_worker(tmp_path, 1, {"epoch": 1.0}, last_words))
+    ended = ended_worker(tmp_path, 1, {"epoch": 1.0}, last_words).outcome()
     assert ended == ("failed", "WriteError: last.pt can't be written", "disk")
 
 
@@ -128,7 +128,7 @@ def test_hyperband_stops_laggards_but_never_before_the_last_unfreeze(
     todo = SweepPlan(SweepFile(tmp_path, tmp_path, spec, ""), lambda _: ("", ""))
     for name, value, rows in [("a", 0.9, 10), ("b", 0.9, 10), ("c", 0.9, 10), ("slow", 0.1, epochs)]:
         config = resolve(parse_config({"strategy": "gradual", "unfreeze": schedule, "epochs": 10}, "here"))
-        todo.runs.append(PlannedRun(name, config, config, {}, tmp_path / name, ""))
+        todo.runs.append(PlannedRun(name, config, config, {}, tmp_path / name))
         (tmp_path / name).mkdir()
         files.write_history(tmp_path / name, [{"epoch": 1 + row, "val/accuracy": value} for row in range(rows)])
         if name != "slow":
@@ -143,11 +143,11 @@ def test_hyperband_stops_laggards_but_never_before_the_last_unfreeze(
 FORKS = """
 import os, signal, sys, time
 from multiprocessing import forkserver
-from finetune.sweep import forks
+from finetune.sweep.agents import fork_server
 if __name__ == "__main__":
     if sys.argv[1] == "ignored":
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    context = forks.start_server([])
+    context = fork_server.start_server([])
     for _ in range(5):
         server = forkserver._forkserver._forkserver_pid
         os.kill(server, signal.SIGSTOP)  # takes no more orders, and looks alive
@@ -156,7 +156,7 @@ if __name__ == "__main__":
             time.sleep(0.05)
             os.kill(server, signal.SIGKILL)
             os._exit(0)
-        process = forks.fork(context, time.sleep, (0,), "a run")
+        process = fork_server.fork(context, time.sleep, (0,), "a run")
         os.waitpid(killer, 0)
         process.join()
         assert process.exitcode == 0, process.exitcode

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +87,12 @@ def test_what_it_took_is_compared_with_what_can_be_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], took: dict[str, float], wall: float, comparison: str
 ) -> None:
     """Wall times if this agent did it all, else run by run; nothing if it has finished none."""
-    report.start(tmp_path, EXPECTED)
+    report.store(tmp_path, EXPECTED)
     kept = json.loads((tmp_path / FORECAST).read_text())
     assert kept["forecast"]["seconds"] == 2460.0
     assert kept["forecast"]["strategies"]["full"] == {"runs": 2, "seconds": 2400.0, "epoch_seconds": 120.0}
     assert kept["took"] is None
-    report.end(tmp_path, EXPECTED, wall, took)
+    report.compare(tmp_path, EXPECTED, wall, took)
     shown = capsys.readouterr().out
     assert comparison in shown
     assert bool(shown) == bool(comparison)
@@ -107,9 +107,9 @@ def test_runs_that_a_search_has_chosen_meanwhile_are_compared_as_a_whole(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Though they had no names when it began; not if some are missing."""
-    report.end(tmp_path, changed(run_seconds={"a": 60.0}, unknown=1), 99.0, {"a": 60.0})
+    report.compare(tmp_path, changed(run_seconds={"a": 60.0}, unknown=1), 99.0, {"a": 60.0})
     assert "for the 1 run that this agent finished, took 60 s (+0%)" in capsys.readouterr().out
-    report.end(tmp_path, changed(run_seconds={}, unknown=2), 1230.0, {"a": 1.0, "b": 2.0})
+    report.compare(tmp_path, changed(run_seconds={}, unknown=2), 1230.0, {"a": 1.0, "b": 2.0})
     assert "forecast 41 min, took 20 min (-50%)" in capsys.readouterr().out
 
 
@@ -125,15 +125,13 @@ def test_a_race_is_compared_as_a_whole(place: Place) -> None:
 
 def test_a_folder_that_can_not_be_written_is_no_fault(tmp_path: Path) -> None:
     """The sweep goes on, or has an end, without the file."""
-    report.start(tmp_path / "gone", EXPECTED)
-    report.end(tmp_path / "gone", EXPECTED, 1.0, {})
+    report.store(tmp_path / "gone", EXPECTED)
+    report.compare(tmp_path / "gone", EXPECTED, 1.0, {})
 
 
-def stand_in(
-    todo: SweepPlan, runs: Sequence[PlannedRun], unknown: int, agents: int, say: Callable[[str], None]
-) -> SweepForecast:
+def stand_in(plan: SweepPlan, runs: Sequence[PlannedRun], unknown: int, agents: int) -> SweepForecast:
     """Expect ten seconds of every run."""
-    say(f"asked for {len(runs)} runs, {unknown} unknown, {agents} agents, of {len(todo.runs)}")
+    print(f"asked for {len(runs)} runs, {unknown} unknown, {agents} agents, of {len(plan.runs)}")
     return changed(
         seconds=10.0 * len(runs),
         run_seconds={run.id: 10.0 for run in runs},
@@ -145,7 +143,7 @@ def stand_in(
 def place(tmp_path: Path) -> Place:
     """A folder with a sweep of four seeds, whose agents expect ten seconds of each."""
     write_sweep(tmp_path)
-    return Place(tmp_path, CODE._replace(expect=stand_in))
+    return Place(tmp_path, CODE._replace(forecast=stand_in))
 
 
 def kept(place: Place) -> dict[str, Any]:
@@ -164,7 +162,7 @@ def test_the_plan_tells_the_forecast_and_writes_nothing(place: Place) -> None:
 
 def test_the_plan_of_a_sweep_that_the_disk_can_not_hold_ends_with_exit_code_1(place: Place) -> None:
     """So that a script can ask before it starts one; the sweep itself is begun, as room may be made meanwhile."""
-    place.code = CODE._replace(expect=lambda *_: changed(free_bytes=1))
+    place.code = CODE._replace(forecast=lambda *_: changed(free_bytes=1))
     code, output = place.run("seeds.yaml", "--plan")
     assert (code, "the disk will be full before the sweep is done" in output) == (1, True)
     code, output = place.run("seeds.yaml")
@@ -210,15 +208,15 @@ def test_the_time_left_begins_with_the_forecast(tmp_path: Path, monkeypatch: pyt
     """Until a run of the strategy has told its own pace."""
     monkeypatch.chdir(tmp_path)
     write_sweep(tmp_path, seeds=2, epochs=4)
-    todo = make_plan(sweep_file.load("seeds.yaml"), None, CODE.identify)
+    todo = make_plan(sweep_file.load("seeds.yaml"), None, CODE.fingerprint_inputs)
     assert TimeLeftEstimator(todo).left(1)[1] is None
     pace = TimeLeftEstimator(todo, {"head": 5.0})
     assert pace.left(1)[1] == pytest.approx(8 * 5.0)
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     pace.started(todo.runs[0])
-    pace.at(todo.runs[0], 0.0)
+    pace.progressed(todo.runs[0], 0.0)
     assert pace.left(1)[1] == pytest.approx(8 * 5.0)
     now = 20.0
-    pace.at(todo.runs[0], 2.0)
+    pace.progressed(todo.runs[0], 2.0)
     assert pace.left(1)[1] == pytest.approx(6 * 10.0)

@@ -39,7 +39,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> Probed:
     """What is probed, in place of probing."""
     asked: Probed = []
 
-    def speed_of(wanted: ProbeRequest, agents: int, say: Callable[[str], None]) -> ProbeResult:  # noqa: ARG001
+    def speed_of(wanted: ProbeRequest, agents: int) -> ProbeResult:
         asked.append((wanted, agents))
         return RESNET
 
@@ -65,7 +65,7 @@ def plan(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sweep
 
 def expected(todo: SweepPlan, unknown: int = 0, agents: int = 2) -> SweepForecast | None:
     """Return the outlook of all runs of a plan."""
-    return forecast_sweep(todo, todo.runs, unknown, agents, print)
+    return forecast_sweep(todo, todo.runs, unknown, agents)
 
 
 def test_runs_of_one_network_are_probed_once(plan: Callable[..., SweepPlan], probed: Probed) -> None:
