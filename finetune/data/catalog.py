@@ -7,22 +7,24 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from filelock import Timeout
-
 from finetune.data import catalog
-from finetune.data.duplicates import size_and_ends
+from finetune.data.duplicates import content_hash, size_and_ends
 from finetune.data.layout import find_pictures, inside, read_layout
-from finetune.errors import DataError, DiskFullError, NotDownloadedError
+from finetune.errors import DataError, NotDownloadedError
+from finetune.system import locks
 from finetune.system.archive import unpack
-from finetune.system.atomic import DISK_FULL_ERRNOS, WriteError
+from finetune.system.atomic import raising_user_error
 from finetune.system.documents import write_json
-from finetune.system.download import POLL_SECONDS, RequiredFile, download, missing_files_message, sha256
+from finetune.system.download import RequiredFile, fetch, missing_files_message, sha256
 from finetune.system.environment import cache_folder
-from finetune.system.locks import lock
 from finetune.system.progress_bar import progress_bar
 from finetune.system.redaction import redact
 
 logger = logging.getLogger(__name__)
+
+
+# How files of compressed formats begin: JPEG, PNG, GIF, WebP, JPEG 2000. An edit changes them to the end.
+COMPRESSED = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"RIFF", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 
 
 def locate(data: str) -> Path:
@@ -30,7 +32,7 @@ def locate(data: str) -> Path:
 
     Raises:
         DataError: there is no such folder or file.
-        MissingError: iNaturalist-12K is not on this machine; see `bring`.
+        NotDownloadedError: iNaturalist-12K is not on this machine; see `bring`.
     """
     if data == "demo":
         from finetune.data.demo.images import demo_folder  # the drawing code is needed for this alone
@@ -48,8 +50,9 @@ def locate(data: str) -> Path:
 def fingerprint(place: Path) -> str:
     """Return 16 hex digits that change when a picture of the data is added, removed, renamed, edited or labelled anew.
 
-    Names, sizes and samples of every file go in (see duplicates.py). The folder's own path and the files' times do
-    not: a copy elsewhere has the same fingerprint.
+    It covers the name, the size and the ends of each file, and all bytes of a format without compression, where an
+    edit need not reach the ends. It covers neither the folder's own path nor the files' times: a copy elsewhere has the
+    same fingerprint.
 
     Args:
         place: a folder, or a CSV file (see layout.py); then what it lists counts.
@@ -59,6 +62,8 @@ def fingerprint(place: Path) -> str:
         size, content = size_and_ends(path)
         digest.update(f"{name}\0{size}\0".encode())
         digest.update(content)
+        if size > len(content) and not content.startswith(COMPRESSED):
+            digest.update(content_hash(path))
     return digest.hexdigest()[:16]
 
 
@@ -120,7 +125,7 @@ def locate_inaturalist() -> Path:
     """Return the folder with the pictures.
 
     Raises:
-        MissingError: it is not on this machine.
+        NotDownloadedError: it is not on this machine.
     """
     folder = find_inaturalist()
     if folder is None:
@@ -137,25 +142,16 @@ def fetch_inaturalist() -> Path:
 
     Raises:
         DataError: the copy that is here is damaged, or the folder can't be written.
-        DownloadError, NoRoomError: it can't be fetched.
+        DownloadError, DiskFullError: it can't be fetched.
     """
     folder = find_inaturalist()
     if folder is not None:
         return folder
     place = _places()[0]
-    try:
+    with raising_user_error(place, DataError, lambda: f"; see {ROOT_VARIABLE}"):
         place.mkdir(parents=True, exist_ok=True)
-        alone = lock(place / f"{FOLDER}.lock")
-        while True:
-            try:
-                with alone.acquire(timeout=POLL_SECONDS):
-                    return find_inaturalist() or _fetch_and_unpack(place)
-            except Timeout:
-                continue
-    except OSError as error:
-        if error.errno in DISK_FULL_ERRNOS:
-            raise DiskFullError(str(WriteError(error.errno, error.strerror or "", place, None))) from error
-        raise DataError(f"data: {place} can't be written ({error.strerror or error}); see {ROOT_VARIABLE}") from error
+        with locks.hold(place / f"{FOLDER}.lock"):
+            return find_inaturalist() or _fetch_and_unpack(place)
 
 
 def required_archive() -> RequiredFile:
@@ -207,10 +203,7 @@ def _fetch_and_unpack(place: Path) -> Path:
     archive = next((other / ARCHIVE for other in _places() if (other / ARCHIVE).is_file()), None)
     fetched = archive is None
     if archive is None:
-        archive = place / ARCHIVE
-        logger.info(f"fetching {archive_url()} to {archive}: {BYTES / 1e9:.1f} GB, once")
-        with progress_bar(ARCHIVE, in_bytes=True) as advance:
-            download(archive_url(), archive, on_progress=advance)
+        archive = fetch(required_archive())
     logger.info(f"unpacking {archive}")
     try:
         with progress_bar("unpacking", in_bytes=True) as advance:

@@ -48,11 +48,11 @@ def exact_duplicates(paths: Iterable[Path]) -> list[list[Path]]:
     for (size, digest), same in alike.items():
         if size and len(same) > 1:
             for path in same:  # small files are compared whole by their sample
-                groups[size, digest if size <= 2 * SAMPLE_BYTES else _content_hash(path)].append(path)
+                groups[size, digest if size <= 2 * SAMPLE_BYTES else content_hash(path)].append(path)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _content_hash(path: Path) -> bytes:
+def content_hash(path: Path) -> bytes:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 

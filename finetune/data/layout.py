@@ -5,18 +5,18 @@ cat/1.jpg  dog/2.jpg                               of classes only; or the file,
 pictures.csv                                       path,label[,split], paths starting from the folder it lies in
 """
 
-import csv
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.errors import DataError
+from finetune.errors import CorruptFileError, DataError
 from finetune.system.output import one_line
-from finetune.system.tables import MAX_TABLE_BYTES, unescape_cell
+from finetune.system.tables import read_cells, unescape_cell
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 VAL_NAMES = ("val", "validation", "valid")
+DELIMITERS = ",;\t"  # what spreadsheets write depends on the language
 COLUMNS = {"path": ("path", "file", "filename"), "label": ("label", "class"), "split": ("split",)}
 SHOWN = 5  # names in a message
 
@@ -55,7 +55,7 @@ def read_layout(place: Path) -> DatasetLayout:
     """
     if place.is_file():
         return _read_csv(place)
-    folders = {entry.name: entry for entry in sorted(place.iterdir()) if entry.is_dir() and entry.name[0] != "."}
+    folders = {folder.name: folder for folder in _subfolders(place)}
     vals = [name for name in VAL_NAMES if name in folders]
     if "train" not in folders:
         return DatasetLayout(place, {"": _by_class(place)}, {"": str(place)})
@@ -71,17 +71,39 @@ def read_layout(place: Path) -> DatasetLayout:
 def find_pictures(folder: Path) -> Iterator[Path]:
     """Yield the pictures below `folder`, by suffix, in a fixed order; not what is hidden, and no dead links.
 
+    A link to a folder that contains it is not followed.
+
     Raises:
-        DataError: a name can't be told (see `check_name`).
+        DataError: a name can't be written into a table (see `check_name`).
     """
+    yield from _walk(folder, _with_parents(folder))
+
+
+def _walk(folder: Path, entered: frozenset[Path]) -> Iterator[Path]:
+    """Yield the images below `folder`; `entered` are the folders on the way to it, without links."""
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         check_name(entry)
         if entry.is_dir():
-            yield from find_pictures(entry)
+            if (target := entry.resolve()) not in entered:
+                yield from _walk(entry, entered | {target})
         elif entry.suffix.lower() in PICTURE_SUFFIXES and entry.is_file():
             yield entry
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """Return the visible folders in `folder`, without links to a folder that contains it."""
+    entered = _with_parents(folder)
+    return [
+        entry
+        for entry in sorted(folder.iterdir())
+        if entry.is_dir() and not entry.name.startswith(".") and entry.resolve() not in entered
+    ]
+
+
+def _with_parents(folder: Path) -> frozenset[Path]:
+    return frozenset(path.resolve() for path in (folder, *folder.absolute().parents))
 
 
 def check_name(path: Path) -> None:
@@ -107,8 +129,8 @@ def names(labels: list[str]) -> str:
 
 
 def _by_class(folder: Path) -> PathsByClass:
-    """Return the pictures in the visible folders of `folder`."""
-    classes = [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
+    """Return the images in the visible folders of `folder`."""
+    classes = _subfolders(folder)
     for entry in classes:
         check_name(entry)
     return {entry.name: list(find_pictures(entry)) for entry in classes}
@@ -121,7 +143,7 @@ def _read_csv(file: Path) -> DatasetLayout:
     parts: dict[str, PathsByClass] = {}
     seen: dict[str, str] = {}
     left_out = 0
-    for number, row in enumerate(rows, 2):
+    for number, row in rows:
         path, label, split = (Path(row["path"]), row["label"], row.get("split"))
         part = "" if split is None else "val" if split in VAL_NAMES else split
         if split == "":
@@ -157,36 +179,25 @@ def _read_csv(file: Path) -> DatasetLayout:
     return DatasetLayout(root, ordered or _NOTHING, {part: part or str(file) for part in ordered or ("",)}, notes)
 
 
-def _rows(file: Path) -> list[dict[str, str]]:
-    """Return the file's rows under the names of COLUMNS."""
+def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
+    """Return the line number and the cells, by the names of COLUMNS, of each row of a CSV file."""
     try:
-        if file.stat().st_size > MAX_TABLE_BYTES:
-            raise DataError(f"data: {file} is larger than the {MAX_TABLE_BYTES / 2**20:,.0f} MB that are read of it")
-        text = file.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
+        lines = list(read_cells(file, DELIMITERS))
+    except (OSError, CorruptFileError) as error:
         raise DataError(f"data: {file} can't be read as a CSV file ({error}); it must be UTF-8") from error
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)  # what spreadsheets write depends on the language
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
-    try:
-        given = [name.strip().lower() for name in reader.fieldnames or []]
-    except csv.Error as error:
-        raise DataError(f"data: {file} can't be read as a CSV file ({error})") from error
-    reader.fieldnames = given
-    found = {column: next((name for name in known if name in given), None) for column, known in COLUMNS.items()}
-    absent = [column for column in ("path", "label") if found[column] is None]
+    header = [name.strip().lower() for name in lines[0][1]] if lines else []
+    found = {column: [name for name in aliases if name in header] for column, aliases in COLUMNS.items()}
+    absent = [column for column in ("path", "label") if not found[column]]
     if absent:
         raise DataError(
             f"data: {file} needs a first line with the columns path, label and perhaps split; "
-            f"it has no {' and no '.join(absent)}, but {', '.join(given) or 'nothing'}"
+            f"it has no {' and no '.join(absent)}, but {', '.join(header) or 'nothing'}"
         )
-    doubled = [name for name, count in Counter(given).items() if count > 1]
-    if doubled:
-        raise DataError(f"data: {file} has two columns {names(doubled)}")
-    columns = {column: name for column, name in found.items() if name is not None}
-    try:
-        return [
-            {column: unescape_cell((row[name] or "").strip()) for column, name in columns.items()} for row in reader
-        ]
-    except csv.Error as error:  # a cell that ends nowhere, say
-        raise DataError(f"data: {file} can't be read as a CSV file (line {reader.line_num}: {error})") from error
+    repeated = [name for name, count in Counter(header).items() if count > 1]
+    if repeated:
+        raise DataError(f"data: {file} has two columns {names(repeated)}")
+    places = {column: header.index(aliases[0]) for column, aliases in found.items() if aliases}
+    return [
+        (number, {column: unescape_cell("".join(cells[place : place + 1]).strip()) for column, place in places.items()})
+        for number, cells in lines[1:]
+    ]

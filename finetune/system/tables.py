@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,34 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
     Raises:
         OSError: it can't be read.
-        CorruptFileError: it is no such file: of another encoding, with cells that end nowhere, or rows of another length.
+        CorruptFileError: it is no such file (see `read_cells`), or has rows of another length.
+    """
+    rows = read_cells(path)
+    _, header = next(rows, (0, []))
+    columns = [unescape_cell(name) for name in header]
+    try:
+        return [dict(zip(columns, map(unescape_cell, cells), strict=True)) for _, cells in rows]
+    except ValueError as error:
+        raise CorruptFileError(f"{path} is damaged: it is no table ({error})") from error
+
+
+def read_cells(path: Path, delimiters: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the last line and the cells of each row of a CSV file, as they are written; no blank lines.
+
+    Args:
+        delimiters: the one that comes most often in the first line separates the cells.
+
+    Raises:
+        OSError: it can't be read.
+        CorruptFileError: it is no table: of another encoding, or with a cell that does not end.
     """
     if path.stat().st_size > MAX_TABLE_BYTES:
         raise CorruptFileError(f"{path} is larger than the {MAX_TABLE_BYTES / 2**20:,.0f} MB that are read of it")
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin a file with a byte order mark
         try:
-            lines = csv.reader(file, strict=True)
-            columns = [unescape_cell(name) for name in next(lines, [])]
-            return [dict(zip(columns, map(unescape_cell, row), strict=True)) for row in lines if row]
+            delimiter = max(delimiters, key=file.readline().count)
+            file.seek(0)
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            yield from ((reader.line_num, cells) for cells in reader if cells)
         except (csv.Error, ValueError) as error:  # a cell of more than 131,072 characters, say
             raise CorruptFileError(f"{path} is damaged: it is no table ({error})") from error

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from finetune.data.catalog import fingerprint, locate
 from finetune.data.layout import read_layout
@@ -91,6 +92,43 @@ def test_faults_are_told_by_line(tmp_path: Path, change: tuple[str, str], words:
     assert all(word in str(caught.value) for word in [*words, "pictures.csv"]), caught.value
 
 
+def test_line_breaks_in_quoted_cells_are_part_of_the_cell(tmp_path: Path) -> None:
+    """A class with a newline in its name is refused, not merged with another; other breaks of Unicode stay."""
+    file = listed(tmp_path)
+    text = file.read_text()
+    file.write_text(text.replace("009.png,RED,", '009.png,"R\nED",'))
+    with pytest.raises(DataError, match=r"line 32: .* has control characters"):
+        read_layout(file)
+    file.write_text(text.replace("RED", "R\u2028ED"), encoding="utf-8")
+    with pytest.raises(DataError, match="has control characters"):
+        read_layout(file)
+    file.write_text(text + '"photos/red/000.png,RED,train\n')
+    with pytest.raises(DataError, match="can't be read as a CSV file"):
+        read_layout(file)
+
+
+def test_links_to_folders_above_are_not_followed(tmp_path: Path) -> None:
+    """Each picture counts once, in its own class; a link to pictures elsewhere is followed."""
+    root = write_folder(tmp_path / "data", {"": 3})
+    write_folder(tmp_path / "elsewhere", {"": 2})
+    before, first = read_layout(root), fingerprint(root)
+    (root / "red" / "again").symlink_to(root / "red")
+    (root / "red" / "parent").symlink_to(root)
+    (root / "all").symlink_to(tmp_path)
+    assert read_layout(root) == before
+    assert fingerprint(root) == first
+    (root / "red" / "more").symlink_to(tmp_path / "elsewhere" / "blue")
+    assert len(read_layout(root).paths()) == len(before.paths()) + 2
+
+
+def test_links_between_two_folders_end(tmp_path: Path) -> None:
+    """Each folder has a link to the other one: the walk ends after both."""
+    root = write_folder(tmp_path, {"": 3})
+    (root / "red" / "blue").symlink_to(root / "blue")
+    (root / "blue" / "red").symlink_to(root / "red")
+    assert len(read_layout(root).paths()) == 3 * 3 + 2 * 3
+
+
 def test_files_that_are_no_table_are_refused(tmp_path: Path) -> None:
     """Empty, not UTF-8; and a file that is no .csv is no data."""
     file = tmp_path / "pictures.csv"
@@ -117,3 +155,25 @@ def test_the_fingerprint_follows_labels_and_splits_and_the_pictures(tmp_path: Pa
     other.write_text(text)
     (tmp_path / "photos" / "red" / "009.png").write_bytes(b"another")
     assert fingerprint(other) != first
+
+
+@pytest.mark.parametrize("name", ["photo.bmp", "photo.tif", "photo.ppm"])
+def test_the_fingerprint_follows_an_edit_in_the_middle_of_an_uncompressed_picture(tmp_path: Path, name: str) -> None:
+    """One pixel, in place: the size and both ends of the file are what they were."""
+    (tmp_path / "photos").mkdir()
+    path, file = tmp_path / "photos" / name, tmp_path / "pictures.csv"
+    Image.effect_noise((300, 200), 50).convert("RGB").save(path)
+    file.write_text(f"path,label\nphotos/{name},cat\n")
+    first = fingerprint(file)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert fingerprint(file) != first
+
+
+def test_the_fingerprint_of_compressed_pictures_is_that_of_earlier_versions(tmp_path: Path) -> None:
+    """Run ids contain it."""
+    (tmp_path / "cat").mkdir()
+    for number, start in enumerate((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")):
+        (tmp_path / "cat" / f"{number}.png").write_bytes(start + bytes(range(256)) * 200)
+    assert fingerprint(tmp_path) == "45c338a85db52355"
