@@ -15,6 +15,7 @@ from analysis.figures import grid_specs, style
 from analysis.figures.specs import FigureSpec, LazyFigure, plans
 from analysis.report import csv_files, html, json_document, markdown, model_card
 from analysis.report.latex import write_latex
+from analysis.report.sentences import budget_options, data_size_record, describe_verdict, recommendation_facts
 from analysis.report.shell import command_for, recorded
 from analysis.sources.parallel import RunJobs, one_by_one
 from analysis.sources.predictions import read_predictions
@@ -22,10 +23,9 @@ from analysis.sources.sweep import Sweep
 from analysis.tables import comparison
 from analysis.tables.claims import check_claims
 from analysis.tables.comparison import Comparison, best_run, chosen_runs, compare
-from analysis.tables.data_size import compare_data_sizes, data_size_record, split_by_train_share
+from analysis.tables.data_size import compare_data_sizes, split_by_train_share
 from analysis.tables.metadata import data_facts, left_out_sentence
 from analysis.tables.pairwise import PAIRS
-from analysis.tables.recommendation import by_budget, recommend
 from analysis.tables.verdict import decide
 from finetune.system.atomic import delete_stale_temporaries, raising_write_error
 from finetune.system.tables import write_table
@@ -87,17 +87,20 @@ def build_report(
         shown_grids.append(picture)
         notes += faults
 
+    headline = describe_verdict(comparison, result).headline
     content = json_document.json_document(sweep, comparison, result, data, best, notes)
     content["claims"] = json_document.claim_records(claims, setting)
     told_sizes = [data_size_record(size) for size in sizes]
-    facts = html.PageFacts(recommend(comparison, result, data), by_budget(comparison), told_sizes, claims, setting)
+    facts = html.PageFacts(
+        recommendation_facts(comparison, result, data), budget_options(comparison), told_sizes, claims, setting
+    )
     content["card"] = {
         "facts": facts.card,
         "by_budget": [json_document.step_record(step) for step in facts.steps],
         "by_size": facts.sizes,
     }
-    write_latex(out / "comparison.tex", comparison, result.headline)
-    markdown.write_markdown(out / "comparison.md", comparison, claims, [result.headline, *notes])
+    write_latex(out / "comparison.tex", comparison, headline)
+    markdown.write_markdown(out / "comparison.md", comparison, claims, [headline, *notes])
     model_card.write_model_card(out / "model_card.md", sweep, comparison, content, best)
     json_document.write_json(out / "report.json", content)
     commands = _commands(sweep, best, target, seed)
@@ -111,7 +114,7 @@ def build_report(
         commands,
     )
     _remove_stale_figures(out, {picture["title"] for picture in shown} | {plan.name for plan in grids_planned})
-    return comparison, [result.headline, *notes]
+    return comparison, [headline, *notes]
 
 
 def _write_tables(out: Path, sweep: Sweep, comparison: Comparison) -> None:

@@ -15,11 +15,11 @@ from markupsafe import Markup
 from analysis.figures.style import colour
 from analysis.formatting import NONE, format_duration, percent
 from analysis.report.columns import Column, columns, cost_columns, pair_columns
+from analysis.report.sentences import BudgetOption
 from analysis.sources.sweep import Sweep
 from analysis.tables.claims import Claim
 from analysis.tables.comparison import Comparison
 from analysis.tables.metadata import left_out_groups
-from analysis.tables.recommendation import BudgetOption
 from finetune.system.atomic import write_atomic
 from finetune.system.documents import read_json
 from finetune.system.output import escape_control_characters

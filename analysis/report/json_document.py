@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from analysis.report.csv_files import pair_records, records
+from analysis.report.sentences import BudgetOption, describe_verdict
 from analysis.sources.sweep import Sweep
 from analysis.tables.claims import Claim
 from analysis.tables.comparison import Comparison
 from analysis.tables.metadata import origin, versions
 from analysis.tables.pairwise import PAIRS
-from analysis.tables.recommendation import BudgetOption
 from analysis.tables.replicates import replicate_kind
 from analysis.tables.schema import COLUMNS, plain_value
 from analysis.tables.verdict import Verdict
@@ -38,7 +38,7 @@ def json_document(
         "data": data,
         "selection": f"recipe by mean val accuracy over {one}s; test is read at the epoch that val chose",
         "repeated_over": one,
-        "answer": asdict(result),
+        "answer": {**asdict(result), **asdict(describe_verdict(comparison, result))},
         "columns": COLUMNS,
         "strategies": records(comparison.strategies),
         "recipes": records(comparison.recipes),

@@ -1,42 +1,37 @@
-"""Which recipe for how many training pictures, where a sweep was run on parts of them (the field train_share)."""
+"""The comparison at each training-set size, where a sweep was run on parts of the training images (`train_share`)."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.formatting import format_interval, percent, train_time_text
 from analysis.sources.sweep import Sweep
 from analysis.tables.comparison import Comparison, compare
-from analysis.tables.recommendation import confidence_text, recommended
 from analysis.tables.verdict import Verdict, decide
 
 SHARE = "train_share"
-PICTURES = "provenance/splits/train"
+TRAINING_IMAGES = "provenance/splits/train"
 
 
 @dataclass(frozen=True)
 class DataSizeResult:
-    """What a sweep says of one number of training pictures.
+    """The results at one training-set size.
 
     Attributes:
-        share: of the training pictures.
-        pictures: how many these are, or None where the runs do not tell.
-        comparison: of the runs on these.
-        result: the answer to them.
+        share: of the training images.
+        images: number of training images, or None where the runs did not record it.
     """
 
     share: float
-    pictures: int | None
+    images: int | None
     comparison: Comparison
-    result: Verdict
+    verdict: Verdict
 
 
 def split_by_train_share(sweep: Sweep) -> tuple[Sweep, list[Sweep]]:
-    """Return the runs on the most training pictures, as a sweep of its own, and those on fewer, the fewest first.
+    """Return the runs on the largest training set as a sweep, and those on smaller ones, the smallest first.
 
-    A table over both would compare numbers of pictures, not recipes.
+    One table over all of them would compare training-set sizes, not recipes.
     """
     shares = sweep.runs[SHARE].fillna(1.0)
     finished = sorted(set(shares[sweep.runs["state"] == "finished"]))
@@ -49,56 +44,40 @@ def split_by_train_share(sweep: Sweep) -> tuple[Sweep, list[Sweep]]:
 
 
 def compare_data_sizes(
-    parts: list[Sweep], whole: Sweep, comparison: Comparison, rng: np.random.Generator
+    smaller: list[Sweep], largest: Sweep, comparison: Comparison, rng: np.random.Generator
 ) -> list[DataSizeResult]:
-    """Return the sizes, the smallest first, the whole at the end; empty where there is one size only.
+    """Return the results by training-set size, the smallest first; empty where there is only one size.
 
     Args:
-        parts: as `largest` has them.
-        comparison: of `whole`.
+        smaller, largest: see `split_by_train_share`.
+        comparison: of `largest`.
     """
-    told = [*((part, compare(part, comparison.target, rng)) for part in parts), (whole, comparison)]
-    return [_size(sweep, of_it) for sweep, of_it in told] if parts else []
+    if not smaller:
+        return []
+    return [*(_result(part, compare(part, comparison.target, rng)) for part in smaller), _result(largest, comparison)]
 
 
-def _size(sweep: Sweep, comparison: Comparison) -> DataSizeResult:
+def _result(sweep: Sweep, comparison: Comparison) -> DataSizeResult:
     finished = sweep.finished
-    counts = pd.to_numeric(finished[PICTURES], errors="coerce").dropna() if PICTURES in finished else pd.Series([])
+    recorded = finished[TRAINING_IMAGES] if TRAINING_IMAGES in finished else pd.Series(dtype=float)
+    counts = pd.to_numeric(recorded, errors="coerce").dropna()
     return DataSizeResult(
         share=float(finished[SHARE].fillna(1.0).iloc[0]),
-        pictures=int(counts.median()) if len(counts) else None,
+        images=int(counts.median()) if len(counts) else None,
         comparison=comparison,
-        result=decide(comparison),
+        verdict=decide(comparison),
     )
 
 
-def data_size_record(size: DataSizeResult) -> dict[str, Any]:
-    """Return a size as people read it, in plain values: its row in the report, and in report.json."""
-    use = recommended(size.comparison, size.result)
-    rows = size.comparison.strategies
-    row = rows[rows["strategy"] == use].iloc[0]
-    return {
-        "share": size.share,
-        "pictures": size.pictures,
-        "verdict": size.result.verdict,
-        "use": use,
-        "recipe": str(row["recipe"]),
-        "accuracy": percent(row["test_accuracy_mean"]),
-        "interval": format_interval(row["test_accuracy_low"], row["test_accuracy_high"]),
-        "costs": train_time_text(row),
-        "sure": confidence_text(size.result, use),
-    }
-
-
 def data_size_frame(sizes: list[DataSizeResult]) -> pd.DataFrame:
-    """Return one row a size and strategy: pictures, strategy, mean test accuracy and its interval.
+    """Return one row per size and strategy: images, strategy, mean test accuracy, and its interval (low, high).
 
-    Sizes of which the number of pictures is not known are left out.
+    Sizes without a known number of training images are left out.
     """
     names = {"test_accuracy_mean": "accuracy", "test_accuracy_low": "low", "test_accuracy_high": "high"}
     tables = [
-        size.comparison.strategies[["strategy", *names]].rename(columns=names).assign(pictures=size.pictures)
+        size.comparison.strategies[["strategy", *names]].rename(columns=names).assign(images=size.images)
         for size in sizes
-        if size.pictures is not None
+        if size.images is not None
     ]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["strategy", "pictures"])
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["strategy", "images"])

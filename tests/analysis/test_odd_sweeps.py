@@ -11,11 +11,11 @@ from matplotlib import rcParams
 from analysis import drawn
 from analysis.__main__ import main
 from analysis.figures import specs
+from analysis.report.sentences import describe_verdict, recommendation_facts
 from analysis.sources.run_directories import read_sweep
 from analysis.tables.comparison import compare
 from analysis.tables.metadata import data_facts
 from analysis.tables.recipes import distinguishing_labels
-from analysis.tables.recommendation import recommend
 from analysis.tables.selection import choose_recipes
 from analysis.tables.verdict import decide
 from finetune.rundir import keys
@@ -117,9 +117,13 @@ def test_the_card_and_the_sentence_beside_it_agree_on_what_is_quickest(tmp_path:
     sweep = read_sweep(tmp_path / "a")
     comparison = compare(sweep)
     result = decide(comparison)
-    assert recommend(comparison, result, data_facts(sweep, None))["Use"].startswith("partial")
-    assert any(sentence.startswith("Of these, partial trained fastest") for sentence in result.sentences)
-    assert "fastest" not in " ".join(decide(compare(read_sweep(tmp_path / "b"))).sentences)
+    assert recommendation_facts(comparison, result, data_facts(sweep, None))["Use"].startswith("partial")
+    assert any(
+        sentence.startswith("Of these, partial trained fastest")
+        for sentence in describe_verdict(comparison, result).sentences
+    )
+    unknown = compare(read_sweep(tmp_path / "b"))
+    assert "fastest" not in " ".join(describe_verdict(unknown, decide(unknown)).sentences)
 
 
 def test_other_settings_of_matplotlib_draw_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from analysis import formatting
 from analysis.report import columns, csv_files, markdown
+from analysis.report.sentences import describe_verdict
 from analysis.sources.run_directories import read_sweep
 from analysis.sources.sweep import Sweep
 from analysis.stats import tests
@@ -251,26 +252,26 @@ def of_seeds(strategy: str, tests: list[float], **more: object) -> list[dict[str
 
 def test_two_seeds_get_no_verdict(tmp_path: Path) -> None:
     """However large the lead, and it says how many are needed."""
-    result = decide(compared(tmp_path, *of_seeds("head", [0.2, 0.2]), *of_seeds("full", [0.9, 0.9])))
+    comparison = compared(tmp_path, *of_seeds("head", [0.2, 0.2]), *of_seeds("full", [0.9, 0.9]))
+    result = decide(comparison)
     assert result.verdict == "too few seeds"
     assert (result.best, result.second, result.lead) == ("full", "head", pytest.approx(0.7))
-    assert "At least 3 seeds" in " ".join(result.sentences)
+    assert "At least 3 seeds" in " ".join(describe_verdict(comparison, result).sentences)
 
 
 def test_overlapping_intervals_are_not_distinguishable(tmp_path: Path) -> None:
     """88 and 85 of 100 pictures; the cheaper one is named."""
-    result = decide(
-        compared(
-            tmp_path,
-            *of_seeds("partial", [0.85, 0.85, 0.85], seconds=60.0),
-            *of_seeds("full", [0.88, 0.88, 0.88], seconds=100.0),
-            *of_seeds("scratch", [0.3, 0.3, 0.3]),
-        )
+    comparison = compared(
+        tmp_path,
+        *of_seeds("partial", [0.85, 0.85, 0.85], seconds=60.0),
+        *of_seeds("full", [0.88, 0.88, 0.88], seconds=100.0),
+        *of_seeds("scratch", [0.3, 0.3, 0.3]),
     )
+    result, text = decide(comparison), describe_verdict(comparison, decide(comparison))
     assert result.verdict == "not distinguishable"
     assert result.level == ("full", "partial")
-    assert "not distinguishable with 3 seeds" in result.headline
-    assert "partial trained fastest: 60 s a run against 100 s" in " ".join(result.sentences)
+    assert "not distinguishable with 3 seeds" in text.headline
+    assert "partial trained fastest: 60 s a run against 100 s" in " ".join(text.sentences)
 
 
 def test_filling_caches_is_told_apart_from_what_a_recipe_takes(tmp_path: Path) -> None:
@@ -291,18 +292,23 @@ def test_filling_caches_is_told_apart_from_what_a_recipe_takes(tmp_path: Path) -
 def test_overlapping_seeds_are_not_distinguishable_however_many_pictures(tmp_path: Path) -> None:
     """With 100,000 pictures the intervals are narrow, and the seeds still disagree."""
     many = {"provenance": {"splits": {"test": 100_000}}}
-    result = decide(
-        compared(tmp_path, *of_seeds("head", [0.6, 0.7, 0.8], **many), *of_seeds("full", [0.7, 0.8, 0.9], **many))
+    comparison = compared(
+        tmp_path, *of_seeds("head", [0.6, 0.7, 0.8], **many), *of_seeds("full", [0.7, 0.8, 0.9], **many)
     )
+    result = decide(comparison)
     assert result.verdict == "not distinguishable"
-    assert any("seeds overlap" in sentence for sentence in result.sentences)
+    assert any("seeds overlap" in sentence for sentence in describe_verdict(comparison, result).sentences)
 
 
 def test_a_clear_lead_is_a_verdict(tmp_path: Path) -> None:
     """Intervals apart, seeds apart, three of each."""
-    result = decide(compared(tmp_path, *of_seeds("head", [0.5, 0.52, 0.54]), *of_seeds("full", [0.9, 0.91, 0.92])))
+    comparison = compared(tmp_path, *of_seeds("head", [0.5, 0.52, 0.54]), *of_seeds("full", [0.9, 0.91, 0.92]))
+    result = decide(comparison)
     assert (result.verdict, result.level) == ("distinguishable", ("full",))
-    assert result.headline == "Use full: 91.0% on test, 39.0 points above head, with 3 seeds each."
+    assert (
+        describe_verdict(comparison, result).headline
+        == "Use full: 91.0% on test, 39.0 points above head, with 3 seeds each."
+    )
 
 
 def test_an_unknown_test_set_gives_no_interval_and_no_verdict(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 
 from analysis import figures
 from analysis.__main__ import main
+from analysis.report.sentences import data_size_record
 from analysis.sources.run_directories import read_sweep
 from analysis.tables.comparison import compare
-from analysis.tables.data_size import compare_data_sizes, data_size_frame, data_size_record, split_by_train_share
+from analysis.tables.data_size import compare_data_sizes, data_size_frame, split_by_train_share
 from tests.support.fabricate import fabricate_run
 
 WRONG = {(0.1, "head"): 20, (0.1, "full"): 50, (1.0, "head"): 18, (1.0, "full"): 5}  # of 100 test pictures

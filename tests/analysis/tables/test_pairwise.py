@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_ind
 
 from analysis.report.columns import pair_columns
+from analysis.report.sentences import budget_options, describe_verdict
 from analysis.sources.run_directories import read_sweep
 from analysis.stats import tests
 from analysis.stats.crossed import CorrectnessMatrix, StandardError, bootstrap, p_value, standard_error, t_interval
 from analysis.tables.comparison import Comparison, compare
-from analysis.tables.recommendation import by_budget, recommended
+from analysis.tables.recommendation import recommended_strategy
 from analysis.tables.verdict import decide
 from tests.support.fabricate import fabricate_run
 
@@ -124,14 +125,16 @@ def test_the_same_pictures_tell_what_overlapping_intervals_hide(tmp_path: Path) 
     assert pair["mcnemar_p"] == pytest.approx(2 / 2**12)
     assert pair["probability_of_improvement"] == 0
     assert decide(comparison).verdict == "distinguishable"
-    assert decide(comparison).headline.startswith("Use full: 92.0% on test, 12.0 points above head")
+    assert describe_verdict(comparison, decide(comparison)).headline.startswith(
+        "Use full: 92.0% on test, 12.0 points above head"
+    )
 
 
 def test_equal_strategies_get_no_verdict(tmp_path: Path) -> None:
     """As many wrong, but others: nothing can be told, and the sentence says so."""
     comparison = sweep_of(tmp_path, {"head": [range(20)] * 3, "full": [range(80, 100)] * 3})
     assert decide(comparison).verdict == "not distinguishable"
-    assert "can't be told from none" in " ".join(decide(comparison).sentences)
+    assert "can't be told from none" in " ".join(describe_verdict(comparison, decide(comparison)).sentences)
 
 
 def test_seeds_that_differ_widen_the_interval(tmp_path: Path) -> None:
@@ -145,9 +148,11 @@ def test_seeds_that_differ_widen_the_interval(tmp_path: Path) -> None:
 def test_a_third_that_can_not_be_told_from_the_first_keeps_the_verdict_open(tmp_path: Path) -> None:
     """gradual is 10 points behind on the same pictures, full as far behind on others: only the one can be told."""
     wrong = {"partial": [range(10)] * 3, "gradual": [range(20)] * 3, "full": [range(12, 32)] * 3}
-    told = decide(sweep_of(tmp_path, wrong))
-    assert told.verdict == "not distinguishable"
-    assert told.level == ("partial", "full")
+    comparison = sweep_of(tmp_path, wrong)
+    verdict = decide(comparison)
+    assert verdict.verdict == "not distinguishable"
+    assert verdict.level == ("partial", "full")
+    told = describe_verdict(comparison, verdict)
     assert told.headline.startswith("partial and full are not distinguishable with 3 seeds: partial is ahead")
     assert "partial minus full" in " ".join(told.sentences)
 
@@ -163,10 +168,10 @@ def test_three_seeds_without_an_error_have_no_less_doubt_than_one(tmp_path: Path
 def test_a_strategy_with_too_few_seeds_is_neither_told_apart_nor_recommended(tmp_path: Path) -> None:
     """One seed is quicker and far behind; another is alone with its one: each table and sentence says it alike."""
     comparison = sweep_of(tmp_path, {"partial": [range(5)] * 3, "full": [range(40)] * 3, "gradual": [range(45)]})
-    told = decide(comparison)
+    told = describe_verdict(comparison, decide(comparison))
     assert told.headline == "Use partial: 95.0% on test, 35.0 points above full, with 3 seeds each."
     assert told.sentences[-1] == "No verdict on gradual, with 1 seed: 3 are needed."
-    assert recommended(comparison, told) == "partial"
+    assert recommended_strategy(comparison, decide(comparison)) == "partial"
     pairs = comparison.pairs.set_index(["strategy", "other"])
     assert pairs["p"].isna().tolist() == [True, False, True]
     cells = dict(zip(pairs.index, (pair_columns()[4].cell(row) for _, row in comparison.pairs.iterrows()), strict=True))
@@ -178,4 +183,4 @@ def test_a_strategy_with_too_few_seeds_is_neither_told_apart_nor_recommended(tmp
     (tmp_path / "one").mkdir()
     one = sweep_of(tmp_path / "one", {"head": [range(40)], "full": [range(5)]})
     assert decide(one).verdict == "too few seeds"
-    assert not any("p <" in step.gain or "p =" in step.gain for step in by_budget(one))
+    assert not any("p <" in step.gain or "p =" in step.gain for step in budget_options(one))

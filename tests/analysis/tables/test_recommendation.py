@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from analysis.report.sentences import budget_options, recommendation_facts
 from analysis.sources.run_directories import read_sweep
 from analysis.tables.comparison import Comparison, compare
-from analysis.tables.recommendation import by_budget, recommend
 from analysis.tables.verdict import decide
 from tests.support.fabricate import fabricate_run
 
@@ -26,7 +26,7 @@ def sweep_of(folder: Path, wrong: dict[str, range], seconds: dict[str, float], s
 def test_of_equals_the_quickest_is_recommended(tmp_path: Path) -> None:
     """Full is one picture ahead and takes three times as long: use partial, and it is said that they are level."""
     comparison = sweep_of(tmp_path, {"partial": range(13), "full": range(12)}, {"partial": 50.0, "full": 150.0})
-    facts = recommend(comparison, decide(comparison), DATA)
+    facts = recommendation_facts(comparison, decide(comparison), DATA)
     assert facts["Use"].startswith("partial, ")
     assert facts["It reaches"].startswith("87.0% of test pictures right (")
     assert facts["It costs"] == "50 s a run, 67% less than full; 1.5 GB of memory"
@@ -37,7 +37,7 @@ def test_of_equals_the_quickest_is_recommended(tmp_path: Path) -> None:
 def test_a_clear_winner_is_recommended_whatever_it_costs(tmp_path: Path) -> None:
     """The card then says what it is better than."""
     comparison = sweep_of(tmp_path, {"head": range(30), "full": range(8)}, {"head": 5.0, "full": 150.0})
-    facts = recommend(comparison, decide(comparison), DATA)
+    facts = recommendation_facts(comparison, decide(comparison), DATA)
     assert facts["Use"].startswith("full, ")
     assert facts["How sure"].startswith("better than head")
 
@@ -45,7 +45,7 @@ def test_a_clear_winner_is_recommended_whatever_it_costs(tmp_path: Path) -> None
 def test_too_few_seeds_recommend_nothing(tmp_path: Path) -> None:
     """The best so far is named as that."""
     comparison = sweep_of(tmp_path, {"head": range(30), "full": range(8)}, {"head": 5.0, "full": 150.0}, seeds=2)
-    facts = recommend(comparison, decide(comparison), DATA)
+    facts = recommendation_facts(comparison, decide(comparison), DATA)
     assert "Use" not in facts
     assert facts["Ahead so far"].startswith("full, ")
     assert facts["How sure"] == "not at all: too few seeds"
@@ -55,7 +55,7 @@ def test_more_time_is_worth_what_it_buys(tmp_path: Path) -> None:
     """Head for 5 s, partial for 50; full is slower than partial and worse: no budget is one for it."""
     wrong = {"head": range(30), "partial": range(8), "full": range(9)}
     comparison = sweep_of(tmp_path, wrong, {"head": 5.0, "partial": 50.0, "full": 150.0})
-    head, partial = by_budget(comparison)
+    head, partial = budget_options(comparison)
     assert (head.strategy, head.accuracy, head.gain) == ("head", "70.0%", "")
     assert (partial.strategy, partial.budget) == ("partial", "50 s")
     assert partial.gain.startswith("22.0 points above head (")
@@ -65,4 +65,4 @@ def test_more_time_is_worth_what_it_buys(tmp_path: Path) -> None:
 def test_a_gain_that_may_be_chance_is_called_that(tmp_path: Path) -> None:
     """One picture of a hundred."""
     comparison = sweep_of(tmp_path, {"head": range(9), "full": range(8)}, {"head": 5.0, "full": 150.0})
-    assert by_budget(comparison)[1].gain.endswith("not distinguishable")
+    assert budget_options(comparison)[1].gain.endswith("not distinguishable")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.report import columns
+from analysis.report.sentences import VerdictText, describe_verdict
 from analysis.sources.run_directories import read_sweep
 from analysis.stats import tests
 from analysis.tables.comparison import Comparison, compare
@@ -101,16 +102,21 @@ def test_a_test_set_that_all_folds_share_is_counted_once(tmp_path: Path) -> None
     assert compare(read_sweep(tmp_path)).recipes["test_pictures"].tolist() == [20]
 
 
-def test_the_answer_speaks_of_folds(tmp_path: Path) -> None:
+def test_the_verdict_speaks_of_folds(tmp_path: Path) -> None:
     """Five folds are enough for a verdict; two are not, and the sentence says what to add."""
-    clear = decide(cross_validated(tmp_path / "a", {"head": [0.5] * 5, "full": [0.9] * 5}))
+
+    def described(name: str, tests: dict[str, list[float]], seeds: int = 1) -> VerdictText:
+        comparison = cross_validated(tmp_path / name, tests, seeds)
+        return describe_verdict(comparison, decide(comparison))
+
+    clear = described("a", {"head": [0.5] * 5, "full": [0.9] * 5})
     assert clear.headline == "Use full: 90.0% on test, 40.0 points above head, with 5 folds each."
     assert "(95% interval over pictures and folds; p < 0.001 after Holm's correction)" in " ".join(clear.sentences)
-    few = decide(cross_validated(tmp_path / "b", {"head": [0.5] * 2, "full": [0.9] * 2}))
-    assert few.verdict == "too few seeds"
+    few = described("b", {"head": [0.5] * 2, "full": [0.9] * 2})
+    assert few.headline.startswith("No verdict yet")
     assert "but 2 folds can't show that it is better" in few.headline
     assert "At least 3 folds a recipe are needed. Add values to fold" in " ".join(few.sentences)
-    level = decide(cross_validated(tmp_path / "c", {"head": [0.8] * 3, "full": [0.81] * 3}, seeds=2))
+    level = described("c", {"head": [0.8] * 3, "full": [0.81] * 3}, seeds=2)
     assert "not distinguishable with 2 seeds × 3 folds" in level.headline
 
 
