@@ -21,7 +21,7 @@ from finetune.rundir import claim, files, keys
 from finetune.sweep.sweep_file import RUNS, is_unfinished, refuse_secrets
 from finetune.system import documents
 from finetune.system.atomic import replacing
-from finetune.system.locks import lock
+from finetune.system.locks import hold
 from finetune.system.output import command
 from finetune.system.progress_bar import track
 from finetune.tracking import sweep_server
@@ -58,7 +58,7 @@ def publish(folder: Path, entity: str | None = None, project: str | None = None)
         mend = "Unset it" if is_off() else "Log in with `wandb login`, or set WANDB_API_KEY"
         raise UserError(f"{reason}: nothing can be sent. {mend}")
     try:
-        with lock(folder / ".publish.lock").acquire(timeout=0):
+        with hold(folder / ".publish.lock", max_seconds=0):
             return _publish(folder, entity, project)
     except Timeout:
         raise UserError(f"{folder} is being published by another process: wait for it to end") from None

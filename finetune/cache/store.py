@@ -38,7 +38,7 @@ from finetune.cache.entry_writer import (
 )
 from finetune.errors import RunInterrupted, UserError
 from finetune.system.environment import cache_folder
-from finetune.system.locks import flock_works, lock
+from finetune.system.locks import flock_works, hold
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,6 @@ BUDGET_VARIABLE, DEFAULT_BUDGET = "FINETUNE_CACHE_GB", 20e9  # bytes; a view of 
 FREE_SHARE, MOST_FREE = 0.10, 5e9  # of the disk, and bytes: so much stays free, whatever the budget
 RECENT_SECONDS = 1800.0  # an entry used since then is probably being read
 
-POLL_SECONDS = 0.2  # between two looks at whether another process is done
 LOCK_SECONDS = 60.0  # the store-wide lock is held for moments; if not, something is wrong with the file system
 _looked_at: set[tuple[Path, int]] = set()  # entries that this process has compared with their checksums
 _DISK_FULL_ENTRIES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -212,7 +211,7 @@ def _evictable(held: contextlib.ExitStack) -> Iterator[Path]:
     for path in entries_folder().iterdir():
         if path.suffix == PART and flock_works(entries_folder()):
             with contextlib.suppress(Timeout):
-                held.enter_context(lock(entries_folder() / f"{path.stem}{LOCK}").acquire(timeout=0))
+                held.enter_context(hold(entries_folder() / f"{path.stem}{LOCK}", max_seconds=0))
                 yield path
         elif path.is_dir() and path.suffix != DELETED_PREFIX and time.time() - _last_use(path) > RECENT_SECONDS:
             yield path
@@ -236,7 +235,7 @@ def _size(path: Path) -> int:
 def _store_lock() -> contextlib.AbstractContextManager[Any]:
     if not flock_works(entries_folder()):
         return contextlib.nullcontext()
-    return lock(entries_folder() / f"store{LOCK}").acquire(timeout=LOCK_SECONDS)
+    return hold(entries_folder() / f"store{LOCK}", max_seconds=LOCK_SECONDS)
 
 
 @contextlib.contextmanager
@@ -245,17 +244,11 @@ def _entry_lock(name: str, interrupted: Callable[[], bool], on_wait: Callable[[]
     if not flock_works(entries_folder()):
         yield
         return
-    turn = lock(entries_folder() / f"{name}{LOCK}")
-    while True:
-        try:
-            turn.acquire(timeout=0)
-            break
-        except Timeout:
-            if interrupted():
-                raise RunInterrupted("stopped while another process was filling the cache") from None
-            on_wait()
-            time.sleep(POLL_SECONDS)
-    try:
+
+    def wait() -> None:
+        if interrupted():
+            raise RunInterrupted("stopped while another process was filling the cache")
+        on_wait()
+
+    with hold(entries_folder() / f"{name}{LOCK}", wait):
         yield
-    finally:
-        turn.release()

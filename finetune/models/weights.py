@@ -1,5 +1,6 @@
 """Pretrained weights: which ones a config means, whether they fit the backbone, and loading them into it."""
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -9,18 +10,16 @@ from pathlib import Path
 
 import torch
 import torchvision
-from filelock import BaseFileLock
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from finetune.errors import WeightsError, nearest
 from finetune.models.classifier import build_meta_network
 from finetune.models.torch_files import read_state_dict
+from finetune.system import locks
 from finetune.system.checksums import quarantine
-from finetune.system.download import RequiredFile, download, sha256, size_in_words
+from finetune.system.download import RequiredFile, fetch, sha256
 from finetune.system.environment import cache_folder
-from finetune.system.locks import lock
-from finetune.system.progress_bar import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ def download_weights(backbone: str, weights: str) -> None:
     """Have the weights on this machine: download them, or pretrain the demo's, once for all runs of a sweep.
 
     Raises:
-        DownloadError, NoRoomError: they can't be fetched.
+        DownloadError, DiskFullError: they can't be fetched.
     """
     if weights.lower() != "none":
         _state_dict(backbone, weights)
@@ -77,7 +76,7 @@ def load_weights(network: nn.Module, backbone: str, weights: str, image_px: int)
 
     Raises:
         WeightsError: they are not of this backbone.
-        DownloadError, NoRoomError: they can't be fetched.
+        DownloadError, DiskFullError: they can't be fetched.
     """
     state = _state_dict(backbone, weights)
     if backbone.startswith("vit"):
@@ -106,9 +105,7 @@ def _state_dict(backbone: str, weights: str) -> dict[str, Tensor]:
         logger.info(f"{path} is damaged: set aside as {quarantine(path).name}; it is fetched anew")
         asked = required_weights(backbone, weights)
     if asked is not None:
-        logger.info(f"fetching {asked.url} to {path}: {size_in_words(asked.size)}, once")
-        with progress_bar(path.name, in_bytes=True) as advance:
-            download(asked.url, path, digest=digest, on_progress=advance)
+        fetch(asked, digest)
     return read_state_dict(path)
 
 
@@ -142,10 +139,10 @@ def _digest(name: str) -> str | None:
     return match[1] if match else None
 
 
-def _load_lock(what: str) -> BaseFileLock:
-    """Return a lock, so that of several runs that start at once one fetches the weights and the others wait for it."""
+def _load_lock(name: str) -> contextlib.AbstractContextManager[None]:
+    """Return a lock: of several runs that start at once, one makes the weights and the others wait for it."""
     cache_folder().mkdir(parents=True, exist_ok=True)
-    return lock(cache_folder() / f"{what}.lock")
+    return locks.hold(cache_folder() / f"{name}.lock")
 
 
 def _check_fit(state: dict[str, Tensor], backbone: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Zip files: taken apart as a whole or not at all, and never outside of their folder."""
+"""Unpacks one folder of a ZIP archive: completely or not at all, and never outside of the target."""
 
 import lzma
 import shutil
@@ -10,20 +10,28 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from finetune.errors import DataError, DiskFullError
-from finetune.system.atomic import DISK_FULL_ERRNOS, WriteError
+from finetune.errors import DataError
+from finetune.system.atomic import check_free_space, raising_user_error, raising_write_error
 
 SPARE_BYTES = 500e6  # stay free on the disk
 CHUNK_BYTES = 2**20
-UNPACKING = ".unpacking"  # ends the names of folders under way
+UNPACKING = ".unpacking"  # suffix of temporary folders
 
 MAX_MEMBERS = 2_000_000
-MOST_RATIO, FREE_BYTES = 100, 2**20  # of pictures hardly anything can be packed; so much is let pass in any case
+MAX_RATIO, UNCHECKED_BYTES = 100, 2**20  # images hardly compress; archives up to this size may have any ratio
 
-# What zipfile raises in the midst of a damaged file, by how it is packed; and bz2 an OSError without a number.
-BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, ValueError)
+# What zipfile raises for a damaged archive, depending on the compression; bz2 raises an OSError without a number.
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    ValueError,
+)
 
-File = tuple[PurePosixPath, zipfile.ZipInfo]
+Member = tuple[PurePosixPath, zipfile.ZipInfo]  # the path below the target folder, and the archive's entry
 
 
 def unpack(
@@ -32,92 +40,85 @@ def unpack(
     inside: str,
     on_progress: Callable[[int, int], None] = lambda done, total: None,  # noqa: ARG005
 ) -> None:
-    """Unpack a folder of a zip file as `folder`, which must not exist yet and comes into being whole.
+    """Unpack one folder of a ZIP archive as `folder`, which must not exist yet.
 
-    What an earlier attempt has left half-way is removed. For one process at a time.
+    Deletes what an earlier attempt left. Only one process at a time may call this.
 
     Args:
-        inside: the folder in the zip file; what lies beside it is left there.
-        on_progress: called with bytes done and all bytes, as they lie unpacked.
+        inside: the folder in the archive; the rest of the archive is ignored.
+        on_progress: called with bytes done and in total, both of unpacked files.
 
     Raises:
-        zipfile.BadZipFile: it is no zip file, is damaged, or would write outside of the folder.
+        zipfile.BadZipFile: the file is no ZIP archive, is damaged, or would write outside of the folder.
         DataError: the folder can't be written.
-        DiskFullError: the disk has no room.
+        DiskFullError: the disk is full.
     """
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}{UNPACKING}")
-    total = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for left in folder.parent.glob(f".{folder.name}.*{UNPACKING}"):
-            shutil.rmtree(left, ignore_errors=True)
-        with zipfile.ZipFile(archive) as content:
-            files = _checked(content, inside)
-            total = sum(info.file_size for _, info in files)
-            _check_room(archive, folder.parent, total)
-            temporary.mkdir()
-            done = 0
-            for name, info in files:
-                target = temporary / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with content.open(info) as source, target.open("xb") as file:
-                    while chunk := source.read(CHUNK_BYTES):
-                        file.write(chunk)
-                        done += len(chunk)
-                        on_progress(done, total)
-        temporary.rename(folder)
-    except BROKEN as error:
-        raise zipfile.BadZipFile(f"{archive} is no whole zip file ({error})") from error
-    except OSError as error:
-        if error.errno is None:  # bz2's
-            raise zipfile.BadZipFile(f"{archive} is no whole zip file ({error})") from error
-        if error.errno in DISK_FULL_ERRNOS:
-            raise DiskFullError(str(WriteError(error.errno, error.strerror or "", folder, total))) from error
-        raise DataError(f"{archive} can't be unpacked into {folder} ({error.strerror or error})") from error
+        with raising_user_error(folder, DataError):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            for left in folder.parent.glob(f".{folder.name}.*{UNPACKING}"):
+                shutil.rmtree(left, ignore_errors=True)
+            _unpack_into(archive, temporary, inside, on_progress)
+            temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _checked(content: zipfile.ZipFile, inside: str) -> list[File]:
-    """Return the files to unpack, and their names in the folder.
+def _unpack_into(archive: Path, folder: Path, inside: str, on_progress: Callable[[int, int], None]) -> None:
+    try:
+        with zipfile.ZipFile(archive) as content:
+            members = _checked_members(content, inside)
+            total = sum(info.file_size for _, info in members)
+            check_free_space(folder.parent, total, SPARE_BYTES, f"unpacking {archive}")
+            folder.mkdir()
+            done = 0
+            for name, info in members:
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with raising_write_error(folder, total), content.open(info) as source, target.open("xb") as file:
+                    while chunk := source.read(CHUNK_BYTES):
+                        file.write(chunk)
+                        done += len(chunk)
+                        on_progress(done, total)
+    except DAMAGED as error:
+        raise zipfile.BadZipFile(f"{archive} is no complete ZIP archive ({error})") from error
+    except OSError as error:
+        if error.errno is None:  # bz2's
+            raise zipfile.BadZipFile(f"{archive} is no complete ZIP archive ({error})") from error
+        raise
+
+
+def _checked_members(content: zipfile.ZipFile, inside: str) -> list[Member]:
+    """Return the files to unpack.
 
     Raises:
-        zipfile.BadZipFile: one of them has no business in a data set.
+        zipfile.BadZipFile: one of them does not belong in a data set.
     """
-    files: list[File] = []
+    members: list[Member] = []
     if len(content.infolist()) > MAX_MEMBERS:
-        raise zipfile.BadZipFile(f"it has more than {MAX_MEMBERS:,} members; nothing of it was unpacked")
+        raise zipfile.BadZipFile(f"it has more than {MAX_MEMBERS:,} members; nothing was unpacked")
     for info in content.infolist():
         name = PurePosixPath(info.filename)
         if fault := _fault(info, name):
-            raise zipfile.BadZipFile(f"{info.filename!r} {fault}; nothing of it was unpacked")
+            raise zipfile.BadZipFile(f"{info.filename!r} {fault}; nothing was unpacked")
         if name.parts[:1] == (inside,) and not info.is_dir():
-            files.append((name.relative_to(inside), info))
-    if not files:
+            members.append((name.relative_to(inside), info))
+    if not members:
         raise zipfile.BadZipFile(f"there is no folder {inside}/ with files in it")
-    unpacked, packed = sum(info.file_size for _, info in files), sum(info.compress_size for _, info in files)
-    if unpacked > MOST_RATIO * packed + FREE_BYTES:
-        raise zipfile.BadZipFile(f"it would unpack to more than {MOST_RATIO} times its size, which no pictures do")
-    return files
+    unpacked, packed = sum(info.file_size for _, info in members), sum(info.compress_size for _, info in members)
+    if unpacked > MAX_RATIO * packed + UNCHECKED_BYTES:
+        raise zipfile.BadZipFile(f"it would unpack to more than {MAX_RATIO} times its size, which no images do")
+    return members
 
 
 def _fault(info: zipfile.ZipInfo, name: PurePosixPath) -> str | None:
-    """Return why a file must not be unpacked, or None."""
+    """Return why a member must not be unpacked, or None."""
     if name.is_absolute() or ".." in name.parts or "\\" in info.filename or ":" in info.filename:
         return "leads out of its folder"
-    kind = stat.S_IFMT(info.external_attr >> 16)  # of Unix; 0 where another system made the file
+    kind = stat.S_IFMT(info.external_attr >> 16)  # of Unix; 0 where another system made the archive
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or no plain file"
     if info.flag_bits & 1:
         return "is encrypted"
     return None
-
-
-def _check_room(archive: Path, folder: Path, total: int) -> None:
-    """Raise DiskFullError if what is unpacked does not fit on the disk."""
-    free = shutil.disk_usage(folder).free
-    if total > free - SPARE_BYTES:
-        raise DiskFullError(
-            f"{archive} takes {total / 1e9:.2f} GB unpacked (with {SPARE_BYTES / 1e9:.1f} to spare), and {folder} has "
-            f"{free / 1e9:.2f} GB free. Make room there"
-        )

@@ -1,4 +1,4 @@
-"""Files that are written wholly or not at all, whatever happens meanwhile, and names that only one of several gets."""
+"""Atomic file replacement and exclusive file creation, safe on NFS; errors of disks, and the sizes they speak of."""
 
 import contextlib
 import errno
@@ -10,16 +10,23 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from finetune.errors import EXIT_FAILED
+from finetune.errors import EXIT_FAILED, DiskFullError, UserError
 
-_NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+STALE_SECONDS = 120.0  # nobody owns a temporary file that was not written to for so long
+CLOCK_TRIES = 3
 
-_guards: dict[str, Callable[[], None]] = {}  # folder -> what is to be asked before its files change
+DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+# A disk that is full, over its quota, read-only, failing, or not writable for this user.
+WRITE_ERRNOS = DISK_FULL_ERRNOS | {errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE}
+
+_NO_LINK_ERRNOS = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
+_guards: dict[str, Callable[[], None]] = {}  # folder -> called before one of its files changes
 
 
 @contextlib.contextmanager
 def write_guard(folder: Path, check: Callable[[], None]) -> Iterator[None]:
-    """Have this process call `check` before it puts a file into `folder`; what that raises keeps the old file."""
+    """Within the block, call `check` before this process changes a file in `folder`; if it raises, the file stays."""
     key = os.path.abspath(folder)  # noqa: PTH100  (links need not be followed)
     _guards[key] = check
     try:
@@ -29,22 +36,29 @@ def write_guard(folder: Path, check: Callable[[], None]) -> Iterator[None]:
 
 
 def check_write_guard(path: Path) -> None:
+    """Call the check of the guarded folder that `path` is in, if there is one."""
     _guards.get(os.path.abspath(path.parent), lambda: None)()  # noqa: PTH100
 
 
+def delete(path: Path) -> None:
+    """Delete a file, if it exists, unless the guard of its folder forbids it."""
+    check_write_guard(path)
+    path.unlink(missing_ok=True)
+
+
 def temporary_for(path: Path) -> Path:
-    """Return a name beside `path` for what is to become that file (see atomic.py)."""
+    """Return a hidden name beside `path` under which its new content can be written."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place if all goes well.
+    """Yield a temporary path beside `path` that replaces it at the end of the block, unless the block raises.
 
     A reader, or a crash at any moment, sees the old file or the new one, never a part.
 
     Raises:
-        WriteError: the disk is full, say.
+        WriteError: the file can't be written, for example because the disk is full.
     """
     temporary = temporary_for(path)
     try:
@@ -54,8 +68,14 @@ def replacing(path: Path) -> Iterator[Path]:
             check_write_guard(path)
             temporary.replace(path)
     finally:
-        with contextlib.suppress(OSError):  # of a disk that can't be written to: what led to this is told
+        with contextlib.suppress(OSError):  # on a read-only disk; the error that led here is the one to report
             temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace the content of `path` by `text`, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _sync(path: Path) -> None:
@@ -64,18 +84,18 @@ def _sync(path: Path) -> None:
 
 
 def create_exclusive(path: Path, text: str) -> bool:
-    """Create `path` with this text and return True, or False if it is there: of several callers only one gets True.
+    """Create `path` with this text and return True, or False if it exists: of several callers only one gets True.
 
-    A hard link fails where the name exists, on every local file system and on NFS, and nobody sees half a file. Where
-    there are none (FAT, some network file systems), the name is taken first and the text follows, so that the file is
-    empty for a moment.
+    A hard link fails where the name exists, on every local file system and on NFS, and nobody sees half a file. File
+    systems without hard links (FAT, some network file systems) create the name first and fill it afterwards, so that
+    the file is empty for a moment.
     """
     draft = temporary_for(path)
     try:
         draft.write_text(text, encoding="utf-8")
         _sync(draft)
         return _link_exclusive(draft, path)
-    except FileNotFoundError:  # whoever has got `path` has tidied up
+    except FileNotFoundError:  # the caller that got `path` deleted the temporary files of others
         if not path.exists():
             raise
         return False
@@ -85,7 +105,7 @@ def create_exclusive(path: Path, text: str) -> bool:
 
 
 def _link_exclusive(draft: Path, path: Path) -> bool:
-    """Give a file its name if that is free, and return whether it was."""
+    """Rename `draft` to `path` unless that exists, and return whether it was renamed."""
     try:
         os.link(draft, path)
         return True
@@ -94,7 +114,7 @@ def _link_exclusive(draft: Path, path: Path) -> bool:
             return True
         if path.exists():
             return False
-        if error.errno not in _NO_LINKS:
+        if error.errno not in _NO_LINK_ERRNOS:
             raise
     try:
         path.touch(exist_ok=False)
@@ -104,31 +124,16 @@ def _link_exclusive(draft: Path, path: Path) -> bool:
     return True
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write `text` to `path`, wholly or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-TRIES = 3  # at asking for the time
-
-
-STALE_SECONDS = 120.0  # what has not been written to for this long belongs to nobody
-
-
-_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
-
-
-def delete_stale_temporaries(folder: Path, at_once: Callable[[str], bool] = lambda _: False) -> None:
-    """Delete what was to become another file of `folder` and has not been written to for STALE_SECONDS.
+def delete_stale_temporaries(folder: Path, is_ours: Callable[[str], bool] = lambda _: False) -> None:
+    """Delete temporary files in `folder` that were not written to for STALE_SECONDS: their processes are dead.
 
     Args:
-        at_once: a file's name -> whether nobody but this process may be writing that one now.
+        is_ours: file name -> whether no other process may be writing that file, so that its age does not matter.
     """
     for path in folder.glob(".*.tmp"):
         match = _TEMPORARY.fullmatch(path.name)
-        with contextlib.suppress(OSError):  # another process was faster, or the folder can only be read
-            if match is None or not (at_once(match[1]) or seconds_since_write(path) >= STALE_SECONDS):
+        with contextlib.suppress(OSError):  # another process was faster, or the folder is read-only
+            if match is None or not (is_ours(match[1]) or seconds_since_write(path) >= STALE_SECONDS):
                 continue
             if path.is_dir():
                 shutil.rmtree(path)
@@ -137,7 +142,7 @@ def delete_stale_temporaries(folder: Path, at_once: Callable[[str], bool] = lamb
 
 
 def seconds_since_write(file: Path) -> float:
-    """Return how long ago a file was written by the file system's own clock, so that machines' clocks need not agree.
+    """Return a file's age by the file system's own clock, so that the clocks of machines need not agree.
 
     Raises:
         OSError: the file is gone.
@@ -146,14 +151,14 @@ def seconds_since_write(file: Path) -> float:
 
 
 def _file_server_time(file: Path) -> float:
-    """Return the time, in seconds, that a file beside this one gets; this machine's where none can be made there."""
-    for _ in range(TRIES):
+    """Return the modification time, in seconds, of a new file beside this one, or this machine's time."""
+    for _ in range(CLOCK_TRIES):
         probe = temporary_for(file.with_name("probe"))
         try:
-            with contextlib.suppress(OSError):  # a full disk has no room for the byte; the name has its time, too
+            with contextlib.suppress(OSError):  # a full disk has no room for the byte, but the empty file has a time
                 probe.write_bytes(b"\n")
             return probe.stat().st_mtime
-        except OSError:  # a folder that can only be read, or somebody has cleaned up
+        except OSError:  # a read-only folder, or another process deleted the file
             continue
         finally:
             with contextlib.suppress(OSError):
@@ -161,73 +166,84 @@ def _file_server_time(file: Path) -> float:
     return time.time()
 
 
-# A disk that is full, over its quota, read-only, failing, or not ours to write to.
-WRITE_ERRNOS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE}
-)
-
-
-DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
 class WriteError(OSError):
-    """A file can't be written; the message names it, and says how much room it needs and there is. Exit code 1.
+    """A file can't be written; the message names it, and the room that it needs and that there is.
 
     Attributes:
-        path: the file that was to be written.
-        wanted: bytes that it needs, None where that is not known.
-        free: bytes on its disk as the write failed, None where that can't be told.
+        path: the file.
+        needed_bytes: its size, None where that is unknown.
+        free_bytes: room on its disk when the write failed, None where that is unknown.
     """
 
     exit_code = EXIT_FAILED
     cause = "disk"
 
-    def __init__(self, number: int, reason: str, path: Path, wanted: int | None) -> None:
+    def __init__(self, number: int, reason: str, path: Path, needed_bytes: int | None) -> None:
         super().__init__(number, reason, str(path))
-        self.path, self.reason, self.wanted, self.free = path, reason, wanted, _free_bytes(path)
+        self.path, self.reason, self.needed_bytes, self.free_bytes = path, reason, needed_bytes, _free_bytes(path)
 
     def __str__(self) -> str:
-        needs = [] if self.wanted is None else [f"{format_bytes(self.wanted)} wanted"]
-        needs += [] if self.free is None else [f"{format_bytes(self.free)} free"]
-        mend = "make room there" if self.errno in DISK_FULL_ERRNOS else "see that it can be written to"
-        return f"{self.path} can't be written ({'; '.join([self.reason, ', '.join(needs)])}): {mend}"
+        sizes = [] if self.needed_bytes is None else [f"{format_bytes(self.needed_bytes)} needed"]
+        sizes += [] if self.free_bytes is None else [f"{format_bytes(self.free_bytes)} free"]
+        advice = "make room there" if self.errno in DISK_FULL_ERRNOS else "check that it can be written to"
+        return f"{self.path} can't be written ({'; '.join([self.reason, ', '.join(sizes)])}): {advice}"
 
 
 @contextlib.contextmanager
-def raising_write_error(path: Path, wanted: int | None = None) -> Iterator[None]:
-    """Have what keeps `path` from being written, in this block, come out as a WriteError.
+def raising_write_error(path: Path, needed_bytes: int | None = None) -> Iterator[None]:
+    """Within the block, turn an OSError that keeps `path` from being written into a WriteError.
 
     Args:
-        wanted: bytes that it needs, where that is known.
-
-    Raises:
-        WriteError: the disk is full, say. Other errors come through as they are.
+        needed_bytes: its size, if known.
     """
     try:
         yield
     except WriteError as error:
-        if error.path == path and error.wanted is None:
-            error.wanted = wanted
+        if error.path == path and error.needed_bytes is None:
+            error.needed_bytes = needed_bytes
         raise
     except OSError as error:
-        beside = error.filename is None or str(error.filename).startswith(str(path.parent))
-        if error.errno not in WRITE_ERRNOS or not beside:
+        is_about_path = error.filename is None or str(error.filename).startswith(str(path.parent))
+        if error.errno not in WRITE_ERRNOS or not is_about_path:
             raise
-        raise WriteError(error.errno, error.strerror or str(error), path, wanted) from error
+        raise WriteError(error.errno, error.strerror or str(error), path, needed_bytes) from error
+
+
+@contextlib.contextmanager
+def raising_user_error(path: Path, kind: type[UserError], hint: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Within the block, turn an OSError into a DiskFullError, or for other reasons `kind`, that names `path`.
+
+    Args:
+        hint: returns the end of the message.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno not in DISK_FULL_ERRNOS:
+            raise kind(f"{path} can't be written ({reason}){hint()}") from error
+        needed_bytes = error.needed_bytes if isinstance(error, WriteError) else None
+        raise DiskFullError(f"{WriteError(error.errno, reason, path, needed_bytes)}{hint()}") from error
+
+
+def check_free_space(folder: Path, needed_bytes: float, spare_bytes: float, purpose: str) -> None:
+    """Raise DiskFullError if a file of this size does not fit on the disk of `folder`, with some room to spare."""
+    free = shutil.disk_usage(folder).free
+    if needed_bytes > free - spare_bytes:
+        raise DiskFullError(
+            f"{purpose} needs {format_bytes(needed_bytes)} (and {format_bytes(spare_bytes)} to spare), but {folder} "
+            f"has {format_bytes(free)} free. Make room there"
+        )
 
 
 def format_bytes(count: float) -> str:
-    """Return bytes in words, such as `3.2 GB`, `81 MB` or `4 kB` (1e3 bytes)."""
-    return (
-        f"{count / 1e9:.1f} GB"
-        if count >= 1e9
-        else f"{count / 1e6:.0f} MB"
-        if count >= 1e6
-        else f"{count / 1e3:.0f} kB"
-    )
+    """Return a size as text, such as `3.2 GB`, `81 MB` or `4 kB` (1e3 bytes)."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def _free_bytes(path: Path) -> int | None:
     with contextlib.suppress(OSError):
-        return shutil.disk_usage(next(place for place in path.absolute().parents if place.exists())).free
+        return shutil.disk_usage(next(parent for parent in path.absolute().parents if parent.exists())).free
     return None

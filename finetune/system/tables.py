@@ -1,4 +1,4 @@
-"""CSV files, for people with a spreadsheet and for programs: no cell is a formula, all texts come back as they were."""
+"""CSV files for spreadsheets and programs: no cell is a formula, and every text is read back unchanged."""
 
 import csv
 import re
@@ -9,17 +9,17 @@ from typing import Any
 from finetune.errors import CorruptFileError
 from finetune.system.atomic import replacing
 
-MAX_TABLE_BYTES = 2**30  # bytes that are read of one file, far more than any run writes
+MAX_TABLE_BYTES = 2**30  # of one file, far more than any run writes
 
-# What a spreadsheet takes for a formula, if a cell begins with it (OWASP, "CSV Injection"), and what is a number.
+# A cell that begins like this is a formula to a spreadsheet (OWASP, "CSV Injection"), unless it is a number.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def escape_cell(value: Any) -> Any:
-    """Return what is written into a cell of a CSV file for people: a text that a spreadsheet would run begins with '.
+    """Return a cell's content, with a leading ' where a spreadsheet would take the text for a formula.
 
-    `text_of` takes that away again. Numbers, also as text, stay as they are.
+    `unescape_cell` removes the '. Numbers, also as text, stay as they are.
     """
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
         return f"'{value}"
@@ -27,12 +27,12 @@ def escape_cell(value: Any) -> Any:
 
 
 def unescape_cell(written: str) -> str:
-    """Return the text that `cell` was given; what others wrote is mostly the same in both."""
+    """Return the text that `escape_cell` received; text written by other programs rarely changes."""
     return written[1:] if written.startswith("'") and _FORMULA.match(written) else written
 
 
 def write_table(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a CSV file, wholly or not at all; no cell of it is a formula (see `cell`)."""
+    """Write a CSV file, atomically and without formulas (see `escape_cell`)."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(map(escape_cell, columns))
@@ -40,11 +40,11 @@ def write_table(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file that `write_table` wrote, each column -> text as it was before it was made a cell.
+    """Return the rows of a CSV file that `write_table` wrote, each as column -> unescaped text.
 
     Raises:
         OSError: it can't be read.
-        CorruptFileError: it is no such file (see `read_cells`), or has rows of another length.
+        CorruptFileError: the file is no table (see `read_cells`), or its rows differ in length.
     """
     rows = read_cells(path)
     _, header = next(rows, (0, []))
@@ -56,22 +56,22 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def read_cells(path: Path, delimiters: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of the last line and the cells of each row of a CSV file, as they are written; no blank lines.
+    """Yield each row of a CSV file that is not blank: the number of its last line, and its cells as they are written.
 
     Args:
-        delimiters: the one that comes most often in the first line separates the cells.
+        delimiters: the most frequent one of these in the first line separates the cells.
 
     Raises:
-        OSError: it can't be read.
-        CorruptFileError: it is no table: of another encoding, or with a cell that does not end.
+        OSError: the file can't be read.
+        CorruptFileError: the file is no table, for example has another encoding, or a cell that does not end.
     """
     if path.stat().st_size > MAX_TABLE_BYTES:
-        raise CorruptFileError(f"{path} is larger than the {MAX_TABLE_BYTES / 2**20:,.0f} MB that are read of it")
-    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin a file with a byte order mark
+        raise CorruptFileError(f"{path} is larger than the {MAX_TABLE_BYTES / 2**20:,.0f} MB that are read")
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
         try:
             delimiter = max(delimiters, key=file.readline().count)
             file.seek(0)
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             yield from ((reader.line_num, cells) for cells in reader if cells)
-        except (csv.Error, ValueError) as error:  # a cell of more than 131,072 characters, say
+        except (csv.Error, ValueError) as error:  # such as a cell of more than 131,072 characters
             raise CorruptFileError(f"{path} is damaged: it is no table ({error})") from error

@@ -23,7 +23,7 @@ from filelock import Timeout
 from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.atomic import WriteError
-from finetune.system.locks import lock
+from finetune.system.locks import hold
 from finetune.system.redaction import without_login
 from finetune.system.signals import SIGNALS
 from finetune.tracking.mirror_client import WandbRunRef, wait_seconds
@@ -139,17 +139,14 @@ def _run_lock(run_dir: Path, target: WandbRunRef) -> Iterator[None]:
     Raises:
         Timeout: another process holds it.
     """
-    held = lock(run_dir / f".wandb-{target.run}.lock")
-    try:
-        held.acquire(timeout=LOCK_SECONDS)
-    except Timeout:
-        raise
-    except OSError:
-        pass
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(hold(run_dir / f".wandb-{target.run}.lock", max_seconds=LOCK_SECONDS))
+        except Timeout:
+            raise
+        except OSError:
+            pass
         yield
-    finally:
-        held.release()
 
 
 def _connect_and_copy(

@@ -185,7 +185,7 @@ def test_of_two_processes_one_fills_and_the_other_waits(tmp_path: Path) -> None:
 
 def test_waiting_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits calls `on_wait` again and again, and ends when asked to; the one that fills goes on."""
-    monkeypatch.setattr(store, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr("finetune.system.locks.POLL_SECONDS", 0.01)
     waits: list[int] = []
     with store.writing_entry("numbers-1") as made:
         assert made is not None

@@ -128,9 +128,9 @@ def link(name: str) -> bytes:
         (zipped({"/escaped.jpg": b"x"}), "leads out"),
         (zipped({f"{FOLDER}\\..\\escaped.jpg": b"x"}), "leads out"),
         (link(f"{FOLDER}/train/Aves/link.jpg"), "is a link"),
-        (b"<html>not found</html>", "no whole zip file"),
-        (zipped()[:-100], "no whole zip file"),
-        (b"", "no whole zip file"),
+        (b"<html>not found</html>", "no complete ZIP archive"),
+        (zipped()[:-100], "no complete ZIP archive"),
+        (b"", "no complete ZIP archive"),
     ],
     ids=["up", "up inside", "absolute", "backslash", "link", "html", "cut off", "empty"],
 )

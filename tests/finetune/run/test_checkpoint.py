@@ -22,7 +22,7 @@ def test_a_checkpoint_that_can_not_be_written_says_why_and_leaves_the_one_before
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
         with pytest.raises(
-            WriteError, match=r"last\.pt can't be written \(File too large; 3 MB wanted, .* free\)"
+            WriteError, match=r"last\.pt can't be written \(File too large; 3 MB needed, .* free\)"
         ) as told:
             save_checkpoint(path, model, None, [{"epoch": 1}], {"run_id": "x"})
     finally:

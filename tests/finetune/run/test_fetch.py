@@ -77,7 +77,7 @@ def test_without_network_one_screen_says_all_that_is_missing(
     said = capsys.readouterr().err
     for word in (
         "http://127.0.0.1:9/file.zip", str(tmp_path / "data" / ARCHIVE), FILE, str(tmp_path / "torch"), "make data",
-        "no connection", "2 files are not on this machine", "3.60 GB", "make demo",
+        "no connection", "2 files are not on this machine", "3.6 GB", "make demo",
     ):  # fmt: skip
         assert word in said
     assert len(said.splitlines()) < 20
@@ -128,7 +128,7 @@ def test_weights_that_are_not_what_their_name_says_are_refused(
     monkeypatch.setenv("FINETUNE_WEIGHTS_URL", published.url.rpartition("/")[0])
     data = write_folder(tmp_path / "pictures", {"train": 4, "test": 2})
     assert main(["--data", str(data), "--backbone", NETWORK, "--image-px", "32"]) == 2
-    assert "came damaged, or is another file" in capsys.readouterr().err
+    assert "arrived damaged, or is another file" in capsys.readouterr().err
     assert not list((tmp_path / "torch").rglob("*.pth*[!k]"))
 
 

@@ -189,7 +189,7 @@ def test_a_full_disk_is_told_though_that_can_not_be_written_either(
         state, reason = files.status(folder)
         assert state == "failed"
         assert reason.startswith(
-            f"WriteError: {folder / keys.LAST} can't be written (No space left on device; 7 MB wanted, "
+            f"WriteError: {folder / keys.LAST} can't be written (No space left on device; 7 MB needed, "
         )
         assert cause(folder) == "disk"
 

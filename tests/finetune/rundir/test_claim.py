@@ -17,7 +17,7 @@ from finetune.rundir.claim import RunTakenError, attempts, hold_claim, is_alive
 from finetune.system import atomic, documents
 from finetune.system.atomic import create_exclusive, replacing, write_guard
 from finetune.system.tables import write_table
-from tests.support.agent_processes import wait_until
+from tests.support.processes import wait_until
 
 
 def test_a_live_owner_keeps_others_out_and_a_released_claim_does_not(tmp_path: Path) -> None:
@@ -36,8 +36,8 @@ def test_a_live_owner_keeps_others_out_and_a_released_claim_does_not(tmp_path: P
 def test_a_killed_owner_gives_way_at_once(tmp_path: Path) -> None:
     """On the same machine no time-out is needed: the process is gone."""
     code = (
-        "import os, sys; from pathlib import Path; from finetune.rundir.claim import claimed\n"
-        "with claimed(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+        "import os, sys; from pathlib import Path; from finetune.rundir.claim import hold_claim\n"
+        "with hold_claim(Path(sys.argv[1])): os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
     assert not is_alive(tmp_path)
@@ -66,10 +66,10 @@ def test_an_owner_that_was_taken_over_finds_out_at_its_next_beat(tmp_path: Path)
 def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
     """Processes that start in the same instant: exactly one runs."""
     code = (
-        "import sys, time; from pathlib import Path; from finetune.rundir.claim import claimed, RunTakenError\n"
+        "import sys, time; from pathlib import Path; from finetune.rundir.claim import RunTakenError, hold_claim\n"
         "while time.time() < float(sys.argv[2]): pass\n"
         "try:\n"
-        "    with claimed(Path(sys.argv[1])): time.sleep(1.5); print('ran')\n"
+        "    with hold_claim(Path(sys.argv[1])): time.sleep(1.5); print('ran')\n"
         "except RunTakenError: print('taken')"
     )
     start = time.time() + 1.5
@@ -338,7 +338,7 @@ for place in range(int(sys.argv[2])):
     while not (Path(sys.argv[1]) / f"go-{place}").exists():
         time.sleep(0.001)
     try:
-        with claim.claimed(Path(sys.argv[1]) / str(place)):
+        with claim.hold_claim(Path(sys.argv[1]) / str(place)):
             while not (Path(sys.argv[1]) / f"go-{place + 1}").exists():
                 time.sleep(0.001)
             print(place, "won", flush=True)

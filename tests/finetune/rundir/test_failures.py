@@ -94,7 +94,7 @@ def test_an_error_that_was_put_out_of_sight_does_not_count() -> None:
         ("DataError: no pictures here", "data"),
         ("finetune.errors.DataError: a.png: can't be read", "data"),
         (
-            "DownloadError: http://127.0.0.1/w.pth can't be fetched (no connection; is this machine online?)",
+            "DownloadError: http://127.0.0.1/w.pth can't be downloaded (no connection; is this machine online?)",
             "network",
         ),
         ("ConfigError: 1 fault in the sweep", "input"),

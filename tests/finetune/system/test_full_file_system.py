@@ -97,7 +97,7 @@ def test_a_run_goes_on_once_there_is_room(
     ended = train(f"--run-dir={run_dir}")
     assert ended.returncode == 1, ended.stderr
     message = (
-        r"WriteError: (\S+) can't be written \(No space left on device; (\S+ .?B wanted, )?.* free\): make room there"
+        r"WriteError: (\S+) can't be written \(No space left on device; (\S+ .?B needed, )?.* free\): make room there"
     )
     told = re.fullmatch(message, ended.stderr.strip())
     assert told is not None, ended.stderr

@@ -201,7 +201,7 @@ def test_a_hostile_history_loses_its_own_lines_alone(tmp_path: Path, name: str) 
 
 def test_a_history_is_read_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file far larger than any run writes is not taken into memory; that it went on is counted."""
-    monkeypatch.setattr(documents, "MAX_HISTORY_BYTES", 10_000)
+    monkeypatch.setattr(files, "MAX_HISTORY_BYTES", 10_000)
     (tmp_path / keys.HISTORY).write_text('{"epoch": 1}\n' * 5_000)
     rows, torn = files.read_history(tmp_path)
     assert 0 < len(rows) < 1_000
@@ -305,7 +305,7 @@ def test_a_zip_file_that_is_damaged_within_is_told_however_it_is_packed(tmp_path
     start = 30 + len("d/x.jpg")  # where the header ends
     content[start : start + 16] = bytes(16)
     (tmp_path / keys.THUMBNAILS).write_bytes(content)
-    with pytest.raises(zipfile.BadZipFile, match="is no whole zip file"):
+    with pytest.raises(zipfile.BadZipFile, match="is no complete ZIP archive"):
         unpack(tmp_path / keys.THUMBNAILS, tmp_path / "out" / "data", "d")
     assert not list((tmp_path / "out").iterdir())
     assert thumbnails.read_thumbnails(tmp_path) == {}

@@ -190,13 +190,13 @@ def test_a_sweep_on_a_server_is_kept_without(tmp_path: Path, monkeypatch: pytest
 
 def test_a_note_on_a_download_has_none(tmp_path: Path) -> None:
     """What lies beside a half-fetched file tells its address without the signature, and still knows it again."""
-    from finetune.system.download import RemoteFileInfo, _note_source, _read_note
+    from finetune.system.download import RemoteFileInfo, _PartialFile
 
-    note = tmp_path / "f.zip.part.json"
-    _note_source(note, SIGNED, RemoteFileInfo(3, "x"))
-    assert leaks(note.read_text()) == []
-    assert _read_note(note, SIGNED) == RemoteFileInfo(3, "x")
-    assert _read_note(note, SIGNED.replace("part=2", "part=3")) is None
+    path = tmp_path / "f.zip"
+    _PartialFile(SIGNED, path).note_info(RemoteFileInfo(3, "x"))
+    assert leaks((tmp_path / "f.zip.part.json").read_text()) == []
+    assert _PartialFile(SIGNED, path).info() == RemoteFileInfo(3, "x")
+    assert _PartialFile(SIGNED.replace("part=2", "part=3"), path).info() is None
 
 
 def test_wandb_is_not_told_the_address_of_a_remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

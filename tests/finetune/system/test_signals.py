@@ -12,8 +12,7 @@ import pytest
 
 from finetune.system import signals
 from finetune.system.signals import counting_signals, handle_signals, polling_signals
-from tests.support.agent_processes import wait_until
-from tests.support.processes import end_marked, marked
+from tests.support.processes import end_marked, marked, wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
