@@ -14,6 +14,8 @@ from finetune.errors import ConfigError, CorruptFileError, UserError
 from finetune.rundir import files, keys
 from finetune.rundir.claim import hold_claim
 from finetune.sweep import search, sweep_file
+from finetune.sweep.display import show_plan
+from finetune.sweep.early_stopping import observations
 from finetune.sweep.plan import SweepPlan, make_plan, state_of, store_plan
 from finetune.sweep.trials import TRIALS, in_search_space, read_trials, record_trial
 from finetune.system import documents
@@ -150,6 +152,33 @@ def test_trials_are_noted_once_and_outlive_a_change_of_the_sweep(folder: Path) -
     assert [in_search_space(spec, point) for point in read_trials(folder)] == [True, False]
     assert not in_search_space({"parameters": {"lr": {"value": 0.3}}}, {"lr": 0.1})
     assert not in_search_space({"parameters": {"seed": {"values": [1]}}}, {"lr": 0.1})
+
+
+def test_a_proposal_that_is_rounded_beyond_a_bound_is_a_trial_like_any_other(folder: Path) -> None:
+    """The engine rounds to multiples of q; what no agent ran, and the search never heard of, was proposed again."""
+    swept = {"dropout": {"distribution": "q_uniform", "min": 0.0, "max": 0.55, "q": 0.2}}
+    record_trial(folder / "runs/my", 0, {"dropout": 0.6000000000000001})
+    plan = planned(swept, method="bayes", run_cap=9, metric=METRIC)
+    assert [run.config.dropout for run in plan.runs] == [0.6000000000000001]
+    assert plan.points == 1
+
+
+def test_a_trial_that_is_no_valid_config_is_a_point_that_failed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each value is in its range, but not both together: it adds no run, and the search is told of it."""
+    swept = {"epochs": {"min": 3, "max": 6}, "warmup_epochs": {"min": 0.0, "max": 3.05}}
+    record_trial(folder / "runs/my", 0, {"epochs": 3, "warmup_epochs": 3.02})
+    record_trial(folder / "runs/my", 1, {"epochs": 5, "warmup_epochs": 3.02})
+    plan = planned(swept, method="bayes", run_cap=9, metric=METRIC)
+    assert [run.config.epochs for run in plan.runs] == [5]
+    assert plan.points == 2
+    ((point, fault),) = plan.faulty
+    assert point == {"epochs": 3, "warmup_epochs": 3.02}
+    assert "warmup_epochs" in fault
+    assert [(seen.point, seen.state) for seen in observations(plan) if seen.state == "failed"] == [(point, "failed")]
+    show_plan(plan)
+    assert "1 point proposed by the search, and no valid config: " in capsys.readouterr().out
 
 
 def test_a_damaged_trial_is_told_by_name(folder: Path) -> None:

@@ -1,12 +1,16 @@
 """Racing: one seed of every recipe, then further seeds of those that won; no more runs than that, and none lost."""
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from finetune.rundir import files, keys
 from finetune.rundir.claim import hold_claim
 from finetune.sweep import plan, racing, sweep_file
+from finetune.sweep.eta import TimeLeftEstimator
 from finetune.system import documents
 from tests.support.agent_processes import Place, identify, write_sweep
 
@@ -169,3 +173,49 @@ def test_parts_of_the_pictures_have_contests_of_their_own(tmp_path: Path) -> Non
     further = [(config["train_share"], config["lr"]) for config in configs if config["seed"] == 1]
     assert sorted(further) == [(0.1, 0.003), (1.0, 0.003)]
     assert "race: head on 10% of the images: " in output
+
+
+def counted(calls: Counter[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function, which counts its calls under a name."""
+
+    def count(*args: Any) -> Any:
+        calls[name] += 1
+        return function(*args)
+
+    return count
+
+
+def test_an_agent_s_look_at_a_race_computes_each_recipe_once_and_reads_the_first_runs_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not all of them for each run that waits: an agent looks five times a second, also at 300 runs."""
+    monkeypatch.chdir(tmp_path)
+    write_sweep(tmp_path, seeds=50, strategy={"values": ["head", "full"]}, lr={"values": RATES})
+    todo = plan.make_plan(sweep_file.load("seeds.yaml"), None, identify, race=True)
+    calls = Counter[str]()
+    monkeypatch.setattr(plan, "recipe", counted(calls, "recipe", plan.recipe))
+    monkeypatch.setattr(racing, "state_of", counted(calls, "state_of", racing.state_of))
+    for _ in range(3):
+        assert racing.drop_losing_recipes(todo, retry_failed=False) == []
+        assert len(racing.waiting_runs(todo, retry_failed=False)) == 300 - 6
+    assert calls["recipe"] <= 300
+    assert calls["state_of"] <= 3 * 2 * 6
+
+
+def test_the_time_left_of_a_race_is_of_the_runs_that_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four rates, two seeds: five runs, whatever the plan holds before and after the contest; the share only grows."""
+    monkeypatch.chdir(tmp_path)
+    write_sweep(tmp_path, seeds=2, lr={"values": [0.001, 0.002, 0.003, 0.004]})
+    todo = plan.make_plan(sweep_file.load("seeds.yaml"), None, identify, race=True)
+    estimator = TimeLeftEstimator(todo, {"head": 10.0})
+    shares = [estimator.left(slots=1)]
+    while (run := next((run for run in todo.runs if plan.state_of(run)[0] == "to do"), None)) is not None:
+        estimator.started(run)
+        run.directory.mkdir(parents=True)
+        scores = {"best/val_accuracy": run.config.lr, "best/val_loss": 0.5}
+        documents.write_json(run.directory / keys.SUMMARY, {"state": "finished", **scores})
+        estimator.ended(run)
+        racing.drop_losing_recipes(todo, retry_failed=False)
+        shares.append(estimator.left(slots=1))
+    assert [share for share, _ in shares] == [pytest.approx(done / 5) for done in range(6)]
+    assert [seconds for _, seconds in shares] == [pytest.approx(20.0 * left) for left in range(5, -1, -1)]

@@ -10,9 +10,11 @@ import yaml
 from finetune.rundir import files, keys
 from finetune.rundir.failures import CAUSES
 from finetune.sweep import devices, search
+from finetune.sweep.agents import local_agent
 from finetune.system import documents
-from tests.support.agent_processes import Place, wait_until, write_hyperband, write_sweep
+from tests.support.agent_processes import Place, write_hyperband, write_sweep
 from tests.support.failing_disk import failing_disk
+from tests.support.processes import wait_until
 
 
 @pytest.fixture
@@ -283,6 +285,59 @@ def test_bayesian_search_goes_on_where_it_was(place: Place) -> None:
     assert place.states() == ["finished"] * 4
     assert len({files.read_config(run)["lr"] for run in place.runs()}) == 4
     assert place.run("--plan", "runs/seeds")[0] == 0
+
+
+BAYES = {
+    "method": "bayes",
+    "run_cap": 2,
+    "metric": {"name": "best/val_accuracy", "goal": "maximize"},
+    "parameters": {
+        "data": {"value": "demo"},
+        "strategy": {"value": "head"},
+        "epochs": {"min": 3, "max": 6},
+        "warmup_epochs": {"min": 0.0, "max": 3.05},
+    },
+}
+
+
+def test_a_proposal_that_is_no_valid_config_does_not_end_the_agent(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one of the points of the search; the run that goes on beside it is finished."""
+    (place.folder / "seeds.yaml").write_text(yaml.safe_dump(BAYES))
+    warmups = [1.0, 3.02]  # more than all the epochs
+
+    def propose(spec: object, name: str, number: int, observed: object) -> dict[str, object]:  # noqa: ARG001
+        return {"data": "demo", "strategy": "head", "epochs": 3, "warmup_epochs": warmups[number]}
+
+    monkeypatch.setattr(search, "propose", propose)
+    code, output = place.run("seeds.yaml", "--agents", "2")
+    assert (code, place.states()) == (0, ["finished"]), output
+    assert output.count("the search proposed a point that is no valid config: ") == 1
+    assert "Traceback" not in output
+
+
+def test_an_agent_waits_for_a_trial_that_another_one_is_writing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without proposing points meanwhile, which takes a second each; it then runs what the other one has written."""
+    (place.folder / "seeds.yaml").write_text(yaml.safe_dump({**BAYES, "run_cap": 1}))
+    trial = place.folder / "runs/seeds/trials/00000.json"
+    trial.parent.mkdir(parents=True)
+    trial.touch()
+    looks = place.folder / "output-looks"
+    monkeypatch.setattr(search, "propose", lambda *_: pytest.fail("proposed a point"))
+    true = local_agent.is_being_written
+
+    def look(folder: Path, number: int) -> bool:
+        with looks.open("a") as file:
+            file.write(".")
+        return true(folder, number)
+
+    monkeypatch.setattr(local_agent, "is_being_written", look)
+    agent = place.start("seeds.yaml")
+    wait_until(lambda: looks.exists() and looks.stat().st_size >= 2)
+    trial.write_text('{"data": "demo", "strategy": "head", "epochs": 3, "warmup_epochs": 0.0}')
+    code, output = agent.wait()
+    assert (code, place.states()) == (0, ["finished"]), output
 
 
 @pytest.mark.parametrize(
