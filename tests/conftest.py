@@ -1,7 +1,9 @@
 """What several tests share: a quiet, closed-off environment and a tiny folder of pictures."""
 
 import os
+import signal
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import hypothesis
 import pytest
 
 from tests.support import offline
+from tests.support.processes import start_reaper
 
 # The tests draw the same examples each time: what they say of a change is no chance. `make fuzz` draws others.
 hypothesis.settings.register_profile("same", derandomize=True)
@@ -20,6 +23,10 @@ hypothesis.settings.load_profile("same")  # --hypothesis-profile names another
 # For the whole session, before anything is imported: no test reaches another machine, nor does what it starts.
 offline.install()
 os.environ.update(offline.environment())
+
+# Whatever tests start ends with this process, however that ends. SIGTERM is Ctrl-C: fixtures are torn down.
+start_reaper(uuid.uuid4().hex)
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 # One thread: the networks are tiny, and two tests at once would only take cores from each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,10 +42,9 @@ FIRST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests of these files before all others."""
     places = {name: number for number, name in enumerate(FIRST)}
-    tests = Path(__file__).parent
 
     def place(item: pytest.Item) -> int:
-        path = str(item.path.relative_to(tests).with_suffix(""))
+        path = str(item.path.with_suffix(""))
         return next((number for name, number in places.items() if path.endswith(name)), len(FIRST))
 
     items.sort(key=place)

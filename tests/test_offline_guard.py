@@ -52,14 +52,16 @@ def test_processes_that_are_started_are_kept_in_as_well() -> None:
     assert os.environ["NO_PROXY"].startswith("127.0.0.1")
 
 
-@pytest.mark.parametrize("environment", [{}, {"PYTHONPATH": str(ROOT)}, {**os.environ, "PYTHONPATH": ""}])
+@pytest.mark.parametrize(
+    "environment", [{}, {"PYTHONPATH": str(ROOT)}, {**os.environ, "PYTHONPATH": ""}, {"PYTHONPATH": offline.SITE}]
+)
 def test_no_process_is_started_without_the_guard(environment: dict[str, str]) -> None:
     """Neither here, whichever way, nor by a process that has it; what `offline.environment` gives does."""
     # The error is of two classes of one name: a process of pytest-xdist has the guard from its start, and again.
     code = f"import subprocess, sys; subprocess.run([sys.executable, '--version'], env={environment!r})"
-    with pytest.raises(AssertionError, match=r"use tests\.offline\.environment"):
+    with pytest.raises(AssertionError, match=r"use tests\.support\.offline\.environment"):
         subprocess.run([sys.executable, "--version"], env=environment, check=False)
-    with pytest.raises(AssertionError, match=r"use tests\.offline\.environment"):
+    with pytest.raises(AssertionError, match=r"use tests\.support\.offline\.environment"):
         os.posix_spawn(sys.executable, [sys.executable, "--version"], environment)
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
@@ -71,7 +73,7 @@ def test_no_process_is_started_without_the_guard(environment: dict[str, str]) ->
 def test_a_changed_environment_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that takes the guard out of its own environment starts nothing either."""
     monkeypatch.delenv("PYTHONPATH")
-    with pytest.raises(AssertionError, match=r"use tests\.offline\.environment"):
+    with pytest.raises(AssertionError, match=r"use tests\.support\.offline\.environment"):
         subprocess.run([sys.executable, "--version"], check=True)
 
 

@@ -188,12 +188,12 @@ def test_nobody_reads_the_output() -> None:
 
 PRINTER = """
 import sys
-from finetune.system.output import Screen, command, result_command
+from finetune.system.output import SafeConsole, command, result_command
 def main():
     for _ in range(int(sys.argv[2])):
         print("a line of some length, so that the buffer is full soon")
         if int(sys.argv[2]) > 1:
-            Screen().print("another")
+            SafeConsole().print("another")
     print("came to the end", file=sys.stderr)
     return 0
 sys.exit(globals()[sys.argv[1]](main)())

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from finetune.rundir import files
 from finetune.system import documents
 from tests import ROOT
 from tests.support import offline
-from tests.support.processes import end_marked, marked
+from tests.support.processes import end_marked, marked, wait_until
 from tests.support.wandb_server.server import Server
 
 AGENT = str(ROOT / "agent.py")
@@ -35,6 +34,7 @@ class Machine:
     environment: dict[str, str] = field(default_factory=dict)
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: list[subprocess.Popen[str]] = field(default_factory=list)
+    has_ended: bool = False
 
     def __post_init__(self) -> None:
         _MACHINES.append(self)
@@ -43,6 +43,7 @@ class Machine:
 
     def start(self, *command: str, **more: object) -> subprocess.Popen[str]:
         """Start a command in the folder; `python` is this Python."""
+        assert not self.has_ended, "the test has been interrupted"
         words = [sys.executable if word == "python" else word for word in command]
         environment = {**self.server.environment(self.folder / "home"), **offline.environment(ROOT)}
         environment |= {"FINETUNE_WANDB_WAIT": "180", **self.environment}  # a busy machine is no silent server
@@ -92,12 +93,28 @@ class Machine:
         """Return the live processes that were started here, W&B's own ones included."""
         return marked(self.mark)
 
+    def end(self) -> None:
+        """Kill what was started here, whatever its test would do next."""
+        self.has_ended = True
+        end_marked(self.mark)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Return as soon as the condition holds."""
+        wait_until(lambda: self.has_ended or condition())
+        assert not self.has_ended, "the test has been interrupted"
+
     def wait_empty(self, seconds: float = 120) -> None:
         """Fail if a process is still there after some seconds."""
         wait_until(lambda: not self.processes(), seconds)
 
 
 _MACHINES: list[Machine] = []
+
+
+def end_machines() -> None:
+    """Kill what all machines have started, whatever their tests would do next."""
+    for machine in list(_MACHINES):
+        machine.end()
 
 
 @contextlib.contextmanager
@@ -107,7 +124,7 @@ def machines_ended(server: Server) -> Iterator[None]:
         yield
     finally:
         for machine in [machine for machine in _MACHINES if machine.server is server]:
-            end_marked(machine.mark)
+            machine.end()
             for process in machine.started:
                 process.wait()
                 process.stdout.close()  # type: ignore[union-attr]
@@ -118,14 +135,6 @@ def _parameter(value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
     return {"values": value} if isinstance(value, list) else {"value": value}
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 240) -> None:
-    """Return as soon as the condition holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "this did not happen in time"
-        time.sleep(0.05)
 
 
 def sent(run_dir: Path) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ def put_run(
     state: str = "finished",
     *,
     swept: dict[str, Any] | None = None,
-    files: tuple[str, ...] = FILES,
+    names: tuple[str, ...] = FILES,
     job_type: str = "train",
     project: str = PROJECT,
 ) -> Run:
@@ -54,7 +54,7 @@ def put_run(
     Args:
         run_dir: None for a run that ended before it knew anything of itself.
         swept: the sweep's own values, which stay what they were before the config was resolved.
-        files: which files the mirror had sent before it ended.
+        names: which files the mirror had sent before it ended.
     """
     run = Run(new_id(), project, state=state, sweep=sweep, job_type=job_type)
     swept = swept or {}
@@ -67,7 +67,7 @@ def put_run(
         send_history(run, run_dir)
         run.summary |= documents.read_json(run_dir / keys.SUMMARY) or documents.read_json(run_dir / keys.STATE) or {}
         if run.summary.get("state") == "finished":
-            put_files(run, run_dir, files)
+            put_files(run, run_dir, names)
             # The tables that a finished run logs are a row of the history, too: one without an epoch.
             table = {"_type": "table-file", "path": "media/table/test.json"}
             add_row(run, {"test/predictions": table, "_step": len(run.lines) + 1})
@@ -76,9 +76,9 @@ def put_run(
         return server.store.add_run(run)
 
 
-def put_files(run: Run, run_dir: Path, files: tuple[str, ...] = FILES) -> None:
+def put_files(run: Run, run_dir: Path, names: tuple[str, ...] = FILES) -> None:
     """Upload the files of a run directory."""
-    run.files |= {f"run/{name}": (run_dir / name).read_bytes() for name in files if (run_dir / name).is_file()}
+    run.files |= {f"run/{name}": (run_dir / name).read_bytes() for name in names if (run_dir / name).is_file()}
 
 
 def send_history(run: Run, run_dir: Path) -> None:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from finetune.rundir import files
-from tests.online.machine import AGENT, PROGRAM, Machine, sent, starts, wait_until
+from tests.online.machine import AGENT, PROGRAM, Machine, sent, starts
 from tests.support.scenarios import outcome, outcomes, scenario
 from tests.support.wandb_server.server import Server
 
@@ -107,7 +107,7 @@ def signals(server: Server, folder: Path) -> Any:
         return len(server.runs(sweep=sweep)) == 2 and all(len(run.history) >= 2 for run in server.runs(sweep=sweep))
 
     first = machine.start("python", AGENT, "--agents", "2")
-    wait_until(has_rows)
+    machine.wait_until(has_rows)
     first.send_signal(signal.SIGINT)
     output, _ = first.communicate(timeout=400)
     machine.wait_empty()
@@ -120,7 +120,7 @@ def signals(server: Server, folder: Path) -> Any:
     by_batch_system = machine.start(
         "python", AGENT, "--agents", "2", FAKE_STEP="1.5"
     )  # a signal comes three times in a step
-    wait_until(both_run)
+    machine.wait_until(both_run)
     for process in machine.processes():
         with suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -129,7 +129,7 @@ def signals(server: Server, folder: Path) -> Any:
     drained = by_batch_system.returncode, [(run.id, run.state) for run in server.runs(sweep=sweep)]
 
     killed = machine.start("python", AGENT, "--agents", "2")
-    wait_until(both_run)
+    machine.wait_until(both_run)
     killed.kill()
     killed.communicate()
     machine.wait_empty()
@@ -254,7 +254,7 @@ def stops(server: Server, folder: Path) -> Any:
     for word, epochs in (("stop", 8), ("cancel", 100)):
         sweep = machine.sweep({"seed": list(range(6)), "strategy": "head", "epochs": epochs})
         agent = machine.start("python", AGENT, sweep)
-        wait_until(lambda sweep=sweep: any(run.history for run in server.runs(sweep=sweep)))
+        machine.wait_until(lambda sweep=sweep: any(run.history for run in server.runs(sweep=sweep)))
         machine.run("wandb", "sweep", f"--{word}", f"tester/finetune-sweeps/{sweep}")
         output, _ = agent.communicate(timeout=300)
         machine.wait_empty()

@@ -1,7 +1,6 @@
 """Sweeps of the loopback W&B backend, with W&B's own agents and commands as processes of their own."""
 
 import subprocess
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from tests.online.real_client import python, server, steps
 from tests.online.runs_on_server import PROJECT, put_sweep
-from tests.support.processes import end_marked
+from tests.support.processes import end_marked, wait_until
 from tests.support.wandb_server.cli import wandb_command
 from tests.support.wandb_server.search import heartbeat
 from tests.support.wandb_server.server import Server
@@ -97,14 +96,6 @@ def trainer(server: Server, tmp_path: Path) -> Iterator[Callable[..., Trainer]]:
         end_marked(trainer.mark)
 
 
-def until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    """Return as soon as the condition holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "this did not happen in time"
-        time.sleep(0.02)
-
-
 def test_a_grid_runs_to_its_end_though_a_run_is_preempted(
     server: Server, trainer: Callable[..., Trainer], python: Callable[..., Any]
 ) -> None:
@@ -116,10 +107,10 @@ def test_a_grid_runs_to_its_end_though_a_run_is_preempted(
     job.sweep = server.sweeps()[-1].id
     assert server.sweep(job.sweep).state == "PENDING"
     agent = job.agent()
-    until(lambda: job.trains(1))
+    wait_until(lambda: job.trains(1))
     (first,) = server.sweep(job.sweep).runs
     (job.folder / "preempt").touch()
-    until(lambda: len(first.history) == 2 and first.state == "running")
+    wait_until(lambda: len(first.history) == 2 and first.state == "running")
     job.end(1)
     job.end(2)
     assert agent.wait(timeout=120) == 0
@@ -157,16 +148,16 @@ print(json.dumps({
 def test_pause_resume_stop_button_and_cancel(server: Server, trainer: Callable[..., Trainer]) -> None:
     job = trainer(1, 2, 3)
     agent = job.agent()
-    until(lambda: job.trains(1))
+    wait_until(lambda: job.trains(1))
     job.wandb("sweep", "--pause", job.path)
     asked = server.counts["Heartbeat"]
     job.end(1)
-    until(lambda: job.states() == ["finished"] and server.counts["Heartbeat"] > asked + 3)
+    wait_until(lambda: job.states() == ["finished"] and server.counts["Heartbeat"] > asked + 3)
     assert job.states() == ["finished"], "a paused sweep hands nothing out"
     job.wandb("sweep", "--resume", job.path)
-    until(lambda: job.trains(2))
+    wait_until(lambda: job.trains(2))
     server.stop_run(server.sweep(job.sweep).runs[1].id)
-    until(lambda: job.trains(3))
+    wait_until(lambda: job.trains(3))
     assert job.states() == ["finished", "killed", "running"]
     job.wandb("sweep", "--cancel", job.path)
     assert agent.wait(timeout=120) == 0

@@ -1,12 +1,11 @@
 """Helpers of the tests of agents: start one, wait for what it does, look for what it left behind."""
 
 import os
+import signal
 import sys
-import time
 import traceback
 import uuid
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from finetune.sweep import search
 from finetune.sweep.agents.training_api import TrainingApi
 from finetune.system.environment import cache_folder
 from tests.support import fake_run
-from tests.support.processes import marked
+from tests.support.processes import end_with_parent, marked, wait_until
 
 SWEEP = {"method": "grid", "parameters": {"strategy": {"value": "head"}, "data": {"value": "demo"}}}
 
@@ -115,6 +114,8 @@ class Place:
 
     def _main(self, arguments: tuple[str, ...], environment: dict[str, object], output: Path) -> int:
         """Be an agent, as if started by a command line in this folder."""
+        end_with_parent()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pytest has a handler
         os.setsid()
         os.chdir(self.folder)
         os.environ.update(
@@ -159,11 +160,3 @@ class Place:
     def assert_empty(self) -> None:
         """Fail if a process is still there after some seconds."""
         wait_until(lambda: not self.processes(), seconds=10)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    """Return as soon as the condition holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "this did not happen in time"
-        time.sleep(0.02)

@@ -4,6 +4,7 @@ Each has a server and a folder of its own. A test marked `@pytest.mark.scenario(
 fixture `outcome`, which a test file imports with `outcomes`.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.online.machine import machines_ended
+from tests.online.machine import end_machines, machines_ended
 from tests.support.wandb_server.server import Server, serve
 
 AT_ONCE = 6
@@ -43,7 +44,14 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
 
     folders = {name: tmp_path_factory.mktemp(name) for name in names}
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {name: pool.submit(play, name, folder) for name, folder in folders.items()}
+        played = {name: pool.submit(play, name, folder) for name, folder in folders.items()}
+        try:
+            yield played
+        finally:  # the tests have all that they wait for, or are interrupted, and nobody will look at the rest
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in played.values()):
+                end_machines()
+                time.sleep(0.1)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+SESSION = "FINETUNE_TEST_SESSION"  # marks all processes that one pytest process starts (tests/support/processes.py)
 SITE = str(Path(__file__).parent / "site")
 LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0", "::ffff:127.")
 NOBODY = "http://127.0.0.1:9"  # the port of `discard`, where nobody listens: for programs that are not Python
@@ -45,9 +46,12 @@ def _look_at_start(given: object, program: object) -> None:
     if not _PYTHONS.fullmatch(Path(os.fsdecode(program)).name):  # type: ignore[arg-type]
         return
     environment = given if isinstance(given, Mapping) else os.environ
-    path = {os.fsdecode(name): os.fsdecode(value) for name, value in environment.items()}.get("PYTHONPATH", "")
+    texts = {os.fsdecode(name): os.fsdecode(value) for name, value in environment.items()}
+    path = texts.get("PYTHONPATH", "")
     if SITE not in path.split(os.pathsep):
         raise UnguardedError(f"{program!r} is started with PYTHONPATH={path!r}: use tests.support.offline.environment")
+    if texts.get(SESSION) != os.environ.get(SESSION):
+        raise UnguardedError(f"{program!r} is started without {SESSION}: use tests.support.offline.environment")
 
 
 def install() -> None:
@@ -60,7 +64,9 @@ def environment(*folders: Path | str) -> dict[str, str]:
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), NOBODY)
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     paths = dict.fromkeys([SITE, *map(str, folders), *filter(None, known)])
+    session = {SESSION: os.environ[SESSION]} if SESSION in os.environ else {}
     return {
+        **session,
         **proxies,
         **{name.lower(): value for name, value in proxies.items()},
         "NO_PROXY": "127.0.0.1,localhost,::1",

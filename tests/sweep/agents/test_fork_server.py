@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from finetune.sweep.agents import run_process
-from tests.support.agent_processes import Place, wait_until, write_sweep
+from tests.support.agent_processes import Place, write_sweep
+from tests.support.processes import wait_until
 
 
 @pytest.fixture

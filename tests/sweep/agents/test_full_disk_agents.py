@@ -27,9 +27,10 @@ from finetune.tracking.mirror_client import WandbRunRef
 from finetune.tracking.mirror_process import MirrorCommands
 from finetune.tracking.sweep_server import FailedWandbRun, WandbSweep
 from tests.online.machine import PROGRAM
-from tests.support.agent_processes import CODE, Place, wait_until, write_hyperband, write_sweep
+from tests.support.agent_processes import CODE, Place, write_hyperband, write_sweep
 from tests.support.fabricate import fabricate_run
 from tests.support.failing_disk import failing_disk
+from tests.support.processes import wait_until
 
 FULL = "/dev/full"
 needs_full_device = pytest.mark.skipif(not os.access(FULL, os.W_OK), reason=f"there is no {FULL} here")

@@ -14,7 +14,8 @@ from finetune.sweep.eta import TimeLeftEstimator
 from finetune.sweep.forecast import report
 from finetune.sweep.forecast.report import FORECAST, StrategyForecast, SweepForecast
 from finetune.sweep.plan import PlannedRun, SweepPlan, make_plan
-from tests.support.agent_processes import CODE, Place, wait_until, write_sweep
+from tests.support.agent_processes import CODE, Place, write_sweep
+from tests.support.processes import wait_until
 
 EXPECTED = SweepForecast(
     seconds=2460.0,
