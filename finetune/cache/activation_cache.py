@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.cache import entry_writer, store
+from finetune.cache import entry_writer, reuse, store
 from finetune.cache.activation_reader import FILE, ActivationReader
 from finetune.cache.reuse import ActivationKey
 from finetune.data.splits import Sample
@@ -94,7 +94,7 @@ class ActivationCache:
             return None
         if need not in self._open:
             rows = self._find(need)
-            if rows is None and not self._wanted(need):
+            if rows is None and not reuse.should_store(need, self.uses, self.mode):
                 self._say(
                     f"cache: keeps nothing of {need.split} before {self._place(need.cut)}: the runs to do would use it "
                     "once at most"
@@ -108,13 +108,10 @@ class ActivationCache:
             self._find(need)  # notes its use, so that it is not taken for one that nobody needs
         return self._open[need]
 
-    def _wanted(self, need: ActivationKey) -> bool:
-        return self.mode == "on" or self.uses[need] > 1
-
     def _fill(self, need: ActivationKey, in_order: InOrder) -> ActivationReader | None:
         """Compute what is missing of this view at all cuts that are wanted of it; return the rows that are needed."""
-        cuts = {other.cut for other in self.uses if other[:2] == need[:2] and self._wanted(other)} | {need.cut}
-        missing = [other for cut in cuts if self._find(other := need._replace(cut=cut)) is None]
+        entries = reuse.entries_of_pass(need, self.uses, self.mode)
+        missing = [other for other in entries if self._find(other) is None]
         if need not in missing:  # another process has just filled it
             return self._find(need)
         try:

@@ -68,6 +68,16 @@ def shared_activation_uses(config: Config, peers: Sequence[Config] | None, block
     return total
 
 
+def should_store(key: ActivationKey, uses: Counter[ActivationKey], mode: str) -> bool:
+    """Return whether activations are stored; mode `auto` stores those that the pending runs read at least twice."""
+    return key.cut > 0 and (mode == "on" or (mode == "auto" and uses[key] > 1))
+
+
+def entries_of_pass(key: ActivationKey, uses: Counter[ActivationKey], mode: str) -> set[ActivationKey]:
+    """Return the entries that one pass over a view fills: `key`, and all of the same view that should be stored."""
+    return {key, *(other for other in uses if other[:2] == key[:2] and should_store(other, uses, mode))}
+
+
 def deepest_cut(config: Config, uses: Counter[ActivationKey], blocks: int) -> int:
     """Return the largest cut that a run computes activations for: 0 where it never freezes a block.
 
