@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ FIELDS_ADDED_LATER = ("erasing", "mixup", "cutmix", "balance", "folds", "fold", 
 
 # Fields that say where things lie or how they are run, but do not change the result (beyond rounding).
 FIELDS_WITHOUT_EFFECT = ("data", "weights", "device", "loader_workers", "cache", "keep", "upload_best")
+
+# Fields that make a replicate of a recipe: the same training with other random numbers, or on other parts of the data.
+REPLICATE_FIELDS = ("seed", "fold", "split_seed")
 
 # Names of data sets and weights, which no folder or file of that name takes over.
 _RESERVED = re.compile(r"inaturalist12k|demo|(?i:none)|DEFAULT|IMAGENET1K_\w+")
@@ -108,40 +111,27 @@ def with_absolute_paths(config: Config) -> Config:
     return config.model_copy(update={name: str(path.resolve()) for name, path in paths.items() if path.exists()})
 
 
-REPLICATE_FIELDS = ("seed", "fold", "split_seed")  # another value of these is the same recipe once more
+def recipe_key(
+    config: Mapping[str, Any], weights_hash: str | None, replicates: Collection[str] = REPLICATE_FIELDS
+) -> str:
+    """Return the recipe of a resolved config as JSON text, equal for runs that are replicates of each other.
 
+    Fields that earlier versions did not have count as their defaults; weights are equal when their hashes are, wherever
+    the file lies. The data set is not part of a recipe.
 
-def recipe(config: Config) -> str:
-    """Return what is the same for runs that differ in seed, fold or split only."""
-    fields = to_dict(config)
-    kept = {name: value for name, value in fields.items() if name not in (*REPLICATE_FIELDS, *FIELDS_WITHOUT_EFFECT)}
-    # data and weights are places, and yet tell recipes apart: a sweep may compare weights
-    return str(kept | {name: fields[name] for name in ("data", "weights")})
-
-
-_REPEATED = ("seed", "fold", "split_seed")
-
-
-# Fields that came later, as earlier runs had them: at these values they do not tell recipes apart.
-_LATER = {"erasing": 0.0, "mixup": 0.0, "cutmix": 0.0, "balance": "none", "folds": None, "train_share": 1.0}
-
-
-# Where and how a run was made; data is checked by its fingerprint.
-_PLACES = ("data", "device", "loader_workers", "cache", "keep", "upload_best")
-
-
-def recipe_key(config: Mapping[str, Any], weights_hash: str | None) -> str:
-    """Return the recipe of a resolved config as JSON text, equal for runs that differ in seed, fold or split only.
-
-    Weights are the same when their hash is, wherever the file lies.
+    Args:
+        config: the fields, also of a run directory, where `provenance` is one.
+        weights_hash: None where only their name is known.
+        replicates: the fields in which runs of one recipe may differ.
     """
-    left_out = {
-        *_REPEATED,
-        *_PLACES,
-        "provenance",
-        *(name for name, value in _LATER.items() if config.get(name) == value),
-    }
+    unset = {name for name in FIELDS_ADDED_LATER if config.get(name) == Config.model_fields[name].default}
+    left_out = {*replicates, *unset, *FIELDS_WITHOUT_EFFECT, "provenance"} - {"weights"}
     fields = {name: value for name, value in config.items() if name not in left_out}
     if weights_hash:
         fields["weights"] = weights_hash
     return json.dumps(fields, sort_keys=True, default=str)
+
+
+def recipe(config: Config) -> str:
+    """Return the data set and recipe of a resolved config; a sweep may compare data sets, too."""
+    return f"{config.data} {recipe_key(to_dict(config), None)}"

@@ -37,6 +37,7 @@ from finetune.cache.entry_writer import (
     rename_for_deletion,
 )
 from finetune.errors import RunInterrupted, UserError
+from finetune.system.atomic import tree_bytes
 from finetune.system.environment import cache_folder
 from finetune.system.locks import flock_works, hold
 
@@ -160,7 +161,7 @@ def budget_bytes() -> int:
 
 def used_bytes() -> int:
     """Return what the store takes, in bytes."""
-    return _size(entries_folder())
+    return tree_bytes(entries_folder())
 
 
 def make_room(needed: int, names: Collection[str] = ()) -> bool:
@@ -183,12 +184,12 @@ def make_room(needed: int, names: Collection[str] = ()) -> bool:
         held.enter_context(_store_lock())
         gone = list(entries_folder().glob(f"*{DELETED_PREFIX}"))  # of a process that ended before it had deleted them
         own = {entries_folder() / f"{name}{PART}" for name in names}
-        excess = needed - budget_bytes() + used_bytes() - sum(map(_size, [*gone, *own]))
+        excess = needed - budget_bytes() + used_bytes() - sum(map(tree_bytes, [*gone, *own]))
         chosen = []
         for path in sorted(set(_evictable(held)) - own, key=_last_use):
             if excess > 0:
                 chosen.append(path)
-                excess -= _size(path)
+                excess -= tree_bytes(path)
         if excess > 0:
             return False
         gone += [rename_for_deletion(path) for path in chosen]
@@ -221,15 +222,6 @@ def _last_use(path: Path) -> float:
     """Return when an entry was last used, or a draft last noted, in seconds since 1970; 0 where that is unknown."""
     marks = [path / name for name in (ABOUT, PROGRESS) if (path / name).exists()]
     return max((mark.stat().st_mtime for mark in marks), default=0.0)
-
-
-def _size(path: Path) -> int:
-    total = 0
-    for place, _, names in os.walk(path):
-        for name in names:
-            with contextlib.suppress(OSError):  # deleted at this moment
-                total += (Path(place) / name).stat().st_size
-    return total
 
 
 def _store_lock() -> contextlib.AbstractContextManager[Any]:

@@ -3,8 +3,10 @@
 This file does not load torch.
 """
 
+import json
 import logging
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +138,26 @@ def _last_change(sweep: Path) -> float:
 def _listed(paths: list[Path]) -> str:
     more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""
     return ", ".join(map(str, paths[:MOST_NAMED])) + more
+
+
+def runs_in_reports(reports: Path) -> set[str]:
+    """Return the names of all runs that a report.json mentions, as `best_run` or anywhere else.
+
+    Raises:
+        UserError: a report can't be read, so that the runs it mentions are unknown.
+    """
+    names: set[str] = set()
+    for path in sorted(reports.glob("**/report.json")):
+        try:
+            names.update(_strings(json.loads(path.read_text(encoding="utf-8"))))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} can't be read ({error}): make the report again, or delete it") from error
+    return names
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield Path(value).name  # a path to a run names it, too
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _strings(part)

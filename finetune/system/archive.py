@@ -21,7 +21,7 @@ MAX_MEMBERS = 2_000_000
 MAX_RATIO, UNCHECKED_BYTES = 100, 2**20  # images hardly compress; archives up to this size may have any ratio
 
 # What zipfile raises for a damaged archive, depending on the compression; bz2 raises an OSError without a number.
-DAMAGED = (
+ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -81,7 +81,7 @@ def _unpack_into(archive: Path, folder: Path, inside: str, on_progress: Callable
                         file.write(chunk)
                         done += len(chunk)
                         on_progress(done, total)
-    except DAMAGED as error:
+    except ZIP_ERRORS as error:
         raise zipfile.BadZipFile(f"{archive} is no complete ZIP archive ({error})") from error
     except OSError as error:
         if error.errno is None:  # bz2's

@@ -243,6 +243,17 @@ def format_bytes(count: float) -> str:
     return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
+def tree_bytes(folder: Path) -> int:
+    """Return the size of all files below a folder; links, and files deleted meanwhile, do not count."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = Path(parent) / name
+            with contextlib.suppress(OSError):
+                total += 0 if path.is_symlink() else path.stat().st_size
+    return total
+
+
 def _free_bytes(path: Path) -> int | None:
     with contextlib.suppress(OSError):
         return shutil.disk_usage(next(parent for parent in path.absolute().parents if parent.exists())).free

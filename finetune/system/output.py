@@ -46,6 +46,11 @@ def one_line(text: str) -> str:
     return CONTROL_OR_NEWLINE.sub(_escape, text)
 
 
+def count_text(number: int, noun: str, plural: str = "") -> str:
+    """Return a number and what it counts, such as `1 image` or `2,000 images`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 class _SafeFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return redact(escape_control_characters(super().format(record)))

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 import wandb
 from wandb.errors import Error as WandbError
 
-from finetune.config import Config
 from finetune.data import thumbnails
-from finetune.resolve import FIELDS_ADDED_LATER, FIELDS_WITHOUT_EFFECT
+from finetune.resolve import recipe_key
 from finetune.rundir import files, keys
 from finetune.rundir.best_epoch import EpochMetrics, add_best_so_far
 from finetune.system import documents
@@ -146,11 +144,7 @@ def _add_config(run: wandb.Run, config: dict[str, Any], provenance: dict[str, An
 
 def group_of(config: dict[str, Any], provenance: dict[str, Any]) -> str:
     """Return a name for all runs that differ in their seed or fold alone, whichever version made them."""
-    unset = [name for name in FIELDS_ADDED_LATER if config.get(name) == Config.model_fields[name].default]
-    fields = {
-        name: value for name, value in config.items() if name not in ("seed", "fold", *unset, *FIELDS_WITHOUT_EFFECT)
-    }
-    text = json.dumps({**fields, "weights": provenance.get("weights_hash")}, sort_keys=True)
+    text = recipe_key(config, provenance.get("weights_hash"), ("seed", "fold"))  # a stored format: no split_seed
     return f"{config['strategy']} lr {config['lr']:g} {hashlib.sha256(text.encode()).hexdigest()[:4]}"
 
 

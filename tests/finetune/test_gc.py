@@ -82,6 +82,33 @@ def test_last_checkpoints_of_finished_runs_go_before_best_ones(runs: Path) -> No
     assert ALL - weights_of(runs) == LAST_OF_FINISHED | {"head-seed0/best.pt", "head-seed1/best.pt"}
 
 
+def test_runs_from_other_weights_are_of_another_recipe(runs: Path) -> None:
+    """A sweep may compare weights, which have no effect on a run but by their content; a later field may be absent."""
+    config = {"strategy": "head", "lr": 0.2, "weights": "b", "balance": "none", "data": "elsewhere"}
+    other = made_run(runs, "head-weights-b", 0.65)
+    files.write_config(other, config, {"weights_hash": "hash of b"})
+    assert main(["--budget", str(taken(runs) - 7 * KILO)]) == 0  # five of last.pt, and two of best.pt
+    assert {name for name in ALL - weights_of(runs) if "best" in name} == {"head-seed0/best.pt", "head-seed1/best.pt"}
+    assert (other / keys.BEST).exists()
+
+
+def test_a_file_that_vanishes_meanwhile_does_not_end_it(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A live run, or another process that makes room, renames and deletes files while they are counted."""
+    victim = runs / "sweep" / "head-seed0" / "last.pt.damaged-1"
+    victim.touch()
+    is_file = Path.is_file
+
+    def look_and_lose(path: Path) -> bool:
+        found = is_file(path)
+        if path == victim:
+            path.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(Path, "is_file", look_and_lose)
+    assert main([]) == 0
+    assert weights_of(runs) == ALL
+
+
 def test_results_and_what_is_still_of_use_stay_whatever_the_budget(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,7 +131,7 @@ def test_what_a_report_names_stays(runs: Path, tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "reports" / "sweep" / "report.json").write_text(json.dumps(content))
     assert main(["--budget", "0"]) == 1
     assert weights_of(runs) >= {f"head-seed{seed}/{file}.pt" for seed in (0, 1) for file in ("best", "last")}
-    assert "keeps all of 2 runs that are named in a report: head-seed0, head-seed1" in capsys.readouterr().out
+    assert "keeps all of 2 runs named in a report: head-seed0, head-seed1" in capsys.readouterr().out
 
 
 def test_a_report_that_can_not_be_read_stops_it(runs: Path, tmp_path: Path) -> None:
