@@ -51,8 +51,8 @@ MAX_LINE_BYTES = 2**20  # of a history
 
 def write_config(run_dir: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
     """Write the resolved fields and, under `provenance`, where they were run, on what, with which versions."""
-    made = redact_values({**config, "provenance": dict(provenance)})
-    content = yaml.safe_dump(made, sort_keys=False, allow_unicode=True)
+    fields = redact_values({**config, "provenance": dict(provenance)}, environment=False)
+    content = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     write_atomic(run_dir / CONFIG, content)
 
 

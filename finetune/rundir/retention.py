@@ -1,12 +1,13 @@
-"""Which checkpoints of a run stay, as its field `keep` asks for."""
+"""Which checkpoints a finished run keeps, by its field `keep`."""
 
 import contextlib
 from pathlib import Path
 
 from finetune.config import Config, Keep
 from finetune.rundir import keys
+from finetune.system.atomic import delete
 
-# What stays of best.pt and last.pt once a run is finished. Before, it needs both: to go on, and to be tested.
+# An unfinished run needs both best.pt and last.pt: to be tested, and to resume.
 KEPT_FILES: dict[Keep, tuple[str, ...]] = {
     "best_last": (keys.BEST, keys.LAST),
     "best": (keys.BEST,),
@@ -16,22 +17,26 @@ KEPT_FILES: dict[Keep, tuple[str, ...]] = {
 
 
 def epoch_file(run_dir: Path, epoch: int) -> Path:
-    """Return the file for the checkpoint of an epoch, counted from 1, where each is kept."""
+    """Return the file of an epoch's checkpoint (`keep: every`); epochs count from 1."""
     return run_dir / f"epoch-{epoch:04d}.pt"
 
 
 def epoch_files(run_dir: Path) -> list[Path]:
-    """Return the checkpoints of single epochs, sorted."""
+    """Return the files of single epochs' checkpoints, sorted."""
     return sorted(run_dir.glob("epoch-[0-9]*.pt"))
 
 
 def checkpoints_left(config: Config) -> int:
-    """Return how many checkpoints a finished run of this config leaves, without the optimiser's state."""
+    """Return how many checkpoints a finished run of this config keeps; none has the optimizer's state."""
     return len(KEPT_FILES[config.keep]) + (config.epochs if config.keep == "every" else 0)
 
 
 def delete_unretained_checkpoints(run_dir: Path, keep: Keep) -> None:
-    """Delete the weights that a finished run need not keep."""
+    """Delete the weights that a finished run does not keep.
+
+    Raises:
+        RunTakenError: another process has taken the run over.
+    """
     for name in {keys.BEST, keys.LAST} - set(KEPT_FILES[keep]):
-        with contextlib.suppress(OSError):  # it is in the way of nothing but room
-            (run_dir / name).unlink()
+        with contextlib.suppress(OSError):  # it only takes up space
+            delete(run_dir / name)

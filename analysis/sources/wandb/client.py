@@ -254,7 +254,7 @@ def sweep_text(server: Server, given: Address) -> str:
             f"W&B ({server.url}) has no sweep {given}, or this account may not see it. "
             "Its page's address, or entity/project/id, names one in another project."
         ) from error
-    return yaml.safe_dump(redact_values(config), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(redact_values(config, environment=False), sort_keys=False, allow_unicode=True)
 
 
 @contextmanager

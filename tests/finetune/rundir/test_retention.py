@@ -4,15 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from finetune.sweep.command import parse
 from finetune.config import parse_config
 from finetune.errors import ConfigError
 from finetune.predict import main as predict
 from finetune.resolve import resolve, run_id
 from finetune.run.checkpoint import load_checkpoint
 from finetune.run.run import run
-from finetune.rundir import files, keys
+from finetune.rundir import files, keys, retention
+from finetune.rundir.claim import RunTakenError, hold_claim
 from finetune.rundir.retention import checkpoints_left
+from finetune.sweep.command import parse
+from finetune.system.atomic import delete
 from tests.support.small_runs import small
 
 
@@ -58,3 +60,18 @@ def test_the_flag_of_an_agent_is_short_for_a_setting() -> None:
     """--set, which can say more, has the last word."""
     assert parse(["s.yaml", "--keep", "best"]).settings == ["keep=best"]
     assert parse(["s.yaml", "--keep", "best", "--set", "keep=none"]).settings[-1] == "keep=none"
+
+
+def test_who_has_lost_a_run_deletes_nothing_of_it(tmp_path: Path) -> None:
+    """The checkpoints are the new owner's, who needs them."""
+    for name in (keys.BEST, keys.LAST, keys.PREVIOUS):
+        (tmp_path / name).touch()
+    with pytest.raises(RunTakenError), hold_claim(tmp_path):  # noqa: PT012
+        (tmp_path / "claim-2.json").write_text("{}")
+        with pytest.raises(RunTakenError):
+            delete(tmp_path / keys.PREVIOUS)
+        retention.delete_unretained_checkpoints(tmp_path, "none")
+    assert {path.name for path in tmp_path.glob("*.pt")} == {keys.BEST, keys.LAST, keys.PREVIOUS}
+    delete(tmp_path / keys.PREVIOUS)
+    delete(tmp_path / keys.PREVIOUS)  # it need not be there
+    assert not (tmp_path / keys.PREVIOUS).exists()

@@ -93,6 +93,19 @@ def test_a_run_directory_has_none(tmp_path: Path) -> None:
         assert leaks(file.read_text()) == [], file
 
 
+def test_a_password_that_is_a_word_changes_no_stored_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths and class names stay as they are, or the config would not lead to the images."""
+    monkeypatch.setenv("DB_PASSWORD", "pictures")
+    reload_environment_secrets()
+    config = {"data": "/home/me/pictures", "weights": f"https://me:{TOKEN}@host/pictures.pth"}
+    files.write_config(tmp_path, config, {"data_root": "/home/me/pictures", "classes": ["pictures of cats"]})
+    stored = files.read_config(tmp_path)
+    assert stored["data"] == stored["provenance"]["data_root"] == "/home/me/pictures"
+    assert stored["provenance"]["classes"] == ["pictures of cats"]
+    assert stored["weights"] == "https://***@host/pictures.pth"
+    assert redact("no pictures here") == "no *** here"
+
+
 def test_a_report_has_none(tmp_path: Path) -> None:
     """Of run directories and a sweep file that another program, or an earlier version, wrote with secrets in them."""
     folder = tmp_path / "runs" / "s"
