@@ -17,6 +17,7 @@ from finetune.rundir import keys
 from finetune.rundir.best_epoch import EpochMetrics, best_row
 from finetune.rundir.integrity import write_checksums
 from finetune.system import documents
+from finetune.system.atomic import delete
 from finetune.system.tables import write_table
 from finetune.training import metrics
 from finetune.training.batch_source import BatchSource, BatchStream
@@ -84,7 +85,7 @@ def finish(
         **costs(parts, standing.history, wall_seconds()),
     }
     # All results are written. Later a crash could leave it for good: a finished run is not looked at again.
-    (run_dir / keys.PREVIOUS).unlink(missing_ok=True)
+    delete(run_dir / keys.PREVIOUS)
     write_checksums(run_dir, {keys.SUMMARY: documents.json_text(summary)})
     documents.write_json(run_dir / keys.SUMMARY, summary)
     worst = min(recall, key=recall.__getitem__)

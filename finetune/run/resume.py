@@ -12,6 +12,7 @@ from finetune.run.build import RunComponents
 from finetune.run.checkpoint import load_checkpoint, save_checkpoint
 from finetune.rundir import files, keys, stop_request
 from finetune.rundir.best_epoch import EpochMetrics, best_row
+from finetune.system.atomic import delete
 from finetune.system.checksums import quarantine
 from finetune.training import state
 from finetune.training.loop import TrainState
@@ -33,7 +34,7 @@ def resume(run_dir: Path, parts: RunComponents) -> TrainState:
     if content is not None and not _ensure_best_checkpoint(run_dir, parts, content["history"]):
         logger.info(f"no checkpoint has the weights of the epoch that val chose, as {keys.BEST} should: begins anew")
         for name in (keys.LAST, keys.PREVIOUS):
-            (run_dir / name).unlink(missing_ok=True)
+            delete(run_dir / name)
         content = None
     history = [] if content is None else list(content["history"])
     _compare_history(run_dir, history)
