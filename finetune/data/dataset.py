@@ -1,6 +1,5 @@
 """Batches of pictures, from the cache or decoded anew; the same for a seed whatever the number of loader processes."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from finetune.data.sampling import balanced_order
 from finetune.data.splits import Sample
 from finetune.data.transforms import Preprocessing, Transform, resize_for_cache, stack
 from finetune.seeds import stream_seed
+from finetune.system.environment import cores
 from finetune.system.signals import ignore_signals_in_worker
 
 Loader = DataLoader[Any]  # of images (B, 3, H, W) uint8, channels last, and labels (B,) int64
@@ -129,7 +129,7 @@ def worker_count(asked: int | None, device: str) -> int:
     """
     if asked is not None:
         return asked
-    return 0 if device == "cpu" else min(8, max(1, (os.cpu_count() or 2) - 1))
+    return 0 if device == "cpu" else min(8, max(1, cores() - 1))
 
 
 def make_loader(dataset: ImageDataset, batches: EpochBatchSampler, workers: int, pin: bool) -> Loader:

@@ -1,7 +1,6 @@
 """One look at a picture file: whether it can be decoded, of what kind it is, and what tells near copies of it."""
 
 import contextlib
-import os
 import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from finetune.data.duplicates import SIDE, PerceptualHash, near_copies, perceptu
 from finetune.data.image_io import DEEP_MODES, UNREADABLE, has_alpha, max_pixels, open_image, reason_of, to_rgb
 from finetune.system.atomic import delete_stale_temporaries
 from finetune.system.checksums import read_checked_json, write_checked_json
-from finetune.system.environment import cache_folder
+from finetune.system.environment import cache_folder, cores
 from finetune.system.progress_bar import progress_bar
 
 MIN_PX = 200  # pictures; fewer need no bar
@@ -65,7 +64,7 @@ def inspect_files(
     found: dict[str, FileInspection] = {}
     with (
         warnings.catch_warnings(),
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(cores()) as pool,
         progress_bar(title, len(paths) < MIN_PX) as show,
     ):
         warnings.simplefilter("ignore")  # of Pillow, on odd files; what matters is in the result

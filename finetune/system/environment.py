@@ -1,24 +1,44 @@
-"""Where the project lies, where it keeps what it can make again, and the environment of processes it starts."""
+"""Where the project and its cache are, the cores of this process, and the environment of child processes."""
 
+import contextlib
+import math
 import os
 from pathlib import Path
 
 import platformdirs
 
 ROOT = Path(__file__).parents[2]  # the folder that holds agent.py, finetune/ and analysis/
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 def cache_folder() -> Path:
-    """Return the folder for what the project can make again: $FINETUNE_CACHE, or the user's cache directory."""
-    given = os.environ.get("FINETUNE_CACHE")
-    return Path(given) if given else platformdirs.user_cache_path("finetune-sweeps")
+    """Return the folder for files that can be computed again: $FINETUNE_CACHE, or the user's cache directory."""
+    folder = os.environ.get("FINETUNE_CACHE")
+    return Path(folder) if folder else platformdirs.user_cache_path("finetune-sweeps")
 
 
-def python_path() -> str:
-    """Return PYTHONPATH for a child process: the project first, whatever directory this process was started from."""
-    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+def child_environment(**variables: str | None) -> dict[str, str]:
+    """Return the environment for a child process in Python: it finds the project, whatever its working directory.
+
+    Args:
+        variables: are set, unless None.
+    """
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, **{name: text for name, text in variables.items() if text is not None}}
 
 
 def cores() -> int:
-    """Return the cores this process may use: a batch system gives it less than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many cores this process may use, by its affinity and the quota of its container or batch job."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(available, _cpu_quota(Path("/proc/self/cgroup")))))
+
+
+def _cpu_quota(membership: Path) -> float:
+    """Return the cores that the process's control groups (version 2) allow; infinity without a limit."""
+    quota = math.inf
+    with contextlib.suppress(OSError, ValueError):  # another system, or control groups of version 1
+        group = CGROUPS / membership.read_text(encoding="utf-8").rpartition("0::/")[2].strip()
+        for file in (folder / "cpu.max" for folder in (group, *group.parents)):
+            limit, _, period = file.read_text(encoding="utf-8").partition(" ") if file.is_file() else ("max", "", "")
+            quota = quota if limit == "max" else min(quota, int(limit) / int(period))
+    return quota

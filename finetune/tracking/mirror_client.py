@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from finetune.system.environment import python_path
+from finetune.system.environment import child_environment
 
 # How long the end of a run waits for what is still to be sent (see `Mirror.end`); seconds.
 WAIT_VARIABLE, WAIT_SECONDS = "FINETUNE_WANDB_WAIT", 60.0
@@ -107,11 +107,7 @@ class MirrorClient:
             stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,  # Ctrl-C is for the run, which then tells the mirror how it ended
-            env={
-                **os.environ,
-                "PYTHONPATH": python_path(),
-                WAIT_VARIABLE: str(self._wait),
-            },
+            env=child_environment(**{WAIT_VARIABLE: str(self._wait)}),
         )
 
     def _listen(self, lines: IO[str]) -> None:

@@ -12,7 +12,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
-from finetune.system.environment import python_path
+from finetune.system.environment import child_environment
 from finetune.system.signals import SIGNALS
 
 TRIES, PAUSE_SECONDS = 5, 0.5  # at starting a process; the server may be killed in between
@@ -56,7 +56,7 @@ def _ensure_server() -> None:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     kept = os.environ.get("PYTHONPATH")
     # The server looks for the modules to preload on its own path, whatever directory the agent was started from.
-    os.environ["PYTHONPATH"] = python_path()
+    os.environ["PYTHONPATH"] = child_environment()["PYTHONPATH"]
     try:
         forkserver.ensure_running()
     finally:

@@ -17,7 +17,7 @@ import yaml
 from finetune.errors import UserError
 from finetune.sweep import devices
 from finetune.system.atomic import raising_write_error, write_atomic
-from finetune.system.environment import python_path
+from finetune.system.environment import child_environment
 from finetune.tracking.sweep_server import FailedWandbRun, WandbSweep
 
 
@@ -49,8 +49,7 @@ def _open_log(log: Path) -> IO[bytes]:
 
 
 def _environment(slot: int, slots: int, folder: Path) -> dict[str, str]:
-    environment = dict(os.environ)
-    environment["PYTHONPATH"] = python_path()
+    environment = child_environment()
     # W&B's agent runs `/usr/bin/env python`: that must be this Python.
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     environment.setdefault("OMP_NUM_THREADS", str(devices.threads(slots)))

@@ -110,9 +110,9 @@ def test_markdown_and_latex_set_it_as_it_is(out: Path) -> None:
 
 def test_a_table_for_a_paper_obeys_nothing() -> None:
     r"""Signs of TeX are escaped; a cell can't become the argument of the row end before it; \input is text."""
-    assert latex.escaped("\\input{x}") == r"\textbackslash{}input\{x\}"
-    assert latex.escaped("[2pt]*") == "{[}2pt{]}{*}"
-    assert latex.escaped("a\n\nb%c") == r"a b\%c"
+    assert latex.escape_latex("\\input{x}") == r"\textbackslash{}input\{x\}"
+    assert latex.escape_latex("[2pt]*") == "{[}2pt{]}{*}"
+    assert latex.escape_latex("a\n\nb%c") == r"a b\%c"
 
 
 def test_commands_are_quoted_and_not_those_of_strangers(out: Path) -> None:
@@ -134,13 +134,13 @@ def test_commands_are_quoted_and_not_those_of_strangers(out: Path) -> None:
 ])  # fmt: skip
 def test_a_recorded_command_is_shown_only_if_it_is_one(text: object) -> None:
     """Anything that a shell would not pass on word for word is not shown."""
-    assert shell.recorded(text) is None
+    assert shell.recorded_command(text) is None
 
 
 def test_a_recorded_command_of_ours_is_shown() -> None:
     """Spaces and semicolons inside of quotes are a part of a name."""
     text = shlex.join(["python", "-m", "finetune", "--data", "my; pictures", "--lr", "0.1"])
-    assert shell.recorded(text) == text
+    assert shell.recorded_command(text) == text
 
 
 @given(st.text(), st.text())
