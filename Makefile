@@ -11,19 +11,19 @@ SWEEP ?=
 BUDGET ?=
 ARGS ?=
 
-# What the user names goes to the shell in its environment, letter by letter: a file may be called `a b.yaml`, or as a
-# command is written. ARGS alone is text for the shell: words and quotes.
+# The shell gets SWEEP, AGENTS and BUDGET through its environment, unchanged: a file name may have spaces, or look like a
+# command. Only ARGS is text for the shell, with words and quotes.
 override SWEEP := $(value SWEEP)
 override AGENTS := $(value AGENTS)
 override BUDGET := $(value BUDGET)
 export SWEEP AGENTS BUDGET
 
-# A venv whose Python no longer starts (the system's was replaced, say) is made anew.
+# A venv whose Python does not start, for example after an upgrade of the system's, is made anew.
 ifneq ($(shell $(PYTHON) -c 'print(1)' 2>/dev/null),1)
 $(shell rm -f $(READY))
 endif
 
-# Importing torch takes several times longer when nothing may be kept of it.
+# Without bytecode, every import of torch takes several times longer.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test check lint types format sweep data agents analysis notebook publish report gc bench chaos audit fuzz \
@@ -34,7 +34,7 @@ help:  ## list the targets
 
 setup: $(READY)  ## make the environment in .venv/ (Python 3.11 to 3.13)
 
-# The venv is made anew when its Python is gone; it is synchronised when the lock has changed.
+# Make the venv anew when its Python is gone; synchronise it when the lock has changed.
 $(READY): requirements.lock scripts/find-python.sh
 	@set -e; \
 	if ! $(PYTHON) -m pip --version >/dev/null 2>&1; then \
@@ -45,27 +45,27 @@ $(READY): requirements.lock scripts/find-python.sh
 	if ! $(VENV)/bin/uv --version >/dev/null 2>&1; then \
 	  $(PYTHON) -m pip install --quiet --disable-pip-version-check uv; \
 	fi; \
-	echo "installing the locked packages (several GB on Linux, most of it for GPUs)"; \
+	echo "installing the locked packages (several GB on Linux, mostly for GPUs)"; \
 	$(VENV)/bin/uv pip sync --quiet --require-hashes --python $(PYTHON) requirements.lock
 	@touch $@
 
-demo: $(READY)  ## a real sweep of every strategy on drawn pictures, offline, with its report (about 5 minutes on 2 cores)
+demo: $(READY)  ## a real sweep of every strategy on drawn images, offline, with its report (about 5 minutes on 2 cores)
 	@$(PYTHON) agent.py sweeps/demo.yaml --agents 2; code=$$?; \
 	if [ $$code -gt 1 ]; then exit $$code; fi; \
 	$(PYTHON) -m analysis runs/demo && exit $$code
 
-# Each test file goes to one of the processes as a whole, those that take longest first (tests/conftest.py); one more
-# than cores, as tests with a server mostly wait.
+# One process more than cores, as tests with a server mostly wait. Each runs complete test files, and the longest files
+# come first (tests/conftest.py).
 PARALLEL := --numprocesses $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))) --maxprocesses 4 \
   --dist loadfile --no-loadscope-reorder
 
-test: $(READY)  ## the tests that are quick (no network, account or GPU)
+test: $(READY)  ## the quick tests (no network, account or GPU needed)
 	@$(PYTHON) -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
-check: lint types  ## all there is: format, lint, types, quick and slow tests
+check: lint types  ## all checks: format, lint, types, quick and slow tests
 	@$(PYTHON) -m pytest $(PARALLEL) $(ARGS)
 
-lint: $(READY)  ## format and lint, without changing anything
+lint: $(READY)  ## check format and lint, without changing anything
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 
@@ -76,13 +76,13 @@ format: $(READY)  ## format the code
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
-# A fault in the file, or a secret, is told here: on the server, it would end run after run, and the secret be there.
+# Errors and secrets in the file are reported here: on the server an error would end run after run, and a secret stay.
 sweep: $(READY)  ## check a sweep file and create the sweep on the W&B server: SWEEP=file.yaml (default: sweeps/strategies.yaml)
-	@test -f "$${SWEEP:-sweeps/strategies.yaml}" || { echo "$$SWEEP: no such sweep file. There: $$(echo sweeps/*.yaml)" >&2; exit 2; }
+	@test -f "$${SWEEP:-sweeps/strategies.yaml}" || { echo "$$SWEEP: no such sweep file. Available: $$(echo sweeps/*.yaml)" >&2; exit 2; }
 	@$(PYTHON) agent.py "$${SWEEP:-sweeps/strategies.yaml}" --check
 	@$(PYTHON) -m wandb sweep "$${SWEEP:-sweeps/strategies.yaml}"
 
-data: $(READY)  ## fetch ahead what a sweep needs, for machines without internet: SWEEP=file.yaml (default: as agents)
+data: $(READY)  ## download what a sweep needs, for machines without internet: SWEEP=file.yaml (default: as agents)
 	@$(PYTHON) agent.py $${SWEEP:+"$$SWEEP"} --fetch $(ARGS)
 
 # Without SWEEP: the newest unfinished sweep, on the W&B server if you are logged in, else here.
@@ -92,19 +92,19 @@ agents: $(READY)  ## run a sweep: SWEEP=file.yaml, runs/name or a W&B id (defaul
 analysis: $(READY)  ## compare the runs of a sweep: SWEEP=runs/name or a W&B id (default: the newest); writes reports/name/
 	@$(PYTHON) -m analysis $${SWEEP:+"$$SWEEP"} $(ARGS)
 
-notebook: $(READY)  ## run notebooks/trials.ipynb on drawn pictures; writes reports/trials/trials.ipynb (ARGS="NAME=VALUE ...")
+notebook: $(READY)  ## run notebooks/trials.ipynb on drawn images; writes reports/trials/trials.ipynb (ARGS="NAME=VALUE ...")
 	@$(PYTHON) -m notebooks.execute $(ARGS)
 
-publish: $(READY)  ## send to W&B what it has not got: SWEEP=runs/name
+publish: $(READY)  ## upload to W&B what is missing there: SWEEP=runs/name
 	@$(PYTHON) -m finetune.publish $${SWEEP:+"$$SWEEP"} $(ARGS)
 
 report: $(READY)  ## write the comparison as a W&B Report: SWEEP=runs/name or a W&B id
 	@$(PYTHON) -m analysis.wandb_report $${SWEEP:+"$$SWEEP"} $(ARGS)
 
-gc: $(READY)  ## make room: BUDGET=10GB for runs and caches (default: what is of no use alone), ARGS=--dry-run to see what would go
+gc: $(READY)  ## free disk space: BUDGET=10GB for runs and caches (default: only what is useless), ARGS=--dry-run to preview
 	@$(PYTHON) -m finetune.gc $${BUDGET:+--budget "$$BUDGET"} $(ARGS)
 
-# What runs are measured against has a venv of its own, with the same torch.
+# The peers of the benchmark have a venv of their own, with the same torch.
 $(BENCH_READY): requirements-bench.lock | $(READY)
 	@set -e; \
 	if ! $(BENCH)/bin/python -c 'print(1)' >/dev/null 2>&1; then \
@@ -114,10 +114,10 @@ $(BENCH_READY): requirements-bench.lock | $(READY)
 	$(VENV)/bin/uv pip sync --quiet --require-hashes --python $(BENCH)/bin/python requirements-bench.lock
 	@touch $@
 
-bench: $(BENCH_READY)  ## how fast runs are, beside a plain loop, timm, fastai and Lightning (ARGS=--full: for hours)
+bench: $(BENCH_READY)  ## speed of runs beside a plain loop, timm, fastai and Lightning (ARGS=--full takes hours)
 	@$(BENCH)/bin/python -m benchmarks $(ARGS)
 
-chaos: $(READY)  ## kill agents and runs at every moment and count what is lost (about 15 minutes; ARGS="--kills 20 --scale 0.1")
+chaos: $(READY)  ## kill agents and runs at any moment and count what is lost (about 15 minutes; ARGS="--kills 20 --scale 0.1")
 	@$(PYTHON) -m chaos $(ARGS)
 
 lock: $(READY)  ## pin the newest versions that pyproject.toml allows, with hashes, for Linux and macOS
@@ -129,12 +129,12 @@ lock-bench: $(READY)
 	  --constraint requirements.lock --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
 	  --output-file requirements-bench.lock >/dev/null
 
-audit: $(READY)  ## known holes in the locked packages (skipped where their list can't be reached)
+audit: $(READY)  ## known vulnerabilities of the locked packages (skipped where their list can't be reached)
 	@$(PYTHON) scripts/audit.py
 
-fuzz: $(READY)  ## many more examples for the parsers than in the tests, others each time (about 2 minutes)
+fuzz: $(READY)  ## many more examples for the parsers than in the tests, different each time (about 2 minutes)
 	@$(PYTHON) -m pytest --hypothesis-profile=thorough tests/finetune/test_fuzz.py tests/finetune/system/test_hostile_output.py $(ARGS)
 
-clean:  ## delete the environment and tools' caches; runs/ and reports/ stay
+clean:  ## delete environments and the caches of tools; runs/ and reports/ stay
 	rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,6 @@
-"""Look up the locked packages in the list of known holes, with pip-audit from an environment of its own.
+"""Look up the locked packages in the list of known vulnerabilities, with pip-audit in an environment of its own.
 
-Exit code 0: none are known, or the list can't be reached, which is said; 1: there are some; they are listed.
+Exit code 0: none is known, or a message says that the list can't be reached; 1: there are some, which are listed.
 """
 
 import json
@@ -23,33 +23,33 @@ def main() -> int:
 
 
 def _audit(uvx: str, lock: str) -> int:
-    """Audit one lock, say what came of it, and return the exit code."""
+    """Audit one lock, print the result, and return the exit code."""
     command = [uvx, "--quiet", "pip-audit", "--requirement", str(ROOT / lock), "--disable-pip", "--require-hashes"]
     try:
-        ended = subprocess.run(
+        process = subprocess.run(
             [*command, "--format", "json", "--progress-spinner", "off"], capture_output=True, text=True, timeout=600
         )
-        packages = json.loads(ended.stdout)["dependencies"]
+        packages = json.loads(process.stdout)["dependencies"]
     except subprocess.TimeoutExpired:
         print(f"{lock}: not audited: no answer in 10 minutes")
         return 0
-    except (ValueError, LookupError, TypeError):  # it could not be installed, or could not ask
-        said = ended.stderr.strip().splitlines() or ["no answer"]
-        print(f"{lock}: not audited: {said[-1]}")
+    except (ValueError, LookupError, TypeError):  # pip-audit could not be installed, or could not reach the list
+        lines = process.stderr.strip().splitlines() or ["no answer"]
+        print(f"{lock}: not audited: {lines[-1]}")
         return 0
-    # A mirror that has packages but no advisories makes pip-audit skip every one, and call that a success.
-    known = [package for package in packages if "skip_reason" not in package]
-    holes = [
-        f"  {one['name']} {one['version']}: {hole['id']}, mended in {', '.join(hole['fix_versions']) or 'no version'}"
-        for one in known
-        for hole in one["vulns"]
+    # With a mirror that has packages but no advisories, pip-audit skips all packages and calls that a success.
+    audited = [package for package in packages if "skip_reason" not in package]
+    if not audited:
+        print(f"{lock}: not audited: the advisories of none of its {len(packages)} packages can be reached")
+        return 0
+    vulnerabilities = [
+        f"  {package['name']} {package['version']}: {one['id']}, fixed in {' '.join(one['fix_versions']) or 'no version'}"
+        for package in audited
+        for one in package["vulns"]
     ]
-    if not known:
-        print(f"{lock}: not audited: of none of its {len(packages)} packages the advisories can be reached")
-        return 0
-    print(f"{lock}: {len(holes)} known holes in {len(known)} of {len(packages)} packages; of the rest nothing is known")
-    print("\n".join(holes), end="\n" if holes else "")
-    return int(bool(holes))
+    print(f"{lock}: {len(vulnerabilities)} known vulnerabilities; {len(audited)} of {len(packages)} packages audited")
+    print("\n".join(vulnerabilities), end="\n" if vulnerabilities else "")
+    return int(bool(vulnerabilities))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A sweep file goes in, a comparison with pictures comes out: the commands as a user types them."""
+"""From a sweep file to a comparison with figures: the commands as a user types them."""
 
 import csv
 import json
@@ -25,28 +25,28 @@ parameters:
 """
 
 
-def command(folder: Path, *words: str) -> str:
-    """Run a command of the project in `folder` and return what it printed."""
+def run_command(folder: Path, *arguments: str) -> str:
+    """Run a command of the project in `folder` and return its output."""
     environment = {**offline.environment(ROOT), "PATH": "", "HOME": str(folder), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    process = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
 
 
 def test_sweep_then_analysis_then_prediction(pictures: Path, tmp_path: Path) -> None:
     """Six runs by two agents, a second call with nothing to do, the report's files, and a prediction by one run."""
     (tmp_path / "small.yaml").write_text(SWEEP.replace("PICTURES", str(pictures)))
     agent = [str(ROOT / "agent.py"), "small.yaml", "--agents", "2"]
-    command(tmp_path, *agent)
+    run_command(tmp_path, *agent)
     runs = sorted((tmp_path / "runs" / "small").glob("*/summary.json"))
     assert len(runs) == 6
     before = [path.stat().st_mtime_ns for path in runs]
-    command(tmp_path, *agent)
+    run_command(tmp_path, *agent)
     assert [path.stat().st_mtime_ns for path in runs] == before
 
-    command(tmp_path, "-m", "analysis", "runs/small")
+    run_command(tmp_path, "-m", "analysis", "runs/small")
     report = tmp_path / "reports" / "small"
     with (report / "comparison.csv").open() as file:
         rows = {row["strategy"]: row for row in csv.DictReader(file)}
@@ -59,5 +59,5 @@ def test_sweep_then_analysis_then_prediction(pictures: Path, tmp_path: Path) -> 
         assert (report / name).stat().st_size > 500
     assert {path.suffix for path in (report / "figures").iterdir()} == {".png", ".pdf"}
 
-    out = command(tmp_path, "-m", "finetune.predict", str(runs[0].parent), str(pictures / "test" / "red"))
+    out = run_command(tmp_path, "-m", "finetune.predict", str(runs[0].parent), str(pictures / "test" / "red"))
     assert len(out.splitlines()) == 1 + 4

@@ -1,4 +1,4 @@
-"""What `make` hands on: names as they are, in one piece each, none of them a command. Nothing is installed here."""
+"""What `make` passes on: names unchanged, each in one piece, none run as a command. Nothing is installed here."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from tests import ROOT
 
 MAKEFILE = ROOT / "Makefile"
-# Stands in for Python: says that it starts, and else notes its words, one a line.
+# Stands in for Python: answers the check that it starts, and else writes its arguments to a file, one a line.
 PYTHON = """#!/bin/bash
 [ "$1" = -c ] && { echo 1; exit; }
 printf '%s\\n' "$@" > words
@@ -27,8 +27,8 @@ LINES = {
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """Return a folder that has what the Makefile looks for, ready, with a stand-in for Python."""
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with the files that the Makefile looks for, and a stand-in for Python."""
     (tmp_path / "scripts").mkdir()
     (tmp_path / "sweeps").mkdir()
     for name in ("requirements.lock", "scripts/find-python.sh", "sweeps/strategies.yaml"):
@@ -40,73 +40,73 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(place: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run make in the folder, without what a make that runs these tests hands on: `make test ARGS=-x`."""
-    handed = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS", "SWEEP", "AGENTS", "BUDGET")
-    kept = {name: value for name, value in os.environ.items() if name not in handed}
+def make(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run make in the folder, without the variables of a make that runs these tests, such as `make test ARGS=-x`."""
+    inherited = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS", "SWEEP", "AGENTS", "BUDGET")
+    kept = {name: value for name, value in os.environ.items() if name not in inherited}
     return subprocess.run(
         ["make", "-f", str(MAKEFILE), "PYTHON=./python", "READY=ready", *words],
-        cwd=place, env={**kept, **environment}, capture_output=True, text=True, check=False,
+        cwd=folder, env={**kept, **environment}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
-def handed_on(place: Path, *words: str, **environment: str) -> list[str]:
-    """Return the words that Python is started with, after which nothing else has happened in the folder."""
-    before = {path for path in place.rglob("*") if path.name != "words"}
-    done = make(place, *words, **environment)
+def arguments_of(folder: Path, *words: str, **environment: str) -> list[str]:
+    """Return the arguments that Python is started with, and check that nothing else happened in the folder."""
+    before = {path for path in folder.rglob("*") if path.name != "words"}
+    done = make(folder, *words, **environment)
     assert done.returncode == 0, done.stderr
-    assert {path for path in place.rglob("*") if path.name != "words"} == before
-    return (place / "words").read_text().splitlines()
+    assert {path for path in folder.rglob("*") if path.name != "words"} == before
+    return (folder / "words").read_text().splitlines()
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_a_name_is_handed_on_as_it_is(place: Path, name: str) -> None:
-    """Whatever the shell, or make itself, would make of it, on the command line and in the environment."""
-    (place / name).touch()
-    assert handed_on(place, "agents", f"SWEEP={name}") == ["agent.py", name]
-    assert handed_on(place, "agents", SWEEP=name) == ["agent.py", name]
-    assert handed_on(place, "gc", f"BUDGET={name}") == ["-m", "finetune.gc", "--budget", name]
-    assert handed_on(place, "agents", f"AGENTS={name}") == ["agent.py", "--agents", name]
+def test_a_name_is_passed_on_unchanged(folder: Path, name: str) -> None:
+    """Whatever it means to the shell or to make itself, on the command line and in the environment."""
+    (folder / name).touch()
+    expected = ["agent.py", name, "--agents", name]
+    assert arguments_of(folder, "agents", f"SWEEP={name}", f"AGENTS={name}") == expected
+    assert arguments_of(folder, "agents", SWEEP=name, AGENTS=name) == expected
+    assert arguments_of(folder, "gc", f"BUDGET={name}") == ["-m", "finetune.gc", "--budget", name]
 
 
 @pytest.mark.parametrize("target", LINES)
-def test_every_target_takes_one_sweep_or_none(place: Path, target: str) -> None:
-    """One with a space, a command in its name; a folder; none, where `make sweep` has its own."""
+def test_every_target_takes_one_sweep_or_none(folder: Path, target: str) -> None:
+    """A name with a space and a command in it; a path; none, for which `make sweep` has a default."""
     odd = "$(touch x) y.yaml"
-    (place / odd).touch()
+    (folder / odd).touch()
     for name in [odd, "sweeps/strategies.yaml"]:
         words = [name if word == "SWEEP" else word for word in LINES[target]]
-        assert handed_on(place, target, f"SWEEP={name}") == words
+        assert arguments_of(folder, target, f"SWEEP={name}") == words
     default = ["sweeps/strategies.yaml"] if target == "sweep" else []
     bare = [given for word in LINES[target] for given in (default if word == "SWEEP" else [word])]
-    assert handed_on(place, target) == handed_on(place, target, "SWEEP=") == bare
+    assert arguments_of(folder, target) == arguments_of(folder, target, "SWEEP=") == bare
 
 
-def test_further_arguments_are_words_for_the_shell(place: Path) -> None:
-    """Split where they are not quoted, behind what has a name of its own."""
+def test_further_arguments_are_words_of_the_shell(folder: Path) -> None:
+    """Split where they are not quoted, after the arguments that have a variable of their own."""
     given = ["SWEEP=runs/a", "AGENTS=2", "ARGS=--set lr=[1e-3,3e-3] --set 'data=my pictures' --plan"]
     words = ["agent.py", "runs/a", "--agents", "2", "--set", "lr=[1e-3,3e-3]", "--set", "data=my pictures", "--plan"]
-    assert handed_on(place, "agents", *given) == words
-    assert handed_on(place, "gc", "ARGS=--dry-run") == ["-m", "finetune.gc", "--dry-run"]
+    assert arguments_of(folder, "agents", *given) == words
+    assert arguments_of(folder, "gc", "ARGS=--dry-run") == ["-m", "finetune.gc", "--dry-run"]
 
 
-def test_a_sweep_file_that_is_not_there_is_told(place: Path) -> None:
-    """By its name as it was given, with those that are; nothing is started."""
-    done = make(place, "sweep", "SWEEP=$(touch x) y.yaml")
+def test_a_missing_sweep_file_is_reported(folder: Path) -> None:
+    """By its name, with those that exist; nothing is started."""
+    done = make(folder, "sweep", "SWEEP=$(touch x) y.yaml")
     assert done.returncode == 2
-    assert done.stderr.startswith("$(touch x) y.yaml: no such sweep file. There: sweeps/strategies.yaml\n")
-    assert not (place / "words").exists()
-    assert not (place / "x").exists()
+    assert done.stderr.startswith("$(touch x) y.yaml: no such sweep file. Available: sweeps/strategies.yaml\n")
+    assert not (folder / "words").exists()
+    assert not (folder / "x").exists()
 
 
-def test_make_sweep_makes_none_of_a_file_with_faults(place: Path) -> None:
-    """The check comes first, and W&B's command after it alone."""
+def test_make_sweep_checks_the_file_first(folder: Path) -> None:
+    """Only after a check without errors is W&B's command run."""
     note = 'printf "%s " "$@" >> words; echo >> words'
     for code, lines in ((0, 2), (2, 1)):
-        (place / "words").unlink(missing_ok=True)
+        (folder / "words").unlink(missing_ok=True)
         wrong = f'[[ " $* " != *" --check "* ]] || exit {code}'
-        (place / "python").write_text(PYTHON.replace("printf '%s\\n' \"$@\" > words", f"{note}\n{wrong}"))
-        done = make(place, "sweep")
+        (folder / "python").write_text(PYTHON.replace("printf '%s\\n' \"$@\" > words", f"{note}\n{wrong}"))
+        done = make(folder, "sweep")
         assert done.returncode == code
         expected = ["agent.py sweeps/strategies.yaml --check ", "-m wandb sweep sweeps/strategies.yaml "]
-        assert (place / "words").read_text().splitlines() == expected[:lines]
+        assert (folder / "words").read_text().splitlines() == expected[:lines]

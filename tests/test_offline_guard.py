@@ -1,10 +1,11 @@
-"""The guard that keeps tests from other machines bites, here and in processes that tests start."""
+"""The guard keeps tests from reaching other machines, here and in processes that tests start."""
 
 import os
 import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 
 import pytest
 
@@ -18,7 +19,7 @@ def _send(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "ask",
+    "connect",
     [
         lambda: socket.create_connection(("192.0.2.1", 80), timeout=1),
         lambda: socket.getaddrinfo("example.org", 443),
@@ -27,21 +28,21 @@ def _send(host: str) -> None:
     ],
     ids=["connect", "getaddrinfo", "gethostbyname", "sendto"],
 )
-def test_another_machine_is_out_of_reach(ask: object) -> None:
-    """Whichever way it is asked for, by name or by number, the guard says so; no packet leaves."""
+def test_another_machine_is_out_of_reach(connect: Callable[[], object]) -> None:
+    """By name or by address, in any way: the guard's error, and no packet leaves."""
     with pytest.raises(OSError, match="this machine alone"):
-        ask()  # type: ignore[operator]
+        connect()
 
 
 def test_this_machine_is_in_reach() -> None:
-    """A server on loopback can be asked, by number and by name."""
+    """A server on loopback can be reached, by address and by name."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         for host in ("127.0.0.1", "localhost"):
             socket.create_connection((host, server.getsockname()[1]), timeout=5).close()
 
 
-def test_processes_that_are_started_are_kept_in_as_well() -> None:
-    """A child, and its child, have the guard; programs that are not Python are sent to a proxy that is not there."""
+def test_started_processes_have_the_guard_as_well() -> None:
+    """A child and its child; programs that are not Python get a proxy that does not exist."""
     code = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
     nested = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {code!r}]).returncode)"
     for script in (code, nested):
@@ -56,8 +57,8 @@ def test_processes_that_are_started_are_kept_in_as_well() -> None:
     "environment", [{}, {"PYTHONPATH": str(ROOT)}, {**os.environ, "PYTHONPATH": ""}, {"PYTHONPATH": offline.SITE}]
 )
 def test_no_process_is_started_without_the_guard(environment: dict[str, str]) -> None:
-    """Neither here, whichever way, nor by a process that has it; what `offline.environment` gives does."""
-    # The error is of two classes of one name: a process of pytest-xdist has the guard from its start, and again.
+    """Neither here, in any way, nor by a process that has it; with `offline.environment` it is started."""
+    # Caught by its base class: in a process of pytest-xdist, which has had the guard twice, the error has two classes.
     code = f"import subprocess, sys; subprocess.run([sys.executable, '--version'], env={environment!r})"
     with pytest.raises(AssertionError, match=r"use tests\.support\.offline\.environment"):
         subprocess.run([sys.executable, "--version"], env=environment, check=False)
@@ -70,15 +71,15 @@ def test_no_process_is_started_without_the_guard(environment: dict[str, str]) ->
     subprocess.run([sys.executable, "-c", "import tests"], env=kept, cwd="/", check=True)
 
 
-def test_a_changed_environment_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that takes the guard out of its own environment starts nothing either."""
+def test_a_changed_environment_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that removes the guard from its own environment starts nothing either."""
     monkeypatch.delenv("PYTHONPATH")
     with pytest.raises(AssertionError, match=r"use tests\.support\.offline\.environment"):
         subprocess.run([sys.executable, "--version"], check=True)
 
 
-def test_processes_that_chaos_hooks_into_keep_the_guard() -> None:
-    """Python takes one `sitecustomize` alone, which there is chaos' own."""
+def test_processes_with_fail_points_keep_the_guard() -> None:
+    """Python runs only one `sitecustomize`: there that of chaos, which runs the guard's."""
     path = os.pathsep.join([str(ROOT / "chaos/hook"), str(ROOT), offline.SITE])
     code = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
     ended = subprocess.run(
