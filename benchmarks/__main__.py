@@ -1,6 +1,7 @@
 """The command behind `make bench`: measures, prints the tables, writes the numbers as JSON and the figure beside it."""
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Iterable
@@ -9,132 +10,121 @@ from pathlib import Path
 from benchmarks import table
 from benchmarks.baselines import CONTENDERS, OURS, PLAIN
 from benchmarks.figure import draw_figure
-from benchmarks.runner import Plan, Results, Target, measure
+from benchmarks.runner import BenchmarkPlan, Fields, Results, measure
 from finetune.errors import EXIT_FAILED, ConfigError, nearest
-from finetune.system.documents import write_json
 from finetune.system.environment import cores
 from finetune.system.output import command
 
 RESULTS = Path(__file__).parent / "results"
 STRATEGIES = ("head", "partial", "gradual", "full")
-# By default, what takes minutes; in --full also `gradual`, and the peers with frozen batch-norms.
-QUICK = ("head", "partial", "full")
-DEFAULT = (PLAIN, "timm", "fastai", "lightning", *OURS)
+# Defaults of flags: by default what takes minutes, with --full also `gradual` and the peers with frozen batch-norms.
+QUICK = {"only": (PLAIN, "timm", "fastai", "lightning", *OURS), "strategies": ("head", "partial", "full"), "rounds": 2}
+FULL = {"only": tuple(CONTENDERS), "strategies": STRATEGIES, "rounds": 5}
 
 
 @command
 def main(arguments: list[str]) -> int:
     """Run the benchmark and return the exit code."""
-    known = _parser().parse_args(arguments)
-    out = known.out or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
-    plan = _plan(known)
-    target = _target(known)
+    args = _parse(arguments)
+    plan, target = _plan(args), _target(args)
+    out = args.out or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    _say(f"results go to {out} as they are measured")
-    results = measure(plan, target, lambda so_far: write_json(out, so_far), _say)
-    write_json(out, results)
+    print(f"results go to {out} as they are measured", file=sys.stderr, flush=True)
+    results = measure(plan, target, out)
     print("\n".join(describe(results)))
     figure = out.with_suffix(".png")
-    drawn = draw_figure(results, figure)
-    print(f"see {out}" + (f" and {figure}" if drawn else ""))
-    failed = any("error" in row for group in ("runs", "loader", "accuracy") for row in results[group])
-    return EXIT_FAILED if failed else 0
+    print(f"see {out}" + (f" and {figure}" if draw_figure(results, figure) else ""))
+    has_errors = any("error" in row for group in ("runs", "loader", "accuracy") for row in results[group])
+    return EXIT_FAILED if has_errors else 0
 
 
 def describe(results: Results) -> list[str]:
-    """Return all that is printed of the results."""
+    """Return the lines to print about the results."""
     lines = ["", *table.introduction(results), "", *table.speed_table(results), "", *table.loader_table(results), ""]
     return [*lines, *table.accuracy_table(results), ""] if results["accuracy"] else lines
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m benchmarks", description="How fast runs are.", allow_abbrev=False)
-    add = parser.add_argument
-    add("--full", action="store_true", help="more pictures, 5 rounds, every contender; takes hours on a CPU")
-    add("--only", help=f"contenders, separated by commas: {', '.join(CONTENDERS)}")
-    add(
-        "--strategies",
-        help=f"separated by commas (default: {','.join(QUICK)}, with --full all: {','.join(STRATEGIES)})",
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks",
+        description="Measure how fast runs are, beside other ways to train.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add("--rounds", type=int, help="(default: 2, with --full 5)")
-    add("--pictures", type=int, help="that train in an epoch (default: 64, with --full 384; on a GPU 1024 and 4096)")
-    add("--batch-size", type=int, default=16, help="(default: %(default)s)")
-    add("--backbone", default="efficientnet_v2_s", help="(default: %(default)s)")
-    add("--image-px", type=int, default=224, help="(default: %(default)s)")
-    add("--loader-px", default="224,384", help="sides at which loading is measured (default: %(default)s)")
-    add("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
-    add("--threads", type=int, default=cores(), help="of each process (default: one a core, %(default)s here)")
-    add("--out", type=Path, help="where to write the numbers, JSON (default: benchmarks/results/<time>.json)")
-    real = parser.add_argument_group("seconds to a val accuracy on real pictures, with --data and --weights")
+    add = parser.add_argument
+    add("--full", action="store_true", help="more images, 5 rounds, every contender; takes hours on a CPU")
+    add("--only", type=_words, metavar="NAME,...", help=f"contenders, of {', '.join(CONTENDERS)}")
+    add("--strategies", type=_words, metavar="NAME,...", help=f"of {', '.join(STRATEGIES)}")
+    add("--rounds", type=int, help="how often to measure")
+    add("--pictures", type=int, default=argparse.SUPPRESS,
+        help="training images of an epoch (default: 64, with --full 384; on a GPU 1024 and 4096)")  # fmt: skip
+    add("--batch-size", type=int, default=16, help="images in a batch")
+    add("--backbone", default="efficientnet_v2_s", help="a torchvision network")
+    add("--image-px", type=int, default=224, help="crop side")
+    add("--loader-px", default="224,384", help="crop sides for which loading is measured")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--threads", type=int, default=cores(), help="of each process")
+    add("--out", type=Path, default=argparse.SUPPRESS,
+        help="file for the numbers, JSON (default: benchmarks/results/<time>.json)")  # fmt: skip
+    real = parser.add_argument_group("seconds to a val accuracy on real images, with --data and --weights")
     add = real.add_argument
-    add("--data", help="a folder of pictures")
-    add("--weights", help="pretrained weights: a torchvision name, or a path to a state dict")
-    add("--data-backbone", default="squeezenet1_0", help="(default: %(default)s)")
-    add("--data-px", type=int, default=160, help="(default: %(default)s)")
-    add("--data-epochs", type=int, default=8, help="(default: %(default)s)")
-    add("--data-batch-size", type=int, default=32, help="(default: %(default)s)")
-    add("--data-lr", type=float, default=1e-3, help="(default: %(default)s)")
-    add("--target", type=float, default=0.8, help="the val accuracy (default: %(default)s)")
-    return parser
+    add("--data", default=argparse.SUPPRESS, help="a folder of images")
+    add("--weights", default=argparse.SUPPRESS, help="a torchvision name, or a path to a state dict")
+    add("--data-backbone", default="squeezenet1_0", help="as --backbone")
+    add("--data-px", type=int, default=160, help="crop side")
+    add("--data-epochs", type=int, default=8, help="of each run")
+    add("--data-batch-size", type=int, default=32, help="images in a batch")
+    add("--data-lr", type=float, default=1e-3, help="peak rate of the head")
+    add("--target", type=float, default=0.8, help="the val accuracy")
+    parser.set_defaults(**QUICK)
+    if "--full" in arguments:
+        parser.set_defaults(**FULL)
+    return parser.parse_args(arguments, argparse.Namespace(pictures=None, out=None, data=None, weights=None))
 
 
-def _plan(known: argparse.Namespace) -> Plan:
-    """Return what the flags ask for.
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _plan(args: argparse.Namespace) -> BenchmarkPlan:
+    """Return the plan that the flags ask for.
 
     Raises:
-        ConfigError: unknown contenders or strategies.
+        ConfigError: with all faults of the flags.
     """
-    names = tuple(known.only.split(",")) if known.only else tuple(CONTENDERS) if known.full else DEFAULT
-    strategies = tuple(known.strategies.split(",")) if known.strategies else STRATEGIES if known.full else QUICK
-    faults = [_unknown("--only", name, CONTENDERS) for name in names if name not in CONTENDERS]
-    faults += [_unknown("--strategies", name, STRATEGIES) for name in strategies if name not in STRATEGIES]
-    if PLAIN not in names:
-        faults.append(f"--only: {PLAIN} must be among them, it is what the others are compared with")
-    if (known.data is None) != (known.weights is None):
+    faults = [_unknown("--only", name, CONTENDERS) for name in args.only if name not in CONTENDERS]
+    faults += [_unknown("--strategies", name, STRATEGIES) for name in args.strategies if name not in STRATEGIES]
+    if PLAIN not in args.only:
+        faults.append(f"--only: {PLAIN} must be among them, as the others are compared with it")
+    if (args.data is None) != (args.weights is None):
         faults.append("--data and --weights belong together")
     for flag in ("rounds", "pictures", "batch_size", "threads"):
-        if getattr(known, flag) is not None and getattr(known, flag) < 1:
+        if getattr(args, flag) is not None and getattr(args, flag) < 1:
             faults.append(f"--{flag.replace('_', '-')}: must be at least 1")
-    sides = known.loader_px.split(",")
+    sides = args.loader_px.split(",")
     if not all(side.isdecimal() and int(side) >= 16 for side in sides):
-        faults.append(f"--loader-px: {known.loader_px!r} are no sides of pictures, such as 224,384")
+        faults.append(f"--loader-px: {args.loader_px!r} are no sides of images, such as 224,384")
     if faults:
         raise ConfigError(faults, "the command line")
-    return Plan(
-        contenders=names,
-        strategies=strategies,
-        rounds=known.rounds or (5 if known.full else 2),
-        pictures=known.pictures,
-        full=known.full,
-        batch_size=known.batch_size,
-        backbone=known.backbone,
-        weights="none",
-        image_px=known.image_px,
-        loader_px=tuple(map(int, sides)),
-        device=known.device,
-        threads=known.threads,
-    )
+    fields = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(BenchmarkPlan)}
+    changed = {"contenders": args.only, "weights": "none", "loader_px": tuple(map(int, sides))}
+    return BenchmarkPlan(**{**fields, **changed})
 
 
-def _target(known: argparse.Namespace) -> Target | None:
-    """Return what is to be reached on real pictures, if they are given."""
-    if known.data is None:
+def _target(args: argparse.Namespace) -> Fields | None:
+    """Return the accuracy to reach on real images and the config of these runs, if images are given."""
+    if args.data is None:
         return None
-    weights = str(Path(known.weights).resolve()) if Path(known.weights).exists() else known.weights
-    return Target(
-        data=str(Path(known.data).resolve()),
-        weights=weights,
-        backbone=known.data_backbone,
-        image_px=known.data_px,
-        epochs=known.data_epochs,
-        batch_size=known.data_batch_size,
-        lr=known.data_lr,
-        val_accuracy=known.target,
-    )
+    return {
+        "data": str(Path(args.data).resolve()),
+        "weights": str(Path(args.weights).resolve()) if Path(args.weights).exists() else args.weights,
+        "backbone": args.data_backbone,
+        "image_px": args.data_px,
+        "epochs": args.data_epochs,
+        "batch_size": args.data_batch_size,
+        "lr": args.data_lr,
+        "val_accuracy": args.target,
+    }
 
 
 def _unknown(flag: str, name: str, choices: Iterable[str]) -> str:

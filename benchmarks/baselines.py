@@ -1,12 +1,11 @@
-"""Who is measured: name, how it trains, which package it needs, what to know of it."""
+"""The contenders: how each trains, the package it needs, and how its work differs."""
 
 import importlib
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
-
-from finetune.config import Config
 
 PLAIN = "plain"
 OURS = ("ours", "ours-bf16")
@@ -17,75 +16,56 @@ class Contender:
     """One way to train a config.
 
     Attributes:
-        title: as tables name it.
-        module: whose `train(config, **options)` does it.
-        package: what has to be installed for it, or None.
-        own_network: whether its network is not torchvision's, so that weights for that one do not fit.
-        note: what is different about its work, a line below the table; or None.
+        title: in tables.
+        module: has the function `train(config, **options)`.
+        note: how its work differs from the others', a line below the table.
+        package: has to be installed for it.
+        has_own_network: whether its network is not torchvision's, so that torchvision's weights do not fit.
     """
 
     title: str
     module: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any]
+    note: str
     package: str | None = None
-    own_network: bool = False
-    note: str | None = None
+    has_own_network: bool = False
 
 
+PEERS = "benchmarks.peers"
 CONTENDERS = {
     PLAIN: Contender(
-        "plain loop",
-        "benchmarks.plain",
-        note="frozen batch-norms use the batch's statistics and let their own drift",
+        "plain loop", "benchmarks.plain", {},
+        "frozen batch-norms use the statistics of the batch, and their running statistics drift",
     ),
     "timm": Contender(
-        "timm, freeze()",
-        "benchmarks.peers.timm_loop",
-        package="timm",
-        own_network=True,
-        note="the plain loop with timm's network; freeze() stops frozen batch-norms wholly",
+        "timm, freeze()", f"{PEERS}.timm_loop", {},
+        "the plain loop with timm's network; freeze() stops frozen batch-norms entirely", "timm", has_own_network=True,
     ),
     "fastai": Contender(
-        "fastai",
-        "benchmarks.peers.fastai_loop",
-        {"train_bn": True},
-        "fastai",
-        note="frozen batch-norms train (its default), so backward passes go through the frozen part",
+        "fastai", f"{PEERS}.fastai_loop", {"train_bn": True},
+        "frozen batch-norms train (its default), so the backward pass goes through the frozen blocks", "fastai",
     ),
     "fastai-frozen-bn": Contender(
-        "fastai, train_bn=False",
-        "benchmarks.peers.fastai_loop",
-        {"train_bn": False},
-        "fastai",
-        note="frozen batch-norms' weights stand still, their statistics drift as in the plain loop",
+        "fastai, train_bn=False", f"{PEERS}.fastai_loop", {"train_bn": False},
+        "weights of frozen batch-norms stay, their statistics drift as in the plain loop", "fastai",
     ),
     "lightning": Contender(
-        "Lightning",
-        "benchmarks.peers.lightning_loop",
-        {"train_bn": True},
-        "lightning",
-        note="BackboneFinetuning's default trains frozen batch-norms",
+        "Lightning", f"{PEERS}.lightning_loop", {"train_bn": True},
+        "BackboneFinetuning trains frozen batch-norms by default", "lightning",
     ),
     "lightning-frozen-bn": Contender(
-        "Lightning, BN frozen",
-        "benchmarks.peers.lightning_loop",
-        {"train_bn": False},
-        "lightning",
-        note="train_bn=False as one would expect it; BackboneFinetuning itself freezes no batch-norm with it",
+        "Lightning, BN frozen", f"{PEERS}.lightning_loop", {"train_bn": False},
+        "train_bn=False as one would expect it; BackboneFinetuning itself freezes no batch-norm with it", "lightning",
     ),
     OURS[0]: Contender(
-        "finetune, fp32",
-        "benchmarks.ours",
-        {"precision": "fp32"},
-        note="frozen blocks are in eval mode wholly; val is fed from the cache too",
+        "finetune, fp32", "benchmarks.ours", {"precision": "fp32"},
+        "frozen blocks are in eval mode; val uses the cache too",
     ),
     OURS[1]: Contender(
-        "finetune, bf16",
-        "benchmarks.ours",
-        {"precision": "bf16"},
-        note="other numerics than all rows above: what trains is computed in bfloat16, the frozen part in float32",
+        "finetune, bf16", "benchmarks.ours", {"precision": "bf16"},
+        "other numerics than all rows above: trainable blocks compute in bfloat16, frozen ones in float32",
     ),
-}
+}  # fmt: skip
 
 
 def is_installed(name: str) -> bool:
@@ -95,11 +75,6 @@ def is_installed(name: str) -> bool:
 
 
 def trainer(name: str) -> Callable[..., dict[str, Any]]:
-    """Return the contender's train(config, ...), its options filled in."""
+    """Return the contender's train(config, ...), with its options."""
     contender = CONTENDERS[name]
-    function = importlib.import_module(contender.module).train
-
-    def train(config: Config, **more: Any) -> dict[str, Any]:
-        return dict(function(config, **contender.options, **more))
-
-    return train
+    return partial(importlib.import_module(contender.module).train, **contender.options)

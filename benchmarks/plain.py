@@ -5,61 +5,38 @@ shortcuts: images are decoded in every epoch, the frozen blocks are computed for
 torch does by default. It freezes as most loops do, by requires_grad=False under model.train(): the frozen blocks'
 weights stay, but their batch-norm statistics change and their stochastic depth stays on. It ignores the config's
 `precision`, `patience`, `views`, `start_px`, `cache`, `keep` and `upload_best`.
-
-    python -m benchmarks.plain --data path/to/pictures --strategy full --threads 1 --out result.json
 """
 
-import argparse
 import contextlib
 import copy
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchvision import models, transforms
+from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.meters import LapTimer, peak_memory
 from finetune.config import Config, to_dict
-from finetune.config_flags import add_fields, parse_flags
 from finetune.data.augmentation import LEVELS
 from finetune.data.splits import Splits
 from finetune.data.transforms import Preprocessing, preprocessing
-from finetune.models.families import split_into_blocks
+from finetune.models.classifier import Classifier, build_classifier, build_network
 from finetune.models.unfreezing import UnfreezeSchedule
 from finetune.models.weights import load_weights
 from finetune.resolve import resolve
 from finetune.run.build import device_of
 from finetune.run.preflight import load_splits
-from finetune.system.documents import write_json
-from finetune.system.output import command
 from finetune.training.lr_schedule import lr_multiplier
+from finetune.training.optimizer import ParamGroups, param_groups
 
 Batches = DataLoader[tuple[Tensor, Tensor]]  # images (B, 3, H, W) float32, normalised, and labels (B,) int64
 RateMultiplier = Callable[[int | None, int], float]
-
-
-class Network(nn.Module):
-    """A torchvision network with a new last layer. images (B, 3, H, W) float32 -> logits (B, classes)."""
-
-    def __init__(self, network: nn.Module, classes: int, dropout: float) -> None:
-        super().__init__()
-        blocks, self.pool, features = split_into_blocks(network)
-        self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(features, classes))
-        for parameter in self.head.parameters():
-            nn.init.zeros_(parameter)  # as in finetune.models, so that both start from the same network
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.pool(self.blocks(images)))
-        return logits
 
 
 @dataclass(frozen=True)
@@ -98,13 +75,12 @@ def set_up(config: Config) -> Setup:
     return Setup(config, device_of(config.device), splits, shape)
 
 
-def build(config: Config, classes: int, image_px: int) -> Network:
-    """Return the backbone with its weights and a new head."""
-    options = {"image_size": image_px} if config.backbone.startswith("vit") else {}
-    network = models.get_model(config.backbone, weights=None, **options)
+def build(config: Config, classes: int, image_px: int) -> Classifier:
+    """Return torchvision's network with its weights and a new head."""
+    network = build_network(config.backbone, image_px)
     if config.weights != "none":
         load_weights(network, config.backbone, config.weights, image_px)
-    return Network(network, classes, config.dropout)
+    return build_classifier(network, classes, config.dropout)
 
 
 def freeze(network: Any, cut: int, optimizer: torch.optim.Optimizer, config: Config) -> None:  # noqa: ARG001
@@ -136,7 +112,7 @@ def train(
     config, device = setup.config, setup.device
     loaders = make_loaders(setup)
     network = build(config, len(setup.splits.classes), setup.preprocessing.crop_px).to(device)
-    optimizer = torch.optim.AdamW(param_groups(network, config))
+    optimizer = torch.optim.AdamW(make_groups(network, config))
     criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
     schedule, steps = setup.schedule(network), len(loaders["train"])
     multiplier, timer = setup.rate_multiplier(network, steps), LapTimer(device)
@@ -150,7 +126,6 @@ def train(
         row = timer.end_epoch(**{"train/loss": loss, "val/loss": val_loss, "val/accuracy": val_accuracy})
         row.setdefault("seconds/prefix", 0.0)
         row["seconds/train"] = sum(row[f"seconds/{part}"] for part in ("loader", "prefix", "suffix"))
-        print(" ".join(f"{name} {value:.4g}" for name, value in row.items()), file=sys.stderr, flush=True)
         if (val_accuracy, -val_loss) > best_score:
             best_score, best_epoch = (val_accuracy, -val_loss), epoch + 1
             best_state = copy.deepcopy(network.state_dict())
@@ -169,7 +144,7 @@ def train(
 
 
 def train_epoch(
-    network: nn.Module,
+    network: Any,
     batches: Iterable[tuple[int, tuple[Tensor, Tensor]]],
     optimizer: torch.optim.Optimizer,
     criterion: nn.Module,
@@ -216,9 +191,9 @@ def make_loaders(setup: Setup) -> dict[str, Batches]:
         transforms.RandomResizedCrop(shape.crop_px, LEVELS["standard"].crop_scale, interpolation=interpolation),
         transforms.RandomHorizontalFlip(),
     ]
-    is_gpu = setup.device.type != "cpu"
-    workers = min(8, max(1, (os.cpu_count() or 2) - 1)) if is_gpu else 0
-    workers = workers if config.loader_workers is None else config.loader_workers
+    workers = config.loader_workers
+    if workers is None:
+        workers = 0 if setup.device.type == "cpu" else min(8, max(1, (os.cpu_count() or 2) - 1))
 
     def loader(split: str) -> Batches:
         steps = augment if split == "train" and config.augment == "standard" else centre
@@ -232,20 +207,9 @@ def make_loaders(setup: Setup) -> dict[str, Batches]:
     return {split: loader(split) for split in ("train", "val", "test")}
 
 
-def param_groups(network: Any, config: Config) -> list[dict[str, Any]]:
-    """Return AdamW's groups: the head at `lr`, the blocks at `backbone_lr`, 1-D parameters without weight decay."""
-    modules: list[tuple[int | None, nn.Module, float]] = [(None, network.head, config.lr)]
-    if config.backbone_lr is not None:
-        last = len(network.blocks) - 1
-        for number, block in enumerate(network.blocks):
-            modules.append((number, block, config.backbone_lr * config.block_decay ** (last - number)))
-    groups = []
-    for index, module, peak in modules:
-        for decay, is_flat in ((config.weight_decay, False), (0.0, True)):
-            params = [parameter for parameter in module.parameters() if (parameter.ndim <= 1) == is_flat]
-            group = {"params": params, "lr": peak, "peak_lr": peak, "block": index, "weight_decay": decay}
-            groups.append(group)
-    return [group for group in groups if group["params"]]
+def make_groups(network: Any, config: Config) -> ParamGroups:
+    """Return the optimiser's param groups, with the peak rates of a run."""
+    return param_groups(network, config.lr, config.backbone_lr, config.block_decay, config.weight_decay)
 
 
 @torch.no_grad()
@@ -259,24 +223,3 @@ def evaluate(network: nn.Module, loader: Batches, device: torch.device) -> tuple
         correct += int((logits.argmax(dim=1) == labels).sum())
         count += len(labels)
     return loss / count, correct / count
-
-
-@command
-def main(arguments: list[str]) -> int:
-    """Train one config from the command line and write the measurements; return the exit code."""
-    parser = argparse.ArgumentParser("python -m benchmarks.plain", description="The plain loop.", allow_abbrev=False)
-    parser.add_argument("--threads", type=int, default=1, help="threads that torch computes with (default: 1)")
-    parser.add_argument("--out", type=Path, required=True, help="where to write the result, JSON")
-    add_fields(parser)
-    args, config = parse_flags(parser, arguments)
-    torch.set_num_threads(args.threads)
-    result = train(config)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.out, result)
-    print(f"best val {result['best/val_accuracy']:.1%} after epoch {result['best/epoch']}, ", end="")
-    print(f"test {result['test/accuracy']:.1%}; see {args.out}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The floor: the time that an epoch's convolutions and matrix products take at this machine's best measured speed."""
+"""The roofline: the time of an epoch's convolutions and matrix products at this machine's best measured speed."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from benchmarks import plain
 from finetune.config import Config
 from finetune.data.transforms import preprocessing
 from finetune.models.classifier import build_classifier, build_network
 from finetune.models.flops import forward_flops
+from finetune.models.unfreezing import UnfreezeSchedule
 from finetune.resolve import resolve
 
 SECONDS = 0.2  # of each measurement; the best of REPEATS counts
@@ -18,9 +18,9 @@ REPEATS = 8
 # Large enough to be bound by arithmetic: the side of square matrices, and (batch, channels, side) of 3x3 convolutions.
 MATRIX = {"cpu": 1536, "cuda": 8192, "mps": 4096}
 CONVOLUTION = {"cpu": (16, 128, 28), "cuda": (128, 512, 56), "mps": (32, 256, 28)}
-Computation = tuple[Callable[[], object], int]  # what computes, and its FLOPs
-
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+Computation = tuple[Callable[[], object], int]  # the function to call, and its FLOPs
 
 
 def measure_peaks(device: torch.device) -> dict[str, float]:
@@ -28,11 +28,13 @@ def measure_peaks(device: torch.device) -> dict[str, float]:
 
     With torch's defaults: on a GPU, convolutions in fp32 may use TF32.
     """
-    made = {name: [make(device, dtype) for make in (_matrix_product, _convolution)] for name, dtype in DTYPES.items()}
+    computations = {
+        name: [_matrix_product(device, dtype), _convolution(device, dtype)] for name, dtype in DTYPES.items()
+    }
     peaks = dict.fromkeys(DTYPES, 0.0)
-    for _ in range(REPEATS):  # in turns: what else the machine does changes from second to second
-        for name, computations in made.items():
-            for compute, flops in computations:
+    for _ in range(REPEATS):  # in turns, as the load of the machine changes from second to second
+        for name in DTYPES:
+            for compute, flops in computations[name]:
                 peaks[name] = max(peaks[name], flops / _seconds(compute, device))
     return peaks
 
@@ -41,22 +43,21 @@ def floor_seconds(flops: Sequence[int], cuts: Sequence[int], train: int, val: in
     """Return the least seconds of a run at `peak` FLOP/s, val after each epoch included.
 
     Args:
-        flops: forward FLOPs of one picture in each block, as `model.forward_flops` returns them.
-        cuts: how many blocks are frozen, for each epoch. Their forward pass counts once a picture and epoch.
-        train: training pictures.
-        val: val pictures; theirs is a forward pass.
+        flops: forward FLOPs of one image in each block, see `forward_flops`.
+        cuts: number of frozen blocks in each epoch. Their forward pass counts once for each image and epoch.
+        train: training images.
+        val: val images, of which each takes a forward pass.
     """
-    total = sum(train * training_flops(flops, len(flops) - cut) + val * sum(flops) for cut in cuts)
+    total = sum(train * training_flops(flops, cut) + val * sum(flops) for cut in cuts)
     return total / peak
 
 
-def training_flops(flops: Sequence[int], trainable: int) -> int:
-    """Return the FLOPs of training on one picture: the frozen blocks' forward pass and three times the others'.
+def training_flops(flops: Sequence[int], cut: int) -> int:
+    """Return the FLOPs of training on one image: the frozen blocks' forward pass and three times that of the others.
 
     A backward pass through a block costs two forward passes, for the gradients of its weights and of its input. That
     the first trainable block needs no gradient of its input is left out.
     """
-    cut = len(flops) - trainable
     return sum(flops[:cut]) + 3 * sum(flops[cut:])
 
 
@@ -64,9 +65,9 @@ def work(config: Config) -> tuple[list[int], list[int]]:
     """Return (flops, cuts) of a config, as `floor_seconds` takes them."""
     config = resolve(config)
     side = preprocessing(config.backbone, config.weights, config.image_px).crop_px
-    model = build_classifier(build_network(config.backbone, side), 2, 0.0)
-    flops = forward_flops(model, side)
-    return flops, [len(flops) - plain.trainable_at(config, epoch, len(flops)) for epoch in range(config.epochs)]
+    flops = forward_flops(build_classifier(build_network(config.backbone, side), 2, 0.0), side)
+    schedule = UnfreezeSchedule.of(config, len(flops))
+    return flops, [schedule.cut(epoch) for epoch in range(config.epochs)]
 
 
 def _matrix_product(device: torch.device, dtype: torch.dtype) -> Computation:
@@ -79,16 +80,16 @@ def _convolution(device: torch.device, dtype: torch.dtype) -> Computation:
     batch, channels, side = CONVOLUTION[device.type]
     layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(device, dtype)
     layer = layer.to(memory_format=torch.channels_last)
-    pictures = torch.randn(batch, channels, side, side, device=device, dtype=dtype)
-    pictures = pictures.to(memory_format=torch.channels_last)
-    return lambda: layer(pictures), 2 * 9 * channels**2 * side**2 * batch
+    images = torch.randn(batch, channels, side, side, device=device, dtype=dtype)
+    images = images.to(memory_format=torch.channels_last)
+    return lambda: layer(images), 2 * 9 * channels**2 * side**2 * batch
 
 
 @torch.inference_mode()
 def _seconds(compute: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of one of many calls."""
+    """Return the seconds of a call, the mean of many."""
 
-    def calls(count: int) -> float:
+    def time_calls(count: int) -> float:
         start = time.perf_counter()
         for _ in range(count):
             compute()
@@ -96,6 +97,6 @@ def _seconds(compute: Callable[[], object], device: torch.device) -> float:
             torch.get_device_module(device).synchronize()
         return time.perf_counter() - start
 
-    once = min(calls(1), calls(1))  # the very first prepares kernels
+    once = min(time_calls(1), time_calls(1))  # the very first prepares kernels
     count = max(1, round(SECONDS / max(once, 1e-6)))
-    return calls(count) / count
+    return time_calls(count) / count

@@ -1,11 +1,11 @@
-"""What a finished sweep would have cost with the plain loop, and whether that would have come to the same accuracies.
+"""What a finished sweep would have cost with the plain loop, and whether its accuracies would have been the same.
 
     python -m benchmarks.whole_sweep runs/clothing --seeds 0
 
 trains, for each strategy, the recipe that val chose once more with the plain loop, and prints both side by side. A run
-of the plain loop takes as long as any other of its strategy, whatever its rate and seed: so the time of the whole sweep
-is known from one run of each. The plain loop has no --race: it makes all runs, those too that a race left out. Finished
-ones are kept and not made again.
+of the plain loop takes as long as any other of its strategy, whatever its rate and seed: so one run of each gives the
+time of the whole sweep. The plain loop has no --race: it makes all runs, also those that a race left out. Its finished
+runs are kept and not made again.
 """
 
 import argparse
@@ -31,6 +31,8 @@ from finetune.system.environment import cores
 from finetune.system.output import command
 
 RESULTS = Path(__file__).parent / "results"
+HEAD = """| strategy | runs here | plain loop, test | here, test | plain loop, a run | here, a run |
+|---|--:|--:|--:|--:|--:|"""
 
 
 class PlainComparison(NamedTuple):
@@ -42,7 +44,7 @@ class PlainComparison(NamedTuple):
         plain_seconds: of a run, mean.
         here_seconds: of a run of this strategy, mean over all of them, filling caches included.
         runs: finished here, of this strategy, all recipes.
-        asked: runs of this strategy without a race: every recipe with as many seeds as the one that has most.
+        grid_runs: runs of this strategy without a race: every recipe with as many seeds as the one that has most.
     """
 
     strategy: str
@@ -52,7 +54,12 @@ class PlainComparison(NamedTuple):
     plain_seconds: float
     here_seconds: float
     runs: int
-    asked: int
+    grid_runs: int
+
+    def __str__(self) -> str:
+        accuracies = f"{self.plain_test:.1%} | {self.here_test:.1%}"
+        times = f"{duration(self.plain_seconds)} | {duration(self.here_seconds)}"
+        return f"| {self.strategy} | {self.runs} | {accuracies} | {times} |"
 
 
 @command
@@ -64,89 +71,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="(default: 0)")
     parser.add_argument("--threads", type=int, default=cores(), help="of the plain loop (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="keeps its results (default: benchmarks/results/plain-NAME)")
-    known = parser.parse_args(arguments)
-    out = known.out or RESULTS / f"plain-{known.folder.resolve().name}"
-    if not known.folder.is_dir():
-        raise InputError(f"{known.folder}: no such folder. Give that of a finished sweep, such as runs/strategies")
-    sweep = read_sweep(known.folder)
+    args = parser.parse_args(arguments)
+    folder, out = args.folder, args.out or RESULTS / f"plain-{args.folder.resolve().name}"
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder. Give that of a finished sweep, such as runs/strategies")
+    sweep = read_sweep(folder)
     chosen = comparison.chosen_runs(sweep, comparison.compare(sweep))
-    torch.set_num_threads(known.threads)
-    for name in chosen[chosen["seed"].isin(known.seeds)]["run"]:
-        _train(known.folder / name, out / f"{name}.json")
+    torch.set_num_threads(args.threads)
+    for name in chosen[chosen["seed"].isin(args.seeds)]["run"]:
+        _train(folder / name, out / f"{name}.json")
     results = {path.stem: read_json(path) or {} for path in sorted(out.glob("*.json"))}
-    told = read_json(known.folder / FORECAST) or {}
-    print("\n".join(describe(compare(sweep, results), _wall_seconds(sweep, told))))
+    print("\n".join(describe(compare(sweep, results), _wall_seconds(sweep, read_json(folder / FORECAST) or {}))))
     return 0
-
-
-def compare(sweep: Sweep, results: Mapping[str, Mapping[str, Any]]) -> list[PlainComparison]:
-    """Return each strategy that the plain loop has trained.
-
-    Args:
-        results: run -> what `plain.train` returned for its config.
-    """
-    finished = sweep.finished
-    rows = []
-    for strategy in dict.fromkeys(comparison.compare(sweep).strategies["strategy"]):
-        of_it = finished[finished["strategy"] == strategy]
-        both = of_it[of_it["run"].isin(results)]
-        if len(both):
-            own = [results[name] for name in both["run"]]
-            rows.append(
-                PlainComparison(
-                    strategy=strategy,
-                    seeds=len(both),
-                    plain_test=fmean(result["test/accuracy"] for result in own),
-                    here_test=fmean(both["test/accuracy"]),
-                    plain_seconds=fmean(map(_seconds, own)),
-                    here_seconds=fmean(of_it["train_seconds"]),
-                    runs=len(of_it),
-                    asked=of_it["recipe"].nunique() * int(of_it["recipe"].value_counts().max()),
-                )
-            )
-    return rows
-
-
-def describe(rows: Sequence[PlainComparison], wall_seconds: float) -> list[str]:
-    """Return the table, and a line on the whole sweep.
-
-    Args:
-        wall_seconds: that all runs here took together.
-    """
-    lines = ["| strategy | runs here | plain loop, test | here, test | plain loop, a run | here, a run |"]
-    lines.append("|---|--:|--:|--:|--:|--:|")
-    for row in rows:
-        accuracies = f"{row.plain_test:.1%} | {row.here_test:.1%}"
-        times = f"{duration(row.plain_seconds)} | {duration(row.here_seconds)}"
-        lines.append(f"| {row.strategy} | {row.runs} | {accuracies} | {times} |")
-    seeds = " to ".join(map(str, sorted({row.seeds for row in rows})))
-    over = "of 1 seed" if seeds == "1" else f"means over {seeds} seeds"
-    return [*lines, "", f"{_whole(rows, wall_seconds)} Accuracies are {over}."]
-
-
-def _whole(rows: Sequence[PlainComparison], wall_seconds: float) -> str:
-    """Return how long all runs take with the plain loop, and took here."""
-    runs, asked = sum(row.runs for row in rows), sum(row.asked for row in rows)
-    whole = sum(row.asked * row.plain_seconds for row in rows)
-    same = sum(row.runs * row.plain_seconds for row in rows)
-    plainly = f"All {asked} runs: plain loop {duration(whole)}, here {duration(wall_seconds)}"
-    if runs == asked:
-        return f"{plainly}: {whole / wall_seconds:.1f} times as fast."
-    return (
-        f"{plainly} for the {runs} that the race needed: {whole / wall_seconds:.1f} times as fast; "
-        f"{same / wall_seconds:.1f} times for the same {runs}."
-    )
-
-
-def _seconds(result: Mapping[str, Any]) -> float:
-    return float(sum(row["seconds/train"] + row["seconds/val"] for row in result["epochs"]))
-
-
-def _wall_seconds(sweep: Sweep, told: Mapping[str, Any]) -> float:
-    """Return what the sweep took: as its agent has told, if it made all runs, or else all one after another."""
-    took, finished = told.get("took") or {}, sweep.finished
-    alone = set(finished["run"]) <= set(took.get("run_seconds", ()))
-    return float(took["wall_seconds"] if alone else finished["train_seconds"].sum())
 
 
 def _train(run_dir: Path, out: Path) -> None:
@@ -158,6 +94,68 @@ def _train(run_dir: Path, out: Path) -> None:
     result = plain.train(parse_config(fields, str(run_dir)))
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, result)
+
+
+def _wall_seconds(sweep: Sweep, forecast: Mapping[str, Any]) -> float:
+    """Return the wall time of the sweep, if one agent made all runs and noted it; else the seconds of all runs."""
+    took, finished = forecast.get("took") or {}, sweep.finished
+    made_all = set(finished["run"]) <= set(took.get("run_seconds", ()))
+    return float(took["wall_seconds"] if made_all else finished["train_seconds"].sum())
+
+
+def compare(sweep: Sweep, results: Mapping[str, Mapping[str, Any]]) -> list[PlainComparison]:
+    """Return each strategy that the plain loop has trained.
+
+    Args:
+        results: run -> what `plain.train` returned for its config.
+    """
+    finished, rows = sweep.finished, []
+    for strategy in dict.fromkeys(comparison.compare(sweep).strategies["strategy"]):
+        runs = finished[finished["strategy"] == strategy]
+        both = runs[runs["run"].isin(results)]
+        if len(both):
+            plain_results = [results[name] for name in both["run"]]
+            row = PlainComparison(
+                strategy=strategy,
+                seeds=len(both),
+                plain_test=fmean(result["test/accuracy"] for result in plain_results),
+                here_test=fmean(both["test/accuracy"]),
+                plain_seconds=fmean(map(_seconds, plain_results)),
+                here_seconds=fmean(runs["train_seconds"]),
+                runs=len(runs),
+                grid_runs=runs["recipe"].nunique() * int(runs["recipe"].value_counts().max()),
+            )
+            rows.append(row)
+    return rows
+
+
+def _seconds(result: Mapping[str, Any]) -> float:
+    return float(sum(row["seconds/train"] + row["seconds/val"] for row in result["epochs"]))
+
+
+def describe(rows: Sequence[PlainComparison], wall_seconds: float) -> list[str]:
+    """Return the table, and a line on the whole sweep.
+
+    Args:
+        wall_seconds: of all runs here together.
+    """
+    seeds = " to ".join(map(str, sorted({row.seeds for row in rows})))
+    over = "of 1 seed" if seeds == "1" else f"means over {seeds} seeds"
+    return [HEAD, *map(str, rows), "", f"{_totals(rows, wall_seconds)} Accuracies are {over}."]
+
+
+def _totals(rows: Sequence[PlainComparison], wall_seconds: float) -> str:
+    """Return how long all runs take with the plain loop, and took here."""
+    runs, grid_runs = sum(row.runs for row in rows), sum(row.grid_runs for row in rows)
+    grid = sum(row.grid_runs * row.plain_seconds for row in rows)
+    same = sum(row.runs * row.plain_seconds for row in rows)
+    text = f"All {grid_runs} runs: plain loop {duration(grid)}, here {duration(wall_seconds)}"
+    if runs == grid_runs:
+        return f"{text}: {grid / wall_seconds:.1f} times as fast."
+    return (
+        f"{text} for the {runs} that the race needed: {grid / wall_seconds:.1f} times as fast; "
+        f"{same / wall_seconds:.1f} times for the same {runs}."
+    )
 
 
 if __name__ == "__main__":

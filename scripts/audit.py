@@ -43,13 +43,17 @@ def _audit(uvx: str, lock: str) -> int:
         print(f"{lock}: not audited: the advisories of none of its {len(packages)} packages can be reached")
         return 0
     vulnerabilities = [
-        f"  {package['name']} {package['version']}: {one['id']}, fixed in {' '.join(one['fix_versions']) or 'no version'}"
+        f"  {package['name']} {package['version']}: {found['id']}, fixed in {_versions(found['fix_versions'])}"
         for package in audited
-        for one in package["vulns"]
+        for found in package["vulns"]
     ]
     print(f"{lock}: {len(vulnerabilities)} known vulnerabilities; {len(audited)} of {len(packages)} packages audited")
     print("\n".join(vulnerabilities), end="\n" if vulnerabilities else "")
     return int(bool(vulnerabilities))
+
+
+def _versions(versions: list[str]) -> str:
+    return ", ".join(versions) or "no version"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m benchmarks.oneoff.data_check DIR [--pictures 10000] [--size 800x600]
 
-DIR holds photos; parts of them, drawn at random, are saved as so many JPEG files of that size in a temporary folder.
+DIR holds photos; random parts of them are saved as so many JPEG files of that size in a temporary folder.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from PIL import Image
 
 from finetune.data.image_io import read_image
 from finetune.data.layout import find_pictures
-from finetune.system.progress_bar import progress_bar
+from finetune.system.progress_bar import track
 
 CLASSES = 10
 QUALITY = 90
@@ -32,40 +32,35 @@ def main() -> int:
     parser.add_argument("dir", type=Path)
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--size", default="800x600", help="width x height in pixels (default: %(default)s)")
-    known = parser.parse_args()
-    width, height = map(int, known.size.split("x"))
-    photos = list(find_pictures(known.dir))
+    args = parser.parse_args()
+    width, height = map(int, args.size.split("x"))
+    photos, count = list(find_pictures(args.dir)), args.pictures
     with tempfile.TemporaryDirectory() as folder:
 
         def write(number: int) -> int:
             path = Path(folder, f"class{number % CLASSES}", f"{number}.jpg")
             path.parent.mkdir(exist_ok=True)
-            _part(photos[number % len(photos)], (width, height), number).save(path, quality=QUALITY)
+            _cut_part(photos[number % len(photos)], (width, height), number).save(path, quality=QUALITY)
             return path.stat().st_size
 
-        total = 0
-        with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("writing pictures") as show:
-            for done, size in enumerate(pool.map(write, range(known.pictures))):
-                total += size
-                show(done + 1, known.pictures)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            total = sum(track(pool.map(write, range(count)), count, "writing images"))
         started = time.perf_counter()
         environment = {**os.environ, "FINETUNE_CACHE": folder + "/.cache"}
         subprocess.run([sys.executable, "-m", "finetune.data", "check", folder], env=environment, check=False)
         seconds = time.perf_counter() - started
-        megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
-    print(
-        f"{known.pictures:,} pictures of {width} x {height}, {total / 1e9:.2f} GB: {seconds:.0f} s, {megabytes:.0f} MB"
-    )
+    megabytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
+    print(f"{count:,} images of {width} x {height}, {total / 1e9:.2f} GB: {seconds:.0f} s, {megabytes:.0f} MB")
     return 0
 
 
-def _part(photo: Path, size: tuple[int, int], seed: int) -> Image.Image:
-    """Return a random part of a photo, half of it or more, brought to `size`."""
-    picture = read_image(photo)
+def _cut_part(photo: Path, size: tuple[int, int], seed: int) -> Image.Image:
+    """Return a random part of a photo, at least half its width and height, resized to `size`."""
+    image = read_image(photo)
     numbers = np.random.default_rng(seed).random(4)
-    width, height = (side * (0.5 + share / 2) for side, share in zip(picture.size, numbers[:2], strict=True))
-    left, top = (picture.width - width) * numbers[2], (picture.height - height) * numbers[3]
-    return picture.resize(size, Image.Resampling.BICUBIC, (left, top, left + width, top + height))
+    width, height = (side * (0.5 + share / 2) for side, share in zip(image.size, numbers[:2], strict=True))
+    left, top = (image.width - width) * numbers[2], (image.height - height) * numbers[3]
+    return image.resize(size, Image.Resampling.BICUBIC, (left, top, left + width, top + height))
 
 
 if __name__ == "__main__":

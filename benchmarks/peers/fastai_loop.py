@@ -1,11 +1,9 @@
-"""fastai's Learner on the same pictures and network, with fastai's own loading, optimiser and one-cycle schedule."""
+"""fastai's Learner on the same images and network, with fastai's own loading, optimiser and one-cycle schedule."""
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from fastai.vision.all import (
     Callback,
     CategoryBlock,
@@ -22,102 +20,88 @@ from fastai.vision.all import (
 from torch import nn
 
 from benchmarks import plain
-from benchmarks.timer import Clock, peak_memory
+from benchmarks.meters import LapTimer, peak_memory
 from finetune.config import Config
 from finetune.data.augmentation import LEVELS
-from finetune.data.splits import Splits
-from finetune.data.transforms import Preprocessing, preprocessing
-from finetune.resolve import resolve
-from finetune.run.preflight import load_splits
+from finetune.models.classifier import Classifier
 
 
-class Timer(Callback):  # type: ignore[misc]
-    """Notes the seconds of training and val of each epoch, and val's accuracy."""
+class TimerCallback(Callback):  # type: ignore[misc]
+    """Notes the seconds of training and val of each epoch."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, timer: LapTimer) -> None:
         super().__init__()
-        self.clock = clock
-        self.rows: list[dict[str, Any]] = []
+        self.timer = timer
 
     def before_train(self) -> None:
-        self.clock.take()
+        self.timer.restart()
 
     def after_train(self) -> None:
-        self.clock.lap("train")
+        self.timer.lap("train")
 
     def after_validate(self) -> None:
-        self.clock.lap("val")
-        seconds = {f"seconds/{part}": value for part, value in self.clock.take().items()}
-        self.rows.append({"epoch": len(self.rows) + 1, **seconds})
+        self.timer.lap("val")
+        self.timer.end_epoch()
 
 
 def train(config: Config, train_bn: bool) -> dict[str, Any]:
     """Train `config`; return `epochs` with seconds/train, seconds/val and val/accuracy, and the peak memory.
 
     Args:
-        train_bn: fastai's default, True, trains the frozen part's batch-norms; backward passes then go through all.
+        train_bn: fastai's default, True, trains the batch-norms of the frozen blocks; the backward pass then goes
+            through all blocks.
 
     Raises:
         UserError: data or weights do not fit.
     """
-    config = resolve(config)
-    assert config.unfreeze is not None, "resolve() fills the schedule"
-    device = plain.pick_device(config.device)
-    splits = load_splits(config)
-    to = preprocessing(config.backbone, config.weights, config.image_px)
-    torch.manual_seed(config.seed)
-    network = plain.build(config, len(splits.classes), to.crop_px)
-    count = len(network.blocks)
+    setup = plain.set_up(config)
+    config = setup.config
+    network = plain.build(config, len(setup.splits.classes), setup.preprocessing.crop_px)
+    schedule = setup.schedule(network)
     # Param groups end where the schedule cuts; the head has its own.
-    cuts = sorted({count - plain.trainable_at(config, epoch, count) for epoch, _ in config.unfreeze} | {0, count})
+    bounds = sorted({schedule.cut(epoch) for epoch, _ in schedule.steps} | {0, len(network.blocks)})
 
-    def groups(network: plain.Network) -> list[list[nn.Parameter]]:
-        pairs = itertools.pairwise(cuts)
-        return [list(network.blocks[start:end].parameters()) for start, end in pairs] + [
-            list(network.head.parameters())
-        ]
+    def split(network: Classifier) -> list[list[nn.Parameter]]:
+        groups = [network.blocks[start:end] for start, end in itertools.pairwise(bounds)]
+        return [list(group.parameters()) for group in (*groups, network.head)]
 
-    timer = Timer(Clock(device))
+    timer = LapTimer(setup.device)
     learner = Learner(
-        _loaders(splits, to, config, device),
-        network.to(device),
+        _make_loaders(setup),
+        network.to(setup.device),
         loss_func=CrossEntropyLossFlat(label_smoothing=config.label_smoothing),
         metrics=accuracy,
-        splitter=groups,
+        splitter=split,
         wd=config.weight_decay,
         train_bn=train_bn,
-        cbs=timer,
+        cbs=TimerCallback(timer),
     )
-    rates = [config.backbone_lr or config.lr] * (len(cuts) - 1) + [config.lr]
-    starts = [epoch for epoch, _ in config.unfreeze]
-    values: list[float] = []
+    rates = [config.backbone_lr or config.lr] * (len(bounds) - 1) + [config.lr]
+    starts = [epoch for epoch, _ in schedule.steps]
+    accuracies: list[float] = []
     with learner.no_bar(), learner.no_logging():
         for start, end in zip(starts, [*starts[1:], config.epochs], strict=True):
-            learner.freeze_to(cuts.index(count - plain.trainable_at(config, start, count)))
+            learner.freeze_to(bounds.index(schedule.cut(start)))
             learner.fit_one_cycle(end - start, lr_max=np.array(rates))
-            values += [float(row[-1]) for row in learner.recorder.values]
-    rows = [{**row, "val/accuracy": value} for row, value in zip(timer.rows, values, strict=True)]
-    return {"epochs": rows, **peak_memory(device)}
+            accuracies += [float(row[-1]) for row in learner.recorder.values]
+    rows = [{**row, "val/accuracy": value} for row, value in zip(timer.epochs, accuracies, strict=True)]
+    return {"epochs": rows, **peak_memory(setup.device)}
 
 
-def _loaders(splits: Splits, to: Preprocessing, config: Config, device: torch.device) -> Any:
+def _make_loaders(setup: plain.Setup) -> Any:
     """Return fastai's loaders of train and val; the last, smaller batch is kept, which fastai's default drops."""
-    pictures = [*splits.train, *splits.val]
-
-    def path(number: int) -> Path:
-        return splits.root / pictures[number].path
-
-    def label(number: int) -> str:
-        return splits.classes[pictures[number].label]
-
+    splits, shape, config = setup.splits, setup.preprocessing, setup.config
+    samples = [*splits.train, *splits.val]
     block = DataBlock(
         blocks=(ImageBlock, CategoryBlock(vocab=list(splits.classes), sort=False)),
-        get_items=lambda _: list(range(len(pictures))),
-        get_x=path,
-        get_y=label,
-        splitter=IndexSplitter(list(range(len(splits.train), len(pictures)))),
-        item_tfms=RandomResizedCrop(to.crop_px, min_scale=LEVELS["standard"].crop_scale[0]),
-        batch_tfms=[Flip(), Normalize.from_stats(to.mean, to.std)],
+        get_items=lambda _: list(range(len(samples))),
+        get_x=lambda number: splits.root / samples[number].path,
+        get_y=lambda number: splits.classes[samples[number].label],
+        splitter=IndexSplitter(list(range(len(splits.train), len(samples)))),
+        item_tfms=RandomResizedCrop(shape.crop_px, min_scale=LEVELS["standard"].crop_scale[0]),
+        batch_tfms=[Flip(), Normalize.from_stats(shape.mean, shape.std)],
     )
-    workers = config.loader_workers if config.loader_workers is not None else 0 if device.type == "cpu" else None
-    return block.dataloaders(splits.root, bs=config.batch_size, drop_last=False, device=device, num_workers=workers)
+    workers = 0 if setup.device.type == "cpu" and config.loader_workers is None else config.loader_workers
+    return block.dataloaders(
+        splits.root, bs=config.batch_size, drop_last=False, device=setup.device, num_workers=workers
+    )

@@ -10,18 +10,16 @@ from lightning.pytorch.callbacks import BackboneFinetuning
 from torch import Tensor, nn
 
 from benchmarks import plain
-from benchmarks.timer import Clock, peak_memory
+from benchmarks.meters import LapTimer, peak_memory
 from finetune.config import Config
-from finetune.data.transforms import preprocessing
-from finetune.resolve import resolve
-from finetune.run.preflight import load_splits
+from finetune.models.classifier import Classifier
 
 
 class Unfreezing(BackboneFinetuning):  # type: ignore[misc]
     """BackboneFinetuning in several steps, as Lightning's documentation subclasses it.
 
-    `train_bn` is about the frozen part. BackboneFinetuning itself goes by it in unfreezing alone, so that even with
-    False the frozen batch-norms train; with True, its default, this freezes as it does.
+    `train_bn` is about the frozen blocks. BackboneFinetuning itself reads it only when it unfreezes, so that even with
+    False the frozen batch-norms train; with True, its default, this class freezes as it does.
     """
 
     def __init__(self, cuts: dict[int, int], backbone_lr: float, train_bn: bool) -> None:
@@ -39,32 +37,31 @@ class Unfreezing(BackboneFinetuning):  # type: ignore[misc]
                 optimizer,
                 lr=self.backbone_lr,
                 initial_denom_lr=1.0,
-                train_bn=True,  # of what trains from now on
+                train_bn=True,  # of the blocks that train from now on
             )
 
 
 class Module(LightningModule):  # type: ignore[misc]
     """The plain network as a LightningModule; notes the seconds of each epoch."""
 
-    def __init__(self, network: plain.Network, config: Config, clock: Clock, steps: int) -> None:
+    def __init__(self, network: Classifier, setup: plain.Setup, steps: int) -> None:
         super().__init__()
-        self.backbone, self.pool, self.head = network.blocks, network.pool, network.head
-        self.settings, self.clock = config, clock
-        self.multiplier = plain.make_multiplier(config, len(network.blocks), steps)
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-        self.right = 0
-        self.rows: list[dict[str, Any]] = []
+        self.network, self.backbone = network, network.blocks  # BackboneFinetuning looks for `backbone`
+        self.settings, self.timer = setup.config, LapTimer(setup.device)
+        self.multiplier = setup.rate_multiplier(network, steps)
+        self.criterion = nn.CrossEntropyLoss(label_smoothing=setup.config.label_smoothing)
+        self.correct = 0
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.pool(self.backbone(images)))
+        logits: Tensor = self.network(images)
         return logits
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         config = self.settings
-        parts = [(self.head, config.lr), (self.backbone, config.backbone_lr or config.lr)]
+        modules = [(self.network.head, config.lr), (self.backbone, config.backbone_lr or config.lr)]
         groups = [
-            {"params": [parameter for parameter in part.parameters() if parameter.requires_grad], "lr": rate}
-            for part, rate in parts
+            {"params": [parameter for parameter in module.parameters() if parameter.requires_grad], "lr": rate}
+            for module, rate in modules
         ]
         return torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=config.weight_decay)
 
@@ -75,51 +72,44 @@ class Module(LightningModule):  # type: ignore[misc]
         return loss
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:  # noqa: ARG002
-        self.right += int((self(batch[0]).argmax(dim=1) == batch[1]).sum())
+        self.correct += int((self(batch[0]).argmax(dim=1) == batch[1]).sum())
 
     def on_train_epoch_start(self) -> None:
-        self.clock.take()
+        self.timer.restart()
 
     def on_validation_start(self) -> None:
-        self.right = 0
-        self.clock.lap("train")
+        self.correct = 0
+        self.timer.lap("train")
 
     def on_validation_end(self) -> None:
-        self.clock.lap("val")
+        self.timer.lap("val")
 
     def on_train_epoch_end(self) -> None:
-        self.clock.lap("train")
-        seconds = {f"seconds/{part}": value for part, value in self.clock.take().items()}
-        pictures = len(self.trainer.val_dataloaders.dataset)
-        self.rows.append({"epoch": len(self.rows) + 1, **seconds, "val/accuracy": self.right / pictures})
+        self.timer.lap("train")
+        self.timer.end_epoch(**{"val/accuracy": self.correct / len(self.trainer.val_dataloaders.dataset)})
 
 
 def train(config: Config, train_bn: bool) -> dict[str, Any]:
     """Train `config`; return `epochs` with seconds/train, seconds/val and val/accuracy, and the peak memory.
 
     Args:
-        train_bn: BackboneFinetuning's default, True, trains the frozen part's batch-norms; backward passes then go
-            through all.
+        train_bn: BackboneFinetuning's default, True, trains the batch-norms of the frozen blocks; the backward pass
+            then goes through all blocks.
 
     Raises:
         UserError: data or weights do not fit.
     """
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    config = resolve(config)
-    assert config.unfreeze is not None, "resolve() fills the schedule"
-    device = plain.pick_device(config.device)
-    splits = load_splits(config)
-    to = preprocessing(config.backbone, config.weights, config.image_px)
-    torch.manual_seed(config.seed)
-    loaders = plain.make_loaders(splits, to, config, device)
-    network = plain.build(config, len(splits.classes), to.crop_px)
-    module = Module(network, config, Clock(device), len(loaders["train"]))
-    count = len(network.blocks)
-    cuts = {epoch: count - plain.trainable_at(config, epoch, count) for epoch, _ in config.unfreeze}
+    setup = plain.set_up(config)
+    config, loaders = setup.config, plain.make_loaders(setup)
+    network = plain.build(config, len(setup.splits.classes), setup.preprocessing.crop_px)
+    module = Module(network, setup, len(loaders["train"]))
+    schedule = setup.schedule(network)
+    cuts = {epoch: schedule.cut(epoch) for epoch, _ in schedule.steps}
     trainer = Trainer(
         max_epochs=config.epochs,
-        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        accelerator={"cuda": "gpu"}.get(setup.device.type, setup.device.type),
         devices=1,
         callbacks=[Unfreezing(cuts, config.backbone_lr or config.lr, train_bn)] if cuts[0] else [],
         logger=False,
@@ -129,4 +119,4 @@ def train(config: Config, train_bn: bool) -> dict[str, Any]:
         num_sanity_val_steps=0,
     )
     trainer.fit(module, loaders["train"], loaders["val"])
-    return {"epochs": module.rows, **peak_memory(device)}
+    return {"epochs": module.timer.epochs, **peak_memory(setup.device)}

@@ -12,7 +12,7 @@ from benchmarks import plain
 from finetune.config import Config
 from finetune.errors import UserError
 
-# torchvision's names, and timm's for the same architectures.
+# torchvision's names -> timm's for the same architectures.
 NAMES = {
     "efficientnet_v2_s": "efficientnetv2_s",
     "efficientnet_v2_m": "efficientnetv2_m",
@@ -62,7 +62,7 @@ def build(config: Config, classes: int, image_px: int) -> TimmNetwork:  # noqa: 
     """Return timm's network of this architecture, with random weights.
 
     Raises:
-        UserError: it has no such network that is known here, or weights are asked for, which timm names differently.
+        UserError: no timm network is listed here for this backbone, or the config has pretrained weights.
     """
     if config.backbone not in NAMES or config.weights != "none":
         raise UserError(f"timm: only {', '.join(NAMES)}, and with weights none, not {config.backbone} {config.weights}")
@@ -71,17 +71,16 @@ def build(config: Config, classes: int, image_px: int) -> TimmNetwork:  # noqa: 
     return TimmNetwork(create_model(name, num_classes=classes, drop_rate=config.dropout, drop_path_rate=depth))
 
 
-def freeze(network: TimmNetwork, trainable: int, optimizer: torch.optim.Optimizer, config: Config) -> None:
-    """Freeze all but the last `trainable` blocks and the head; thaw what was frozen before, as timm does both."""
-    cut = len(network.names) - trainable
-    for change, some in ((timm_freeze, network.names[:cut]), (timm_unfreeze, network.names[cut:])):
-        names = [name for block in some for name in block]
-        if names:  # an empty list would mean the whole network
+def freeze(network: TimmNetwork, cut: int, optimizer: torch.optim.Optimizer, config: Config) -> None:
+    """Freeze the first `cut` blocks and unfreeze the others, both as timm does."""
+    for change, blocks in ((timm_freeze, network.names[:cut]), (timm_unfreeze, network.names[cut:])):
+        names = [name for block in blocks for name in block]
+        if names:  # timm takes an empty list for the whole network
             change(network.network, names)
-    # A batch-norm that is thawed is a new module, whose parameters the optimiser has never seen.
-    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    for group in plain.param_groups(network, config):
-        new = [parameter for parameter in group["params"] if id(parameter) not in known]
+    # An unfrozen batch-norm is a new module, whose parameters the optimiser has not got.
+    old = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    for group in plain.make_groups(network, config):
+        new = [parameter for parameter in group["params"] if id(parameter) not in old]
         if new:
             optimizer.add_param_group({**group, "params": new})
 

@@ -1,6 +1,7 @@
-"""The benchmark: the plain loop does what it says, and tables, ratios and the floor are right."""
+"""The benchmark: the plain loop does what its docstring says, and tables, ratios and the roofline are right."""
 
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,21 @@ from matplotlib import rcParams
 from PIL import Image
 
 from benchmarks import __main__ as command
-from benchmarks import baselines, figure, ours, plain, roofline, runner, synthetic_images, table
-from benchmarks.timer import Clock
+from benchmarks import baselines, figure, meters, ours, plain, roofline, runner, synthetic_images, table
+from benchmarks.meters import LapTimer
 from finetune.config import Config, parse_config
+from finetune.models.classifier import Classifier
+from finetune.models.unfreezing import UnfreezeSchedule
 from finetune.resolve import resolve
+from tests import ROOT
 
 BACKBONE = "resnet18"
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of a few drawn pictures, split."""
-    return synthetic_images.draw(tmp_path_factory.mktemp("drawn"), {"train": 8, "val": 4, "test": 4})
+    """Return a folder of a few drawn images, split."""
+    return synthetic_images.draw_folder(tmp_path_factory.mktemp("drawn"), {"train": 8, "val": 4, "test": 4})
 
 
 def make_config(pictures: Path, strategy: str, **fields: Any) -> Config:
@@ -30,22 +34,22 @@ def make_config(pictures: Path, strategy: str, **fields: Any) -> Config:
     return parse_config({**values, "data": str(pictures), "strategy": strategy, **fields}, "the test")
 
 
-def train_and_compare(config: Config) -> tuple[dict[str, Any], plain.Network, dict[str, bool]]:
-    """Train with the plain loop; return the result, the network, and which tensors of the network are as at first."""
-    made: list[tuple[plain.Network, dict[str, torch.Tensor]]] = []
+def train_and_compare(config: Config) -> tuple[dict[str, Any], Classifier, dict[str, bool]]:
+    """Train with the plain loop; return the result, the network, and which of its tensors are unchanged."""
+    networks: list[tuple[Classifier, dict[str, torch.Tensor]]] = []
 
-    def build(config: Config, classes: int, image_px: int) -> plain.Network:
+    def build(config: Config, classes: int, image_px: int) -> Classifier:
         network = plain.build(config, classes, image_px)
-        made.append((network, {name: value.clone() for name, value in network.state_dict().items()}))
+        networks.append((network, {name: value.clone() for name, value in network.state_dict().items()}))
         return network
 
     result = plain.train(config, build)
-    network, before = made[0]
+    network, before = networks[0]
     return result, network, {name: torch.equal(value, before[name]) for name, value in network.state_dict().items()}
 
 
-def test_pictures_are_drawn(pictures: Path) -> None:
-    """There are as many as asked for, in every class, of the size that is said, and each is another one."""
+def test_images_are_drawn(pictures: Path) -> None:
+    """As many as asked for, in every class, of SIZE, and all different."""
     paths = sorted(pictures.glob("train/*/*.jpg"))
     assert len(paths) == 8
     assert {path.parent.name for path in paths} == set(synthetic_images.CLASSES)
@@ -55,10 +59,10 @@ def test_pictures_are_drawn(pictures: Path) -> None:
 
 
 def test_plain_loop_freezes_the_first_blocks_only(pictures: Path) -> None:
-    """Under partial, weights of the first blocks stand still, the others and the head move; frozen statistics drift."""
+    """Under partial, weights of the first blocks stay, all others change; statistics of frozen batch-norms drift."""
     config = make_config(pictures, "partial", lr=0.1)
     result, network, same = train_and_compare(config)
-    frozen = len(network.blocks) - plain.trainable_at(resolve(config), 0, len(network.blocks))
+    frozen = UnfreezeSchedule.of(resolve(config), len(network.blocks)).cut(0)
     assert 0 < frozen < len(network.blocks)
     weights = {name for name, _ in network.named_parameters()}
     for name, is_same in same.items():
@@ -72,8 +76,8 @@ def test_plain_loop_unfreezes_as_the_schedule_says(pictures: Path) -> None:
     """Gradual begins with the head alone and ends with everything; only epochs with a frozen part have a prefix."""
     seen = []
 
-    def freeze(network: plain.Network, trainable: int, optimizer: torch.optim.Optimizer, config: Config) -> None:
-        plain.freeze(network, trainable, optimizer, config)
+    def freeze(network: Classifier, cut: int, optimizer: torch.optim.Optimizer, config: Config) -> None:
+        plain.freeze(network, cut, optimizer, config)
         seen.append([all(p.requires_grad for p in block.parameters()) for block in network.blocks])
 
     schedule = [[0, 0.0], [1, 0.5], [2, 1.0]]
@@ -99,7 +103,7 @@ def test_plain_loop_is_tested_at_its_best_epoch(pictures: Path, monkeypatch: pyt
     scores = iter([(1.0, 0.5), (0.9, 0.75), (0.8, 0.75), (0.7, 0.5), (0.6, 1.0)])
     heads = []
 
-    def evaluate(network: plain.Network, *_: Any) -> tuple[float, float]:
+    def evaluate(network: Classifier, *_: Any) -> tuple[float, float]:
         heads.append(network.head[1].weight.detach().clone())
         return next(scores)
 
@@ -110,46 +114,31 @@ def test_plain_loop_is_tested_at_its_best_epoch(pictures: Path, monkeypatch: pyt
     assert not torch.equal(heads[4], heads[3])
 
 
-def test_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lap takes the time since the one before it, laps of a name add up, and taking begins anew."""
-    now = iter([0.0, 1.0, 3.0, 7.0, 10.0, 11.0])
-    monkeypatch.setattr("benchmarks.timer.time.perf_counter", lambda: next(now))
-    clock = Clock(torch.device("cpu"))
+def test_the_lap_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lap takes the time since the one before it, laps of a part add up, and each epoch begins anew."""
+    times = iter([0.0, 1.0, 3.0, 7.0, 10.0, 11.0])
+    monkeypatch.setattr("benchmarks.meters.time.perf_counter", lambda: next(times))
+    timer = LapTimer(torch.device("cpu"))
     for part in ("loader", "suffix", "loader"):
-        clock.lap(part)
-    assert clock.take() == {"loader": 5.0, "suffix": 2.0}
-    clock.lap("val")
-    assert clock.seconds == {"val": 1.0}
+        timer.lap(part)
+    timer.end_epoch(loss=0.5)
+    timer.lap("val")
+    timer._now = lambda: 0.0  # type: ignore[method-assign]
+    timer.end_epoch()
+    first = {"epoch": 1, "loss": 0.5, "seconds/loader": 5.0, "seconds/suffix": 2.0}
+    assert timer.epochs == [first, {"epoch": 2, "seconds/val": 1.0}]
 
 
-def test_plain_loop_trains_at_the_rates_of_a_run(pictures: Path) -> None:
-    """Head and blocks have the peak rates of the config, and 1-D parameters no weight decay."""
-    config = make_config(pictures, "full", lr=1e-2, block_decay=0.5)
-    network = plain.build(config, 4, 32)
-    config = resolve(config.model_copy(update={"weights": "DEFAULT"}))
-    groups = plain.param_groups(network, config)
-    last = len(network.blocks) - 1
-    for group in groups:
-        away = 0 if group["block"] is None else last - group["block"]
-        assert group["peak_lr"] == pytest.approx(1e-2 if group["block"] is None else 2e-3 * 0.5**away)
-        assert {parameter.ndim <= 1 for parameter in group["params"]} == {group["weight_decay"] == 0}
-    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
-
-
-def test_plain_loop_is_a_command(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It writes its result as JSON; a flag that is wrong ends with exit code 2 and no file."""
-    flags = ["--data", str(pictures), "--backbone", BACKBONE, "--weights", "none", "--image-px", "32"]
-    flags += ["--epochs", "1", "--strategy", "head", "--device", "cpu"]
-    out = tmp_path / "results" / "plain.json"
-    assert plain.main([*flags, "--out", str(out)]) == 0
-    assert len(json.loads(out.read_text())["epochs"]) == 1
-    assert plain.main([*flags, "--lr", "fast", "--out", str(tmp_path / "none.json")]) == 2
-    assert "lr" in capsys.readouterr().err
-    assert not (tmp_path / "none.json").exists()
+def test_the_machine_is_described() -> None:
+    """With versions and the commit, and without a name of it."""
+    machine = meters.describe_machine(threads=2)
+    assert {"python", "torch", "pillow"} <= machine["versions"].keys()
+    assert machine["threads"] == 2
+    assert platform.node() not in json.dumps(machine)
 
 
 def test_our_runs_are_measured(pictures: Path) -> None:
-    """Every epoch has views of its own; parts are without checkpoints; the further run fills no cache anew."""
+    """Every epoch has views of its own; writing checkpoints is left out; the further run fills no cache."""
     result = ours.train(make_config(pictures, "partial"), "fp32", again=True)
     assert [result["config"][name] for name in ("views", "cache", "precision")] == [1, "on", "fp32"]
     (first,), (second,) = result["epochs"], result["further"]
@@ -162,8 +151,8 @@ def test_our_runs_are_measured(pictures: Path) -> None:
 def test_parts_add_up() -> None:
     """The plain loop's training time is not counted beside its parts; a peer's, which has no parts, is."""
     row = {"epoch": 1, "seconds/train": 3.0, "seconds/loader": 1.0, "seconds/prefix": 0.5, "seconds/suffix": 1.5}
-    assert table.seconds([{**row, "seconds/val": 2.0, "val/accuracy": 0.5}]) == 5.0
-    assert table.seconds([{"seconds/train": 3.0, "seconds/val": 2.0}]) == 5.0
+    assert table.total_seconds([{**row, "seconds/val": 2.0, "val/accuracy": 0.5}]) == 5.0
+    assert table.total_seconds([{"seconds/train": 3.0, "seconds/val": 2.0}]) == 5.0
 
 
 def make_run(contender: str, number: int, seconds: float, strategy: str = "head", **more: Any) -> dict[str, Any]:
@@ -183,9 +172,9 @@ def test_ratios_are_within_a_round() -> None:
 
 
 def test_the_floor_counts_training_and_val() -> None:
-    """Frozen blocks cost a forward pass, the others three, val pictures one; epoch by epoch."""
+    """Frozen blocks cost a forward pass, the others three, val images one; epoch by epoch."""
     flops = [10, 20, 30]
-    assert roofline.training_flops(flops, 1) == 10 + 20 + 90
+    assert roofline.training_flops(flops, cut=2) == 10 + 20 + 90
     expected = 4 * (10 + 20 + 90) + 2 * 60 + 4 * 180 + 2 * 60
     assert roofline.floor_seconds(flops, [2, 0], train=4, val=2, peak=10.0) == pytest.approx(expected / 10)
 
@@ -200,7 +189,7 @@ def test_the_work_of_a_config(pictures: Path) -> None:
 
 
 def make_results(**more: Any) -> dict[str, Any]:
-    """Return results of a head run of 64 pictures, in two rounds."""
+    """Return results of a head run of 64 images, in two rounds."""
     plan = {"contenders": ["plain", "timm", "ours"], "strategies": ["head"], "rounds": 2, "pictures": 64}
     plan |= {
         "batch_size": 16,
@@ -214,7 +203,7 @@ def make_results(**more: Any) -> dict[str, Any]:
     further = [{"epoch": 1, "seconds/suffix": 1.0, "val/accuracy": 0.5}]
     runs = [make_run("plain", 0, 16), make_run("ours", 0, 8, further=further)]
     runs += [make_run("plain", 1, 16), make_run("ours", 1, 4, further=further)]
-    # 64 training and 16 val pictures of 100 FLOPs each: 8,000 FLOPs, 4 seconds at 2,000 FLOP/s.
+    # 64 training and 16 val images of 100 FLOPs each: 8,000 FLOPs, 4 seconds at 2,000 FLOP/s.
     return {
         "machine": machine,
         "plan": plan,
@@ -239,7 +228,7 @@ def cells(line: str) -> list[str]:
 
 
 def test_the_table_of_contenders() -> None:
-    """It has images/s, ratios with their range, memory and the distance to the floor, and names who was left out."""
+    """It has images/s, ratios with their range, memory and the distance to the floor, and names skipped contenders."""
     lines = table.speed_table(make_results())
     assert cells(lines[2]) == ["head", "plain loop", "4.0", "1", "", "2.00 GB", "4.0"]
     row = ["head", "finetune, fp32", "10.7", "3.00 (2.00–4.00)", "16.0 (16.0–16.0)", "2.00 GB", "1.5"]
@@ -256,8 +245,8 @@ def test_the_bf16_row_has_the_floor_of_bf16() -> None:
     assert [cells(line)[-1] for line in lines[2:4]] == ["4.0", "8.0"]
 
 
-def test_failures_are_told() -> None:
-    """A contender that failed has a row that says so, and its last words below the table."""
+def test_failures_are_reported() -> None:
+    """A contender that failed has a row that says so, and its error below the table."""
     failed = {"round": 0, "strategy": "head", "contender": "ours", "error": "out of memory"}
     lines = table.speed_table(make_results(runs=[make_run("plain", 0, 16), failed]))
     assert cells(lines[3])[:3] == ["head", "finetune, fp32", "failed"]
@@ -295,7 +284,7 @@ def test_seconds_to_an_accuracy() -> None:
 def test_everything_is_printed() -> None:
     """The command prints introduction and tables."""
     text = "\n".join(command.describe(make_results()))
-    assert "64 pictures an epoch" in text
+    assert "64 images an epoch" in text
     assert "ImageFolder" in text
     assert "0.002" not in text  # peaks in TFLOP/s, not a wrong unit
     assert "2e-09 TFLOP/s in fp32" in text
@@ -316,7 +305,7 @@ def test_where_the_time_goes(tmp_path: Path) -> None:
     assert figure.epoch_parts([run], "full", "plain", "epochs") is None
     before = settings()
     assert figure.draw_figure(make_results(), tmp_path / "figure.png")
-    assert settings() == before  # other pictures of this process are not drawn in its style
+    assert settings() == before  # other figures of this process are not drawn in its style
     assert (tmp_path / "figure.png").stat().st_size > 1000
     assert not figure.draw_figure(make_results(runs=[run]), tmp_path / "none.png")
 
@@ -324,28 +313,25 @@ def test_where_the_time_goes(tmp_path: Path) -> None:
 def test_a_peer_that_is_not_installed_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others go on without it, and bf16 is measured only where it is not emulated."""
     monkeypatch.setattr(runner, "is_installed", lambda name: name != "fastai")
-    plan = runner.Plan(
+    plan = runner.BenchmarkPlan(
         ("plain", "fastai", "ours-bf16"), ("head",), 1, 8, False, 4, BACKBONE, "none", 32, (32,), "cpu", 1
     )
-    assert runner.left_out(plan, {"fp32": 1.0, "bf16": 0.5}) == {"fastai": "not installed"}
-    assert runner.left_out(plan, {"fp32": 1.0, "bf16": 0.2}).keys() == {"fastai", "ours-bf16"}
+    assert runner.find_skipped(plan, {"fp32": 1.0, "bf16": 0.5}) == {"fastai": "not installed"}
+    assert runner.find_skipped(plan, {"fp32": 1.0, "bf16": 0.2}).keys() == {"fastai", "ours-bf16"}
 
 
-def test_flags_that_do_not_fit_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_faulty_flags_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     """All at once, with the nearest name; nothing is measured."""
     assert command.main(["--only", "plane,ours", "--strategies", "haed", "--rounds", "0", "--data", "x"]) == 2
-    told = capsys.readouterr().err
-    assert "Did you mean 'plain'?" in told
-    assert "Did you mean 'head'?" in told
-    assert "--rounds" in told
-    assert "--weights" in told
+    message = capsys.readouterr().err
+    for text in ("Did you mean 'plain'?", "Did you mean 'head'?", "--rounds", "--weights"):
+        assert text in message
 
 
 def test_every_contender_is_described() -> None:
-    """Each has a module in benchmarks/, and what it needs is said."""
-    folder = Path(baselines.__file__).parent
+    """Each has a module in benchmarks/ and a note."""
     for contender in baselines.CONTENDERS.values():
-        assert (folder / f"{contender.module.rpartition('.')[2]}.py").is_file()
+        assert (ROOT / f"{contender.module.replace('.', '/')}.py").is_file()
         assert contender.note
     assert baselines.is_installed("plain")
     assert baselines.is_installed("ours")

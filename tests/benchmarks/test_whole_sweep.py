@@ -1,4 +1,4 @@
-"""A finished sweep is set beside the plain loop: what it would have cost, and come to."""
+"""A finished sweep beside the plain loop: time and accuracies."""
 
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from finetune.system import documents
 from tests.support.fabricate import fabricate_run
 
 
-def test_a_whole_sweep_is_set_beside_the_plain_loop(tmp_path: Path) -> None:
-    """4 runs of head at 100 s and 2 of full at 300 s, against 60 s in all; what it has not trained is left out."""
+def test_a_sweep_is_compared_with_the_plain_loop(tmp_path: Path) -> None:
+    """4 runs of head at 100 s and 2 of full at 300 s, against 60 s in all; untrained strategies are left out."""
     for seed in (0, 1):
         for lr, val in ((0.001, 0.8), (0.003, 0.7)):
             fabricate_run(tmp_path, f"head-{lr}-{seed}", lr=lr, val=val, seed=seed, test=0.8 + seed / 10, seconds=10.0)
@@ -30,13 +30,13 @@ def test_a_whole_sweep_is_set_beside_the_plain_loop(tmp_path: Path) -> None:
     rows = whole_sweep.compare(read_sweep(tmp_path), results)
     assert [(row.strategy, row.runs, row.seeds) for row in rows] == [("head", 4, 1), ("full", 2, 1)]
     assert [(row.plain_test, row.here_test) for row in rows] == [(0.88, pytest.approx(0.9)), (0.92, 0.9)]
-    assert [row.asked for row in rows] == [4, 2]
+    assert [row.grid_runs for row in rows] == [4, 2]
     lines = whole_sweep.describe(rows, 60.0)
     assert "| head | 4 | 88.0% | 90.0% | 1.7 min | 10 s |" in lines
     assert lines[-1].startswith("All 6 runs: plain loop 17 min, here 60 s: 16.7 times as fast.")
 
 
-def test_the_plain_loop_makes_the_runs_too_that_a_race_left_out(tmp_path: Path) -> None:
+def test_the_plain_loop_also_makes_the_runs_that_a_race_left_out(tmp_path: Path) -> None:
     """Two rates, and the further seeds of one: 4 of 6 runs, 100 s each."""
     for lr, seed in ((0.001, 0), (0.003, 0), (0.003, 1), (0.003, 2)):
         fabricate_run(tmp_path, f"head-{lr}-{seed}", lr=lr, seed=seed)
@@ -51,11 +51,11 @@ def test_the_plain_loop_makes_the_runs_too_that_a_race_left_out(tmp_path: Path) 
 def test_the_plain_loop_trains_what_val_chose_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Through the command, beside a real run; called again, it trains nothing, and prints the same table."""
-    pictures = synthetic_images.draw(tmp_path / "drawn", {"train": 8, "val": 4, "test": 4})
+    """Through the command, beside a real run; called again, it trains nothing and prints the same table."""
+    images = synthetic_images.draw_folder(tmp_path / "drawn", {"train": 8, "val": 4, "test": 4})
     folder, trained, train = tmp_path / "sweep", [], plain.train
     fields = {"backbone": "resnet18", "weights": "none", "image_px": 32, "batch_size": 4, "epochs": 1, "device": "cpu"}
-    config = parse_config({**fields, "data": str(pictures), "strategy": "head"}, "the test")
+    config = parse_config({**fields, "data": str(images), "strategy": "head"}, "the test")
     run(resolve(config), folder / "head-0")
 
     def spy(config: Config) -> dict[str, Any]:
@@ -72,5 +72,5 @@ def test_the_plain_loop_trains_what_val_chose_once(
     assert "| head | 1 |" in printed[0]
     documents.write_json(folder / FORECAST, {"took": {"wall_seconds": 5400.0, "run_seconds": {"head-0": 60.0}}})
     assert whole_sweep.main([str(folder), "--out", str(tmp_path / "out"), "--threads", "1"]) == 0
-    assert ", here 1.5 h: " in capsys.readouterr().out  # what its agent took, who made all runs
+    assert ", here 1.5 h: " in capsys.readouterr().out  # the wall time that its one agent noted
     assert whole_sweep.main([str(tmp_path / "nowhere")]) == 2
