@@ -1,4 +1,12 @@
-"""Run directories -> numbers, tables, figures, grid, report. Reads what runs left behind and trains nothing.
+"""Compares the runs of a sweep: run directories in; tables, figures and a report out. Trains nothing, loads no torch.
 
-`python -m analysis` says how; `__main__.py` names the other files in the order they act.
+    sources/    run directories and W&B -> frames
+    stats/      intervals, tests and models: numbers in, numbers out
+    tables/     frames -> tables and decisions, without sentences
+    figures/    tables -> figures
+    report/     everything that is read
+    pipeline    sources -> tables -> figures -> report
+
+A room imports only the rooms above it, `errors` and `formatting`. From finetune, analysis imports only what needs no
+torch. Commands: `python -m analysis`, `python -m analysis.wandb_report`.
 """

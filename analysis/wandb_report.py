@@ -3,8 +3,8 @@
     python -m analysis.wandb_report runs/demo           (make report SWEEP=runs/demo)
     python -m analysis.wandb_report entity/project/id
 
-The folder is found and analysed as by `python -m analysis`; what that writes goes to a W&B run beside the sweep's, and
-the report, made of it and of panels over the sweep's runs, is written or renewed.
+The folder is found and analysed as by `python -m analysis`. The results go to a W&B run in the sweep's project; the
+report shows them together with panels over the sweep's runs. A later call updates the same report.
 """
 
 import argparse
@@ -17,9 +17,9 @@ from rich.progress import track
 
 from analysis.errors import InputError
 from analysis.pipeline import build_report
-from analysis.report.shell import command_for as shown
-from analysis.report.wandb import media_run, text
-from analysis.report.wandb.save import MAX_TITLE, connect, report_inputs, save_report
+from analysis.report.shell import shell_command
+from analysis.report.wandb.media_run import isolated_wandb_environment, log_media, open_media_run
+from analysis.report.wandb.save import MAX_TITLE, connect, report_inputs, report_name, save_report
 from analysis.sources.locate import find_folder
 from analysis.sources.parallel import side_by_side
 from analysis.sources.run_directories import read_sweep
@@ -29,15 +29,13 @@ from analysis.sources.wandb.errors import FetchError, fetch_errors
 from finetune.errors import EXIT_BAD_INPUT, UserError
 from finetune.system.output import SafeConsole, command
 
-TARGET = 0.8  # val accuracy to time the way to, as `python -m analysis` has it
-
 
 @command
 def main(arguments: list[str] | None = None) -> int:
     """Write the report of one sweep; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        with media_run.isolated_wandb_environment():
+        with isolated_wandb_environment():
             print(write_report(options.sweep, options.title, options.draft, options.mix_data))
     except UserError as error:
         print(f"python -m analysis.wandb_report: {error}", file=sys.stderr)
@@ -56,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a folder of runs, its name below runs/, a sweep file, or a sweep on W&B (default: newest)",
     )
     parser.add_argument(
-        "--title", type=_title, metavar="T", help="of the report (default: as it is, or named by sweep)"
+        "--title", type=_title, metavar="T", help="title of the report (default: unchanged, or the sweep's name)"
     )
     parser.add_argument("--draft", action="store_true", help="save as a draft, which others do not see in the list")
     parser.add_argument("--mix-data", action="store_true", help=MIX_DATA)
@@ -71,30 +69,30 @@ def _title(text: str) -> str:
 
 
 def write_report(argument: str | None, title: str | None = None, draft: bool = False, mix_data: bool = False) -> str:
-    """Analyse a sweep, send what that makes to W&B, and write or renew the report; return its address.
+    """Analyse a sweep, send the results to W&B, and write or update the report; return its address.
 
     Raises:
-        InputError: there is no such sweep, W&B does not have it, W&B can't be reached, or, not `mix_data`, its runs
-            were tested on different pictures.
+        InputError: there is no such sweep, it is not on W&B, W&B can't be reached, or its runs were tested on
+            different images (unless `mix_data`).
     """
-    screen = SafeConsole(stderr=True)
-    watch: Any = partial(track, console=screen, transient=True, disable=not screen.is_terminal)
+    console = SafeConsole(stderr=True)
+    watch: Any = partial(track, console=console, transient=True, disable=not console.is_terminal)
     folder = find_folder(argument, watch=lambda runs, number: watch(runs, description="fetching runs", total=number))
     place = address.of_folder(folder)
     if place is None:
-        raise InputError(f"{folder} is not on W&B yet: {shown('make', 'publish', f'SWEEP={folder}')}")
+        raise InputError(f"{folder} is not on W&B yet: {shell_command('make', 'publish', f'SWEEP={folder}')}")
     server = connect()
     sweep = read_sweep(folder, partial(side_by_side, watch=partial(watch, description="reading runs")), mix_data)
     out = Path("reports") / sweep.name
-    comparison, _ = build_report(sweep, out, TARGET, partial(side_by_side, watch=partial(watch, description="drawing")))
-    told = report_inputs(sweep, comparison, out, place)
-    if told.missing:
-        print(told.missing, file=sys.stderr)
-    name = text.report_title(sweep.text) or sweep.name  # a folder that was fetched is named by the sweep's id
+    analysis = build_report(sweep, out, run_jobs=partial(side_by_side, watch=partial(watch, description="drawing")))
+    inputs = report_inputs(analysis, out, place)
+    if inputs.missing:
+        print(inputs.missing, file=sys.stderr)
+    name = report_name(analysis)
     try:
-        with fetch_errors(server.url), screen.status("sending to W&B"), media_run.opened(place, name) as run:
-            media_run.log(run, out, told.report["strategies"])
-            return save_report(server, run, told, title, name, draft)
+        with fetch_errors(server.url), console.status("sending to W&B"), open_media_run(place, name) as run:
+            log_media(run, out, analysis.comparison.strategies)
+            return save_report(server, run, inputs, title, draft)
     except FetchError as error:
         raise InputError(f"The report was not written. {error}") from error
 

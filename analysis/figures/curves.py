@@ -1,56 +1,62 @@
-"""Val accuracy as training goes on: learning curves, and the way to a target."""
+"""Val accuracy by epoch: learning curves, and the share of runs that reached a target."""
+
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from analysis.figures.style import DASHES, MARKERS, colour, percent_axis, spread_out
-from analysis.formatting import format_target, in_order
-from analysis.stats.survival import kaplan_meier
+from analysis.figures.style import DASHES, MARKERS, colour, set_percent_axis, spread_out
+from analysis.formatting import format_target, sort_strategies
+from analysis.tables.target import reached_curve
 
 
 def learning_curves(runs: pd.DataFrame, epochs: pd.DataFrame, ax: Axes) -> Axes:
-    """Draw val accuracy by epoch: a line is the mean over runs, its band goes from the worst run to the best.
+    """Draw val accuracy by epoch: mean over runs, and a band from the worst run to the best.
 
-    A triangle marks the first epoch in which more blocks train than before.
+    A triangle marks each epoch in which more blocks train than in the epoch before.
 
     Args:
         runs: the chosen recipes' runs.
-        epochs: one row a run and epoch, of any runs.
+        epochs: one row per run and epoch, of any runs.
     """
     curves = epochs.merge(runs[["run", "strategy"]], on="run")
     ends = []
-    for strategy in in_order(curves["strategy"]):
+    for strategy in sort_strategies(curves["strategy"]):
         by_epoch = curves[curves["strategy"] == strategy].groupby("epoch")
         scores = by_epoch["val/accuracy"].agg(["mean", "min", "max"]).dropna()
         if scores.empty:
             continue
         shade, style = colour(strategy), DASHES.get(strategy, "-")
         ax.plot(scores.index, scores["mean"], color=shade, linestyle=style, linewidth=2, label=strategy)
-        if len(scores) == 1:  # a line of one point is not seen
+        if len(scores) == 1:  # a line of one point is invisible
             ax.plot(scores.index, scores["mean"], color=shade, marker=MARKERS.get(strategy, "o"))
         if runs["strategy"].eq(strategy).sum() > 1:
             ax.fill_between(scores.index, scores["min"], scores["max"], color=shade, alpha=0.15, linewidth=0)
         steps = _unfreeze_epochs(by_epoch["trainable_share"].mean())
-        at = scores["mean"].reindex(steps).dropna()
-        ax.plot(at.index, at, linestyle="none", marker="^", markersize=11, color=shade, markeredgecolor="white")
+        marks = scores["mean"].reindex(steps).dropna()
+        ax.plot(marks.index, marks, linestyle="none", marker="^", markersize=11, color=shade, markeredgecolor="white")
         ends.append((strategy, float(scores.index[-1]), float(scores["mean"].iloc[-1])))
     ax.set(xlabel="epoch", ylabel="val accuracy", title="Learning curves of the chosen recipes")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    percent_axis(ax, "y")
+    set_percent_axis(ax, "y")
     ax.margins(x=0.02)
     _label_ends(ax, ends)
     return ax
 
 
 def _unfreeze_epochs(share: "pd.Series[float]") -> list[float]:
-    """Return the epochs in which a larger share trains than in the epoch before."""
+    """Return the epochs in which a larger share of the blocks trains than in the epoch before."""
     grown = share.diff() > 1e-9
     return [float(epoch) for epoch in share.index[grown]]
 
 
 def _label_ends(ax: Axes, ends: list[tuple[str, float, float]]) -> None:
-    """Write each strategy's name at the end of its line, pushed apart where lines end close together."""
+    """Write each strategy's name at the end of its line; names are moved apart where lines end close together.
+
+    Args:
+        ends: strategy, x and y of the end of its line.
+    """
     if not ends:
         ax.text(0.5, 0.5, "no history was recorded", transform=ax.transAxes, ha="center", va="center")
         return
@@ -58,56 +64,37 @@ def _label_ends(ax: Axes, ends: list[tuple[str, float, float]]) -> None:
     gap = (high - low) * 0.065
     heights = spread_out([y for _, _, y in ends], gap, high)
     right = max(x for _, x, _ in ends)
+    beside = right + (ax.get_xlim()[1] - ax.get_xlim()[0]) * 0.03
+    # relpos: from the name's left edge, as a line from its middle would cross the names below.
+    line: Any = {"arrowstyle": "-", "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
+    style: Any = {"fontweight": "bold", "va": "center", "annotation_clip": False}
     for (strategy, x, y), height in zip(ends, heights, strict=True):
-        ax.annotate(
-            strategy,
-            xy=(x, y),
-            xytext=(right + (ax.get_xlim()[1] - ax.get_xlim()[0]) * 0.03, height),
-            color=colour(strategy),
-            fontweight="bold",
-            va="center",
-            annotation_clip=False,
-            # From the name's left edge: from its middle, a line would cross the names below.
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour(strategy),
-                "linewidth": 0.8,
-                "shrinkA": 0,
-                "shrinkB": 0,
-                "relpos": (0, 0.5),
-            },
-        )
+        shade = colour(strategy)
+        arrow = {**line, "color": shade}
+        ax.annotate(strategy, xy=(x, y), xytext=(beside, height), color=shade, arrowprops=arrow, **style)
 
 
 def time_to_target(times: pd.DataFrame, target: float, ax: Axes) -> Axes:
-    """Draw the share of runs that have reached the target, epoch by epoch (Kaplan and Meier).
+    """Draw the share of runs that have reached the target by each epoch.
 
-    A line ends where its longest run does; a cross there counts runs that ended without having reached the target.
+    A line ends with its longest run; a cross at its end: some runs ended without reaching the target.
 
     Args:
-        times: of the chosen recipes' runs, as `survival.times_to_target` has it.
+        times: of the chosen recipes' runs, see `times_to_target`.
         target: val accuracy.
     """
     last = float(times["epochs"].max()) if len(times) else 1.0
-    names = in_order(times["strategy"])
+    names = sort_strategies(times["strategy"])
     ends = []
     for number, strategy in enumerate(names):
         group = times[times["strategy"] == strategy]
-        curve = kaplan_meier(group["epochs"], group["reached"])
-        aside = 0.012 * (number - (len(names) - 1) / 2)  # lines of one share would hide each other
-        steps = [0.0, *curve.at, last if curve.share[-1] == 1 else curve.until]
-        shares = [0.0, *curve.share, curve.share[-1]]
-        heights = [share + aside for share in shares]
-        shade = colour(strategy)
-        ax.step(
-            steps,
-            heights,
-            where="post",
-            color=shade,
-            linestyle=DASHES.get(strategy, "-"),
-            linewidth=2.2,
-            label=strategy,
-        )
+        curve = reached_curve(group["epochs"], group["reached"])
+        offset = 0.012 * (number - (len(names) - 1) / 2)  # lines at equal shares would hide each other
+        steps = [*curve.epochs, last if curve.share[-1] == 1 else curve.until]
+        shares = [*curve.share, curve.share[-1]]
+        heights = [share + offset for share in shares]
+        shade, style = colour(strategy), DASHES.get(strategy, "-")
+        ax.step(steps, heights, where="post", color=shade, linestyle=style, linewidth=2.2, label=strategy)
         if not group["reached"].all():
             ax.plot(steps[-1], heights[-1], marker="x", markersize=9, markeredgewidth=2, color=shade, linestyle="none")
         ends.append((strategy, steps[-1], heights[-1]))

@@ -1,4 +1,4 @@
-"""What more training pictures do."""
+"""Test accuracy by the size of the training set."""
 
 from typing import Any
 
@@ -6,30 +6,32 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from analysis.figures.style import DASHES, MARKERS, colour, legend_below, log_axis, percent_axis
-from analysis.formatting import in_order
+from analysis.figures.style import DASHES, MARKERS, add_legend_below, colour, set_log_axis, set_percent_axis
+from analysis.formatting import sort_strategies
 
 
 def accuracy_by_size(data: pd.DataFrame, ax: Axes) -> Axes:
-    """Draw mean test accuracy with its 95% interval by the number of training pictures, a line a strategy.
+    """Draw mean test accuracy with its 95% interval by the number of training images, one line per strategy.
 
     Args:
-        data: strategy, pictures, accuracy, low and high, as `sizes.size_frame` has it.
+        data: strategy, images, accuracy, low and high, see `data_size_frame`.
     """
-    names = in_order(data["strategy"])
+    names = sort_strategies(data["strategy"])
     for number, strategy in enumerate(names):
-        rows = data[data["strategy"] == strategy].sort_values("pictures")
+        rows = data[data["strategy"] == strategy].sort_values("images")
         style: Any = {"color": colour(strategy), "marker": MARKERS.get(strategy, "o")}
-        # A little apart: intervals at the same number of pictures would hide each other.
-        at = rows["pictures"] * (1 + 0.02 * (number - (len(names) - 1) / 2))
-        ax.plot(at, rows["accuracy"], linestyle=DASHES.get(strategy, "-"), linewidth=1.8, markersize=8, label=strategy,
+        # A little apart: intervals at the same number of images would hide each other.
+        x = rows["images"] * (1 + 0.02 * (number - (len(names) - 1) / 2))
+        ax.plot(x, rows["accuracy"], linestyle=DASHES.get(strategy, "-"), linewidth=1.8, markersize=8, label=strategy,
                 markeredgecolor="white", **style)  # fmt: skip
-        ax.vlines(at, rows["low"], rows["high"], color=colour(strategy), linewidth=2)
-    counts = sorted(set(data["pictures"]))
-    log_axis(ax)
+        ax.vlines(x, rows["low"], rows["high"], color=colour(strategy), linewidth=2)
+    counts = sorted(set(data["images"]))
+    set_log_axis(ax)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(counts, [f"{count:,}" for count in counts])
-    ax.set(xlabel="training pictures", ylabel="test accuracy, mean with 95% interval", title="Accuracy by data size")
-    percent_axis(ax, "y")
-    legend_below(ax)
+    ax.set(
+        xlabel="training images", ylabel="test accuracy, mean with 95% interval", title="Accuracy by training-set size"
+    )
+    set_percent_axis(ax, "y")
+    add_legend_below(ax)
     return ax

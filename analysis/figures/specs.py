@@ -1,26 +1,46 @@
-"""Which figures a report has, what each is called, and what is said of it to those who do not see it."""
+"""The figures and prediction grids of a report: what each shows, its caption, and its text alternative.
+
+To add a figure: write a function that draws it on axes, a function here that returns its `FigureSpec`, and a line in
+FIGURES.
+"""
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from analysis import figures, formatting
 from analysis.errors import InputError
-from analysis.sources.sweep import Sweep
-from analysis.stats.importance import importance, values, varied_fields
-from analysis.stats.pareto import pareto_front
-from analysis.stats.survival import times_to_target
+from analysis.figures.accuracy import accuracy_against_time, accuracy_by_strategy
+from analysis.figures.calibration import reliability_diagram
+from analysis.figures.classes import confusion_matrix, height_for, recall_by_class
+from analysis.figures.curves import learning_curves, time_to_target
+from analysis.figures.data_size import accuracy_by_size
+from analysis.figures.grid_selection import (
+    Grid,
+    choose_confident_errors,
+    choose_differing,
+    choose_images,
+    choose_least_confident,
+)
+from analysis.figures.prediction_grid import draw_grid, find_images
+from analysis.figures.schedule import schedule_diagram
+from analysis.figures.settings import importance_bars, rate_by_strategy
+from analysis.figures.style import HEIGHT, new_figure
+from analysis.formatting import format_interval, format_target, percent, train_time_text
+from analysis.sources.predictions import read_predictions
 from analysis.tables import per_class
-from analysis.tables.comparison import Comparison, chosen_runs
-from analysis.tables.data_size import DataSizeResult, data_size_frame
-from analysis.tables.per_class import recall_frame
-from analysis.tables.replicates import replicate_kind
+from analysis.tables.analysis import Analysis
+from analysis.tables.data_size import data_size_frame
+from analysis.tables.recipes import setting_importance
+from analysis.tables.selection import best_by_val
+from analysis.tables.target import times_to_target
+from finetune.rundir.keys import ATTENTION, THUMBNAILS
 
 
 @dataclass(frozen=True)
@@ -28,272 +48,287 @@ class FigureSpec:
     """A figure before it is drawn.
 
     Attributes:
-        name: of its files.
-        draw: draws it: called with what it shows, and the axes.
-        shows: what it shows.
-        alt: what it shows, for those who do not see it.
+        draw: returns the figure.
+        alt: the text alternative, with the most important numbers.
         caption: how to read it.
-        height: in inches.
+        title: its heading in the report; "" where the title is in the figure.
+        notes: which images are missing.
     """
 
-    name: str
-    draw: Callable[..., Axes]
-    shows: tuple[Any, ...]
+    draw: Callable[[], Figure]
     alt: str
     caption: str
-    height: float = figures.HEIGHT
+    title: str = ""
+    notes: tuple[str, ...] = ()
 
 
-LazyFigure = Callable[[], FigureSpec | None]  # a figure of which it takes time to say what it shows
+SpecFunction = Callable[[Analysis], FigureSpec | None]  # None: the sweep has nothing to show in this figure
 
 
-def plans(
-    sweep: Sweep,
-    comparison: Comparison,
-    data: dict[str, Any],
-    best: "pd.Series[Any]",
-    predictions: pd.DataFrame | None,
-    rng: np.random.Generator,
-    sizes: list[DataSizeResult],
-) -> list[FigureSpec | LazyFigure]:
-    """Return the figures that this sweep has something to show in, in their order; a `Later` may come to have nothing.
-
-    Args:
-        data: as `facts.data_facts` has it.
-        best: the best run.
-        predictions: its, or None.
-        rng: of the importance of settings.
-        sizes: numbers of training pictures, where the sweep has several.
-    """
-    runs = chosen_runs(sweep, comparison)
-    return [
-        *_of_accuracy(sweep, comparison, runs, data),
-        *_of_sizes(sizes),
-        *_of_training(sweep, comparison, runs),
-        *_of_settings(sweep, comparison),
-        lambda: _of_importance(sweep.finished, rng),
-        *_of_classes(sweep, comparison, runs, predictions, data),
-        *_of_confidence(best),
-    ]
-
-
-def _each(strategies: pd.DataFrame, say: "Callable[[pd.Series[Any]], str]") -> str:
-    return ", ".join(f"{row['strategy']} {say(row)}" for _, row in strategies.iterrows())
-
-
-def _of_accuracy(sweep: Sweep, comparison: Comparison, runs: pd.DataFrame, data: dict[str, Any]) -> list[FigureSpec]:
-    strategies, one = comparison.strategies, replicate_kind(comparison.recipes["over"])
-    ranking = _each(
-        strategies,
-        lambda row: (
-            f"{formatting.percent(row['test_accuracy_mean'])} "
-            f"({formatting.format_interval(row['test_accuracy_low'], row['test_accuracy_high'])})"
-        ),
+def _accuracy_by_strategy(analysis: Analysis) -> FigureSpec:
+    strategies, kind = analysis.comparison.strategies, analysis.replicate
+    accuracies = _by_strategy(strategies, lambda row: f"{_test_accuracy(row)} ({_interval(row)})")
+    return FigureSpec(
+        _on_axes(accuracy_by_strategy, strategies, analysis.chosen, analysis.data["chance"]),
+        f"Dots with intervals, test accuracy by strategy: {accuracies}.",
+        f"Test accuracy of each chosen recipe: mean over {kind}s with its 95% interval; rings are single {kind}s.",
     )
-    times = _each(
-        strategies, lambda row: f"{formatting.percent(row['test_accuracy_mean'])} in {formatting.train_time_text(row)}"
+
+
+def _accuracy_against_time(analysis: Analysis) -> FigureSpec:
+    times = _by_strategy(analysis.comparison.strategies, lambda row: f"{_test_accuracy(row)} in {train_time_text(row)}")
+    return FigureSpec(
+        _on_axes(accuracy_against_time, analysis.sweep.finished, analysis.chosen),
+        f"Scatter plot, test accuracy against training time: {times}.",
+        "Bold points are runs of the chosen recipes, pale points all other runs. Up and to the left is better. "
+        "The dashed line is the Pareto front of the means: no strategy is both cheaper and more accurate.",
     )
-    sizes = _each(strategies, lambda row: formatting.format_quantity(row["trainable_parameters"]))
-    points = pd.DataFrame({"cost": strategies["trainable_parameters"], "score": strategies["test_accuracy_mean"]})
-    front = ", ".join(pareto_front(points.set_index(strategies["strategy"]).dropna()))
-    own = strategies.drop(columns=["runs", "recipes"])  # how much else was tried changes nothing here
-    tests = runs[["strategy", "trainable_parameters", "test/accuracy"]]
-    timed = ["strategy", "train_seconds", "cache_seconds", "test/accuracy"]
-    dashed = "On the dashed line, the Pareto front, nothing as cheap is better."
-    return [
-        FigureSpec(
-            "accuracy_by_strategy",
-            figures.accuracy_by_strategy,
-            (own, tests, data["chance"]),
-            f"Dots with intervals, test accuracy by strategy: {ranking}.",
-            f"Test accuracy of each chosen recipe: mean over {one}s with its 95% interval; rings are single {one}s.",
-        ),
-        FigureSpec(
-            "accuracy_against_time",
-            figures.accuracy_against_time,
-            (sweep.finished[timed], runs[timed]),
-            f"Scatter plot, test accuracy against training time: {times}.",
-            "Bold points are the runs of the chosen recipes, pale points all other finished runs. "
-            f"Up and to the left is better. {dashed}",
-        ),
-        FigureSpec(
-            "accuracy_against_parameters",
-            figures.accuracy_against_parameters,
-            (own, tests),
-            f"Scatter plot, test accuracy against parameters that train: {sizes}. On the Pareto front: {front}.",
-            f"Means with 95% intervals; pale points are single {one}s. {dashed}",
-        ),
-    ]
 
 
-def _of_sizes(sizes: list[DataSizeResult]) -> list[FigureSpec]:
-    table = data_size_frame(sizes)
-    if table["pictures"].nunique() < 2:
-        return []
-    told = "; ".join(
-        f"{size.pictures:,} pictures: {_each(size.comparison.strategies, _of_test)}" for size in sizes if size.pictures
+def _accuracy_by_size(analysis: Analysis) -> FigureSpec | None:
+    table = data_size_frame(analysis.sizes)
+    if table["images"].nunique() < 2:
+        return None
+    accuracies = "; ".join(
+        f"{size.images:,} images: {_by_strategy(size.comparison.strategies, _test_accuracy)}"
+        for size in analysis.sizes
+        if size.images
     )
-    return [
-        FigureSpec(
-            "accuracy_by_size",
-            figures.accuracy_by_size,
-            (table,),
-            f"Lines with intervals, test accuracy by number of training pictures: {told}.",
-            "Test accuracy of each chosen recipe, mean with 95% interval, by the number of training pictures; a "
-            "smaller number is part of a larger one, and test is the same for all.",
-        )
-    ]
-
-
-def _of_test(row: "pd.Series[Any]") -> str:
-    return formatting.percent(row["test_accuracy_mean"])
-
-
-def _of_training(sweep: Sweep, comparison: Comparison, runs: pd.DataFrame) -> list[FigureSpec]:
-    strategies, one, target = comparison.strategies, replicate_kind(comparison.recipes["over"]), comparison.target
-    goal = formatting.format_target(target)
-    best_val = _each(strategies, lambda row: formatting.percent(row["val_accuracy_mean"]))
-    epochs = sweep.epochs[sweep.epochs["run"].isin(runs["run"])]
-    times = times_to_target(runs, epochs, target)
-    curves_of = (runs[["run", "strategy"]], epochs[["run", "epoch", "val/accuracy", "trainable_share"]])
-    frozen = _each(
-        strategies, lambda row: f"{formatting.percent(1 - row['frozen_block_share'], 0)} of the blocks on average"
+    return FigureSpec(
+        _on_axes(accuracy_by_size, table),
+        f"Lines with intervals, test accuracy by number of training images: {accuracies}.",
+        "Test accuracy of each chosen recipe, mean with 95% interval, by the number of training images. Smaller "
+        "training sets are parts of larger ones; the test set is always the same.",
     )
-    reached = _each(strategies, lambda row: f"{row['seeds_reaching_target']} of {row['n']}")
-    curves = FigureSpec(
-        "learning_curves",
-        figures.learning_curves,
-        curves_of,
-        f"Line plot, val accuracy by epoch for each strategy. Mean of the best epochs: {best_val}.",
-        f"Val accuracy by epoch: mean over {one}s, the band from the worst to the best {one}. "
-        "A triangle marks the first epoch in which more blocks train than before.",
+
+
+def _learning_curves(analysis: Analysis) -> FigureSpec:
+    kind = analysis.replicate
+    best = _by_strategy(analysis.comparison.strategies, lambda row: percent(row["val_accuracy_mean"]))
+    return FigureSpec(
+        _on_axes(learning_curves, analysis.chosen, analysis.sweep.epochs),
+        f"Line plot, val accuracy by epoch for each strategy. Mean of the best epochs: {best}.",
+        f"Val accuracy by epoch: mean over {kind}s; the band goes from the worst to the best {kind}. "
+        "A triangle marks each epoch in which more blocks train than in the epoch before.",
     )
-    to_target = FigureSpec(
-        "time_to_target",
-        figures.time_to_target,
-        (times.drop(columns="seconds"), target),
-        f"Step plot, share of runs that have reached {goal} val accuracy by epoch. Runs that did: {reached}.",
-        f"Share of the chosen recipes' runs that have reached {goal} on val by each epoch (Kaplan-Meier); a "
-        "cross "
-        "stands where runs ended without having reached it. Lines of one share are drawn a little apart.",
+
+
+def _time_to_target(analysis: Analysis) -> FigureSpec | None:
+    times, target = _times_to_target(analysis), format_target(analysis.comparison.target)
+    if times.empty:
+        return None
+    reached = _by_strategy(analysis.comparison.strategies, lambda row: f"{row['seeds_reaching_target']} of {row['n']}")
+    return FigureSpec(
+        _on_axes(time_to_target, times, analysis.comparison.target),
+        f"Step plot, share of runs that have reached {target} val accuracy by epoch. Runs that did: {reached}.",
+        f"Share of the chosen recipes' runs that have reached {target} val accuracy by each epoch. "
+        "A cross at the end of a line: some runs ended without reaching it. Equal lines are drawn a little apart.",
     )
-    schedule = FigureSpec(
-        "schedule",
-        figures.schedule_diagram,
-        curves_of,
-        f"Diagram, the share of the backbone that trains in each epoch: {frozen}.",
-        "The coloured part of a band is the share of the backbone's blocks that trains, counted from the head "
-        "(the edge "
-        "on top, which always trains); grey is frozen.",
+
+
+def _schedule(analysis: Analysis) -> FigureSpec | None:
+    if _times_to_target(analysis).empty:
+        return None
+    frozen = _by_strategy(
+        analysis.comparison.strategies,
+        lambda row: f"{percent(1 - row['frozen_block_share'], 0)} of the blocks on average",
     )
-    return [curves, to_target, schedule] if len(times) else [curves]
+    return FigureSpec(
+        _on_axes(schedule_diagram, analysis.chosen, analysis.sweep.epochs),
+        f"Diagram, share of the backbone that trains in each epoch: {frozen}.",
+        "The coloured part of a band is the share of the backbone's blocks that trains, counted from the head (the "
+        "edge on top, which always trains); grey is frozen.",
+    )
 
 
-def _of_settings(sweep: Sweep, comparison: Comparison) -> list[FigureSpec]:
-    one = replicate_kind(comparison.recipes["over"])
-    rates = _each(comparison.strategies, lambda row: f"{row['lr']:g}")
-    found = [
-        FigureSpec(
-            "rate_by_strategy",
-            figures.rate_by_strategy,
-            (comparison.recipes,),
-            f"Heat map, val accuracy by strategy and learning rate. Chosen rates: {rates}.",
-            f"Mean val accuracy over {one}s of the best recipe at each rate, over fewer where it says so; "
-            "the box is the recipe that val chose among those with the most. "
-            "A choice at the edge says that rates beyond it may be better still.",
-        )
-    ]
-    finished = sweep.finished
-    fields = varied_fields(finished)
-    if len(fields) > 1:
-        told = finished[["run", "strategy", "best/val_accuracy"]].assign(
-            **{name: values(finished, name) for name in fields}
-        )
-        best = told.sort_values("best/val_accuracy").iloc[-1]
-        through = ", ".join(f"{name} {best[name]}" for name in fields)
-        found.append(
-            FigureSpec(
-                "parallel_coordinates",
-                figures.parallel_coordinates,
-                (told, fields),
-                f"Parallel coordinates, a line a run through {', '.join(fields)} to val accuracy. The best: {through}.",
-                "A line a finished run, in its strategy's colour, from setting to setting to val accuracy.",
-            )
-        )
-    return found
+def _rate_by_strategy(analysis: Analysis) -> FigureSpec:
+    rates = _by_strategy(analysis.comparison.strategies, lambda row: f"{row['lr']:g}")
+    return FigureSpec(
+        _on_axes(rate_by_strategy, analysis.comparison.recipes),
+        f"Heat map, val accuracy by strategy and learning rate. Chosen rates: {rates}.",
+        f"Mean val accuracy over {analysis.replicate}s of the best recipe at each rate (over fewer where the cell says "
+        "so). A box marks the recipe with the highest val accuracy among those with the most runs. If it is at the "
+        "edge, rates beyond may be better still.",
+    )
 
 
-def _of_importance(finished: pd.DataFrame, rng: np.random.Generator) -> FigureSpec | None:
-    ranked = importance(finished, rng)
+def _importance(analysis: Analysis) -> FigureSpec | None:
+    ranked = setting_importance(analysis.sweep.finished, np.random.default_rng(analysis.seed))
     if ranked is None:
         return None
-    told = ", ".join(f"{row['field']} {row['points'] * 100:.1f}" for _, row in ranked.iterrows())
+    points = ", ".join(f"{row['field']} {row['points'] * 100:.1f}" for _, row in ranked.iterrows())
     return FigureSpec(
-        "importance",
-        figures.importance,
-        (ranked,),
-        f"Bars, points of val accuracy by which a forest's guess gets worse without a setting: {told}.",
-        "How much worse a random forest guesses a run's val accuracy when one setting is shuffled; each run is "
-        "guessed by a forest that has not seen it. What is no longer than the grey bar can't be told from chance.",
-        max(2.6, 1.4 + 0.42 * len(ranked)),
+        _on_axes(importance_bars, ranked, height=max(2.6, 1.4 + 0.42 * len(ranked))),
+        f"Bars, permutation importance of each setting in points of val accuracy: {points}.",
+        "Permutation importance (points of val accuracy) in a random forest that predicts each run from the others. "
+        "Grey: the seed, for reference.",
     )
 
 
-def _of_classes(
-    sweep: Sweep, comparison: Comparison, runs: pd.DataFrame, predictions: pd.DataFrame | None, data: dict[str, Any]
-) -> list[FigureSpec]:
-    of_best = dict(zip(predictions["path"], predictions["label"], strict=True)) if predictions is not None else {}
-    recalls = recall_frame(runs, [sweep.tested[run] for run in runs["run"] if run in sweep.tested] or [of_best])
-    one, found = replicate_kind(comparison.recipes["over"]), []
-    if len(recalls):  # earlier versions did not tell
-        known = comparison.strategies.dropna(subset=["lowest_recall"])
-        lowest = _each(known, lambda row: f"{formatting.percent(row['lowest_recall'])} of {row['lowest_recall_class']}")
-        found.append(
-            FigureSpec(
-                "recall_by_class",
-                figures.recall_by_class,
-                (recalls,),
-                f"Dots, recall on test by class and strategy. Lowest: {lowest}.",
-                f"Recall on test of each class, mean over {one}s: the share of its pictures that were named rightly. "
-                "Classes with the most test pictures come first.",
-                figures.height_for(recalls["class"].nunique()),
-            )
-        )
-    if predictions is not None:
-        table = per_class.confusion(predictions, data["classes"])
-        wrong = Counter(
-            predictions[~predictions["correct"]][["label", "prediction"]].itertuples(index=False, name=None)
-        )
-        most = ", ".join(f"{label} as {other} ({count})" for (label, other), count in wrong.most_common(3))
-        found.append(
-            FigureSpec(
-                "confusion_matrix",
-                figures.confusion_matrix,
-                (table,),
-                f"Confusion matrix of the best run on test. Most often taken for another: {most or 'none'}.",
-                "Test pictures of the best run: a row a true class, a column a predicted one, shaded by the "
-                "share of the "
-                "row. On the diagonal they were named rightly.",
-                max(figures.HEIGHT, 2.2 + 0.32 * min(len(table), 20)),
-            )
-        )
-    return found
+def _recall_by_class(analysis: Analysis) -> FigureSpec | None:
+    test_sets, chosen, predictions = analysis.sweep.test_images, analysis.chosen, analysis.predictions
+    of_best = {} if predictions is None else dict(zip(predictions["path"], predictions["label"], strict=True))
+    recalls = per_class.recall_frame(chosen, [test_sets[run] for run in chosen["run"] if run in test_sets] or [of_best])
+    if recalls.empty:  # earlier versions did not record it
+        return None
+    lowest = _by_strategy(
+        analysis.comparison.strategies.dropna(subset=["lowest_recall"]),
+        lambda row: f"{percent(row['lowest_recall'])} of {row['lowest_recall_class']}",
+    )
+    return FigureSpec(
+        _on_axes(recall_by_class, recalls, height=height_for(recalls["class"].nunique())),
+        f"Dots, recall on test by class and strategy. Lowest: {lowest}.",
+        f"Recall of each class, mean over {analysis.replicate}s: the share of its test images that are classified "
+        "correctly. Classes with the most test images come first.",
+    )
 
 
-def _of_confidence(best: "pd.Series[Any]") -> list[FigureSpec]:
-    temperature = best.get("temperature")
+def _confusion_matrix(analysis: Analysis) -> FigureSpec | None:
+    predictions = analysis.predictions
+    if predictions is None:
+        return None
+    table = per_class.confusion_table(predictions, analysis.data["classes"])
+    errors = predictions[~predictions["correct"]][["label", "prediction"]].itertuples(index=False, name=None)
+    most = ", ".join(f"{label} as {other} ({count})" for (label, other), count in Counter(errors).most_common(3))
+    return FigureSpec(
+        _on_axes(confusion_matrix, table, height=max(HEIGHT, 2.2 + 0.32 * min(len(table), 20))),
+        f"Confusion matrix of the best run on test. Most frequent confusions: {most or 'none'}.",
+        "Test images of the best run. Rows are true classes, columns predicted ones, shaded by the share of the row. "
+        "The diagonal is correct.",
+    )
+
+
+def _reliability(analysis: Analysis) -> FigureSpec | None:
+    temperature = analysis.best.get("temperature")
     try:
-        bins, errors = per_class.reliability(Path(best["path"]), None if pd.isna(temperature) else float(temperature))
+        bins, errors = per_class.reliability(analysis.best_dir, None if pd.isna(temperature) else float(temperature))
     except InputError:
-        return []
-    told = ", ".join(f"{which} temperature scaling {error * 100:.1f} points" for which, error in errors.items())
-    return [
-        FigureSpec(
-            "reliability",
-            figures.reliability_diagram,
-            (bins, errors),
-            f"Reliability diagram of the best run on test. Expected calibration error: {told}.",
-            "Accuracy of the best run's test pictures by confidence, in 15 bins; larger marks are more pictures. Below "
-            "the diagonal it is too sure. The temperature is fitted on val.",
+        return None
+    points = ", ".join(f"{which} temperature scaling {error * 100:.1f} points" for which, error in errors.items())
+    return FigureSpec(
+        _on_axes(reliability_diagram, bins, errors),
+        f"Reliability diagram of the best run on test. Expected calibration error: {points}.",
+        "Accuracy of the best run on test by confidence, in 15 bins; larger marks are more images. Below the diagonal, "
+        "confidence is too high. The temperature is fitted on val.",
+    )
+
+
+FIGURES: dict[str, SpecFunction] = {  # by file name, in the order of the report
+    "accuracy_by_strategy": _accuracy_by_strategy,
+    "accuracy_against_time": _accuracy_against_time,
+    "accuracy_by_size": _accuracy_by_size,
+    "learning_curves": _learning_curves,
+    "time_to_target": _time_to_target,
+    "schedule": _schedule,
+    "rate_by_strategy": _rate_by_strategy,
+    "importance": _importance,
+    "recall_by_class": _recall_by_class,
+    "confusion_matrix": _confusion_matrix,
+    "reliability": _reliability,
+}
+
+
+def _on_axes(draw: Callable[..., Any], *data: Any, height: float = HEIGHT) -> Callable[[], Figure]:
+    """Return a function that returns a figure with what `draw` draws of `data`."""
+    return partial(new_figure, partial(draw, *data), height)
+
+
+def _by_strategy(strategies: pd.DataFrame, text_of: "Callable[[pd.Series[Any]], str]") -> str:
+    return ", ".join(f"{row['strategy']} {text_of(row)}" for _, row in strategies.iterrows())
+
+
+def _test_accuracy(row: "pd.Series[Any]") -> str:
+    return percent(row["test_accuracy_mean"])
+
+
+def _interval(row: "pd.Series[Any]") -> str:
+    return format_interval(row["test_accuracy_low"], row["test_accuracy_high"])
+
+
+def _times_to_target(analysis: Analysis) -> pd.DataFrame:
+    """Return the epochs to the target of the chosen recipes' runs; empty where no history was recorded."""
+    return times_to_target(analysis.chosen, analysis.sweep.epochs, analysis.comparison.target)
+
+
+def _grid_by_class(analysis: Analysis) -> FigureSpec | None:
+    predictions = analysis.predictions
+    if predictions is None:
+        return None
+    grid, root = choose_images(predictions, analysis.data["classes"]), _data_root(analysis)
+    shares = ", ".join(f"{name} {correct} of {total}" for name, (correct, total) in grid.recall.items())
+    accuracy = f"{percent(predictions['correct'].mean())} of {len(predictions)} test images correct"
+    images = find_images(grid, [analysis.best_dir], root)
+    notes = []
+    if missing := len(grid.paths) - len(images):
+        places = str(analysis.best_dir / THUMBNAILS) + (f" and not below {root}" if root else "")
+        notes.append(f"{missing} of the {len(grid.paths)} images of the prediction grid are missing: not in {places}.")
+    title = f"{analysis.best['run']} on {analysis.data['name']}: {accuracy}"
+    alt = f"Test images by class with predictions. Correct by class: {shares}."
+    return FigureSpec(partial(draw_grid, grid, images, title), alt, grid.caption, title, tuple(notes))
+
+
+def _grid_of_attention(analysis: Analysis) -> FigureSpec | None:
+    """Return the grid by class with attention maps, if there are any (see finetune/attention.py)."""
+    if analysis.predictions is None or not (analysis.best_dir / ATTENTION).is_file():
+        return None
+    grid = choose_images(analysis.predictions, analysis.data["classes"])
+    grid = replace(
+        grid,
+        caption="Grad-CAM over the same images, cropped as for evaluation: colour marks evidence for the prediction.",
+    )
+    images = find_images(grid, [analysis.best_dir], None, ATTENTION)
+    return _grid_spec(grid, images, f"Attention of {analysis.best['run']}")
+
+
+def _grid_of_confident_errors(analysis: Analysis) -> FigureSpec | None:
+    return _grid_of_best(analysis, choose_confident_errors, "Most confident errors")
+
+
+def _grid_of_least_confident(analysis: Analysis) -> FigureSpec | None:
+    return _grid_of_best(analysis, choose_least_confident, "Least confident predictions")
+
+
+def _grid_of_best(analysis: Analysis, choose: Callable[[pd.DataFrame], Grid | None], title: str) -> FigureSpec | None:
+    grid = None if analysis.predictions is None else choose(analysis.predictions)
+    if grid is None:
+        return None
+    images = find_images(grid, [analysis.best_dir], _data_root(analysis))
+    return _grid_spec(grid, images, f"{title} of {analysis.best['run']} on test")
+
+
+def _grid_of_differences(analysis: Analysis) -> FigureSpec | None:
+    """Return the grid of the best run against the best run, by val, of another strategy."""
+    best, predictions = analysis.best, analysis.predictions
+    others = analysis.chosen[analysis.chosen["strategy"] != best["strategy"]]
+    if predictions is None or others.empty:
+        return None
+    other = best_by_val(others)
+    other_dir = Path(other["path"])
+    try:
+        grid = choose_differing(
+            predictions, read_predictions(other_dir), (str(best["strategy"]), str(other["strategy"]))
         )
-    ]
+    except InputError:
+        return None
+    if grid is None:
+        return None
+    images = find_images(grid, [analysis.best_dir, other_dir], _data_root(analysis))
+    return _grid_spec(grid, images, f"Differences between {best['run']} and {other['run']}")
+
+
+GRIDS: dict[str, SpecFunction] = {  # by file name, in the order of the report
+    "prediction_grid": _grid_by_class,
+    "prediction_grid_attention": _grid_of_attention,
+    "prediction_grid_confident_errors": _grid_of_confident_errors,
+    "prediction_grid_least_confident": _grid_of_least_confident,
+    "prediction_grid_differences": _grid_of_differences,
+}
+
+
+def _grid_spec(grid: Grid, images: dict[str, Any], title: str) -> FigureSpec:
+    return FigureSpec(partial(draw_grid, grid, images, title), f"{title}: {grid.caption}", grid.caption, title)
+
+
+def _data_root(analysis: Analysis) -> Path | None:
+    root = analysis.best.get("provenance/data_root")
+    return Path(root) if isinstance(root, str) else None

@@ -1,49 +1,57 @@
-"""Rows of the tables as plain values, and as CSV files."""
+"""The CSV files of a report, and the rows of its tables as plain values."""
 
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.tables.analysis import Analysis
+from analysis.tables.pairwise import PAIRS
 from analysis.tables.schema import COLUMNS, plain_value
 from finetune.system.atomic import replacing
 from finetune.system.tables import escape_cell, write_table
 
 COUNTS = (
-    "runs",
-    "recipes",
-    "n",
-    "seeds",
-    "test_pictures",
-    "seeds_reaching_target",
-    "trainable_parameters",
-    "total_parameters",
+    *("runs", "recipes", "n", "seeds", "test_pictures", "seeds_reaching_target"),
+    *("trainable_parameters", "total_parameters"),
 )
 
 
+def write_tables(analysis: Analysis, out: Path) -> None:
+    """Write every table of the report as CSV into the folder `out`."""
+    comparison = analysis.comparison
+    _write_records(out / "comparison.csv", COLUMNS, records(comparison.strategies))
+    _write_records(out / "recipes.csv", COLUMNS, records(comparison.recipes))
+    _write_records(out / "pairs.csv", PAIRS, pair_records(comparison.pairs))
+    _write_frame(out / "runs.csv", analysis.all_runs.runs)
+    _write_frame(out / "epochs.csv", analysis.all_runs.epochs)
+
+
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return COLUMNS of each row as plain values, counts whole, None where there is nothing to tell."""
-    rows = [
-        {name: plain_value(value) for name, value in row.items()} for row in table[list(COLUMNS)].to_dict("records")
-    ]
+    """Return COLUMNS of each row as plain values: counts as int, None for missing values."""
+    rows = _plain_rows(table[list(COLUMNS)])
     return [
-        {str(name): round(value) if name in COUNTS and value is not None else value for name, value in row.items()}
+        {name: round(value) if name in COUNTS and value is not None else value for name, value in row.items()}
         for row in rows
     ]
 
 
 def pair_records(pairs: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return PAIRS of each row as plain values, None where there is nothing to tell."""
-    return [{str(name): plain_value(value) for name, value in row.items()} for row in pairs.to_dict("records")]
+    """Return PAIRS of each row as plain values, None for missing values."""
+    return _plain_rows(pairs[list(PAIRS)])
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write COLUMNS with raw fractions and seconds; an empty cell where there is nothing to tell."""
-    write_table(path, list(COLUMNS), [list(row.values()) for row in records(table)])
+def _plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): plain_value(value) for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def write_frame(path: Path, frame: pd.DataFrame) -> None:
-    """Write a tidy frame as CSV: every column as it is, empty where there is nothing to tell, no formulas."""
+def _write_records(path: Path, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
+    """Write fractions and seconds as they are, and an empty cell for a missing value."""
+    write_table(path, list(columns), [[row[name] for name in columns] for row in rows])
+
+
+def _write_frame(path: Path, frame: pd.DataFrame) -> None:
+    """Write a tidy frame: all columns, an empty cell for a missing value, no text that a spreadsheet would execute."""
     table = frame.drop(columns="recipe", errors="ignore")
     for name in table.select_dtypes(exclude="number"):
         table[name] = table[name].map(escape_cell)

@@ -1,7 +1,8 @@
-"""report.html: one file that opens offline, with all pictures in it."""
+"""report.html: one file that opens offline, with all images in it."""
 
 import base64
 import hashlib
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,105 +12,125 @@ from urllib.parse import quote
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
+from analysis.figures.specs import FigureSpec
 from analysis.figures.style import colour
 from analysis.formatting import NONE, format_duration, percent
-from analysis.report.columns import Column, columns, cost_columns, pair_columns
-from analysis.report.sentences import BudgetOption
-from analysis.sources.sweep import Sweep
-from analysis.tables.claims import Claim
-from analysis.tables.comparison import Comparison
+from analysis.report import methods
+from analysis.report.columns import Column, comparison_columns, cost_columns, pair_columns
+from analysis.report.shell import recorded_command, shell_command
+from analysis.tables.analysis import Analysis
+from analysis.tables.comparison import SEED
 from analysis.tables.metadata import left_out_groups
-from finetune.system.atomic import write_atomic
 from finetune.system.documents import read_json
 from finetune.system.output import escape_control_characters
 from finetune.system.redaction import without_login
 
-TEMPLATE, SCRIPT = "report.html.j2", "report.js"
+HERE = Path(__file__).parent
+TEMPLATE, SCRIPT, STYLE = "report.html.j2", "report.js", "report.css"
+JPEG_QUALITY = 88
+RECIPE_HEADINGS = ("Seeds", "Val", "Train time", "Compute saved")  # of all recipes
 
 
 @dataclass(frozen=True)
-class PageFacts:
-    """What stands at the top of the report, and the claims.
+class EmbeddedImage:
+    """A drawn figure as the page needs it.
 
     Attributes:
-        card: heading -> fact.
-        steps: what to use for how much time.
-        sizes: what to use for how many training pictures, where the sweep has several (see `sizes.size_record`).
-        setting: what sets this sweep apart from the one that the claims were made on.
+        name: of its file, without suffix.
+        src: the image as a data URI.
+        alt, title, caption, notes: see `FigureSpec`.
     """
 
-    card: dict[str, str]
-    steps: list[BudgetOption]
-    sizes: list[dict[str, Any]]
-    claims: list[Claim]
-    setting: str
+    name: str
+    src: str
+    alt: str
+    title: str
+    caption: str
+    notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class EmbeddedImages:
-    """The figures and grids as the template needs them (see `picture`), and which run the grids show."""
+def embed_image(png: Path, spec: FigureSpec, as_jpeg: bool = False) -> EmbeddedImage:
+    """Return a drawn figure for the page. As JPEG, a figure full of photographs takes a tenth of the space."""
+    content, kind = png.read_bytes(), "png"
+    if as_jpeg:
+        packed = io.BytesIO()
+        with Image.open(png) as image:
+            image.convert("RGB").save(packed, "JPEG", quality=JPEG_QUALITY)
+        content, kind = packed.getvalue(), "jpeg"
+    src = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return EmbeddedImage(png.stem, src, spec.alt, spec.title, spec.caption, spec.notes)
 
-    figures: list[dict[str, str]]
-    grids: list[dict[str, str]]
-    best: str
 
+def report_page(
+    analysis: Analysis,
+    document: dict[str, Any],
+    out: Path,
+    figures: list[EmbeddedImage],
+    grids: list[EmbeddedImage],
+) -> str:
+    """Return the page. The template escapes all text that comes from runs or users.
 
-def write_html(
-    path: Path,
-    sweep: Sweep,
-    comparison: Comparison,
-    content: dict[str, Any],
-    facts: PageFacts,
-    pictures: EmbeddedImages,
-    commands: list[str],
-) -> None:
-    """Write the report. Everything that runs or users named is escaped by the template."""
+    Args:
+        document: the content of report.json.
+        out: the folder of the page, which links to runs are relative to.
+    """
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(HERE),
         autoescape=True,
         finalize=lambda value: escape_control_characters(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = percent
-    shown = columns(comparison.target)
-    # A page that may run one script, known by its hash, runs no other, whatever a run was called.
-    script = "\n" + (Path(__file__).parent / SCRIPT).read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    text = environment.get_template(TEMPLATE).render(
-        report=content,
+    comparison, shown = analysis.comparison, comparison_columns(analysis.comparison.target)
+    # The page's policy allows the script with this hash and no other, whatever a run is called.
+    script = "\n" + (HERE / SCRIPT).read_text(encoding="utf-8")
+    return environment.get_template(TEMPLATE).render(
+        report=document,
+        methods=methods,
         table=_table(comparison.strategies, shown),
         costs=_table(comparison.strategies, cost_columns()),
         pairs=_table(comparison.pairs, pair_columns()) if len(comparison.pairs) else None,
-        recipes=_table(comparison.recipes, _of_recipes(shown)),
-        runs=_runs(sweep, comparison, path.parent),
-        facts=facts,
-        pictures=pictures,
-        left_out=left_out_groups(sweep),
-        commands=commands,
-        sweep_text=sweep.text,
-        finished=len(sweep.finished),
-        started=len(sweep.runs),
+        recipes=_table(comparison.recipes, _recipe_columns(shown)),
+        runs=_runs(analysis, out),
+        figures=figures,
+        grids=grids,
+        best_run=methods.best_run_sentence(analysis),
+        left_out=left_out_groups(analysis.sweep),
+        commands=_commands(analysis),
+        sweep_text=analysis.sweep.text,
+        finished=len(analysis.sweep.finished),
+        started=len(analysis.sweep.runs),
+        style=Markup("\n" + (HERE / STYLE).read_text(encoding="utf-8")),
         script=Markup(script),
-        script_hash=digest,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
-    write_atomic(path, text)
 
 
-def _of_recipes(shown: list[Column]) -> list[Column]:
-    """Return the columns for the table of all recipes: what val says, and what it took.
+def _commands(analysis: Analysis) -> list[str]:
+    """Return the commands that make this report, train its best run, and predict with it."""
+    target, best = analysis.comparison.target, analysis.best
+    flags = [] if target == 0.8 else ["--target", f"{target:g}"]
+    flags += ["--mix-data"] if analysis.sweep.mixed else []
+    flags += [] if analysis.seed == SEED else ["--seed", str(analysis.seed)]
+    train = recorded_command(best.get("provenance/command"))
+    return [
+        shell_command("python", "-m", "analysis", analysis.sweep.folder, *flags),
+        *([train] if train else []),
+        shell_command("python", "-m", "finetune.predict", best["path"], "IMAGES", "--csv", "predictions.csv"),
+    ]
 
-    Test is left out: looking at it for recipes that val did not choose is how a table gets too good.
-    """
-    kept = ("Seeds", "Val", "Train time", "Compute saved")
+
+def _recipe_columns(shown: list[Column]) -> list[Column]:
+    """Return the columns of the table of all recipes, without test accuracy: only the chosen recipes may show it."""
     recipe = Column("Recipe", lambda row: f"{row['recipe']}{' ← chosen' if row['chosen'] else ''}", number=False)
-    return [shown[0], recipe, *(column for column in shown if column.heading in kept)]
+    return [shown[0], recipe, *(column for column in shown if column.heading in RECIPE_HEADINGS)]
 
 
 def _table(table: pd.DataFrame, shown: list[Column]) -> dict[str, Any]:
-    """Return a table of text with what the template needs to set it."""
+    """Return a table of text as the template needs it."""
     chosen = table["chosen"] if "chosen" in table else pd.Series(False, index=table.index)
     return {
         "columns": shown,
@@ -127,33 +148,31 @@ def _table(table: pd.DataFrame, shown: list[Column]) -> dict[str, Any]:
 
 
 def _sort_value(value: Any) -> str:
-    """Return what a cell is sorted by; nothing where there is nothing to tell."""
+    """Return the number that a cell is sorted by; "" for a missing value."""
     return "" if value is None or pd.isna(value) else f"{float(value):.8g}"
 
 
-def _runs(sweep: Sweep, comparison: Comparison, out: Path) -> list[dict[str, Any]]:
-    """Return every finished run: its links, and (text, what it is sorted by) of each cell."""
+def _runs(analysis: Analysis, out: Path) -> list[dict[str, Any]]:
+    """Return every finished run: its links, and for each cell its text and the number that it is sorted by."""
+    comparison, finished = analysis.comparison, analysis.sweep.finished
     names = dict(zip(comparison.recipes["key"], comparison.recipes["recipe"], strict=True))
     chosen = set(comparison.strategies["key"])
     order = {key: index for index, key in enumerate(comparison.recipes["key"])}
-    runs = sweep.finished.assign(order=sweep.finished["recipe"].map(order))
-    runs = runs.sort_values(["order", "seed", "fold", "run"])
+    runs = finished.assign(order=finished["recipe"].map(order)).sort_values(["order", "seed", "fold", "run"])
     return [
         {
             "name": str(run["run"]),
             "folder": _link(Path(run["path"]), out),
-            "page": _page(Path(run["path"])),
+            "page": _wandb_url(Path(run["path"])),
             "colour": colour(str(run["strategy"])),
             "cells": [
                 (str(run["strategy"]), None),
                 (names[run["recipe"]], None),
-                (
-                    (NONE if pd.isna(run["seed"]) else f"{run['seed']:.0f}")
-                    + ("" if pd.isna(run["fold"]) else f", fold {run['fold']:.0f}"),
-                    None,
-                ),
+                (_replicate_text(run), None),
                 (percent(run["best/val_accuracy"]), _sort_value(run["best/val_accuracy"])),
-                (percent(run["test/accuracy"]) if run["recipe"] in chosen else NONE, _tested(run, chosen)),
+                (percent(run["test/accuracy"]), _sort_value(run["test/accuracy"]))
+                if run["recipe"] in chosen
+                else (NONE, ""),
                 (format_duration(run["train_seconds"]), _sort_value(run["train_seconds"])),
             ],
         }
@@ -161,20 +180,21 @@ def _runs(sweep: Sweep, comparison: Comparison, out: Path) -> list[dict[str, Any
     ]
 
 
-def _tested(run: "pd.Series[Any]", chosen: set[str]) -> str:
-    return _sort_value(run["test/accuracy"]) if run["recipe"] in chosen else ""
+def _replicate_text(run: "pd.Series[Any]") -> str:
+    seed = NONE if pd.isna(run["seed"]) else f"{run['seed']:.0f}"
+    return seed if pd.isna(run["fold"]) else f"{seed}, fold {run['fold']:.0f}"
 
 
 def _link(run_dir: Path, out: Path) -> str:
-    """Return the address of a run's directory from the report's folder, or "" where there is none (other drives)."""
+    """Return the address of a run's directory relative to the report's folder; "" on another drive."""
     try:
         return quote(Path(os.path.relpath(run_dir.resolve(), out.resolve())).as_posix()) + "/"
     except ValueError:
         return ""
 
 
-def _page(run_dir: Path) -> str:
-    """Return the address of a run's page on W&B, which its mirror noted, or ""."""
+def _wandb_url(run_dir: Path) -> str:
+    """Return the address of a run's page on W&B, as noted in its directory, or ""."""
     for file in sorted(run_dir.glob("wandb-*.json")):
         try:
             url = without_login(str((read_json(file) or {}).get("url") or ""))

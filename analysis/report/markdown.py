@@ -1,39 +1,39 @@
-"""comparison.md, and text that Markdown shows as it is."""
+"""comparison.md, and escaping for Markdown."""
 
 import re
 from dataclasses import astuple
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis.report.columns import Column, cells, columns, cost_columns, pair_columns
-from finetune.system.atomic import write_atomic
+from analysis.report.columns import Column, cells, comparison_columns, cost_columns, pair_columns
+from analysis.tables.analysis import Analysis
+from analysis.tables.claims import Claim
 from finetune.system.output import one_line
 
-if TYPE_CHECKING:
-    from analysis.tables.claims import Claim
-    from analysis.tables.comparison import Comparison
 
-
-def write_markdown(path: Path, comparison: "Comparison", claims: "list[Claim]", notes: list[str]) -> None:
-    """Write the tables as people read them, with per cent, and the notes below the first."""
+def comparison_markdown(analysis: Analysis, headline: str) -> str:
+    """Return comparison.md: the tables, with the headline and the caveats below the first."""
+    comparison = analysis.comparison
     parts = [
-        markdown_table(comparison.strategies, columns(comparison.target)),
-        "".join(f"- {markdown_text(note)}\n" for note in notes),
+        markdown_table(comparison.strategies, comparison_columns(comparison.target)),
+        "".join(f"- {markdown_text(sentence)}\n" for sentence in (headline, *analysis.notes)),
         "## Costs\n\n" + markdown_table(comparison.strategies, cost_columns()),
     ]
     if len(comparison.pairs):
-        parts.append("## Two by two, on the same test pictures\n\n" + markdown_table(comparison.pairs, pair_columns()))
-    parts.append("## Claims\n\n" + claims_markdown(claims))
-    write_atomic(path, "\n".join(parts))
+        pairs = markdown_table(comparison.pairs, pair_columns())
+        parts.append(f"## Pairwise comparisons (paired by test image)\n\n{pairs}")
+    parts.append("## Reference numbers\n\n" + claims_markdown(analysis.claims, analysis.claims_setting))
+    return "\n".join(parts)
 
 
-def claims_markdown(claims: "list[Claim]") -> str:
-    """Return the claims beside what was found, as a Markdown table."""
-    lines = [["Claim", "Claimed", "Found here", "95% interval", ""], [":--", "--:", "--:", "--:", ":--"]]
-    lines += [[markdown_text(text) for text in astuple(claim)] for claim in claims]
-    return _rows(lines)
+def claims_markdown(claims: list[Claim], setting: str) -> str:
+    """Return a Markdown table of claims and results, and the setting of the claims if it is another one.
+
+    The results of another setting neither confirm nor refute a claim, so there is no verdict then.
+    """
+    headings, sides = ["Claim", "Claimed", "Found here", "95% interval", "Verdict"], [":--", "--:", "--:", "--:", ":--"]
+    rows = [headings, sides, *([markdown_text(text) for text in astuple(claim)] for claim in claims)]
+    return _rows([row[:-1] for row in rows]) + f"\n{markdown_text(setting)}\n" if setting else _rows(rows)
 
 
 def markdown_table(table: pd.DataFrame, shown: list[Column]) -> str:
@@ -48,7 +48,7 @@ def _rows(lines: list[list[str]]) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Keep a name on its line and in its cell, and from being read as markup."""
+    """Return Markdown that shows the text as it is, on one line and in one table cell."""
     text = one_line(" ".join(text.split()))
     for sign in "\\|`*_<>[]~#":
         text = text.replace(sign, f"\\{sign}")
@@ -56,7 +56,7 @@ def markdown_text(text: str) -> str:
 
 
 def inline_code(value: object) -> str:
-    """Return a text as code in Markdown: between more backticks than it has in a row."""
+    """Return the value as inline code, between more backticks than it has in a row."""
     text = one_line(" ".join(str(value).split()))
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     pad = " " if text.startswith("`") or text.endswith("`") else ""

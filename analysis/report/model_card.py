@@ -1,4 +1,4 @@
-"""model_card.md: what somebody who gets the winning network must know of it.
+"""model_card.md: what a user of the best run's network must know.
 
 After Mitchell et al., "Model Cards for Model Reporting", arXiv 1810.03993; the head of the file is what Hugging Face's
 hub reads (huggingface.co/docs/hub/model-cards).
@@ -12,31 +12,17 @@ import yaml
 
 from analysis.formatting import format_duration, format_gflops, format_interval, format_quantity, percent
 from analysis.report.markdown import inline_code, markdown_text
-from analysis.report.shell import command_for, recorded
-from analysis.sources.sweep import Sweep
-from analysis.tables.comparison import Comparison
+from analysis.report.shell import recorded_command, shell_command
+from analysis.tables.analysis import Analysis
 from finetune.rundir.find import WORD
-from finetune.system.atomic import write_atomic
 from finetune.system.output import one_line
 
 UNKNOWN = "not recorded"
 
 
-def write_model_card(
-    path: Path, sweep: Sweep, comparison: Comparison, content: dict[str, Any], best: "pd.Series[Any]"
-) -> None:
-    """Write the card of the best run."""
-    write_atomic(path, model_card(sweep, comparison, content, best))
-
-
-def model_card(sweep: Sweep, comparison: Comparison, content: dict[str, Any], best: "pd.Series[Any]") -> str:
-    """Return the card as Markdown: what it is, how it was made, how well and for whom it works, what it cost.
-
-    Args:
-        content: of report.json.
-        best: the run whose network this is.
-    """
-    data = content["data"]
+def model_card(analysis: Analysis) -> str:
+    """Return the card as Markdown: what the network is, how accurate, how it was trained, how to use it, its limits."""
+    best, data = analysis.best, analysis.data
     head = {
         "library_name": "torchvision",
         "pipeline_tag": "image-classification",
@@ -47,12 +33,12 @@ def model_card(sweep: Sweep, comparison: Comparison, content: dict[str, Any], be
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n",
         f"# {markdown_text(str(best['run']))}\n",
-        _what(best, data),
-        _for_what(data),
-        _how_well(sweep, comparison, best, data),
-        _made(best, data),
-        _use(best),
-        _limits(data, content),
+        _summary(best, data),
+        _intended_use(data),
+        _evaluation(analysis),
+        _training(best, data),
+        _usage(best),
+        _limits(analysis),
     ]
     return "\n".join(parts)
 
@@ -66,105 +52,109 @@ def _result(best: "pd.Series[Any]", data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _what(best: "pd.Series[Any]", data: dict[str, Any]) -> str:
-    named = ", ".join(markdown_text(name) for name in data["classes"]) or "not recorded"
-    synthetic = " The pictures are synthetic, drawn by a program." if data["synthetic"] else ""
+def _summary(best: "pd.Series[Any]", data: dict[str, Any]) -> str:
+    classes = ", ".join(markdown_text(name) for name in data["classes"]) or UNKNOWN
+    synthetic = " The images are synthetic, drawn by a program." if data["synthetic"] else ""
     backbone, weights = (str(best.get(name)) for name in ("backbone", "weights"))
     return (
-        f"{markdown_text(backbone)} that names {len(data['classes']) or 'some'} classes of pictures: {named}."
+        f"{markdown_text(backbone)} that classifies images into {_class_count(data)} classes: {classes}."
         f"{synthetic} Weights before fine-tuning: {markdown_text(Path(weights).name)}; strategy "
         f"{markdown_text(best['strategy'])}.\n"
     )
 
 
-def _for_what(data: dict[str, Any]) -> str:
+def _class_count(data: dict[str, Any]) -> str:
+    return str(len(data["classes"]) or "some")
+
+
+def _intended_use(data: dict[str, Any]) -> str:
     return (
-        "## What it is for\n\n"
-        f"Telling which of its {len(data['classes']) or 'some'} classes a picture shows, where pictures come from the "
-        "same source as those that it was trained on. A person should look at the answers that it is least sure of, "
-        "which `finetune.predict --html` puts first.\n"
+        "## Intended use\n\n"
+        f"Classifying images into its {_class_count(data)} classes, if they come from the same source as its training "
+        "images. A person should check the least confident predictions, which `finetune.predict --html` lists "
+        "first.\n"
     )
 
 
-def _how_well(sweep: Sweep, comparison: Comparison, best: "pd.Series[Any]", data: dict[str, Any]) -> str:
-    row = comparison.strategies.set_index("strategy", drop=False).loc[best["strategy"]]
+def _evaluation(analysis: Analysis) -> str:
+    best, data = analysis.best, analysis.data
+    row = analysis.comparison.strategies.set_index("strategy", drop=False).loc[best["strategy"]]
     lines = [
-        "## How well it works\n",
-        f"- This network: {percent(best['test/accuracy'])} of {_known(data['splits']['test'])} test pictures right; "
+        "## Evaluation\n",
+        f"- This network: {percent(best['test/accuracy'])} of {_count(data['splits']['test'])} test images correct; "
         f"macro-F1 {percent(best['test/macro_f1'])}. "
-        f"It was chosen by val ({percent(best['best/val_accuracy'])}), not by test.",
+        f"It was selected by val accuracy ({percent(best['best/val_accuracy'])}), not by test.",
         f"- Its recipe, over {row['over']}: {percent(row['test_accuracy_mean'])} "
         f"({format_interval(row['test_accuracy_low'], row['test_accuracy_high'])}, 95%).",
     ]
     recall = best.get("test/recall")
     if isinstance(recall, dict) and recall:
         weakest = sorted(recall.items(), key=lambda item: item[1])[:3]
-        told = ", ".join(f"{markdown_text(str(name))} {percent(share)}" for name, share in weakest)
-        lines.append(f"- Classes that it recognises least often: {told}.")
+        recalls = ", ".join(f"{markdown_text(str(name))} {percent(share)}" for name, share in weakest)
+        lines.append(f"- Classes with the lowest recall: {recalls}.")
     if pd.notna(best.get("temperature")) and pd.notna(best.get("test/ece")) and pd.notna(best.get("test/ece_scaled")):
         lines.append(
-            f"- Confidences are off by {best['test/ece'] * 100:.1f} points on average (expected calibration error), "
-            f"{best['test/ece_scaled'] * 100:.1f} at temperature {best['temperature']:.2f}, which was fitted on val "
-            "and which `finetune.predict` and `finetune.export` apply."
+            f"- Expected calibration error on test: {best['test/ece'] * 100:.1f} points before temperature scaling, "
+            f"{best['test/ece_scaled'] * 100:.1f} after (temperature {best['temperature']:.2f}, fitted on val; "
+            "`finetune.predict` and `finetune.export` apply it)."
         )
-    return "\n".join(
-        [*lines, f"- Compared with {len(sweep.finished) - 1} other runs in the report beside this file.\n"]
-    )
+    others = len(analysis.sweep.finished) - 1
+    return "\n".join([*lines, f"- Compared with {others} other runs in the report beside this file.\n"])
 
 
-def _made(best: "pd.Series[Any]", data: dict[str, Any]) -> str:
+def _training(best: "pd.Series[Any]", data: dict[str, Any]) -> str:
     splits = data["splits"]
     energy = best.get("energy_joules")
-    told = "not measured" if pd.isna(energy) else f"{energy / 3.6e6:.3g} kWh (the whole device's)"
+    energy_text = "not measured" if pd.isna(energy) else f"{energy / 3.6e6:.3g} kWh (of the whole device)"
     lines = [
-        "## How it was made\n",
-        f"- Data: {markdown_text(data['name'])}, {_known(splits['train'])} training, {_known(splits['val'])} val and "
-        f"{_known(splits['test'])} test pictures, fingerprint {inline_code(data['fingerprint'] or UNKNOWN)}.",
+        "## Training\n",
+        f"- Data: {markdown_text(data['name'])}, {_count(splits['train'])} training, {_count(splits['val'])} val and "
+        f"{_count(splits['test'])} test images, fingerprint {inline_code(data['fingerprint'] or UNKNOWN)}.",
         f"- Training: {format_duration(best['train_seconds'])} on "
-        f"{_text(best.get('provenance/device'))}, {format_gflops(best['train_gflops'])}, energy {told}.",
+        f"{_text(best.get('provenance/device'))}, {format_gflops(best['train_gflops'])}, energy {energy_text}.",
         f"- Parameters: {format_quantity(best['trainable_parameters'])} of {format_quantity(best['total_parameters'])} "
-        "trained at the end.",
+        "trainable in the last epoch.",
         f"- Commit {inline_code(_text(best.get('provenance/git_commit')))}, torch "
         f"{_text(best.get('provenance/versions/torch'))}.",
-        f"- Command: {inline_code(recorded(best.get('provenance/command')) or UNKNOWN)}\n",
+        f"- Command: {inline_code(recorded_command(best.get('provenance/command')) or UNKNOWN)}\n",
     ]
     return "\n".join(lines)
 
 
-def _known(count: int | None) -> str:
+def _count(count: int | None) -> str:
     return "an unknown number of" if count is None else f"{count:,}"
 
 
 def _text(value: object) -> str:
-    """Return what a run tells of its origin, or that it does not."""
+    """Return what a run recorded of its origin."""
     return markdown_text(value) if isinstance(value, str) and value else UNKNOWN
 
 
-def _use(best: "pd.Series[Any]") -> str:
+def _usage(best: "pd.Series[Any]") -> str:
     run = best["path"]
-    predict = command_for(
-        "python", "-m", "finetune.predict", run, "PICTURES", "--csv", "predictions.csv", "--html", "predictions.html"
+    predict = shell_command(
+        "python", "-m", "finetune.predict", run, "IMAGES", "--csv", "predictions.csv", "--html", "predictions.html"
     )
-    export = command_for("python", "-m", "finetune.export", run, "--onnx", "model.onnx")
+    export = shell_command("python", "-m", "finetune.export", run, "--onnx", "model.onnx")
     calibrated = pd.notna(best.get("temperature"))
-    sure = "confidences are calibrated" if calibrated else "confidences are not calibrated, and often too high"
+    confidence = "confidences are calibrated" if calibrated else "confidences are not calibrated, and often too high"
     return (
-        f"## How to use it\n\n    {one_line(predict)}\n    {one_line(export)}\n\n"
-        "`predict` takes files and folders, respects EXIF, and reports and passes over what it can't read; "
-        f"{sure}. Instead of the directory, `{WORD}` is the best run of the newest sweep. `export` writes one file "
-        "that takes pictures in [0, 1] and returns probabilities: normalisation, temperature and softmax are inside; "
-        "class names and preprocessing are in its metadata. It is compared with torch before it is kept.\n"
+        f"## Usage\n\n    {one_line(predict)}\n    {one_line(export)}\n\n"
+        "`predict` takes files and folders, respects EXIF orientation, and reports and skips files that it can't read; "
+        f"{confidence}. Instead of the directory, `{WORD}` is the best run of the newest sweep. `export` writes one "
+        "file that takes images in [0, 1] and returns probabilities: normalisation, temperature and softmax are "
+        "inside, class names and preprocessing in its metadata. The file is kept only if its outputs "
+        "agree with those of torch.\n"
     )
 
 
-def _limits(data: dict[str, Any], content: dict[str, Any]) -> str:
+def _limits(analysis: Analysis) -> str:
     lines = [
-        "## What it is not for\n",
-        "- Pictures of other kinds: it names one of its classes for every picture, also for one that shows none "
-        "of them.",
-        f"- Finer claims than {_known(data['splits']['test'])} test pictures allow; they were drawn like the training "
-        "pictures, and other cameras, places or times may be harder.",
-        "- Decisions about people, or where an error does harm, without a test for that purpose.",
+        "## Limits\n",
+        "- It predicts one of its classes for every image, also for an image that shows none of them.",
+        f"- Its accuracy is known only as well as {_count(analysis.data['splits']['test'])} test images allow. They "
+        "come from the same source as the training images; other cameras, places or times may be harder.",
+        "- Do not use it for decisions about people, or where an error does harm, without a test for that purpose.",
     ]
-    lines += [f"- {markdown_text(note)}" for note in content["notes"]]
+    lines += [f"- {markdown_text(note)}" for note in analysis.notes]
     return "\n".join([*lines, ""])

@@ -1,16 +1,17 @@
-// Sorts and filters tables, and enlarges pictures. Without it everything can still be read.
+// Sorts and filters tables, and enlarges images. Without it everything can still be read.
 "use strict";
 
 function valueOf(row, column) {
   const cell = row.cells[column];
-  const given = cell.dataset.value;
-  return given === undefined ? cell.textContent.trim().toLowerCase() : given === "" ? null : Number(given);
+  const value = cell.dataset.value;
+  return value === undefined ? cell.textContent.trim().toLowerCase() : value === "" ? null : Number(value);
 }
 
-// Cells with nothing to tell come last, whichever way the others go.
-function compare(one, other, up) {
-  if (one === null || other === null) return (one === null) - (other === null);
-  const order = typeof one === "number" ? one - other : String(one).localeCompare(String(other), "en", { numeric: true });
+// Missing values come last in either direction.
+function compare(first, second, up) {
+  if (first === null || second === null) return (first === null) - (second === null);
+  const order =
+    typeof first === "number" ? first - second : String(first).localeCompare(String(second), "en", { numeric: true });
   return up ? order : -order;
 }
 
@@ -19,7 +20,7 @@ function sortBy(table, column) {
   const up = head.getAttribute("aria-sort") !== "ascending";
   const body = table.tBodies[0];
   const rows = Array.from(body.rows, (row) => [valueOf(row, column), row]);
-  rows.sort((one, other) => compare(one[0], other[0], up));
+  rows.sort((first, second) => compare(first[0], second[0], up));
   body.append(...rows.map((pair) => pair[1]));
   for (const cell of table.tHead.rows[0].cells) cell.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", up ? "ascending" : "descending");
@@ -35,7 +36,7 @@ function makeSortable(table) {
   });
 }
 
-// Every word has to be somewhere in the row.
+// Shows the rows that contain every word.
 function makeFilter(table, place) {
   const label = document.createElement("label");
   const input = document.createElement("input");
@@ -56,20 +57,18 @@ function makeFilter(table, place) {
   });
 }
 
-function makeEnlargeable(picture) {
+function makeEnlargeable(image) {
   const button = document.createElement("button");
   button.type = "button";
   button.className = "enlarge";
-  button.setAttribute("aria-label", "Enlarge: " + picture.alt.slice(0, 80));
-  picture.replaceWith(button);
-  button.append(picture);
+  button.setAttribute("aria-label", "Enlarge: " + image.alt.slice(0, 80));
+  image.replaceWith(button);
+  button.append(image);
   button.addEventListener("click", () => {
     const dialog = document.getElementById("enlarged");
-    const whole = picture.cloneNode();
     const caption = document.createElement("p");
-    const figure = button.closest("figure");
-    caption.textContent = figure && figure.querySelector("figcaption") ? figure.querySelector("figcaption").textContent : "";
-    dialog.querySelector("div").replaceChildren(whole, caption);
+    caption.textContent = button.closest("figure")?.querySelector("figcaption")?.textContent ?? "";
+    dialog.querySelector("div").replaceChildren(image.cloneNode(), caption);
     dialog.showModal();
   });
 }
@@ -82,5 +81,5 @@ enlarged.addEventListener("click", (event) => {
   if (event.target.tagName !== "P") enlarged.close();
 });
 document.documentElement.classList.add("scripted");
-// Folded parts are printed, too.
+// Opens folded sections for printing.
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => (part.open = true)));

@@ -10,7 +10,6 @@ from analysis.stats.tests import ALPHA
 from analysis.tables.comparison import Comparison
 from analysis.tables.data_size import DataSizeResult
 from analysis.tables.pairwise import RUNS_NEEDED
-from analysis.tables.recommendation import recommended_strategy, strategies_by_budget
 from analysis.tables.replicates import join_replicate_labels, replicate_kind
 from analysis.tables.verdict import (
     Verdict,
@@ -20,6 +19,8 @@ from analysis.tables.verdict import (
     intervals_disjoint,
     own_seconds,
     rank_strategies,
+    recommended_strategy,
+    strategies_by_budget,
 )
 
 Row = pd.Series  # a strategy's row of the comparison

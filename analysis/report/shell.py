@@ -1,4 +1,4 @@
-"""Commands that a reader is to copy: every name in them is quoted, and none comes from a run unless it is harmless."""
+"""Commands for the reader to copy: all names are quoted, and a command that a run recorded is checked first."""
 
 import shlex
 from pathlib import Path
@@ -6,18 +6,18 @@ from pathlib import Path
 from finetune.system.output import escape_control_characters
 from finetune.system.redaction import redact
 
-OURS = ["python", "-m", "finetune"]
+TRAIN = ["python", "-m", "finetune"]
 
 
-def command_for(*words: str | Path) -> str:
-    """Return words as a line for a shell, each as it is, whatever a folder is called."""
+def shell_command(*words: str | Path) -> str:
+    """Return the words as one line for a shell, quoted where needed."""
     return shlex.join(map(str, words))
 
 
-def recorded(text: object) -> str | None:
-    """Return the command that a run recorded for making it anew, or None if it is anything else.
+def recorded_command(text: object) -> str | None:
+    """Return the command that a run recorded to reproduce it, or None if it is anything else.
 
-    A run directory may come from anybody. Only what a shell would pass on word for word is taken.
+    Run directories may come from other people, so a command is accepted only if a shell expands nothing in it.
     """
     if not isinstance(text, str) or redact(escape_control_characters(text)) != text or "\n" in text:
         return None
@@ -25,5 +25,5 @@ def recorded(text: object) -> str | None:
         words = shlex.split(text)
     except ValueError:
         return None
-    is_ours = words[: len(OURS)] == OURS and shlex.join(words) == text
-    return text if is_ours and all(word.startswith("--") for word in words[len(OURS) :: 2]) else None
+    is_training = words[: len(TRAIN)] == TRAIN and shlex.join(words) == text
+    return text if is_training and all(word.startswith("--") for word in words[len(TRAIN) :: 2]) else None

@@ -22,8 +22,7 @@ WHITE_PIXEL_PNG = (
 )
 
 
-@pytest.fixture
-def without_drawing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+def stop_drawing(patch: pytest.MonkeyPatch) -> set[str]:
     """Lay out and render no figure; every saved PNG is one white pixel, every PDF is empty.
 
     For tests of what a report says: rendering takes most of the time of a report. Forked workers inherit it.
@@ -40,6 +39,12 @@ def without_drawing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         else:
             Path(path).write_bytes(WHITE_PIXEL_PNG if options.get("format", "png") == "png" else b"%PDF-1.4\n")
 
-    monkeypatch.setattr(Figure, "savefig", save_placeholder)
-    monkeypatch.setattr(Figure, "draw_without_rendering", lambda _: None)
+    patch.setattr(Figure, "savefig", save_placeholder)
+    patch.setattr(Figure, "draw_without_rendering", lambda _: None)
     return drawn
+
+
+@pytest.fixture
+def without_drawing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """See `stop_drawing`."""
+    return stop_drawing(monkeypatch)

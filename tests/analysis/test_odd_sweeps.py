@@ -2,15 +2,11 @@
 
 import itertools
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-from matplotlib import rcParams
 
-from analysis import drawn
 from analysis.__main__ import main
-from analysis.figures import specs
 from analysis.report.sentences import describe_verdict, recommendation_facts
 from analysis.sources.run_directories import read_sweep
 from analysis.tables.comparison import compare
@@ -22,16 +18,7 @@ from finetune.rundir import keys
 from tests.support.fabricate import fabricate_run
 
 
-def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """Have reports with these figures alone, which takes less time."""
-    true = specs.plans
-
-    def some(*given: Any) -> list[Any]:
-        return [plan for plan in true(*given) if getattr(plan, "name", "") in names]
-
-    monkeypatch.setattr("analysis.pipeline.plans", some)
-
-
+@pytest.mark.usefixtures("without_drawing")
 def test_runs_without_histories_are_compared(tmp_path: Path) -> None:
     """Only curves are missing, and this is said."""
     for strategy in ("head", "full"):
@@ -43,33 +30,30 @@ def test_runs_without_histories_are_compared(tmp_path: Path) -> None:
     assert "history.jsonl lacks epochs of 4 runs" in (tmp_path / "out" / "comparison.md").read_text()
 
 
-def test_a_users_pictures_in_the_reports_folder_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an earlier report drew and this one does not goes; what nobody here has drawn is the user's."""
-    only(monkeypatch, "schedule")
+@pytest.mark.usefixtures("without_drawing")
+def test_figures_of_an_earlier_report_go_and_files_of_the_user_stay(tmp_path: Path) -> None:
+    """By name: a figure that this report does not have would pass for one of its own."""
     out = tmp_path / "paper"
     (out / "figures").mkdir(parents=True)
-    for name in ("my_architecture.pdf", "photo.png"):
-        (out / "figures" / name).write_bytes(b"mine")
-    for lr in (0.1, 0.2):
-        fabricate_run(tmp_path / "runs", f"a-{lr:g}", lr=lr)
+    earlier = {"figures/accuracy_by_size.pdf", "figures/parallel_coordinates.png", "prediction_grid_attention.png"}
+    own = {"figures/my_architecture.pdf", "figures/photo.png", "prediction_grid_of_mine.png"}
+    for name in (*earlier, *own):
+        (out / name).write_bytes(b"x")
+    fabricate_run(tmp_path / "runs", "a")
     assert main([str(tmp_path / "runs"), "--out", str(out)]) == 0
-    earlier = out / "figures" / "earlier.png"
-    earlier.write_bytes((out / "figures" / "schedule.png").read_bytes())
-    (out / "figures" / "earlier.pdf").write_bytes((out / "figures" / "schedule.pdf").read_bytes())
-    assert main([str(tmp_path / "runs"), "--out", str(out)]) == 0
-    names = {path.name for path in (out / "figures").iterdir()}
-    assert {"my_architecture.pdf", "photo.png", "schedule.png"} <= names
-    assert not {"earlier.png", "earlier.pdf"} & names
+    names = {str(path.relative_to(out)) for path in out.rglob("*")}
+    assert own | {"figures/schedule.png"} <= names
+    assert not earlier & names
 
 
-def test_a_model_card_says_what_was_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("without_drawing")
+def test_a_model_card_says_what_was_not_recorded(tmp_path: Path) -> None:
     """Runs that an earlier version made, or another program."""
-    only(monkeypatch)
     lacking = dict.fromkeys(("splits", "git_commit", "versions", "device", "data_fingerprint", "command"))
     fabricate_run(tmp_path / "runs", "a", provenance=lacking, summary={"temperature": 1.5, "train_gflops": None})
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "model_card.md").read_text()
-    assert "80.0% of an unknown number of test pictures right" in text
+    assert "80.0% of an unknown number of test images correct" in text
     assert "Commit `not recorded`, torch not recorded" in text
     assert not [word for word in ("None", "nan") if word in text]
 
@@ -126,18 +110,9 @@ def test_the_card_and_the_sentence_beside_it_agree_on_what_is_quickest(tmp_path:
     assert "fastest" not in " ".join(describe_verdict(unknown, decide(unknown)).sentences)
 
 
-def test_other_settings_of_matplotlib_draw_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user who has set another font, to have no boxes for Chinese names, is to see it."""
-    before = drawn.digest(1)
-    drawn._code.cache_clear()
-    monkeypatch.setitem(rcParams, "font.size", 7.0)
-    assert drawn.digest(1) != before
-    drawn._code.cache_clear()
-
-
-def test_a_target_is_told_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("without_drawing")
+def test_a_target_is_shown_as_it_was_given(tmp_path: Path) -> None:
     """92.5%, and not 92%."""
-    only(monkeypatch, "time_to_target")
     fabricate_run(tmp_path / "runs", "a", curve=[0.5, 0.93])
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--target", "0.925"]) == 0
     page = (tmp_path / "out" / "report.html").read_text()

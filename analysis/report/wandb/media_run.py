@@ -1,6 +1,6 @@
-"""The W&B run that a report's own pictures, table and files belong to: one a sweep, beside the sweep's runs.
+"""The W&B run that holds the images, the table and the files of a report: one per sweep, in the sweep's project.
 
-It also remembers, in its config, which report shows the sweep, so that any machine renews that one.
+Its config has the address of the sweep's report, so that every machine updates the same report.
 """
 
 import glob
@@ -9,30 +9,33 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from analysis.report.csv_files import records
+from analysis.report.wandb.blocks import FIGURES, GRID, TABLE
 from analysis.sources.wandb.address import Address
 from analysis.tables.schema import COLUMNS
-from analysis.report.wandb.blocks import (FIGURES, GRID, TABLE)
 
 if TYPE_CHECKING:
     import wandb
 
 FILES = ("comparison.csv", "report.html", "report.json")
 INIT_SECONDS, FINISH_SECONDS = 30.0, 120.0
-# What W&B's agent, or the user, has set for the runs of a sweep would make this run one of them.
-OF_OTHER_RUNS = ("SWEEP_ID", "SWEEP_PARAM_PATH", "RUN_ID", "RUN_GROUP", "JOB_TYPE", "NAME", "NOTES", "TAGS", "RESUME")
-FOLDERS = ("DIR", "DATA_DIR", "CACHE_DIR", "ARTIFACT_DIR")
+# Variables that W&B's agent, or the user, sets for the runs of a sweep; they would make this run one of them.
+RUN_VARIABLES = ("SWEEP_ID", "SWEEP_PARAM_PATH", "RUN_ID", "RUN_GROUP", "JOB_TYPE", "NAME", "NOTES", "TAGS", "RESUME")
+FOLDER_VARIABLES = ("DIR", "DATA_DIR", "CACHE_DIR", "ARTIFACT_DIR")
 
 
 @contextmanager
 def isolated_wandb_environment() -> Iterator[None]:
-    """Keep W&B's client, within the block, from joining a sweep and from writing anywhere but a folder that goes."""
-    before = {name: os.environ.get(name) for name in (f"WANDB_{rest}" for rest in (*OF_OTHER_RUNS, *FOLDERS))}
+    """In the block, keep W&B's client from joining a sweep, and let it write only to a temporary folder."""
+    before = {name: os.environ.get(name) for name in (f"WANDB_{rest}" for rest in (*RUN_VARIABLES, *FOLDER_VARIABLES))}
     with tempfile.TemporaryDirectory(prefix="finetune-wandb-", ignore_cleanup_errors=True) as folder:
         for name in before:
             os.environ.pop(name, None)
-        os.environ.update({f"WANDB_{rest}": folder for rest in FOLDERS})
+        os.environ.update({f"WANDB_{rest}": folder for rest in FOLDER_VARIABLES})
         try:
             yield
         finally:
@@ -43,13 +46,13 @@ def isolated_wandb_environment() -> Iterator[None]:
 
 
 def run_id(sweep: Address) -> str:
-    """Return the id of the run, the same for each report of a sweep."""
+    """Return the id of the analysis run of a sweep."""
     return f"analysis-{sweep.sweep}"
 
 
 @contextmanager
-def opened(sweep: Address, name: str) -> "Iterator[wandb.Run]":
-    """Open the run, a new one or the one of an earlier report, and end it with the block.
+def open_media_run(sweep: Address, name: str) -> "Iterator[wandb.Run]":
+    """Open the analysis run of a sweep, created by the first report, and end it with the block.
 
     Args:
         sweep: with entity and project.
@@ -72,7 +75,7 @@ def opened(sweep: Address, name: str) -> "Iterator[wandb.Run]":
         entity=sweep.entity,
         project=sweep.project,
         id=run_id(sweep),
-        resume="allow",  # without it, what is logged now would be mixed up with what is there
+        resume="allow",  # otherwise new logs would be mixed up with earlier ones
         name=f"analysis of {name}",
         job_type="analysis",
         config={"sweep": sweep.sweep},
@@ -82,30 +85,30 @@ def opened(sweep: Address, name: str) -> "Iterator[wandb.Run]":
     try:
         yield run
     except BaseException:
-        with suppress(Exception):  # the first error is the one to tell
+        with suppress(Exception):  # report the first error, not this one
             run.finish(exit_code=1)
         raise
     run.finish(exit_code=0)
 
 
-def media_of(out: Path) -> dict[str, Path]:
-    """Return the pictures of a report's folder by the key that they are logged under."""
+def media_files(out: Path) -> dict[str, Path]:
+    """Return the images in a report's folder by the key that they are logged under."""
     figures = {f"{FIGURES}{path.stem}": path for path in sorted((out / "figures").glob("*.png"))}
     grid = out / "prediction_grid.png"
     return ({GRID: grid} if grid.is_file() else {}) | figures
 
 
-def log(run: "wandb.Run", out: Path, rows: list[dict[str, Any]]) -> None:
-    """Send pictures, table and files.
+def log_media(run: "wandb.Run", out: Path, strategies: pd.DataFrame) -> None:
+    """Send images, table and files.
 
     Args:
         out: the report's folder.
-        rows: the comparison, one a strategy, as in report.json.
+        strategies: see `Comparison.strategies`.
     """
     import wandb
 
-    table = wandb.Table(columns=list(COLUMNS), data=[[row[name] for name in COLUMNS] for row in rows])
-    pictures = {key: wandb.Image(str(path)) for key, path in media_of(out).items()}
-    run.log({**pictures, TABLE: table})
+    table = wandb.Table(columns=list(COLUMNS), data=[list(row.values()) for row in records(strategies)])
+    images = {key: wandb.Image(str(path)) for key, path in media_files(out).items()}
+    run.log({**images, TABLE: table})
     for name in FILES:
         run.save(glob.escape(str(out.resolve() / name)), base_path=out.resolve(), policy="now")

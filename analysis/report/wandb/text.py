@@ -1,51 +1,53 @@
-"""What a W&B report says in words: the question, how it was measured, how to make it again. Plain text, no markup."""
+"""The text of a W&B report: its question, how it was measured, how to reproduce it. Plain text, no markup."""
 
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from analysis.report.shell import command_for
+from analysis.report.methods import baseline_sentence, comparison_notes, data_sentence
+from analysis.report.shell import recorded_command, shell_command
 from analysis.sources.test_sets import REPEATS
+from analysis.tables.analysis import Analysis
+from analysis.tables.metadata import origin_facts
 from analysis.tables.replicates import join_replicate_labels
-from analysis.formatting import percent
 from finetune.system import documents
 
-GENERAL = "Which fine-tuning recipe suits these pictures, what does it cost, and how sure are we?"
+GENERAL_QUESTION = "Which fine-tuning recipe suits these images, what does it cost, and how sure are we?"
 OPENING = "Question:"  # begins the comment at the top of a sweep file
-USUAL = ("strategy", "lr", "seed")  # what a sweep varies, where there is no sweep file to tell
+USUAL_FIELDS = ("strategy", "lr", "seed")  # varied by a sweep without a sweep file
 
 
-def question(sweep_text: str | None) -> str:
-    """Return what a sweep file asks: its `description`, else the comment at its top, else the general question."""
-    described = _spec(sweep_text).get("description")
-    if isinstance(described, str) and described.strip():
-        return " ".join(described.split())
-    return _opening_comment(sweep_text or "") or GENERAL
+def sweep_question(sweep_text: str | None) -> str:
+    """Return the question of a sweep file: its `description`, or the comment at its top, or a general question."""
+    description = _spec(sweep_text).get("description")
+    if isinstance(description, str) and description.strip():
+        return " ".join(description.split())
+    return _opening_comment(sweep_text or "") or GENERAL_QUESTION
 
 
-def report_title(sweep_text: str | None) -> str:
-    """Return the name that a sweep file gives to its sweep, or nothing."""
+def sweep_title(sweep_text: str | None) -> str:
+    """Return the `name` in a sweep file, or ""."""
     return " ".join(str(_spec(sweep_text).get("name") or "").split())
 
 
 def _opening_comment(text: str) -> str:
-    """Return the first paragraph of the leading comment if it begins with OPENING, without that word."""
-    said: list[str] = []
+    """Return the first paragraph of the leading comment that begins with OPENING, without that word."""
+    lines: list[str] = []
     for line in text.splitlines():
         if not line.startswith("#"):
             break
         words = line.lstrip("#").strip()
-        if said and not words:
+        if lines and not words:
             break
-        if said or words.startswith(OPENING):
-            said.append(words)
-    words = " ".join(said).removeprefix(OPENING).strip()
-    return words[:1].upper() + words[1:]
+        if lines or words.startswith(OPENING):
+            lines.append(words)
+    paragraph = " ".join(lines).removeprefix(OPENING).strip()
+    return paragraph[:1].upper() + paragraph[1:]
 
 
 def _spec(text: str | None) -> dict[str, Any]:
-    """Return what a sweep file holds; nothing where it is no sweep file."""
+    """Return the content of a sweep file; {} if it is not one."""
     try:
         spec = documents.load_yaml(text or "")
     except yaml.YAMLError:
@@ -53,95 +55,64 @@ def _spec(text: str | None) -> dict[str, Any]:
     return spec if isinstance(spec, dict) else {}
 
 
-def swept(sweep_text: str | None, runs: pd.DataFrame) -> dict[str, bool]:
-    """Return the fields that the sweep varies, each with whether a logarithmic axis suits its values.
+def swept_fields(sweep_text: str | None, runs: pd.DataFrame) -> dict[str, bool]:
+    """Return the fields that the sweep varies -> whether their axis should be logarithmic.
 
     Args:
-        runs: one row a run, with the config's fields for columns.
+        runs: one row per run; its columns are the config's fields.
     """
-    asked = _spec(sweep_text).get("parameters")
-    names = [str(name) for name, given in asked.items() if _varies(given)] if isinstance(asked, dict) else list(USUAL)
-    return {name: _is_logarithmic(name, runs[name]) for name in names if name in runs and _kinds(runs[name]) > 1}
+    parameters = _spec(sweep_text).get("parameters")
+    names = (
+        [str(name) for name, parameter in parameters.items() if _varies(parameter)]
+        if isinstance(parameters, dict)
+        else USUAL_FIELDS
+    )
+    varied = [name for name in names if name in runs and runs[name].map(str).nunique() > 1]  # str: lists have no hash
+    return {name: _is_logarithmic(name, runs[name]) for name in varied}
 
 
-def _varies(given: Any) -> bool:
-    """Whether a sweep file gives a parameter more than one value: several `values`, or a distribution."""
-    if not isinstance(given, dict) or "value" in given:
+def _varies(parameter: Any) -> bool:
+    """Whether a parameter of a sweep file has more than one value: several `values`, or a distribution."""
+    if not isinstance(parameter, dict) or "value" in parameter:
         return False
-    return len(given["values"]) > 1 if isinstance(given.get("values"), list) else True
-
-
-def _kinds(values: "pd.Series[Any]") -> int:
-    return values.map(str).nunique()  # a schedule is a list, which has no hash
+    return len(parameter["values"]) > 1 if isinstance(parameter.get("values"), list) else True
 
 
 def _is_logarithmic(name: str, values: "pd.Series[Any]") -> bool:
-    """Whether numbers are all above 0 and at least three times apart, as rates are."""
+    """Whether the values are numbers above 0 whose largest is at least three times the smallest."""
     numbers = pd.to_numeric(values, errors="coerce") if values.dtype != bool else pd.Series([float("nan")])
     return name not in REPEATS and bool(
         numbers.notna().all() and numbers.min() > 0 and numbers.max() >= 3 * numbers.min()
     )
 
 
-def measured_text(report: dict[str, Any]) -> list[str]:
-    """Return how the numbers came about, a sentence or two each.
-
-    Args:
-        report: the content of report.json.
-    """
-    data, runs, origin = report["data"], report["runs"], report["origin"]
-    one = report["repeated_over"]
-    left_out = f", {runs['left_out']} left out" if runs["left_out"] else ""
-    made = "; ".join(f"{name} {', '.join(values)}" for name, values in origin.items())
+def methods_text(analysis: Analysis) -> list[str]:
+    """Return how the numbers were measured, a sentence or two each."""
+    data, sweep = analysis.data, analysis.sweep
+    left_out = f", {len(sweep.left_out)} left out" if len(sweep.left_out) else ""
+    versions = "; ".join(f"{name} {', '.join(values)}" for name, values in origin_facts(sweep).items())
     return [
-        f"Data: {data['name']}{_counts(data)}.",
+        f"Data: {data['name']}. {data_sentence(data)}".rstrip(),
         *([f"Splits: {'; '.join(data['splits_from'])}."] if data["splits_from"] else []),
-        *_without_learning(data),
-        f"Val chooses, test is read once: val accuracy chose the epoch of each run and, by its mean over {one}s, the "
-        "recipe of each strategy. Test was read once a run, at that epoch, and chose nothing.",
-        f"A recipe's mean is over {join_replicate_labels(row['over'] for row in report['strategies'])}. The spread says what "
-        f"another {one} would change; the 95% interval says where the accuracy may lie on other pictures of the same "
-        f"kind and with other {one}s: both were drawn anew (for one run: Wilson's, over pictures).",
-        "Compute saved is counted in FLOPs, against training every block from the first epoch on. Time saved is "
-        "measured, against the recipe chosen for full, filling caches included: the run that comes first does that for "
-        "all, and the table tells its mean over runs apart. Frozen shares are means over epochs.",
-        f"Runs: {runs['finished']} finished{left_out}.",
-        *([f"Made with {made}."] if made else []),
+        *filter(None, [baseline_sentence(data)]),
+        *comparison_notes(analysis.replicate),
+        f"Means are over {join_replicate_labels(analysis.comparison.strategies['over'])}.",
+        f"Runs: {len(sweep.finished)} finished{left_out}.",
+        *([f"Made with {versions}."] if versions else []),
     ]
 
 
-def _counts(data: dict[str, Any]) -> str:
-    """Return how many classes and pictures there are, as far as that is known, with the comma before it."""
-    splits = data["splits"]
-    classes = f", {len(data['classes'])} classes" if data["classes"] else ""
-    if not all(splits.values()):
-        return classes
-    return f"{classes}, {splits['train']} training, {splits['val']} val and {splits['test']} test pictures"
-
-
-def _without_learning(data: dict[str, Any]) -> list[str]:
-    """Return what an answer without looking would score."""
-    said = []
-    if data["chance"] is not None:
-        said.append(f"Guessing would get {percent(data['chance'])} of the test pictures right.")
-    if data["majority_share"] is not None:
-        share = percent(data["majority_share"])
-        said.append(f"Always answering “{data['majority_class']}”, the largest class, would get {share} right.")
-    return [" ".join(said)] if said else []
-
-
-def commands_text(sweep: str, has_file: bool, best: str | None) -> str:
-    """Return the commands that make all of it again.
+def commands_text(analysis: Analysis, sweep: str) -> str:
+    """Return the commands that reproduce runs, comparison and report.
 
     Args:
         sweep: entity/project/id.
-        has_file: whether the sweep file follows.
-        best: the command of the best run, where it is known.
     """
+    best = recorded_command(analysis.best.get("provenance/command"))
     steps = [
-        ("the runs, from the sweep file below", "make agents SWEEP=sweeps/again.yaml") if has_file else None,
-        ("the comparison, from the runs on W&B", command_for("make", "analysis", f"SWEEP={sweep}")),
-        ("this report, renewed", command_for("make", "report", f"SWEEP={sweep}")),
-        ("the run whose predictions are shown", best) if best else None,
+        ("the runs, from the sweep file below", "make agents SWEEP=sweeps/again.yaml" if analysis.sweep.text else None),
+        ("the comparison, from the runs on W&B", shell_command("make", "analysis", f"SWEEP={sweep}")),
+        ("this report, updated", shell_command("make", "report", f"SWEEP={sweep}")),
+        ("the run whose predictions are shown", best),
     ]
-    return "\n".join(f"# {what}\n{command}" for what, command in filter(None, steps))
+    return "\n".join(f"# {purpose}\n{command}" for purpose, command in steps if command)

@@ -1,24 +1,21 @@
 """Figures of classes, confidences, settings and schedules, compared by structure: artists, labels, legends."""
 
-import itertools
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis import figures
-from analysis.figures.classes import MOST_CLASSES
+from analysis.figures import accuracy, calibration, classes, curves, schedule, settings
+from analysis.figures.classes import MAX_CLASSES
 from analysis.figures.style import colour
 from analysis.sources.run_directories import read_sweep
-from analysis.stats.importance import values, varied_fields
 from analysis.stats.pareto import pareto_front
-from analysis.stats.survival import times_to_target
-from analysis.tables.comparison import compare
+from analysis.tables.target import times_to_target
 from tests.support.fabricate import fabricate_run
 
 
@@ -41,7 +38,7 @@ def test_a_confusion_matrix_writes_every_number_once(ax: Axes) -> None:
     """Rows are true classes, shaded by the share of the row; nothing is written for none; the diagonal is bold."""
     names = ["disc", "square"]
     table = pd.DataFrame([[8, 2], [0, 10]], index=names, columns=names)
-    figures.confusion_matrix(table, ax)
+    classes.confusion_matrix(table, ax)
     assert sorted(texts(ax)) == ["10", "2", "8"]
     assert {text.get_text() for text in ax.texts if text.get_fontweight() == "bold"} == {"8", "10"}
     assert ticks(ax, "y") == ticks(ax, "x") == names
@@ -54,22 +51,22 @@ def test_many_classes_show_those_that_fare_worst(ax: Axes) -> None:
     """Of 30 classes the 20 with the lowest recall, in the data's order; the title says so."""
     names = [f"class {number:02}" for number in range(30)]
     table = pd.DataFrame(np.diag(range(1, 31)), index=names, columns=names)
-    table.iloc[:, 0] += [0] + [1] * 29  # the classes with fewer pictures lose the larger share
-    figures.confusion_matrix(table, ax)
-    assert len(ticks(ax, "y")) == MOST_CLASSES
-    assert ticks(ax, "y") == names[1 : MOST_CLASSES + 1]
+    table.iloc[:, 0] += [0] + [1] * 29  # the classes with fewer images lose the larger share
+    classes.confusion_matrix(table, ax)
+    assert len(ticks(ax, "y")) == MAX_CLASSES
+    assert ticks(ax, "y") == names[1 : MAX_CLASSES + 1]
     assert "20 classes with the lowest recall" in ax.get_title(loc="left") + ax.get_title()
 
 
 def test_recall_by_class_has_a_row_a_class_and_a_mark_a_strategy(ax: Axes) -> None:
-    """The class with most pictures is on top; strategies stand side by side and in the legend."""
+    """The class with most images is on top; strategies stand side by side and in the legend."""
     rows = [
         ("head", "disc", 0.5, 10),
         ("full", "disc", 0.9, 10),
         ("head", "square", 0.7, 40),
         ("full", "square", 0.8, 40),
     ]
-    figures.recall_by_class(pd.DataFrame(rows, columns=["strategy", "class", "recall", "support"]), ax)
+    classes.recall_by_class(pd.DataFrame(rows, columns=["strategy", "class", "recall", "support"]), ax)
     assert ticks(ax, "y") == ["square (n=40)", "disc (n=10)"]
     marks = [item for item in ax.collections if isinstance(item, PathCollection)]
     assert [np.asarray(mark.get_offsets())[:, 0].tolist() for mark in marks] == [[0.7, 0.5], [0.8, 0.9]]
@@ -77,20 +74,20 @@ def test_recall_by_class_has_a_row_a_class_and_a_mark_a_strategy(ax: Axes) -> No
 
 
 def test_a_reliability_diagram_tells_before_from_after_by_more_than_colour(ax: Axes) -> None:
-    """A diagonal, a line and marks each, with the error in the legend; larger marks are more pictures."""
+    """A diagonal, a line and marks each, with the error in the legend; larger marks are more images."""
     bins = pd.DataFrame(
         {
             "which": ["before", "before", "after"],
             "confidence": [0.6, 0.9, 0.75],
             "accuracy": [0.5, 0.75, 0.75],
-            "pictures": [10, 30, 40],
+            "images": [10, 30, 40],
         }
     )
-    figures.reliability_diagram(bins, {"before": 0.125, "after": 0.0}, ax)
+    calibration.reliability_diagram(bins, {"before": 0.125, "after": 0.0}, ax)
     assert ax.get_legend() is None  # it is outside of the plot, where it hides no point
     (legend,) = ax.get_figure().legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "as the network says: error 12.5 points",
+        "before temperature scaling: error 12.5 points",
         "after temperature scaling: error 0.0 points",
     ]
     before, after = (item for item in ax.collections if isinstance(item, PathCollection))
@@ -103,7 +100,7 @@ def test_a_schedule_is_a_band_a_strategy_coloured_as_far_as_it_trains(ax: Axes, 
     fabricate_run(tmp_path, "g", strategy="gradual", epochs=6)
     fabricate_run(tmp_path, "h", strategy="head", epochs=6)
     sweep = read_sweep(tmp_path)
-    figures.schedule_diagram(sweep.finished, sweep.epochs, ax)
+    schedule.schedule_diagram(sweep.finished, sweep.epochs, ax)
     assert ticks(ax, "y") == ["head", "gradual"]
     boxes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
     assert len(boxes) == 2 * 2 * 6
@@ -120,7 +117,7 @@ def test_times_to_target_keep_the_runs_that_never_arrive(ax: Axes, tmp_path: Pat
         fabricate_run(tmp_path, f"h{seed}", strategy="head", seed=seed, curve=[0.2, best], epochs=2)
         fabricate_run(tmp_path, f"f{seed}", strategy="full", seed=seed, curve=[0.9, 0.9], epochs=2)
     sweep = read_sweep(tmp_path)
-    figures.time_to_target(times_to_target(sweep.finished, sweep.epochs, 0.8), 0.8, ax)
+    curves.time_to_target(times_to_target(sweep.finished, sweep.epochs, 0.8), 0.8, ax)
     lines = {line.get_label(): line for line in ax.lines if not str(line.get_label()).startswith("_")}
     assert set(lines) == {"head", "full"}
     assert np.asarray(lines["head"].get_ydata())[-1] == pytest.approx(2 / 3, abs=0.02)
@@ -129,30 +126,12 @@ def test_times_to_target_keep_the_runs_that_never_arrive(ax: Axes, tmp_path: Pat
     assert [line.get_color() for line in crosses] == [colour("head")]
 
 
-def test_parallel_coordinates_have_a_line_a_run_and_an_axis_a_setting(ax: Axes, tmp_path: Path) -> None:
-    """Eight runs through strategy and rate to val, the best on top; values are written at their axis."""
-    for strategy, lr, seed in itertools.product(("head", "full"), (0.001, 0.003), (0, 1)):
-        val = 0.9 if strategy == "full" else 0.5
-        fabricate_run(tmp_path, f"{strategy}{lr}{seed}", strategy=strategy, lr=lr, seed=seed, val=val)
-    runs = read_sweep(tmp_path).finished
-    fields = varied_fields(runs)
-    assert fields == ["strategy", "lr"]
-    told = runs[["run", "strategy", "best/val_accuracy"]].assign(**{name: values(runs, name) for name in fields})
-    figures.parallel_coordinates(told, fields, ax)
-    (lines,) = (item for item in ax.collections if isinstance(item, LineCollection))
-    assert len(lines.get_segments()) == len(runs)
-    ends = [segment[-1][1] for segment in lines.get_segments()]
-    assert ends == sorted(ends)  # the best runs lie on top
-    assert ticks(ax, "x") == [*fields, "val accuracy"]
-    assert {"head", "full", "0.001", "0.003", "50.0%", "90.0%"} <= set(texts(ax))
-
-
 def test_importance_has_a_bar_a_setting_and_chance_in_grey(ax: Axes) -> None:
     """The most important on top, its range as a line."""
     table = pd.DataFrame(
         {"field": ["lr", "seed"], "points": [0.08, 0.002], "low": [0.06, -0.001], "high": [0.1, 0.005]}
     )
-    figures.importance(table, ax)
+    settings.importance_bars(table, ax)
     bars = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
     assert ticks(ax, "y") == ["seed (chance)", "lr"]
     assert [bar.get_width() for bar in bars] == pytest.approx([0.2, 8])
@@ -164,10 +143,10 @@ def test_the_front_has_what_nothing_beats(ax: Axes, tmp_path: Path) -> None:
     points = pd.DataFrame({"cost": [1, 2, 3, 3], "score": [0.5, 0.4, 0.9, 0.8]}, index=list("abcd"))
     assert pareto_front(points) == ["a", "c"]
     assert pareto_front(points.iloc[::-1]) == ["a", "c"]
-    for strategy, test in (("head", 0.6), ("partial", 0.8), ("full", 0.7)):
-        fabricate_run(tmp_path, strategy, strategy=strategy, test=test)
-    sweep = read_sweep(tmp_path)
-    figures.accuracy_against_parameters(compare(sweep).strategies, sweep.finished, ax)
+    for strategy, test, seconds in (("head", 0.6, 10), ("partial", 0.8, 60), ("full", 0.7, 120)):
+        fabricate_run(tmp_path, strategy, strategy=strategy, test=test, seconds=seconds)
+    finished = read_sweep(tmp_path).finished
+    accuracy.accuracy_against_time(finished, finished, ax)
     front = next(line for line in ax.lines if line.get_label() == "Pareto front")
     assert np.asarray(front.get_ydata()).tolist() == [0.6, 0.8]
     assert ax.get_xscale() == "log"

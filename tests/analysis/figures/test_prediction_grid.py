@@ -1,4 +1,4 @@
-"""The prediction grid: a fair choice of pictures, shown the right way up, right and wrong told apart."""
+"""Prediction grids: a fair choice of images, shown the right way up; errors differ from correct predictions."""
 
 import zipfile
 from pathlib import Path
@@ -10,10 +10,10 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from analysis.figures import grid_selection, grid_specs, prediction_grid, style
+from analysis.figures import grid_selection, prediction_grid, specs, style
+from analysis.pipeline import analyze_sweep
 from analysis.sources.predictions import labelled, read_predictions
 from analysis.sources.run_directories import read_sweep
-from analysis.tables.comparison import best_run, compare
 from finetune.data import thumbnails
 from finetune.rundir import keys
 from tests.support.fabricate import CLASSES, fabricate_pictures, fabricate_run, write_predictions
@@ -57,15 +57,15 @@ def test_equal_seeds_choose_equal_pictures_in_any_order_of_rows() -> None:
     table = answers({"a": (20, 9), "b": (9, 20)})
     one = grid_selection.choose_images(table, ["b", "a"], seed=3)
     other = grid_selection.choose_images(table.sample(frac=1, random_state=0), ["b", "a"], seed=3)
-    assert one.classes == other.classes == ("b", "a")
-    for name in one.classes:
+    assert one.rows == other.rows == ("b", "a")
+    for name in one.rows:
         assert one.cells[name]["path"].tolist() == other.cells[name]["path"].tolist()
 
 
 def test_many_classes_are_sampled_and_said() -> None:
     """Ten rows can be looked at; the caption says that there are more."""
     chosen = grid_selection.choose_images(answers({f"c{n:02}": (1, 0) for n in range(30)}), [])
-    assert len(chosen.classes) == 10
+    assert len(chosen.rows) == 10
     assert chosen.caption.startswith("10 of the 30 classes")
 
 
@@ -75,14 +75,16 @@ def test_right_and_wrong_differ_in_mark_border_and_colour(tmp_path: Path) -> Non
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (40, 20)).save(tmp_path / name)
     chosen = grid_selection.choose_images(answers({"a": (1, 1)}), ["a"])
-    figure = prediction_grid.draw_grid(chosen, prediction_grid.find_images(chosen, tmp_path / "run", tmp_path), "title")
+    figure = prediction_grid.draw_grid(
+        chosen, prediction_grid.find_images(chosen, [tmp_path / "run"], tmp_path), "title"
+    )
     ax = figure.axes[0]
     assert len(ax.images) == 2
     words = [text.get_text() for text in ax.texts]
-    assert words == ["a", "1 of 2 right", "✓ 50%", "✗ 50%\nother"]
+    assert words == ["a", "1 of 2 correct", "✓ 50%", "✗ 50%\nother"]
     borders = [patch for patch in ax.patches if isinstance(patch, Rectangle) and patch.get_linewidth() > 1]
     assert [to_hex(border.get_edgecolor()).upper() for border in borders] == [
-        prediction_grid.RIGHT,
+        prediction_grid.CORRECT,
         prediction_grid.WRONG,
     ]
     assert [border.get_linewidth() for border in borders] == [1.5, 3]
@@ -97,14 +99,14 @@ def test_where_rows_are_no_classes_each_picture_says_what_it_is() -> None:
         assert chosen is not None
         words = [text.get_text() for text in prediction_grid.draw_grid(chosen, {}, "title").axes[0].texts]
         assert words.count("is a") == 1  # the wrong one
-        assert words.count("a") == len(chosen.cells[chosen.classes[0]]) - 1
+        assert words.count("a") == len(chosen.cells[chosen.rows[0]]) - 1
 
 
 def test_without_pictures_the_cells_say_so(tmp_path: Path) -> None:
     """The words are worth having even when the pictures are gone."""
     chosen = grid_selection.choose_images(answers({"a": (1, 1)}), ["a"])
-    figure = prediction_grid.draw_grid(chosen, prediction_grid.find_images(chosen, tmp_path, None), "title")
-    assert [text.get_text() for text in figure.axes[0].texts].count("picture\nnot found") == 2
+    figure = prediction_grid.draw_grid(chosen, prediction_grid.find_images(chosen, [tmp_path], None), "title")
+    assert [text.get_text() for text in figure.axes[0].texts].count("image\nnot found") == 2
 
 
 def test_names_are_drawn_as_they_are_or_as_boxes() -> None:
@@ -115,7 +117,7 @@ def test_names_are_drawn_as_they_are_or_as_boxes() -> None:
     words = [text.get_text() for text in figure.axes[0].texts]
     assert "$a^$" in words
     assert "□" in words
-    assert style.shortened("a_very_long_name_of_a_class", 10) == "a very lo…"
+    assert style.shorten("a_very_long_name_of_a_class", 10) == "a very lo…"
 
 
 def test_a_run_draws_the_pictures_that_the_grid_shows(tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_a_run_draws_the_pictures_that_the_grid_shows(tmp_path: Path) -> None:
     write_predictions(tmp_path, said[::-1])
     thumbnails.write_thumbnails(tmp_path, tmp_path / "data", CLASSES)
     chosen = grid_selection.choose_images(read_predictions(tmp_path), list(CLASSES))
-    wanted = [path for name in chosen.classes for path in chosen.cells[name]["path"]]
+    wanted = [path for name in chosen.rows for path in chosen.cells[name]["path"]]
     assert len(wanted) == 24
     with zipfile.ZipFile(tmp_path / keys.THUMBNAILS) as archive:
         assert archive.namelist() == [f"{path}.jpg" for path in wanted]
@@ -136,14 +138,14 @@ def test_the_grid_is_the_same_with_the_data_and_without(tmp_path: Path) -> None:
     pictures = fabricate_pictures(tmp_path / "data", each=2)
     write_predictions(tmp_path, [(path, name, "disc", 0.9) for path, name in pictures])
     chosen = grid_selection.choose_images(read_predictions(tmp_path), list(CLASSES))
-    assert len(prediction_grid.find_images(chosen, tmp_path, tmp_path / "data")) == 6
-    assert not prediction_grid.find_images(chosen, tmp_path, None)
+    assert len(prediction_grid.find_images(chosen, [tmp_path], tmp_path / "data")) == 6
+    assert not prediction_grid.find_images(chosen, [tmp_path], None)
     lost = tmp_path / "data" / pictures[0][0]
     content = lost.read_bytes()
     lost.unlink()
     thumbnails.write_thumbnails(tmp_path, tmp_path / "data", CLASSES)
     lost.write_bytes(content)
-    here, away = (prediction_grid.find_images(chosen, tmp_path, root) for root in (tmp_path / "data", None))
+    here, away = (prediction_grid.find_images(chosen, [tmp_path], root) for root in (tmp_path / "data", None))
     assert set(here) - set(away) == {pictures[0][0]}
     assert all((here[path] == away[path]).all() for path in away)
 
@@ -163,33 +165,36 @@ def test_answers_on_new_pictures_are_shown_like_those_on_test(tmp_path: Path) ->
     assert [path for cells in least.cells.values() for path in cells["path"]] == ["new/square/1.png", "new/disc/1.png"]
 
 
-def test_where_the_network_looked_is_a_grid_once_it_is_drawn(tmp_path: Path) -> None:
-    """It shows the pictures of attention.zip in the cells of the grid by class, and no others; without it, no grid."""
-    pictures = fabricate_pictures(tmp_path / "data", each=2)
-    said = [(path, name, "disc", 0.9) for path, name in pictures]
+def test_attention_maps_are_a_grid_once_they_are_drawn(tmp_path: Path) -> None:
+    """It shows the images of attention.zip in the cells of the grid by class, and no others; without it, no grid."""
+    images = fabricate_pictures(tmp_path / "data", each=2)
+    predictions = [(path, name, "disc", 0.9) for path, name in images]
     folder = tmp_path / "sweep"
-    run_dir = fabricate_run(folder, "only", predictions=said, provenance={"data_root": str(tmp_path / "data")})
-
-    def planned() -> dict[str, grid_specs.GridSpec]:
-        sweep = read_sweep(folder)
-        comparison = compare(sweep, 0.8, np.random.default_rng(0))
-        best = best_run(sweep, comparison)
-        found = grid_specs.grid_specs(
-            sweep, comparison, best, read_predictions(run_dir), {"classes": list(CLASSES), "name": "x"}
-        )
-        return {plan.name: plan for plan in found}
-
-    assert "prediction_grid_attention" not in planned()
+    origin = {"data_root": str(tmp_path / "data")}
+    run_dir = fabricate_run(folder, "only", predictions=predictions, provenance=origin)
+    analysis = analyze_sweep(read_sweep(folder))
+    assert specs.GRIDS["prediction_grid_attention"](analysis) is None
     blue = np.full((40, 40, 3), (0, 0, 255), dtype=np.uint8)
-    thumbnails.pack_thumbnails(run_dir / keys.ATTENTION, [(path, blue) for path, _ in pictures[1:]])
-    plans = planned()
-    plan = plans["prediction_grid_attention"]
-    assert list(plans)[:2] == ["prediction_grid", "prediction_grid_attention"]
-    assert plan.grid.cells == plans["prediction_grid"].grid.cells
-    shown, faults = grid_specs.write(plan, tmp_path / "grid.png")
-    assert (shown["title"], faults) == ("Where only looked", [])
-    grid_specs.write(plans["prediction_grid"], tmp_path / "by_class.png")
-    seen, unseen = (np.asarray(Image.open(tmp_path / name).convert("RGB")) for name in ("grid.png", "by_class.png"))
-    blues = [float(((image[..., 2] > 240) & (image[..., :2] < 15).all(axis=2)).mean()) for image in (seen, unseen)]
+    thumbnails.pack_thumbnails(run_dir / keys.ATTENTION, [(path, blue) for path, _ in images[1:]])
+    drawn = []
+    for name in ("prediction_grid_attention", "prediction_grid"):
+        spec = specs.GRIDS[name](analysis)
+        assert spec is not None
+        assert spec.notes == ()
+        (png,) = style.save_figure(spec.draw(), tmp_path / name, ("png",), 130)
+        drawn.append((spec.title, np.asarray(Image.open(png).convert("RGB"))))
+    assert drawn[0][0] == "Attention of only"
+    blues = [float(((image[..., 2] > 240) & (image[..., :2] < 15).all(axis=2)).mean()) for _, image in drawn]
     assert 0.05 < blues[0] < 0.5
     assert blues[1] == 0
+
+
+def test_missing_images_are_noted(tmp_path: Path) -> None:
+    """With the places where they were looked for."""
+    predictions = [("test/disc/1.png", "disc", "disc", 0.9)]
+    fabricate_run(tmp_path, "only", predictions=predictions, provenance={"data_root": "/nowhere"})
+    spec = specs.GRIDS["prediction_grid"](analyze_sweep(read_sweep(tmp_path)))
+    assert spec is not None
+    (note,) = spec.notes
+    assert note.startswith("1 of the 1 images of the prediction grid are missing: not in ")
+    assert note.endswith("and not below /nowhere.")

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from analysis.__main__ import main
+from analysis.figures.specs import FIGURES, GRIDS
+from analysis.figures.style import DPI, GRID_DPI, save_figure
 from analysis.pipeline import build_report
 from analysis.sources.run_directories import read_sweep
+from tests.analysis.conftest import stop_drawing
 from tests.support.fabricate import fabricate_pictures, fabricate_run
 
 FILES = {
@@ -24,7 +27,7 @@ FILES = {
     *(
         f"figures/{name}.{ending}"
         for name in (
-            *("accuracy_by_strategy", "accuracy_against_time", "accuracy_against_parameters", "learning_curves"),
+            *("accuracy_by_strategy", "accuracy_against_time", "learning_curves"),
             *("time_to_target", "schedule", "rate_by_strategy", "recall_by_class", "confusion_matrix", "reliability"),
         )
         for ending in ("png", "pdf")
@@ -33,7 +36,7 @@ FILES = {
 
 
 class Page(html.parser.HTMLParser):
-    """What a test asks of a page: its tags, the pictures without words, every address, and that all is closed."""
+    """The tags and addresses of a page, and its images without a text alternative; checks that all tags are closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -45,11 +48,11 @@ class Page(html.parser.HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        given = dict(attrs)
+        attributes = dict(attrs)
         if tag not in ("meta", "img", "link", "br"):
             self.open.append(tag)
-        self.without_alt += tag == "img" and not given.get("alt")
-        self.addresses += [str(given[name]) for name in ("src", "href") if name in given]
+        self.without_alt += tag == "img" and not attributes.get("alt")
+        self.addresses += [str(attributes[name]) for name in ("src", "href") if name in attributes]
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -89,7 +92,7 @@ def test_every_file_of_the_report_is_written(place: Path) -> None:
 
 
 def test_the_page_needs_nothing_but_itself(place: Path) -> None:
-    """One script, its own, known by its hash; every picture is inside and has words; tags are closed in order."""
+    """One script, its own, known by its hash; every image is inside and has a text alternative; tags are closed."""
     text = (place / "report.html").read_text()
     page = Page(text)
     assert not page.open
@@ -98,14 +101,14 @@ def test_the_page_needs_nothing_but_itself(place: Path) -> None:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src 'unsafe-inline'"
     assert f"{policy}; script-src 'sha256-{digest}'" in text
-    assert page.tags.count("img") == 14
+    assert page.tags.count("img") == 13
     assert page.without_alt == 0
     links = [address for address in page.addresses if not address.startswith(("data:image/", "#"))]
     assert sorted(links) == sorted(f"../../runs/tiny/{name}-{seed}/" for name in ("head", "full") for seed in range(3))
     assert page.tags.count("h1") == 1
 
 
-def test_what_runs_said_is_escaped(place: Path) -> None:
+def test_text_from_runs_is_escaped(place: Path) -> None:
     """A reason is shown as text and never runs."""
     text = (place / "report.html").read_text()
     assert "<script>alert" not in text
@@ -114,14 +117,14 @@ def test_what_runs_said_is_escaped(place: Path) -> None:
 
 
 def test_the_page_opens_with_the_answer_and_says_what_is_left_out(place: Path) -> None:
-    """Headline before table; failed runs, chance and majority are told; the demo is called synthetic."""
+    """Headline before table; failed runs, chance and majority are reported; the demo is called synthetic."""
     text = re.sub(r"\s+", " ", (place / "report.html").read_text())
     headline = text.index("full and head are not distinguishable with 3 seeds")
     assert headline < text.index("<h2>Comparison</h2>")
     for part in (
         "synthetic",
         "1 of 7 runs are left out (1 failed).",
-        "Guessing would get 33.3%",
+        "random guesses 33.3%",
         "val is a stratified 20% of train",
         "python -m analysis",
     ):
@@ -146,22 +149,30 @@ def test_json_says_the_same_as_the_page(place: Path) -> None:
     assert content["strategies"][1]["trainable_parameters"] == 20_001_000
 
 
-def test_a_second_report_is_the_same(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing depends on the time, or on chance that is not seeded."""
+def test_a_second_report_has_equal_files(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing depends on the time, or on random numbers without a seed."""
     monkeypatch.chdir(place.parents[1])
-    sweep = read_sweep(Path("runs/tiny"))
     again = place.parent / "again"  # as deep, so that links to runs are the same
-    build_report(sweep, again, 0.8)
-    for name in ("comparison.csv", "comparison.md", "report.json", "report.html", "prediction_grid.png"):
+    with pytest.MonkeyPatch.context() as patch:
+        stop_drawing(patch)
+        analysis = build_report(read_sweep(Path("runs/tiny")), again)
+    for name in ("comparison.csv", "comparison.md", "report.json"):
         assert (again / name).read_bytes() == (place / name).read_bytes(), name
+    pages = [re.sub(r'src="data:[^"]*"', "", (folder / "report.html").read_text()) for folder in (place, again)]
+    assert pages[0] == pages[1]
+    for name, specs, dpi in (("schedule", FIGURES, DPI), ("prediction_grid", GRIDS, GRID_DPI)):
+        spec = specs[name](analysis)
+        assert spec is not None
+        (png,) = save_figure(spec.draw(), again / name, ("png",), dpi)
+        assert [path.read_bytes() for path in place.rglob(png.name)] == [png.read_bytes()], name
 
 
+@pytest.mark.usefixtures("without_drawing")
 def test_the_table_and_the_files_are_printed(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """A pipe gets plain text: no colours, no progress."""
     monkeypatch.chdir(place.parents[1])
-    monkeypatch.setattr("analysis.pipeline.plans", lambda *_: [])  # drawn often enough
     assert main(["runs/tiny", "--out", str(tmp_path / "out"), "--target", "0.5"]) == 0
     out, err = capsys.readouterr()
     assert "| full" in out
@@ -171,16 +182,18 @@ def test_the_table_and_the_files_are_printed(
     assert err == ""
 
 
-def test_pictures_that_are_gone_cost_the_pictures_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rest of the report is written, and a note says what is missing; so without predictions."""
+@pytest.mark.usefixtures("without_drawing")
+def test_a_report_is_written_without_images_and_without_predictions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A note says what is missing."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("analysis.pipeline.plans", lambda *_: [])
     gone = [("test/disc/1.png", "disc", "disc", 0.9)]
     fabricate_run(Path("runs/a"), "r", predictions=gone, provenance={"data_root": str(tmp_path / "nowhere")})
     fabricate_run(Path("runs/b"), "r")
-    for name, said, drawn in (("a", "0 of 1 pictures", True), ("b", "predictions.csv is missing", False)):
+    for name, note, drawn in (("a", "1 of the 1 images", True), ("b", "predictions.csv is missing", False)):
         assert main([name]) == 0
-        assert said in " ".join(json.loads(Path(f"reports/{name}/report.json").read_text())["notes"])
+        assert note in " ".join(json.loads(Path(f"reports/{name}/report.json").read_text())["notes"])
         assert Path(f"reports/{name}/prediction_grid.png").exists() is drawn
         Page(Path(f"reports/{name}/report.html").read_text())
 
@@ -208,7 +221,7 @@ def test_bad_input_ends_with_2_a_message_and_nothing_written(
 
 @pytest.mark.parametrize("target", ["80", "0", "nan", "much"])
 def test_a_target_is_a_fraction(target: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """80 is a likely slip; the message shows what is meant."""
+    """80 is a likely mistake; the message has an example."""
     with pytest.raises(SystemExit) as ended:
         main(["demo", "--target", target])
     assert ended.value.code == 2

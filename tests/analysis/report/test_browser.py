@@ -6,6 +6,7 @@ import pytest
 
 from analysis.pipeline import build_report
 from analysis.sources.run_directories import read_sweep
+from tests.analysis.conftest import stop_drawing
 from tests.support.browser import CHROMIUM, Browser, browser
 from tests.support.fabricate import fabricate_run
 
@@ -26,14 +27,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
                 place / "sweep", name, strategy=strategy, seed=seed, val=score, test=score, predictions=answers,
                 seconds=100 + 100 * (strategy == "full"),
             )  # fmt: skip
-    build_report(read_sweep(place / "sweep"), place / "report", 0.8)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_drawing(patch)
+        build_report(read_sweep(place / "sweep"), place / "report")
     with browser(place / "profile") as opened:
         opened.open(place / "report" / "report.html")
         yield opened
 
 
 def test_it_opens_without_errors_or_requests(page: Browser) -> None:
-    """The file itself is all that is loaded; nothing is thrown, logged or refused."""
+    """Nothing but the file is loaded; nothing is thrown, logged or refused."""
     asked = [request["request"]["url"] for request in page.of("Network.requestWillBeSent")]
     assert [url for url in asked if not url.startswith("data:")] == [page.run("location.href")]
     assert page.of("Runtime.exceptionThrown") == []
@@ -55,7 +58,7 @@ def test_a_heading_sorts_by_number_both_ways(page: Browser) -> None:
 
 
 def test_words_filter_rows(page: Browser) -> None:
-    """Every word has to be in the row; the number of rows is told."""
+    """Every word has to be in the row; the number of rows is shown."""
     field = "document.querySelector('.filter[data-table=runs] input')"
     page.run(f"{field}.value = 'head 0'; {field}.dispatchEvent(new Event('input'))")
     assert page.run("document.querySelectorAll('#runs tbody tr:not([hidden])').length") == 2
@@ -63,8 +66,8 @@ def test_words_filter_rows(page: Browser) -> None:
     assert page.run("document.querySelector('.filter[data-table=runs] output').textContent") == "1 of 6"
 
 
-def test_a_picture_is_enlarged_and_closed(page: Browser) -> None:
-    """In a dialog that the keyboard reaches, with its words."""
+def test_an_image_is_enlarged_and_closed(page: Browser) -> None:
+    """In a dialog that the keyboard reaches, with its text alternative."""
     page.run("document.querySelector('.figures .enlarge').click()")
     assert page.run("document.getElementById('enlarged').open")
     assert page.run("document.querySelector('#enlarged img').alt").startswith("Dots with intervals")

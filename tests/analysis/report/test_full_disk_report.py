@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from analysis.__main__ import main
+from tests.analysis.conftest import stop_drawing
 from tests.support.fabricate import fabricate_pictures, fabricate_run
 from tests.support.failing_disk import FailingDisk, failing_disk
 
 CODES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-# Of what the earlier report drew, this is drawn again: one of each kind.
-DRAWN = ("figures/schedule.png", "figures/schedule.pdf", "prediction_grid.png")
 STEPS = ("open", "write", "sync", "rename")
 KINDS = ("csv", "png", "pdf", "tex", "md", "json", "html")
 
@@ -35,8 +34,6 @@ class Scene:
     def reset(self) -> None:
         """Bring the earlier report back."""
         (self.out / "report.html").write_bytes(self.page)
-        for name in DRAWN:
-            (self.out / name).unlink(missing_ok=True)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -46,7 +43,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """The scene, once for all tests; jobs are done one by one, so that writes come in the same order each time."""
+    """The scene, once for all tests; jobs run one by one, so that writes come in the same order each time."""
     place = tmp_path_factory.mktemp("disk")
     pictures = fabricate_pictures(place / "pictures", each=2)
     answers = [(path, label, label if n % 3 else "disc", 0.8) for n, (path, label) in enumerate(pictures)]
@@ -56,6 +53,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with pytest.MonkeyPatch.context() as patch, failing_disk(place / "reports") as disk:
         patch.chdir(place)
         patch.setattr(os, "sched_getaffinity", lambda _: {0})
+        stop_drawing(patch)
         yield Scene(place, disk)
 
 
@@ -64,26 +62,26 @@ def fail(scene: Scene, number: int, code: int, capsys: pytest.CaptureFixture[str
     scene.reset()
     capsys.readouterr()
     scene.disk.arm(number, code)
-    ended = main(["tiny"])
+    exit_code = main(["tiny"])
     hit = scene.disk.hit
     scene.disk.arm(None)
-    said = capsys.readouterr().err
-    told = f"write {number} of {len(scene.writes)}: {hit}\n{said}"
-    assert hit is not None, told
-    assert ended == 1, told
-    assert said.startswith("python -m analysis: reports/tiny"), told
-    assert said.count("\n") == 1, told
-    assert "free" in said, told
-    assert said.endswith("report.html is as it was\n"), told
-    assert (scene.out / "report.html").read_bytes() == scene.page, told
+    message = capsys.readouterr().err
+    case = f"write {number} of {len(scene.writes)}: {hit}\n{message}"
+    assert hit is not None, case
+    assert exit_code == 1, case
+    assert message.startswith("python -m analysis: reports/tiny"), case
+    assert message.count("\n") == 1, case
+    assert "free" in message, case
+    assert message.endswith("report.html is as it was\n"), case
+    assert (scene.out / "report.html").read_bytes() == scene.page, case
     left = list(scene.out.rglob(".*"))
-    assert not left or code == errno.EROFS, told  # from which nothing can be deleted either
+    assert not left or code == errno.EROFS, case  # from which nothing can be deleted either
     for path in left:
         os.utime(path, (0, 0))  # the next report deletes what is old enough to be nobody's
 
 
-def mend(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
-    """Have the same command make the whole report, and tidy up."""
+def finish(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    """Have the same command write the complete report, and tidy up."""
     assert main(["tiny"]) == 0, capsys.readouterr().err
     assert content(scene.out) == scene.expected
 
@@ -96,7 +94,7 @@ def test_a_disk_that_fails_at_a_write_keeps_the_earlier_report(
         step, code = STEPS[place % len(STEPS)], CODES[place % len(CODES)]
         of_kind = [n for n, what in enumerate(scene.writes) if what.startswith(step) and kind in what.split(".")]
         fail(scene, of_kind[0], code, capsys)
-    mend(scene, capsys)
+    finish(scene, capsys)
 
 
 @pytest.mark.slow
@@ -108,7 +106,7 @@ def test_a_disk_that_fails_at_any_write_keeps_the_earlier_report(
     made = sum(what.startswith("folder") for what in scene.writes)  # first; they are there, so one fault is nothing
     for number in range(0 if code != errno.EIO else made, len(scene.writes), 1 if code == errno.ENOSPC else 3):
         fail(scene, number, code, capsys)
-        mend(scene, capsys)
+        finish(scene, capsys)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="jobs are done one by one elsewhere")
@@ -119,4 +117,4 @@ def test_processes_side_by_side_tell_of_a_full_disk_once(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     first = next(n for n, what in enumerate(scene.writes) if what.startswith("write"))
     fail(scene, first, errno.ENOSPC, capsys)
-    mend(scene, capsys)
+    finish(scene, capsys)

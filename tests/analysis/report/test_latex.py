@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.report.latex import escaped, latex_table
+from analysis.report.latex import escape_latex, latex_table
 from analysis.sources.run_directories import read_sweep
 from analysis.tables.comparison import compare
 from tests.support.fabricate import fabricate_run
@@ -29,10 +29,10 @@ def test_the_table_has_a_row_a_strategy_and_as_many_cells_as_columns(tmp_path: P
 
 @given(st.text())
 def test_no_name_is_a_command(name: str) -> None:
-    """Every sign that LaTeX would act on is written out."""
+    """Every character that LaTeX would act on is escaped."""
     bare = re.sub(
         r"\{[\[\]*]\}|\\(textbackslash|textasciitilde|textasciicircum|dots)\{\}|\$\\(pm|times)\$|\\[&%$#_{}]",
         "",
-        escaped(name),
+        escape_latex(name),
     )
     assert not set(bare) & set("\\&%$#_{}~^")

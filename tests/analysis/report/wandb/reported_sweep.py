@@ -1,10 +1,10 @@
-"""A small finished sweep, whose words are hostile to Markdown, for tests of its W&B report."""
+"""A small finished sweep, with class names hostile to Markdown, for tests of its W&B report."""
 
 from pathlib import Path
 
 from finetune.rundir import keys
 from finetune.system import documents
-from tests.support.fabricate import (fabricate_pictures, fabricate_run)
+from tests.support.fabricate import fabricate_pictures, fabricate_run
 
 SWEEP = """\
 # Question: does it *help*
@@ -23,11 +23,11 @@ parameters:
 """
 
 
-def make_sweep(folder: Path, pictures: Path) -> None:
-    """Write eight runs, of which val chooses the four at lr 0.01; class names are hostile to Markdown."""
+def make_sweep(folder: Path, images: Path) -> None:
+    """Write eight runs; val chooses the four at lr 0.01."""
     names = {"disc": "a|b", "square": "*c*", "stripes": "<d>"}
-    made = [(path, names[name]) for path, name in fabricate_pictures(pictures)]
-    answers = [(path, name, name if number % 3 else "a|b", 0.7) for number, (path, name) in enumerate(made)]
+    labels = [(path, names[name]) for path, name in fabricate_pictures(images)]
+    predictions = [(path, name, name if number % 3 else "a|b", 0.7) for number, (path, name) in enumerate(labels)]
     for strategy, level in (("head", 0.5), ("full", 0.7)):
         for lr in (0.001, 0.01):
             for seed in (0, 1):
@@ -39,8 +39,8 @@ def make_sweep(folder: Path, pictures: Path) -> None:
                     seed=seed,
                     val=level + 10 * lr,
                     test=level + 10 * lr + seed / 100,
-                    predictions=answers,
-                    provenance={"data_root": str(pictures), "classes": list(names.values())},
+                    predictions=predictions,
+                    provenance={"data_root": str(images), "classes": list(names.values())},
                 )
                 documents.write_json(
                     run / f"wandb-{run.name}.json", {"path": f"tester/trials/{run.name}", "sent": True}

@@ -14,42 +14,41 @@ from typing import Any
 import pytest
 
 from analysis import wandb_report
-from analysis.report.wandb import save
 from analysis.report.wandb.blocks import library
 from analysis.sources.wandb import client
 from analysis.sources.wandb.address import Address
 from analysis.wandb_report import main
 from finetune.rundir import keys
 from finetune.system import documents
+from tests.analysis.conftest import stop_drawing
+from tests.analysis.report.wandb.reported_sweep import SWEEP, make_sweep
 from tests.support.fabricate import fabricate_run
 from tests.support.failing_disk import failing_disk
-from tests.analysis.report.wandb.reported_sweep import (SWEEP, make_sweep)
-from tests.support.wandb_server.server import (Server, serve)
+from tests.support.wandb_server.server import Server, serve
 
-pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")  # wandb-workspaces says it of itself, when loaded
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")  # raised by the import of wandb-workspaces
 
 
 @pytest.fixture
 def sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Work in a folder with that sweep, where the server is a stand-in; return what it gets."""
+    """Work in a folder with that sweep and a stand-in for the server; return what it gets."""
     monkeypatch.chdir(tmp_path)
-    make_sweep(tmp_path / "runs/demo", tmp_path / "pictures")
+    stop_drawing(monkeypatch)
+    make_sweep(tmp_path / "runs/demo", tmp_path / "images")
     sent: list[Any] = []
-    monkeypatch.setattr("analysis.pipeline.plans", lambda *_: [])  # drawn often enough
-    monkeypatch.setattr("analysis.pipeline.grid_specs.plans", lambda *_: [])
     monkeypatch.setattr(wandb_report.address, "of_folder", lambda _: Address("tester", "trials", "abcd1234"))
-    monkeypatch.setattr(save, "connect", lambda: SimpleNamespace(url="https://w", app_url="https://w"))
-    monkeypatch.setattr(wandb_report.media_run, "opened", lambda *_: contextlib.nullcontext(None))
-    monkeypatch.setattr(wandb_report.media_run, "log", lambda _, out, rows: sent.append((out, rows)))
-    monkeypatch.setattr(save, "save_report", lambda *given: f"https://w/{given[4]}")
+    monkeypatch.setattr(wandb_report, "connect", lambda: SimpleNamespace(url="https://w", app_url="https://w"))
+    monkeypatch.setattr(wandb_report, "open_media_run", lambda *_: contextlib.nullcontext(None))
+    monkeypatch.setattr(wandb_report, "log_media", lambda _, out, strategies: sent.append((out, strategies)))
+    monkeypatch.setattr(wandb_report, "save_report", lambda *_: "https://w/demo")
     return sent
 
 
 def test_a_sweep_is_read_and_analysed_before_anything_is_sent(sent: list[Any]) -> None:
     """The way of `make report` up to the server; the tests below have one."""
     assert wandb_report.write_report("runs/demo") == "https://w/demo"
-    ((out, rows),) = sent
-    assert [row["strategy"] for row in rows] == ["head", "full"]
+    ((out, strategies),) = sent
+    assert strategies["strategy"].tolist() == ["head", "full"]
     assert (out / "report.html").is_file()
 
 
@@ -58,18 +57,17 @@ def test_a_full_disk_ends_it_before_anything_is_sent(
 ) -> None:
     """With the name of a file and exit code 1, whichever write fails first; with room, the same command goes on."""
     with failing_disk(tmp_path / "reports") as disk:
-        assert wandb_report.main(["runs/demo"]) == 0
         disk.arm(None)
-        assert wandb_report.main(["runs/demo"]) == 0  # what it drew is there and not written again
+        assert wandb_report.main(["runs/demo"]) == 0
         writes = len(disk.writes)
         assert writes > 20
         sent.clear()
         for number in (0, writes // 2, writes - 2):
             disk.arm(number)
             assert wandb_report.main(["runs/demo"]) == 1, disk.hit
-            said = capsys.readouterr().err
-            assert said.startswith("WriteError: reports/demo"), said
-            assert said.count("\n") == 1
+            message = capsys.readouterr().err
+            assert message.startswith("WriteError: reports/demo"), message
+            assert message.count("\n") == 1
             assert sent == []
         disk.arm(None)
         assert wandb_report.main(["runs/demo"]) == 0
@@ -135,7 +133,8 @@ def test_a_server_that_is_away_does_not_take_long_to_be_missed(
 
 
 @pytest.mark.filterwarnings("ignore:Read the `app_url` setting")  # what wandb.sweep says of itself
-def test_a_report_is_written_once_and_renewed(
+@pytest.mark.usefixtures("without_drawing")
+def test_a_report_is_written_once_and_updated(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From whatever directory and by whatever agent's environment it is called; readers' notes stay."""
@@ -144,7 +143,7 @@ def test_a_report_is_written_once_and_renewed(
 
     monkeypatch.chdir(tmp_path)
     folder = Path("runs/demo")
-    make_sweep(folder, tmp_path / "pictures")
+    make_sweep(folder, tmp_path / "images")
     sweep = wandb.sweep(yaml.safe_load(SWEEP), entity="tester", project="trials")
     documents.write_json(folder / keys.REMOTE, {"entity": "tester", "project": "trials", "sweep": sweep, "url": "u"})
     monkeypatch.setenv("WANDB_SWEEP_ID", sweep)  # what W&B's agent sets for a run
@@ -195,15 +194,16 @@ def test_a_report_is_written_once_and_renewed(
     assert steps == [0, 1, 2]
     assert [run.id for run in server.runs("trials")] == [f"analysis-{sweep}"]
     assert server.errors == []
-    assert sorted(path.name for path in Path().iterdir()) == ["home", "pictures", "reports", "runs"]
+    assert sorted(path.name for path in Path().iterdir()) == ["home", "images", "reports", "runs"]
     assert os.environ["WANDB_SWEEP_ID"] == sweep
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_drawing")
 def test_a_draft_becomes_the_report_and_a_deleted_report_is_made_anew(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of runs that the server has not got, the report says so."""
+    """Runs that are not on the server are a caveat of the report."""
     monkeypatch.chdir(tmp_path)
     folder = fabricate_run(Path("runs/1a2b3c4d"), "head-1").parent
     documents.write_json(folder / keys.REMOTE, {"entity": "tester", "project": "trials", "sweep": "1a2b3c4d"})
@@ -227,14 +227,14 @@ def test_a_draft_becomes_the_report_and_a_deleted_report_is_made_anew(
     library().Report.from_url(draft.strip()).delete()
     assert main(["runs/1a2b3c4d", "--title", "Again"]) == 0
     made, said = capsys.readouterr()
-    assert "is no longer there" in said
+    assert "was deleted" in said
     view = server.views()[-1]
     assert made.strip() == f"{server.url}/tester/trials/reports/Again--{view['id'].rstrip('=')}" != draft.strip()
     assert server.errors == []
 
 
 def test_the_report_command_loads_no_client_before_it_needs_one() -> None:
-    """Bad input is told at once."""
+    """Bad input is reported at once."""
     told = "import sys, analysis.wandb_report; print(sorted({'wandb', 'wandb_workspaces'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

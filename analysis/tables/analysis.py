@@ -1,0 +1,65 @@
+"""All results of a sweep, computed once and handed to every figure and every file of its report."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.sources.sweep import Sweep
+from analysis.tables.claims import Claim
+from analysis.tables.comparison import Comparison, chosen_runs
+from analysis.tables.data_size import DataSizeResult
+from analysis.tables.replicates import replicate_kind
+from analysis.tables.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """The results of a sweep.
+
+    Attributes:
+        all_runs: the sweep with its runs on every training-set size.
+        sweep: its runs on the largest training set, which everything below but `sizes` is about.
+        best: the chosen recipes' run with the highest val accuracy.
+        predictions: the test predictions of that run, or None where it has none.
+        data: see `data_facts`.
+        claims, claims_setting: see `check_claims`.
+        sizes: the results by training-set size; empty where the sweep has only one.
+        notes: caveats, one sentence each.
+        seed: of the random numbers behind intervals, tests and importances.
+    """
+
+    all_runs: Sweep
+    sweep: Sweep
+    comparison: Comparison
+    verdict: Verdict
+    best: "pd.Series[Any]"
+    predictions: pd.DataFrame | None
+    data: dict[str, Any]
+    claims: list[Claim]
+    claims_setting: str
+    sizes: list[DataSizeResult]
+    notes: tuple[str, ...]
+    seed: int
+
+    @cached_property
+    def chosen(self) -> pd.DataFrame:
+        """The finished runs of the chosen recipes."""
+        return chosen_runs(self.sweep, self.comparison)
+
+    @cached_property
+    def replicate(self) -> str:
+        """What the runs of one recipe differ in: "seed", "fold" or, where they differ in both, "run"."""
+        return replicate_kind(self.comparison.recipes["over"])
+
+    @property
+    def best_dir(self) -> Path:
+        """The directory of the best run."""
+        return Path(self.best["path"])
+
+    def with_notes(self, notes: Iterable[str]) -> "Analysis":
+        """Return the same results with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
