@@ -60,9 +60,9 @@ def _fingerprint_inputs(config: Config) -> tuple[str, str]:
 
 
 def _check_inputs(configs: Iterable[Config]) -> None:
-    from finetune.run import preflight
+    from finetune.run import fetch
 
-    preflight.check_inputs(configs)
+    fetch.prepare_weights(configs)
 
 
 def _fetch_inputs(configs: Iterable[Config], may_download: bool) -> None:

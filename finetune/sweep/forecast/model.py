@@ -1,7 +1,6 @@
-"""What runs will take, from what one picture costs on this machine: arithmetic, nothing is measured here.
+"""Time and disk space of runs, from the seconds per image that a probe has measured: arithmetic only.
 
-It follows what a run does (see batch_source.py, activation_cache.py): what a cache holds is paid for by the first run
-that needs it, and an epoch with a frozen part then costs what comes after the cut.
+Caches count as filled once, beside the runs. An epoch with frozen blocks then costs only the blocks after the cut.
 """
 
 import heapq
@@ -12,258 +11,198 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from finetune.cache import reuse
-from finetune.cache.reuse import ActivationKey, training_views, view_at
+from finetune.cache.reuse import ActivationKey
 from finetune.config import Config
-from finetune.data.transforms import Preprocessing, side_at
 from finetune.models.unfreezing import UnfreezeSchedule
 from finetune.rundir.retention import checkpoints_left
 from finetune.sweep.forecast.probe import ProbeResult
-from finetune.sweep.forecast.report import StrategyForecast, SweepForecast
+from finetune.sweep.forecast.report import StrategyForecast
 
-# A run's process: its start, the network and its weights, config and splits written, thumbnails and tables at the end.
-START_SECONDS = 1.5
-# Beside checkpoints: the table of predictions, thumbnails, config, history, log.
-SMALL_FILES_BYTES = 1_000_000
-FLOAT_BYTES = 4
-ADAM_BYTES = 2 * FLOAT_BYTES  # AdamW's two moments of each parameter that has trained
+SPLITS = ("train", "val", "test")
+START_SECONDS = 2.0  # process, network, weights and first step; thumbnails and tables at the end
+WRITE_SECONDS = 2e-9  # per byte: 500 MB/s
+SMALL_FILES_BYTES = 1_000_000  # per run, beside checkpoints: predictions, thumbnails, config, history, log
+WEIGHT_BYTES = 4  # of a parameter in a checkpoint
+ADAM_BYTES = 8  # of AdamW's two moments of a parameter
+
+
+class NetworkSize(NamedTuple):
+    """Sizes of a network.
+
+    Attributes:
+        blocks: number of blocks of the backbone.
+        parameters: number of parameters, head included.
+        row_bytes: bytes of one image's activations before each block, and before the head, in float16.
+    """
+
+    blocks: int
+    parameters: int
+    row_bytes: Sequence[int]
 
 
 @dataclass(frozen=True)
 class PendingRun:
-    """A run that is to do.
+    """A run to forecast.
 
     Attributes:
         config: resolved.
-        sizes: split -> pictures.
-        to: its preprocessing.
-        speed: of this machine with this network, beside as many runs as there are going to be.
+        images: split -> number of images.
+        speed: of this machine with this network.
         epochs_done: by earlier attempts.
-        decoded: splits whose decoded pictures are in the cache already.
-        workers: processes that load pictures beside the one that computes; 0 where it loads them itself.
+        epoch_seconds: of finished runs that are as fast; None if there are none, so that the probe's speed counts.
+        workers: loader processes; 0 if the run's own process loads images.
     """
 
-    id: str
     config: Config
-    sizes: Mapping[str, int]
-    to: Preprocessing
+    images: Mapping[str, int]
+    network: NetworkSize
     speed: ProbeResult
     epochs_done: int = 0
-    decoded: frozenset[str] = frozenset()
+    epoch_seconds: float | None = None
     workers: int = 0
 
-
-class Resources(NamedTuple):
-    """How it is shared out.
-
-    Attributes:
-        agents: runs side by side.
-        threads: of each run.
-        cache_budget: bytes that caches may take.
-        free_bytes: on the disk of the run directories.
-        caches_beside: whether caches are on that disk too.
-    """
-
-    agents: int
-    threads: int
-    cache_budget: int
-    free_bytes: int
-    caches_beside: bool = True
-
-
-def simulate(
-    runs: Sequence[PendingRun], machine: Resources, unknown: int = 0, stops_early: bool = False
-) -> SweepForecast:
-    """Return what these runs will take, in the order given.
-
-    Args:
-        runs: at least one. The last `unknown` of them stand for runs that a search has yet to choose.
-        stops_early: whether the sweep ends runs before their last epoch.
-    """
-    caches = _CacheSimulation(machine, _uses(runs))
-    seconds = [_run_seconds(run, caches) for run in runs]
-    epochs: Counter[str] = Counter()
-    grouped: defaultdict[str, list[float]] = defaultdict(list)
-    for run, its_seconds in zip(runs, seconds, strict=True):
-        grouped[run.config.strategy].append(its_seconds)
-        epochs[run.config.strategy] += max(1, run.config.epochs - run.epochs_done)
-    known = len(runs) - unknown
-    return SweepForecast(
-        seconds=wall_seconds(seconds, machine.agents),
-        agents=machine.agents,
-        threads=machine.threads,
-        device=runs[0].speed.device,
-        run_seconds={run.id: its_seconds for run, its_seconds in list(zip(runs, seconds, strict=True))[:known]},
-        unknown=unknown,
-        strategies={
-            name: StrategyForecast(len(some), sum(some), sum(some) / epochs[name])
-            for name, some in sorted(grouped.items())
-        },
-        cache_seconds=caches.seconds,
-        run_bytes=_run_bytes(runs, machine.agents),
-        free_bytes=machine.free_bytes,
-        caches_beside=machine.caches_beside,
-        cache_bytes=caches.bytes,
-        cache_budget=machine.cache_budget,
-        refused_bytes=sum(caches.refused.values()),
-        most=stops_early or any(run.config.patience is not None for run in runs),
-    )
-
-
-def wall_seconds(seconds: Sequence[float], agents: int) -> float:
-    """Return when the last of these runs ends, if each starts in this order as soon as one of `agents` is free."""
-    free = [0.0] * agents
-    for its_seconds in seconds:
-        heapq.heapreplace(free, free[0] + its_seconds)
-    return max(free)
-
-
-def _run_seconds(run: PendingRun, caches: "_CacheSimulation") -> float:
-    """Return what a run takes, with what it is the first to need of the caches."""
-    config, speed = run.config, run.speed
-    schedule = UnfreezeSchedule.of(config, speed.blocks)
-    total = START_SECONDS + speed.first_step * min(config.batch_size, run.sizes["train"])
-    cut = 0
-    for epoch in range(run.epochs_done, config.epochs):
-        cut = schedule.cut(epoch)
-        total += _train_seconds(run, epoch, cut, caches) + _evaluation_seconds(run, "val", cut, caches)
-        # last.pt with the optimiser's state, at most best.pt, and the epoch's own where each is kept
-        files = 3 if config.keep == "every" else 2
-        total += (files * FLOAT_BYTES * speed.parameters + ADAM_BYTES * speed.trainable[cut]) * speed.write
-    return total + _evaluation_seconds(run, "test", cut, caches)
-
-
-def _train_seconds(run: PendingRun, epoch: int, cut: int, caches: "_CacheSimulation") -> float:
-    """Return what an epoch's training takes."""
-    config, speed, count = run.config, run.speed, run.sizes["train"]
-    steps = math.ceil(count / config.batch_size) * speed.update[cut]
-    if cut and config.views:
-        filled = caches.activations(run, ActivationKey("train", view_at(epoch, config.views, config.seed), cut))
-        if filled is not None:
-            return filled + count * speed.train[cut] + steps
-    px = run.to.crop_px
-    side = px if cut else side_at(epoch, config.epochs, config.start_px, px)
-    compute = (speed.prefix[cut] + speed.train[cut]) * (side / px) ** 2  # convolutions: by the pixel
-    return caches.pictures(run, "train", compute) + steps
-
-
-def _evaluation_seconds(run: PendingRun, split: str, cut: int, caches: "_CacheSimulation") -> float:
-    """Return what a pass over val or test takes."""
-    if cut:
-        filled = caches.activations(run, ActivationKey(split, None, cut))
-        if filled is not None:
-            return filled + run.sizes[split] * run.speed.evaluate[cut]
-    return caches.pictures(run, split, run.speed.evaluate[0])
-
-
-def _run_bytes(runs: Sequence[PendingRun], agents: int) -> int:
-    """Return the disk that run directories take at most: what each run leaves, and what those under way have besides.
-
-    A run under way has best.pt, last.pt with the optimiser's state, and the file that is to take the place of one.
-    """
-    weights = max(FLOAT_BYTES * run.speed.parameters for run in runs)
-    state = max(ADAM_BYTES * run.speed.parameters for run in runs)
-    left = [checkpoints_left(run.config) * FLOAT_BYTES * run.speed.parameters + SMALL_FILES_BYTES for run in runs]
-    beside = max(0, 2 - min(checkpoints_left(run.config) for run in runs))  # needed up to a run's end
-    return sum(left) + agents * (beside * weights + state + (weights + state))
-
-
-def _circle(config: Config) -> tuple[Hashable, ...]:
-    """Return what runs must agree in to share central crops' activations; random weights are each seed's own."""
-    same = tuple(getattr(config, name) for name in reuse.SAME_FIELDS)
-    return (*same, config.seed if config.weights == "none" else None)
-
-
-def _uses(runs: Sequence[PendingRun]) -> dict[tuple[Hashable, ...], Counter[ActivationKey]]:
-    """Return what runs must agree in -> how often all of them use which activations."""
-    uses: dict[tuple[Hashable, ...], Counter[ActivationKey]] = {}
-    configs = [run.config for run in runs]
-    for run in runs:
-        key = (*_circle(run.config), training_views(run.config))
-        if key not in uses:
-            uses[key] = reuse.shared_activation_uses(run.config, configs, run.speed.blocks)
-    return uses
+    @property
+    def epochs_left(self) -> int:
+        """Number of epochs that are still to be trained."""
+        return self.config.epochs - self.epochs_done
 
 
 @dataclass
-class _CacheSimulation:
-    """What is in the caches as run after run uses them.
+class Caches:
+    """The caches once all runs have filled them.
 
     Attributes:
-        uses: see `_uses`.
-        seconds: that filling them has taken.
-        bytes: that they hold.
-        refused: what there was no room for -> its bytes.
+        budget: bytes that they may take.
+        bytes: that they take.
+        refused_bytes: of entries without room.
+        seconds: that filling them takes.
+        entries: that are stored: each True, or False if there was no room.
     """
 
-    machine: Resources
-    uses: dict[tuple[Hashable, ...], Counter[ActivationKey]]
-    seconds: float = 0.0
+    budget: int
     bytes: int = 0
-    refused: dict[Hashable, int] = field(default_factory=dict)
-    _filled: set[Hashable] = field(default_factory=set)
-    _decoded: dict[Hashable, bool] = field(default_factory=dict)
+    refused_bytes: int = 0
+    seconds: float = 0.0
+    entries: dict[Hashable, bool] = field(default_factory=dict)
 
-    def activations(self, run: PendingRun, need: ActivationKey) -> float | None:
-        """Return the seconds that it takes to have these activations in the cache, or None where they are not kept."""
-        if not self._is_wanted(run, need):
-            return None
-        if self._key(run, need) in self._filled:
-            return 0.0
-        # One pass fills all cuts that runs need of this view, as far as they fit.
-        others = [other for other in self._of(run) if other[:2] == need[:2] and self._is_wanted(run, other)]
-        missing = [other for other in {*others, need} if self._key(run, other) not in self._filled]
-        fitting, size = [], 0
-        for other in sorted(missing, key=lambda other: run.speed.row_bytes[other.cut]):
-            its_size = run.sizes[need.split] * run.speed.row_bytes[other.cut]
-            if self._fits(self._key(run, other), size + its_size, its_size):
-                fitting.append(other)
-                size += its_size
-        if need not in fitting:
-            return None
-        self._filled |= {self._key(run, other) for other in fitting}
-        self.bytes += size
-        before = self.seconds
-        seconds = self.pictures(run, need.split, run.speed.prefix[max(other.cut for other in fitting)])
-        seconds += size * run.speed.write
-        self.seconds = before + seconds  # decoding included, which `pictures` has counted
-        return seconds
-
-    def pictures(self, run: PendingRun, split: str, compute: float) -> float:
-        """Return the seconds of a pass over a split's pictures, decoded first where this is the first one.
-
-        Args:
-            compute: seconds a picture that the network takes.
-        """
-        config, speed, count = run.config, run.speed, run.sizes[split]
-        share = config.train_share if split == "train" else None
-        of_split = (config.data, config.split_seed, config.folds, config.fold, split, share)
-        key = (of_split, run.to.resize_px, run.to.interpolation)
-        seconds = 0.0
-        if key not in self._decoded:
-            size = round(count * speed.picture_bytes)
-            self._decoded[key] = config.cache != "off" and (split in run.decoded or self._fits(key, size, size))
-            if self._decoded[key] and split not in run.decoded:
-                self.bytes += size
-                seconds = count * speed.decode / self.machine.threads + size * speed.write
-                self.seconds += seconds
-        augmented = split == "train" and config.augment != "none"
-        load = speed.augment[config.augment] if augmented else speed.crop
-        load += 0.0 if self._decoded[key] else speed.decode
-        return seconds + count * (max(load / run.workers, compute) if run.workers else load + compute)
-
-    def _fits(self, key: Hashable, more: int, own: int) -> bool:
-        """Whether there is room for so many more bytes, `own` of them for this; notes it if not."""
-        if self.bytes + more > self.machine.cache_budget:
-            self.refused[key] = own
+    def add(self, entry: Hashable, size: int) -> bool:
+        """Store an entry if it is new and fits; return whether it was stored."""
+        if entry in self.entries:
             return False
-        return True
+        self.entries[entry] = fits = self.bytes + size <= self.budget
+        self.bytes += size if fits else 0
+        self.refused_bytes += 0 if fits else size
+        self.seconds += size * WRITE_SECONDS if fits else 0.0
+        return fits
 
-    def _is_wanted(self, run: PendingRun, need: ActivationKey) -> bool:
-        mode = run.config.cache
-        return mode == "on" or (mode == "auto" and self._of(run)[need] > 1)
+    def holds(self, run: PendingRun, split: str, key: ActivationKey | None = None) -> bool:
+        """Return whether activations, or without a key the decoded images of a split, are stored for a run."""
+        entry = _image_entry(run, split) if key is None else _activation_entry(run, key)
+        return run.config.cache != "off" and self.entries.get(entry, False)
 
-    def _of(self, run: PendingRun) -> Counter[ActivationKey]:
-        return self.uses[*_circle(run.config), training_views(run.config)]
 
-    def _key(self, run: PendingRun, need: ActivationKey) -> Hashable:
-        return (*_circle(run.config), training_views(run.config) if need.view is not None else None, need)
+def _image_entry(run: PendingRun, split: str) -> Hashable:
+    config = run.config
+    share = config.train_share if split == "train" else None
+    return split, share, config.data, config.split_seed, config.folds, config.fold, config.backbone, config.image_px
+
+
+def _activation_entry(run: PendingRun, key: ActivationKey) -> Hashable:
+    """Return what identifies activations: runs share those of central crops more widely than augmented views."""
+    config = run.config
+    fields = [getattr(config, name) for name in reuse.SAME_FIELDS]
+    views = reuse.training_views(config) if key.view is not None else None
+    return *fields, config.seed if config.weights == "none" else None, views, key
+
+
+def fill_caches(runs: Sequence[PendingRun], budget: int, threads: int) -> Caches:
+    """Return the caches that these runs fill, by the activation cache's own rule (see reuse.py)."""
+    caches, configs = Caches(budget), [run.config for run in runs]
+    uses: dict[Hashable, Counter[ActivationKey]] = {}
+    for run in runs:
+        blocks, mode = run.network.blocks, run.config.cache
+        if mode == "off" or run.epoch_seconds is not None:  # finished runs have filled the caches
+            continue
+        for split in SPLITS:
+            if caches.add(_image_entry(run, split), round(run.images[split] * run.speed.image_bytes)):
+                caches.seconds += run.images[split] * run.speed.decode / threads
+        group = _activation_entry(run, ActivationKey("train", 0, 0))  # runs with the same group use the same entries
+        if group not in uses:
+            uses[group] = reuse.shared_activation_uses(run.config, configs, blocks)
+        for key in reuse.activation_uses(run.config, blocks):
+            if reuse.should_store(key, uses[group], mode):
+                _fill_view(caches, run, reuse.entries_of_pass(key, uses[group], mode))
+    return caches
+
+
+def _fill_view(caches: Caches, run: PendingRun, keys: set[ActivationKey]) -> None:
+    """Store activations of one view in one pass over its images, the smallest first."""
+    sizes = {key: run.images[key.split] * run.network.row_bytes[key.cut] for key in keys}
+    stored = [key for key in sorted(keys, key=sizes.__getitem__) if caches.add(_activation_entry(run, key), sizes[key])]
+    if stored:
+        deepest = max(key.cut for key in stored)
+        caches.seconds += _pass_seconds(run, stored[0].split, run.speed.prefix[deepest], caches)
+
+
+def run_seconds(run: PendingRun, caches: Caches) -> float:
+    """Return how long a run takes once the caches are filled."""
+    if run.epoch_seconds is not None:
+        return START_SECONDS + run.epochs_left * run.epoch_seconds
+    schedule = UnfreezeSchedule.of(run.config, run.network.blocks)
+    save = (2 * WEIGHT_BYTES + ADAM_BYTES) * run.network.parameters * WRITE_SECONDS  # best.pt, last.pt with the moments
+    total = START_SECONDS + run.epochs_left * save
+    for epoch in range(run.epochs_done, run.config.epochs):
+        total += _train_seconds(run, epoch, schedule.cut(epoch), caches)
+        total += _evaluation_seconds(run, "val", schedule.cut(epoch), caches)
+    return total + _evaluation_seconds(run, "test", schedule.final_cut, caches)
+
+
+def _train_seconds(run: PendingRun, epoch: int, cut: int, caches: Caches) -> float:
+    config, speed, images = run.config, run.speed, run.images["train"]
+    update = math.ceil(images / config.batch_size) * speed.update[cut]
+    view = reuse.view_at(epoch, config.views, config.seed) if config.views else None
+    if cut and view is not None and caches.holds(run, "train", ActivationKey("train", view, cut)):
+        return images * speed.train[cut] + update
+    return _pass_seconds(run, "train", speed.prefix[cut] + speed.train[cut], caches) + update
+
+
+def _evaluation_seconds(run: PendingRun, split: str, cut: int, caches: Caches) -> float:
+    if cut and caches.holds(run, split, ActivationKey(split, None, cut)):
+        return run.images[split] * run.speed.evaluate[cut]
+    return _pass_seconds(run, split, run.speed.evaluate[0], caches)
+
+
+def _pass_seconds(run: PendingRun, split: str, compute: float, caches: Caches) -> float:
+    """Return the seconds of a pass over the images of a split, whose network takes `compute` seconds an image."""
+    load = run.speed.load + (0.0 if caches.holds(run, split) else run.speed.decode)
+    return run.images[split] * (max(load / run.workers, compute) if run.workers else load + compute)
+
+
+def forecast_strategies(runs: Sequence[PendingRun], seconds: Sequence[float]) -> dict[str, StrategyForecast]:
+    """Return strategy -> forecast, from the seconds of each run."""
+    count, total, epochs = Counter[str](), defaultdict[str, float](float), Counter[str]()
+    for run, its_seconds in zip(runs, seconds, strict=True):
+        count[run.config.strategy] += 1
+        total[run.config.strategy] += its_seconds
+        epochs[run.config.strategy] += max(1, run.epochs_left)
+    return {name: StrategyForecast(count[name], total[name], total[name] / epochs[name]) for name in sorted(count)}
+
+
+def wall_seconds(seconds: Sequence[float], agents: int) -> float:
+    """Return when the last run ends, if each starts in this order as soon as one of `agents` is free."""
+    free_at = [0.0] * agents
+    for duration in seconds:
+        heapq.heapreplace(free_at, free_at[0] + duration)
+    return max(free_at)
+
+
+def run_bytes(runs: Sequence[PendingRun], agents: int) -> int:
+    """Return the disk space that run directories take at most.
+
+    Each run leaves some checkpoints. A run under way also has best.pt, last.pt with the optimizer's state, and the
+    temporary file that will replace one of them.
+    """
+    parameters = max(run.network.parameters for run in runs)
+    left = [checkpoints_left(run.config) * WEIGHT_BYTES * run.network.parameters + SMALL_FILES_BYTES for run in runs]
+    temporary = max(0, 2 - min(checkpoints_left(run.config) for run in runs))  # deleted at a run's end
+    return sum(left) + agents * parameters * ((temporary + 1) * WEIGHT_BYTES + 2 * ADAM_BYTES)

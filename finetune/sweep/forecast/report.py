@@ -1,4 +1,4 @@
-"""What a sweep is expected to take: how that is told, kept beside its runs, and compared with what it took."""
+"""Forecast of a sweep: what it says, how it is printed, stored beside the runs, and compared with what they took."""
 
 import contextlib
 import dataclasses
@@ -7,22 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.sweep.display import console, duration
+from finetune.sweep.display import console, count_noun, duration
 from finetune.system import documents
+from finetune.system.atomic import format_bytes
 
-FORECAST = "forecast.json"  # beside the run directories: the outlook of the newest start, and what came of it
+FORECAST = "forecast.json"  # beside the run directories: the forecast at the newest start, and the comparison
 
-# Counted on a loopback server by tests/test_online.py; and one that sends a run's rows every 15 s (see README.md).
-WANDB_CALLS_A_RUN, WANDB_SECONDS = 25, 15.0
+# Counted on a server on this machine by tests/online; a server that sends a run's rows every 15 s (see README.md).
+WANDB_CALLS_PER_RUN, WANDB_SECONDS = 25, 15.0
 
 
 @dataclass(frozen=True)
 class StrategyForecast:
-    """What the runs of one strategy take.
+    """The runs of one strategy.
 
     Attributes:
-        seconds: of all of them, one after another, with what they fill of the caches.
-        epoch_seconds: the mean over their epochs.
+        seconds: of all runs, one after another, once the caches are filled.
+        epoch_seconds: mean over their epochs.
     """
 
     runs: int
@@ -32,20 +33,20 @@ class StrategyForecast:
 
 @dataclass(frozen=True)
 class SweepForecast:
-    """What the runs that are to do are expected to take.
+    """The expected time and disk space of pending runs; its fields are the keys of forecast.json.
 
     Attributes:
-        seconds: wall time, with `agents` runs side by side and `threads` threads each.
-        device: that they compute on: cpu, cuda or mps.
-        run_seconds: id -> seconds of each run that is known.
-        unknown: runs that a search has yet to choose; they count as the mean of draws from its space.
-        strategies: name -> its runs.
-        cache_seconds: what filling caches takes of all this.
-        run_bytes: the disk that run directories take, of `free_bytes` that are free.
-        caches_beside: whether caches take of the same disk.
-        cache_bytes: that caches take, of `cache_budget` bytes.
-        refused_bytes: that they have no room for.
-        most: whether runs may end earlier.
+        seconds: wall time, with `agents` runs side by side and `threads` threads each, filling caches included.
+        device: cpu, cuda or mps.
+        run_seconds: id -> seconds of each known run.
+        unknown: number of runs that a search has yet to choose; each counts as a draw from its space.
+        cache_seconds: for filling the caches.
+        run_bytes: disk space of run directories.
+        free_bytes: on their disk.
+        cache_bytes: disk space of caches, at most `cache_budget`.
+        refused_bytes: of cache entries for which there is no room.
+        most: whether runs may take less, such as those that may end early.
+        caches_beside: whether the caches are on the disk of the run directories.
     """
 
     seconds: float
@@ -66,7 +67,7 @@ class SweepForecast:
 
     @property
     def runs(self) -> int:
-        """How many runs there are to do."""
+        """Number of runs."""
         return len(self.run_seconds) + self.unknown
 
     @property
@@ -76,98 +77,93 @@ class SweepForecast:
 
     @property
     def lacking_bytes(self) -> int:
-        """What the disk of the run directories lacks; 0 where all fits."""
+        """Disk space that is lacking; 0 if there is enough."""
         return max(0, self.run_bytes + (self.cache_bytes if self.caches_beside else 0) - self.free_bytes)
 
 
-def lines(outlook: SweepForecast) -> list[str]:
-    """Return what is told of it before a sweep begins."""
-    work = sum(share.seconds for share in outlook.strategies.values())
-    agents = "1 agent" if outlook.agents == 1 else f"{outlook.agents} agents"
-    threads = "1 thread" if outlook.threads == 1 else f"{outlook.threads} threads"
-    each = " each" if outlook.agents > 1 else ""
-    on = f"{agents} with {threads}{each}" if outlook.device == "cpu" else f"{agents} on {outlook.device}"
-    guess = f"; {outlook.unknown} runs are yet to be chosen, and taken for the mean" if outlook.unknown else ""
-    told = [
-        f"time: {_at_most(outlook)}{duration(outlook.seconds)} for {_runs(outlook.runs)} (probed here: {on}{guess})"
-    ]
-    width = max(map(len, outlook.strategies), default=0)
-    for name, share in sorted(outlook.strategies.items(), key=lambda item: -item[1].seconds):
-        told.append(
-            f"  {name:<{width}}  {_runs(share.runs)}, {duration(share.seconds / share.runs)} each, "
-            f"{duration(share.seconds)} together, {share.seconds / work:.0%}"
-        )
-    if outlook.cache_seconds:
-        told.append(f"  of this, {duration(outlook.cache_seconds)} to fill caches, once for all runs")
-    told.append(
-        f"disk: {_size(outlook.run_bytes)} in run directories ({_size(outlook.free_bytes)} free); caches "
-        f"{_size(outlook.cache_bytes)} of {_size(outlook.cache_budget)} (FINETUNE_CACHE_GB)"
-    )
-    if outlook.refused_bytes:
-        told.append(f"  no room for {_size(outlook.refused_bytes)} more in caches: that is computed in each epoch")
-    if outlook.lacking_bytes:
-        told.append(
-            f"  the disk will be full before the sweep is done, {_size(outlook.lacking_bytes)} are lacking: make room "
-            "(make gc), keep fewer weights (--keep best or none), or run a part of it (--count)"
-        )
-    calls = round(WANDB_CALLS_A_RUN * outlook.runs + work / WANDB_SECONDS)
-    told.append(f"calls to W&B: none; run as a sweep on W&B, at most {calls:,} in all")
-    return told
-
-
-def store(folder: Path, outlook: SweepForecast) -> None:
-    """Keep an outlook beside the run directories, if that can be written."""
-    _write(folder, outlook, None)
-
-
-def compare(
-    folder: Path, outlook: SweepForecast, wall_seconds: float, run_seconds: Mapping[str, float], race: bool = False
-) -> None:
-    """Print what the sweep took beside what was forecast, and keep that.
-
-    Wall times are compared if this agent has finished all that was forecast. If not, because it was stopped, runs
-    failed or others took part, the runs that it has finished are, each for itself.
-
-    Args:
-        wall_seconds: of this agent, from its first run's start to its last one's end.
-        run_seconds: id -> seconds of the runs that this agent has finished.
-        race: whether the forecast reckoned with as many runs, but could not know which.
-    """
-    known = {name: seconds for name, seconds in run_seconds.items() if name in outlook.run_seconds}
-    whole = len(run_seconds) == outlook.runs and (race or len(known) == len(outlook.run_seconds))
-    if whole:
-        expected, took, of = outlook.seconds, wall_seconds, ""
-    else:
-        expected, took = sum(outlook.run_seconds[name] for name in known), sum(known.values())
-        of = f" one after another for the {_runs(len(known))} that this agent finished"
-    comparison = ""
-    if whole or known:
-        difference = f"{took / expected - 1:+.0%}"
-        comparison = f"forecast {_at_most(outlook)}{duration(expected)}{of}, took {duration(took)} ({difference})"
-        console.print(comparison)
-    fields = {"whole": whole, "forecast_seconds": expected, "seconds": took, "comparison": comparison}
-    _write(folder, outlook, {**fields, "wall_seconds": wall_seconds, "run_seconds": dict(run_seconds)})
-
-
-def _write(folder: Path, outlook: SweepForecast, took: dict[str, Any] | None) -> None:
-    with contextlib.suppress(OSError):  # a full disk, say: the sweep can do without
-        documents.write_json(folder / FORECAST, {"forecast": dataclasses.asdict(outlook), "took": took})
-
-
-def show(outlook: SweepForecast) -> None:
-    """Print what is told of it before a sweep begins."""
-    for line in lines(outlook):
+def show(forecast: SweepForecast) -> None:
+    """Print a forecast."""
+    for line in lines(forecast):
         console.print(line)
 
 
-def _at_most(outlook: SweepForecast) -> str:
-    return "at most " if outlook.most else ""
+def lines(forecast: SweepForecast) -> list[str]:
+    """Return the lines that are printed before a sweep starts."""
+    runs, seconds = count_noun(forecast.runs, "run"), duration(forecast.seconds)
+    caches = f"{format_bytes(forecast.cache_bytes)} of {format_bytes(forecast.cache_budget)} (FINETUNE_CACHE_GB)"
+    disk = f"{format_bytes(forecast.run_bytes)} in run directories ({format_bytes(forecast.free_bytes)} free)"
+    work = sum(strategy.seconds for strategy in forecast.strategies.values())
+    calls = round(WANDB_CALLS_PER_RUN * forecast.runs + work / WANDB_SECONDS)
+    text = [f"time: {_at_most(forecast)}{seconds} for {runs} (probed here: {_basis(forecast)})"]
+    width = max(map(len, forecast.strategies), default=0)
+    for name, strategy in sorted(forecast.strategies.items(), key=lambda item: -item[1].seconds):
+        each, together = duration(strategy.seconds / strategy.runs), duration(strategy.seconds)
+        share = f"{strategy.seconds / work:.0%}"
+        text.append(f"  {name:<{width}}  {count_noun(strategy.runs, 'run')}, {each} each, {together} together, {share}")
+    if forecast.cache_seconds:
+        text.append(f"  of this, {duration(forecast.cache_seconds)} to fill caches, once for all runs")
+    return [
+        *text,
+        f"disk: {disk}; caches {caches}",
+        *_warnings(forecast),
+        f"calls to W&B: none; run as a sweep on W&B, at most {calls:,} in all",
+    ]
 
 
-def _runs(number: int) -> str:
-    return f"{number} run{'' if number == 1 else 's'}"
+def _basis(forecast: SweepForecast) -> str:
+    agents = count_noun(forecast.agents, "agent")
+    threads = count_noun(forecast.threads, "thread") + (" each" if forecast.agents > 1 else "")
+    draws = f"; {forecast.unknown} runs are yet to be chosen, and taken for the mean" if forecast.unknown else ""
+    return (f"{agents} with {threads}" if forecast.device == "cpu" else f"{agents} on {forecast.device}") + draws
 
 
-def _size(count: float) -> str:
-    """Return bytes in words, such as `3.2 GB` (1e9 bytes)."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+def _warnings(forecast: SweepForecast) -> list[str]:
+    warnings = []
+    if forecast.refused_bytes:
+        refused = format_bytes(forecast.refused_bytes)
+        warnings.append(f"  no room for {refused} more in caches: these activations are computed in each epoch")
+    if forecast.lacking_bytes:
+        warnings.append(
+            f"  the disk will be full before the sweep is done, {format_bytes(forecast.lacking_bytes)} are lacking: "
+            "make room (make gc), keep fewer weights (--keep best or none), or run a part of it (--count)"
+        )
+    return warnings
+
+
+def _at_most(forecast: SweepForecast) -> str:
+    return "at most " if forecast.most else ""
+
+
+def store(folder: Path, forecast: SweepForecast, comparison: dict[str, Any] | None = None) -> None:
+    """Write a forecast, and the comparison with what it took, into a sweep's folder, unless the disk is full."""
+    with contextlib.suppress(OSError):
+        documents.write_json(folder / FORECAST, {"forecast": dataclasses.asdict(forecast), "took": comparison})
+
+
+def compare(
+    folder: Path, forecast: SweepForecast, wall_seconds: float, run_seconds: Mapping[str, float], race: bool = False
+) -> None:
+    """Print the forecast beside what the runs took, and store both.
+
+    Wall times are compared if this agent has finished all forecast runs. Otherwise (it was stopped, runs failed, other
+    agents took part), the seconds of the runs that it has finished are compared.
+
+    Args:
+        wall_seconds: from the start of this agent's first run to the end of its last one.
+        run_seconds: id -> seconds of the runs that this agent has finished.
+        race: whether the forecast knew how many runs there would be, but not which.
+    """
+    known = {name: seconds for name, seconds in run_seconds.items() if name in forecast.run_seconds}
+    is_complete = len(run_seconds) == forecast.runs and (race or len(known) == len(forecast.run_seconds))
+    if is_complete:
+        expected, actual, subject = forecast.seconds, wall_seconds, ""
+    else:
+        expected, actual = sum(forecast.run_seconds[name] for name in known), sum(known.values())
+        subject = f" one after another for the {count_noun(len(known), 'run')} that this agent finished"
+    comparison = ""
+    if is_complete or known:
+        durations = f"{duration(expected)}{subject}, took {duration(actual)} ({actual / expected - 1:+.0%})"
+        comparison = f"forecast {_at_most(forecast)}{durations}"
+        console.print(comparison)
+    took = {"whole": is_complete, "forecast_seconds": expected, "seconds": actual, "comparison": comparison}
+    store(folder, forecast, {**took, "wall_seconds": wall_seconds, "run_seconds": dict(run_seconds)})

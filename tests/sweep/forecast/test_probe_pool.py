@@ -1,6 +1,7 @@
 """How fast the machine is: measured in processes side by side, kept for a day."""
 
 import dataclasses
+import json
 import os
 import sys
 import time
@@ -10,36 +11,36 @@ from typing import Any
 import pytest
 import torch
 
+from finetune.data.transforms import preprocessing
 from finetune.errors import UserError
 from finetune.sweep.forecast import probe, probe_pool
-from finetune.sweep.forecast.probe import ProbeRequest, ProbeResult
+from finetune.sweep.forecast.probe import ProbeRequest
 from finetune.system import environment
 from finetune.system.environment import cache_folder
 from tests.sweep.forecast.test_model import SPEED
+
+JSON = json.dumps(dataclasses.asdict(SPEED))
 
 
 @pytest.fixture
 def wanted(pictures: Path) -> ProbeRequest:
     """A small network, and the shares of head, partial and full."""
-    paths = tuple(str(path.relative_to(pictures)) for path in sorted(pictures.glob("train/*/*.png"))[:3])
-    return ProbeRequest("resnet18", "none", 32, 64, "fp32", "cpu", (0.0, 1 / 3, 1.0), 3, str(pictures), paths)
+    images = tuple(map(str, sorted(pictures.glob("train/*/*.png"))[:3]))
+    settings = preprocessing("resnet18", "none", 32)
+    return ProbeRequest("resnet18", settings, 8, "fp32", "cpu", "standard", (0, 6, 9), 3, images)
 
 
 def test_it_measures_every_cut_that_runs_need(wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """All costs are there, and what there is none of costs nothing; sizes are those of the network."""
     monkeypatch.setattr(probe, "STEP_SECONDS", 0.0)
     speed = probe.measure(wanted)
-    assert (speed.device, speed.blocks) == ("cpu", 9)
+    assert speed.device == "cpu"
     for name in probe.BY_CUT:
         assert list(getattr(speed, name)) == [0, 6, 9], name
     assert speed.prefix[0] == 0 < speed.prefix[6] < speed.prefix[9]  # each with the ones before it
     assert all(cost > 0 for costs in (speed.train, speed.evaluate, speed.update) for cost in costs.values())
-    assert all(cost > 0 for cost in (speed.decode, speed.crop, speed.write, *speed.augment.values()))
-    assert list(speed.augment) == ["light", "standard", "strong"]
-    assert speed.row_bytes == {0: 2 * 3 * 32 * 32, 6: 2 * 256 * 2 * 2, 9: 2 * 512}
-    assert speed.trainable[9] == 3 * 512 + 3
-    assert speed.trainable[0] == speed.parameters == 11_176_512 + 3 * 512 + 3
-    assert speed.picture_bytes == 3 * 37 * 46  # 40 x 32 pixels at a short side of 37: 32 x 256 / 224
+    assert speed.decode > 0 < speed.load
+    assert speed.image_bytes == 3 * 37 * 46  # 40 x 32 pixels at a short side of 37: 32 x 256 / 224
 
 
 def test_a_gpu_too_small_for_the_batch_is_measured_with_less(
@@ -52,12 +53,12 @@ def test_a_gpu_too_small_for_the_batch_is_measured_with_less(
         sizes.append(len(batch))
         if len(batch) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return {"train": {}, "update": {}, "first_step": 0.0}
+        return {"train": {}, "update": {}}
 
-    monkeypatch.setattr(probe, "_training", training)
+    monkeypatch.setattr(probe, "_measure_training", training)
     monkeypatch.setattr(probe, "STEP_SECONDS", 0.0)
     probe.measure(wanted)
-    assert sizes == [probe.CPU_BATCH, 4, 2]
+    assert sizes == [8, 4, 2]
 
 
 @pytest.fixture(autouse=True)
@@ -70,26 +71,17 @@ def test_what_a_busy_machine_measures_is_used_once(
     wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a warning: a later forecast would be wrong by as much as the machine was busy."""
-    monkeypatch.setattr(probe_pool, "_side_by_side", lambda *_: [SPEED])
+    monkeypatch.setattr(probe_pool, "_measure_side_by_side", lambda *_: JSON)
     monkeypatch.setattr(os, "getloadavg", lambda: (float(environment.cores()), 0.0, 0.0))
-    assert probe_pool.speed_of(wanted, 1) == SPEED
+    assert probe_pool.run_probes(wanted, 1) == SPEED
     assert "busy with other work" in capsys.readouterr().out
     assert not (cache_folder() / "probes").exists()
 
 
 def test_numbers_travel_as_json(wanted: ProbeRequest) -> None:
     """Both ways."""
-    assert probe.request_from(probe.to_json(wanted)) == wanted
-    assert probe.result_from(probe.to_json(SPEED)) == SPEED
-
-
-def test_of_probes_side_by_side_the_mean_counts() -> None:
-    """Of times; sizes are the same in all of them."""
-    slow = dataclasses.replace(SPEED, decode=20.0, train={cut: 2 * value for cut, value in SPEED.train.items()})
-    mean = probe.mean([SPEED, slow])
-    assert mean.decode == 15.0
-    assert mean.train == {cut: 1.5 * value for cut, value in SPEED.train.items()}
-    assert mean == dataclasses.replace(SPEED, decode=mean.decode, train=mean.train)
+    assert probe.request_from_json(json.dumps(dataclasses.asdict(wanted))).preprocessing == wanted.preprocessing
+    assert probe.result_from_json(JSON) == SPEED
 
 
 @pytest.mark.slow
@@ -98,13 +90,18 @@ def test_as_many_probes_run_at_once_as_runs_will(
 ) -> None:
     """In processes of their own; the result is kept, for these agents and this network."""
     starts: list[int] = []
-    start = probe_pool._start
-    monkeypatch.setattr(probe_pool, "_start", lambda slot, threads: (starts.append(slot), start(slot, threads))[1])
-    speed = probe_pool.speed_of(wanted, 2)
+    true = probe_pool._start_probe
+
+    def start(request: ProbeRequest, slot: int, threads: int) -> Any:
+        starts.append(slot)
+        return true(request, slot, threads)
+
+    monkeypatch.setattr(probe_pool, "_start_probe", start)
+    speed = probe_pool.run_probes(wanted, 2)
     assert starts == [0, 1]
-    assert speed.blocks == 9
+    assert list(speed.train) == [0, 6, 9]
     assert "resnet18, 2 at once" in capsys.readouterr().out
-    assert probe_pool.speed_of(wanted, 2) == speed
+    assert probe_pool.run_probes(wanted, 2) == speed
     assert (starts, capsys.readouterr().out) == ([0, 1], "")
 
 
@@ -112,29 +109,29 @@ def test_what_was_measured_is_kept_for_an_hour(wanted: ProbeRequest, monkeypatch
     """Then it is measured anew, and so it is for other agents, another batch, and where the file is damaged."""
     measured: list[tuple[int, int]] = []
 
-    def side_by_side(wanted: ProbeRequest, agents: int, threads: int) -> list[ProbeResult]:  # noqa: ARG001
-        measured.append((wanted.batch_size, agents))
-        return [SPEED]
+    def measure(request: ProbeRequest, agents: int) -> str:
+        measured.append((request.batch_size, agents))
+        return JSON
 
     def tell(wanted: ProbeRequest = wanted, agents: int = 1) -> None:
-        assert probe_pool.speed_of(wanted, agents) == SPEED
+        assert probe_pool.run_probes(wanted, agents) == SPEED
 
-    monkeypatch.setattr(probe_pool, "_side_by_side", side_by_side)
+    monkeypatch.setattr(probe_pool, "_measure_side_by_side", measure)
     tell()
     tell()
-    assert measured == [(64, 1)]
+    assert measured == [(8, 1)]
     tell(agents=2)
-    tell(dataclasses.replace(wanted, batch_size=8))
-    assert measured[1:] == [(64, 2), (8, 1)]
+    tell(dataclasses.replace(wanted, batch_size=16))
+    assert measured[1:] == [(8, 2), (16, 1)]
     for file in (cache_folder() / "probes").iterdir():
         os.utime(file, (time.time() - 3601,) * 2)
     tell()
     tell()
-    assert measured[3:] == [(64, 1)]
+    assert measured[3:] == [(8, 1)]
     for file in (cache_folder() / "probes").iterdir():
         file.write_text("{}")
     tell()
-    assert measured[4:] == [(64, 1)]
+    assert measured[4:] == [(8, 1)]
 
 
 def test_a_probe_that_fails_says_why(wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -146,7 +143,7 @@ def test_a_probe_that_fails_says_why(wanted: ProbeRequest, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "executable", str(python))
     begun = time.monotonic()
     with pytest.raises(UserError, match="exit code 3: broken"):
-        probe_pool.speed_of(wanted, 2)
+        probe_pool.run_probes(wanted, 2)
     assert time.monotonic() - begun < 30
     assert not (cache_folder() / "probes").exists()
 
@@ -161,4 +158,4 @@ def test_a_probe_that_takes_too_long_is_ended(
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setattr(probe_pool, "LIMIT_SECONDS", 0.2)
     with pytest.raises(UserError, match="more than"):
-        probe_pool.speed_of(wanted, 1)
+        probe_pool.run_probes(wanted, 1)

@@ -11,26 +11,25 @@ import yaml
 
 from finetune.errors import UserError
 from finetune.run import preflight
-from finetune.rundir import files
+from finetune.rundir import files, keys
 from finetune.sweep import sweep_file
-from finetune.sweep.forecast import probe_pool
+from finetune.sweep.forecast import probe_pool, report
+from finetune.sweep.forecast.model import START_SECONDS
 from finetune.sweep.forecast.probe import ProbeRequest, ProbeResult
 from finetune.sweep.forecast.report import SweepForecast
 from finetune.sweep.forecast.workload import forecast_sweep
 from finetune.sweep.plan import SweepPlan, make_plan
+from finetune.system import documents
 from tests.sweep.forecast.test_model import SPEED
 
 Probed = list[tuple[ProbeRequest, int]]
 
 # A hand-made machine for ResNet-18: nine blocks, cuts at every third.
-CUTS = {name: {cut: getattr(SPEED, name)[0] for cut in (0, 3, 6, 9)} for name in ("train", "update", "evaluate")}
+CUTS = (0, 3, 6, 9)
 RESNET = dataclasses.replace(
     SPEED,
-    blocks=9,
-    prefix={0: 0.0, 3: 1.0, 6: 2.0, 9: 3.0},
-    row_bytes=dict.fromkeys((0, 3, 6, 9), 10),
-    trainable=dict.fromkeys((0, 3, 6, 9), 10),
-    **CUTS,
+    prefix=dict(zip(CUTS, (0.0, 1.0, 2.0, 3.0), strict=True)),
+    **{name: {cut: getattr(SPEED, name)[0] for cut in CUTS} for name in ("train", "update", "evaluate")},
 )
 
 
@@ -39,11 +38,11 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> Probed:
     """What is probed, in place of probing."""
     asked: Probed = []
 
-    def speed_of(wanted: ProbeRequest, agents: int) -> ProbeResult:
+    def run_probes(wanted: ProbeRequest, agents: int) -> ProbeResult:
         asked.append((wanted, agents))
         return RESNET
 
-    monkeypatch.setattr(probe_pool, "speed_of", speed_of)
+    monkeypatch.setattr(probe_pool, "run_probes", run_probes)
     return asked
 
 
@@ -75,16 +74,16 @@ def test_runs_of_one_network_are_probed_once(plan: Callable[..., SweepPlan], pro
     assert outlook is not None
     assert set(outlook.run_seconds) == {run.id for run in todo.runs}
     ((wanted, agents),) = probed
-    assert (wanted.backbone, wanted.image_px, wanted.classes, agents) == ("resnet18", 224, 3, 2)
-    assert wanted.shares == (0.0, pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0)
-    assert len(wanted.pictures) == 8
-    assert all((Path(wanted.root) / name).is_file() for name in wanted.pictures)
+    assert (wanted.backbone, wanted.preprocessing.crop_px, wanted.classes, agents) == ("resnet18", 224, 3, 2)
+    assert wanted.cuts == CUTS
+    assert len(wanted.images) == 8
+    assert all(Path(image).is_file() for image in wanted.images)
 
 
 def test_runs_at_other_sizes_are_probed_by_themselves(plan: Callable[..., SweepPlan], probed: Probed) -> None:
     """Batches above what a probe takes on the CPU make no difference there."""
     assert expected(plan(strategy=["head", "full"], image_px=[64, 96], batch_size=[16, 32])) is not None
-    assert [wanted.image_px for wanted, _ in probed] == [64, 96]
+    assert [wanted.preprocessing.crop_px for wanted, _ in probed] == [64, 96]
 
 
 def test_few_runs_are_not_worth_a_probe(plan: Callable[..., SweepPlan], probed: Probed) -> None:
@@ -131,10 +130,10 @@ def test_a_sweep_can_do_without_a_forecast(
         raise UserError("measuring ended with exit code 3: broken")
 
     todo = plan(seed=[0, 1, 2])
-    monkeypatch.setattr(probe_pool, "speed_of", fail)
+    monkeypatch.setattr(probe_pool, "run_probes", fail)
     assert expected(todo) is None
     assert capsys.readouterr().out == "no forecast: measuring ended with exit code 3: broken\n"
-    monkeypatch.setattr(probe_pool, "speed_of", lambda *_: RESNET)
+    monkeypatch.setattr(probe_pool, "run_probes", lambda *_: RESNET)
     monkeypatch.setenv("FINETUNE_CACHE_GB", "many")
     assert expected(todo) is None
     assert "no forecast: FINETUNE_CACHE_GB" in capsys.readouterr().out
@@ -152,6 +151,27 @@ def test_epochs_that_are_done_are_not_forecast(plan: Callable[..., SweepPlan], p
     assert 0 < first < third
 
 
+@pytest.mark.parametrize(("agents", "is_known"), [(2, True), (1, False)])
+def test_epochs_take_what_those_of_finished_runs_took(
+    plan: Callable[..., SweepPlan], probed: Probed, agents: int, is_known: bool
+) -> None:
+    """Of the same strategy, without filling caches; but not if fewer or more runs went side by side."""
+    todo = plan(strategy=["head", "full"], seed=[0, 1, 2])
+    first = expected(todo, agents=2)
+    assert first is not None
+    assert probed
+    todo.sweep.folder.mkdir(parents=True)
+    report.store(todo.sweep.folder, first)
+    full = [run for run in todo.runs if run.config.strategy == "full"]
+    full[0].directory.mkdir(parents=True)
+    summary = {"state": "finished", "train_seconds": 70.0, "cache_seconds": 10.0, "epochs": 6}
+    documents.write_json(full[0].directory / keys.SUMMARY, summary)
+    outlook = expected(todo, agents=agents)
+    assert outlook is not None
+    assert (outlook.run_seconds[full[1].id] == pytest.approx(START_SECONDS + 60.0)) == is_known
+    assert outlook.strategies["head"].seconds > 0
+
+
 def test_runs_that_a_search_has_yet_to_choose_are_drawn(plan: Callable[..., SweepPlan], probed: Probed) -> None:
     """From all over its space."""
     metric = {"name": "best/val_accuracy", "goal": "maximize"}
@@ -160,7 +180,7 @@ def test_runs_that_a_search_has_yet_to_choose_are_drawn(plan: Callable[..., Swee
     assert todo.runs == []
     outlook = expected(todo, unknown=20)
     assert outlook is not None
-    assert probed[0][0].shares == (0.0, 1.0)
+    assert probed[0][0].cuts == (0, 9)
     assert (outlook.runs, outlook.unknown, dict(outlook.run_seconds)) == (20, 20, {})
     assert set(outlook.strategies) == {"head", "full"}
     assert sum(share.runs for share in outlook.strategies.values()) == 20
