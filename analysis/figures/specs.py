@@ -81,7 +81,8 @@ def _accuracy_against_time(analysis: Analysis) -> FigureSpec:
         _on_axes(accuracy_against_time, analysis.sweep.finished, analysis.chosen),
         f"Scatter plot, test accuracy against training time: {times}.",
         "Bold points are runs of the chosen recipes, pale points all other runs. Up and to the left is better. "
-        "The dashed line is the Pareto front of the means: no strategy is both cheaper and more accurate.",
+        "The dashed line is the Pareto front of the means: no strategy is both cheaper and more accurate than one"
+        " on it.",
     )
 
 

@@ -20,9 +20,9 @@ COUNTS = (
 def write_tables(analysis: Analysis, out: Path) -> None:
     """Write every table of the report as CSV into the folder `out`."""
     comparison = analysis.comparison
-    _write_records(out / "comparison.csv", COLUMNS, records(comparison.strategies))
-    _write_records(out / "recipes.csv", COLUMNS, records(comparison.recipes))
-    _write_records(out / "pairs.csv", PAIRS, pair_records(comparison.pairs))
+    write_records(out / "comparison.csv", COLUMNS, records(comparison.strategies))
+    write_records(out / "recipes.csv", COLUMNS, records(comparison.recipes))
+    write_records(out / "pairs.csv", PAIRS, pair_records(comparison.pairs))
     _write_frame(out / "runs.csv", analysis.all_runs.runs)
     _write_frame(out / "epochs.csv", analysis.all_runs.epochs)
 
@@ -45,7 +45,7 @@ def _plain_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): plain_value(value) for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def _write_records(path: Path, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
+def write_records(path: Path, columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
     """Write fractions and seconds as they are, and an empty cell for a missing value."""
     write_table(path, list(columns), [[row[name] for name in columns] for row in rows])
 

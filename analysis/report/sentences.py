@@ -57,10 +57,7 @@ def describe_verdict(comparison: Comparison, verdict: Verdict) -> VerdictText:
     rows = rank_strategies(comparison)
     best, score = rows[0], percent(rows[0]["test_accuracy_mean"])
     if verdict.lead is None:
-        headline = (
-            f"{verdict.best} reached {score} on test with {_replicates(best)}; "
-            "there is no other strategy to compare it with."
-        )
+        headline = f"{verdict.best} reached {score} on test with {_replicates(best)}; there is nothing to compare it with."
         return VerdictText(headline, (f"The recipe: {_describe_recipe(best)}",))
     second = rows[1]
     ahead = f"{score} on test, {verdict.lead * 100:.1f} points above {verdict.second}"
@@ -69,9 +66,10 @@ def describe_verdict(comparison: Comparison, verdict: Verdict) -> VerdictText:
     untested = _untested_note([row for row in rows if row["n"] < RUNS_NEEDED])
     if verdict.verdict == "distinguishable":
         headline = f"Use {verdict.best}: {ahead}, with {_replicates(best, second)} each."
-        one = _replicate(best, second)
+        kind = _replicate(best, second)
         evidence = _describe_difference(best, second, comparison.pairs) or (
-            f"Their 95% intervals do not overlap, and every {one} of it did better than every {one} of the next."
+            f"Their 95% intervals do not overlap, and every {kind} of {verdict.best} was more accurate than every "
+            f"{kind} of {verdict.second}."
         )
         return VerdictText(headline, (f"The recipe: {_describe_recipe(best)}", evidence, *untested))
     level = [row for row in rows if row["strategy"] in verdict.level]
@@ -84,13 +82,14 @@ def describe_verdict(comparison: Comparison, verdict: Verdict) -> VerdictText:
 
 
 def _describe_too_few(best: Row, second: Row, ahead: str) -> VerdictText:
-    one, replicates = _replicate(best, second), _replicates(best, second)
+    kind = _replicate(best, second)
     headline = (
-        f"No verdict yet: {best['strategy']} is ahead with {ahead}, but {replicates} can't show that it is better."
+        f"No verdict yet: {best['strategy']} is ahead with {ahead}, but {_replicates(best, second)} are too few for a "
+        "test."
     )
     advice = (
-        f"At least {RUNS_NEEDED} {one}s a recipe are needed. Add values to {'fold' if one == 'fold' else 'seed'} "
-        "in the sweep file and run it again: only what is missing is run."
+        f"At least {RUNS_NEEDED} {kind}s per recipe are needed. Add values to {'fold' if kind == 'fold' else 'seed'} "
+        "in the sweep file and run it again: only the missing runs are run."
     )
     return VerdictText(headline, (f"Ahead so far: {_describe_recipe(best)}", advice))
 
@@ -100,7 +99,7 @@ def _untested_note(rows: list[Row]) -> tuple[str, ...]:
     if not rows:
         return ()
     names = join_names([str(row["strategy"]) for row in rows])
-    return (f"No verdict on {names}, with {_replicates(*rows)}: {RUNS_NEEDED} are needed.",)
+    return (f"Not tested: {names}, with {_replicates(*rows)}; {RUNS_NEEDED} are needed.",)
 
 
 def _describe_difference(best: Row, second: Row, pairs: pd.DataFrame) -> str | None:
@@ -109,17 +108,18 @@ def _describe_difference(best: Row, second: Row, pairs: pd.DataFrame) -> str | N
     if pair is None:
         return None
     difference = (
-        f"On the same test pictures, {best['strategy']} minus {second['strategy']} is "
-        f"{_difference_interval(best, pair)}"
+        f"On the same test images, {best['strategy']} minus {second['strategy']} is {_difference_interval(best, pair)}"
     )
     if pd.isna(pair["p_holm"]):
-        return f"{difference} (95% interval); with {_replicates(best, second)} what seeds change is hardly known."
+        return f"{difference} (95% interval; with {_replicates(best, second)} only a rough estimate)."
     result = (
-        "can be told from none" if pair["p_holm"] < ALPHA else "can't be told from none, which does not make them equal"
+        "a significant difference"
+        if pair["p_holm"] < ALPHA
+        else "not significant; the data are compatible with any difference in this interval"
     )
     return (
-        f"{difference} (95% interval over pictures and {_replicate(best, second)}s; "
-        f"p {format_p(pair['p_holm'])} after Holm's correction): it {result}."
+        f"{difference} (95% interval over images and {_replicate(best, second)}s; "
+        f"p {format_p(pair['p_holm'])} after Holm's correction): {result}."
     )
 
 
@@ -133,15 +133,13 @@ def _describe_overlap(best: Row, second: Row) -> str:
     """Return why two strategies without paired predictions are not distinguishable."""
     intervals = [format_interval(row["test_accuracy_low"], row["test_accuracy_high"]) for row in (best, second)]
     if pd.isna(best["test_accuracy_low"]):
-        return "The size of the test set is not known, so there is no interval to judge by."
+        return "The size of the test set is unknown, so there are no intervals to compare."
     if intervals_disjoint(best, second):
         return (
             f"Their {_replicate(best, second)}s overlap, although their 95% intervals "
             f"({intervals[0]} and {intervals[1]}) do not."
         )
-    return (
-        f"The 95% intervals of the first two overlap: {intervals[0]} and {intervals[1]}. That does not make them equal."
-    )
+    return f"The 95% intervals of the first two overlap: {intervals[0]} and {intervals[1]}. That does not mean equal."
 
 
 def _fastest_note(level: list[Row]) -> tuple[str, ...]:
@@ -151,14 +149,14 @@ def _fastest_note(level: list[Row]) -> tuple[str, ...]:
         return ()
     if quickest is best:
         return (f"{best['strategy']} also trained fastest of them.",)
-    times = f"{train_time_text(quickest)} a run against {train_time_text(best)}"
+    times = f"{train_time_text(quickest)} per run against {train_time_text(best)}"
     score = percent(quickest["test_accuracy_mean"])
     return (f"Of these, {quickest['strategy']} trained fastest: {times}, with {score} on test.",)
 
 
 def _describe_recipe(row: Row) -> str:
-    tried = f"; val chose it among {row['recipes']} recipes" if row["recipes"] > 1 else ""
-    return f"{row['strategy']}, {row['recipe']}{tried}. A run took {train_time_text(row)} of training."
+    tried = f", selected among {row['recipes']} recipes by val accuracy" if row["recipes"] > 1 else ""
+    return f"{row['strategy']}, {row['recipe']}{tried}. Training took {train_time_text(row)} per run."
 
 
 def _replicates(*rows: Row) -> str:
@@ -186,14 +184,14 @@ def recommendation_facts(comparison: Comparison, verdict: Verdict, data: dict[st
     accuracy, interval = percent(row["test_accuracy_mean"]), _interval(row)
     facts = {
         "Use" if verdict.level else "Ahead so far": f"{name}, {row['recipe']}",
-        "It reaches": f"{accuracy} of test pictures right"
+        "It reaches": f"{accuracy} of test images correct"
         + (f" ({interval})" if pd.notna(row["test_accuracy_low"]) else ""),
         "It costs": _describe_cost(row),
         "How sure": confidence_text(verdict, name),
     }
     size, classes = data["splits"]["train"], len(data["classes"])
     if size:
-        facts["For data like"] = f"{size:,} training pictures" + (f" of {classes} classes" if classes else "")
+        facts["For data like"] = f"{size:,} training images" + (f" of {classes} classes" if classes else "")
     return facts
 
 
@@ -205,7 +203,7 @@ def _describe_cost(row: Row) -> str:
     """Return training time, time saved against full, and memory, as far as they are known."""
     saved, memory = row["time_saved"], row["peak_memory_mb"]
     return (
-        f"{train_time_text(row)} a run"
+        f"{train_time_text(row)} per run"
         + (f", {percent(saved, 0)} less than full" if pd.notna(saved) and saved > 0.005 else "")
         + (f"; {memory / 1000:.1f} GB of memory" if pd.notna(memory) else "")
     )
@@ -214,11 +212,11 @@ def _describe_cost(row: Row) -> str:
 def confidence_text(verdict: Verdict, name: str) -> str:
     """Return how sure it is that the strategy `name` is the one to use, in a few words."""
     if verdict.verdict == "distinguishable":
-        return f"better than {verdict.second}, on other pictures and other seeds too"
+        return "significantly better than every other tested strategy"
     if verdict.verdict == "not distinguishable":
-        others = ", ".join(other for other in verdict.level if other != name)
-        return f"not distinguishable from {others}; the quickest of them" if others else "not distinguishable"
-    return {"too few seeds": "not at all: too few seeds"}.get(verdict.verdict, "nothing to compare with")
+        others = join_names([other for other in verdict.level if other != name])
+        return f"not distinguishable from {others}, and the fastest of them" if others else "not distinguishable"
+    return "low: too few seeds for a test" if verdict.verdict == "too few seeds" else "nothing to compare with"
 
 
 def budget_options(comparison: Comparison) -> list[BudgetOption]:
@@ -241,12 +239,15 @@ def budget_options(comparison: Comparison) -> list[BudgetOption]:
 def _describe_gain(row: Row, before: Row, pairs: pd.DataFrame) -> str:
     """Return the gain in test accuracy over a faster strategy."""
     points = (row["test_accuracy_mean"] - before["test_accuracy_mean"]) * 100
-    pair = find_pair(row, before, pairs)
-    text = f"{points:.1f} points above {before['strategy']}"
+    pair, details = find_pair(row, before, pairs), []
     if pair is not None:
-        result = "too few seeds for a test" if pd.isna(pair["p_holm"]) else f"p {format_p(pair['p_holm'])}"
-        text += f" ({_difference_interval(row, pair)}, {result})"
-    return text if distinguishable(row, before, pairs) else f"{text}: not distinguishable"
+        details.append(f"95% interval {_difference_interval(row, pair)}")
+    if pair is not None and pd.notna(pair["p_holm"]):
+        details.append(f"p {format_p(pair['p_holm'])}")
+    is_tested = pair is None or pd.notna(pair["p_holm"])
+    if is_tested and not distinguishable(row, before, pairs):
+        details.append("not significant")
+    return f"{points:+.1f} points over {before['strategy']}" + (f" ({', '.join(details)})" if details else "")
 
 
 def data_size_record(size: DataSizeResult) -> dict[str, Any]:

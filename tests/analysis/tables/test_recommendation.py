@@ -28,10 +28,10 @@ def test_of_equals_the_quickest_is_recommended(tmp_path: Path) -> None:
     comparison = sweep_of(tmp_path, {"partial": range(13), "full": range(12)}, {"partial": 50.0, "full": 150.0})
     facts = recommendation_facts(comparison, decide(comparison), DATA)
     assert facts["Use"].startswith("partial, ")
-    assert facts["It reaches"].startswith("87.0% of test pictures right (")
-    assert facts["It costs"] == "50 s a run, 67% less than full; 1.5 GB of memory"
-    assert facts["How sure"] == "not distinguishable from full; the quickest of them"
-    assert facts["For data like"] == "300 training pictures of 2 classes"
+    assert facts["It reaches"].startswith("87.0% of test images correct (")
+    assert facts["It costs"] == "50 s per run, 67% less than full; 1.5 GB of memory"
+    assert facts["How sure"] == "not distinguishable from full, and the fastest of them"
+    assert facts["For data like"] == "300 training images of 2 classes"
 
 
 def test_a_clear_winner_is_recommended_whatever_it_costs(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_clear_winner_is_recommended_whatever_it_costs(tmp_path: Path) -> None
     comparison = sweep_of(tmp_path, {"head": range(30), "full": range(8)}, {"head": 5.0, "full": 150.0})
     facts = recommendation_facts(comparison, decide(comparison), DATA)
     assert facts["Use"].startswith("full, ")
-    assert facts["How sure"].startswith("better than head")
+    assert facts["How sure"] == "significantly better than every other tested strategy"
 
 
 def test_too_few_seeds_recommend_nothing(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_too_few_seeds_recommend_nothing(tmp_path: Path) -> None:
     facts = recommendation_facts(comparison, decide(comparison), DATA)
     assert "Use" not in facts
     assert facts["Ahead so far"].startswith("full, ")
-    assert facts["How sure"] == "not at all: too few seeds"
+    assert facts["How sure"] == "low: too few seeds for a test"
 
 
 def test_more_time_is_worth_what_it_buys(tmp_path: Path) -> None:
@@ -58,11 +58,11 @@ def test_more_time_is_worth_what_it_buys(tmp_path: Path) -> None:
     head, partial = budget_options(comparison)
     assert (head.strategy, head.accuracy, head.gain) == ("head", "70.0%", "")
     assert (partial.strategy, partial.budget) == ("partial", "50 s")
-    assert partial.gain.startswith("22.0 points above head (")
-    assert "not distinguishable" not in partial.gain
+    assert partial.gain.startswith("+22.0 points over head (95% interval ")
+    assert "not significant" not in partial.gain
 
 
 def test_a_gain_that_may_be_chance_is_called_that(tmp_path: Path) -> None:
     """One picture of a hundred."""
     comparison = sweep_of(tmp_path, {"head": range(9), "full": range(8)}, {"head": 5.0, "full": 150.0})
-    assert budget_options(comparison)[1].gain.endswith("not distinguishable")
+    assert budget_options(comparison)[1].gain.endswith(", not significant)")

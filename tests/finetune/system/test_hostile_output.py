@@ -18,8 +18,8 @@ from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.output import SafeConsole, escape_control_characters, one_line, safe_streams
 from finetune.system.tables import escape_cell, read_table, unescape_cell, write_table
-from tests.analysis.report.test_analysis_command import Page
 from tests.support.fabricate import fabricate_run, write_predictions
+from tests.support.html_page import Page
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x1b[31m\x9b31m\r\x08"
 NASTY = (
@@ -120,7 +120,7 @@ def test_commands_are_quoted_and_not_those_of_strangers(out: Path) -> None:
     text = (out / "report.html").read_text(encoding="utf-8")
     import html
 
-    shown = html.unescape(re.search(r"To remake this</h2>\n<pre>(.*?)</pre>", text, re.DOTALL)[1])  # type: ignore[index]
+    shown = html.unescape(re.search(r"Reproduce this report</h2>\n<pre>(.*?)</pre>", text, re.DOTALL)[1])  # type: ignore[index]
     assert "evil" not in shown
     for line in shown.splitlines():
         assert shlex.join(shlex.split(line)) == line
