@@ -13,8 +13,8 @@ import torch
 
 from benchmarks import baselines, plain, roofline
 from finetune.config import parse_config
+from finetune.models.device import device_of
 from finetune.resolve import resolve
-from finetune.run.build import device_of
 from finetune.system.documents import write_json
 from finetune.system.output import command
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from benchmarks.meters import peak_memory
 from finetune.config import Config, to_dict
+from finetune.models.device import device_of
 from finetune.resolve import resolve
-from finetune.run.build import device_of
 from finetune.run.run import run
 from finetune.rundir import files, keys
 from finetune.system import documents

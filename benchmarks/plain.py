@@ -27,10 +27,10 @@ from finetune.data.augmentation import LEVELS
 from finetune.data.splits import Splits
 from finetune.data.transforms import Preprocessing, preprocessing
 from finetune.models.classifier import Classifier, build_classifier, build_network
+from finetune.models.device import device_of
 from finetune.models.unfreezing import UnfreezeSchedule
 from finetune.models.weights import load_weights
 from finetune.resolve import resolve
-from finetune.run.build import device_of
 from finetune.run.preflight import load_splits
 from finetune.training.lr_schedule import lr_multiplier
 from finetune.training.optimizer import ParamGroups, param_groups

@@ -67,11 +67,11 @@ def main() -> int:
 def _evaluate(trained: TrainedModel, root: Path, paths: list[Path]) -> list[int]:
     """Return the labels of a run's evaluation, which loads images as it does without a cache."""
     samples = [Sample(path.relative_to(root).as_posix(), 0) for path in paths]
-    dataset = ImageDataset(root, samples, trained.to, eval_transform(trained.to))
+    dataset = ImageDataset(root, samples, trained.preprocessing, eval_transform(trained.preprocessing))
     batches = EpochBatchSampler(len(samples), 64, seed=None)
     device = trained.device
     loader = make_loader(dataset, batches, worker_count(None, device.type), pin=device.type == "cuda")
-    stream = ((normalise(images.to(device), trained.to), labels) for images, labels in loader)
+    stream = ((normalise(images.to(device), trained.preprocessing), labels) for images, labels in loader)
     scores, _ = predict(trained.model, BatchStream(start=0, cut=0, steps=len(batches), batches=stream), device, None)
     return [int(label) for label in scores.argmax(axis=1)]
 
