@@ -11,7 +11,6 @@ from finetune.errors import NotDownloadedError, TrainingError
 from finetune.resolve import resolve, run_id
 from finetune.rundir import keys
 from finetune.rundir.failures import cause_of
-from finetune.rundir.integrity import damaged_files
 from finetune.system.atomic import WriteError
 from finetune.system.output import command, logging_to
 from finetune.system.progress_bar import progress_bar
@@ -32,32 +31,29 @@ def main(arguments: list[str]) -> int:
     # Only now torch, which takes seconds to import: a fault in a flag is reported at once.
     from finetune.run.fetch import fetch_missing
     from finetune.run.preflight import fingerprint_inputs
-    from finetune.run.resume import check_directory
     from finetune.run.run import run
 
     with handle_signals() as received:
+        inputs = None
         with contextlib.suppress(NotDownloadedError):
-            fingerprint_inputs(resolve(config))  # reports a typo before a long download
+            inputs = fingerprint_inputs(resolve(config))  # reports a typo before a long download
         fetch_missing([config])
-        name = run_id(config, *fingerprint_inputs(resolve(config)))
-        run_dir = args.run_dir or RUNS / name
-        damaged = check_directory(run_dir, name)
-        if (run_dir / keys.SUMMARY).exists() and not damaged and not damaged_files(run_dir):
-            print(f"{run_dir} is finished; nothing to do")
-            return 0
+        inputs = inputs or fingerprint_inputs(resolve(config))
+        run_dir = args.run_dir or RUNS / run_id(config, *inputs)
         try:
             with logging_to("stdout", run_dir / keys.LOG), progress_bar("start") as advance:
-                run(
+                did_run = run(
                     config,
                     run_dir,
                     on_progress=lambda progress: advance(progress["epoch"], progress["epochs"], _describe(progress)),
                     interrupted=lambda: received.number != 0,
+                    inputs=inputs,
                 )
         except (OSError, RuntimeError, MemoryError) as error:
             if isinstance(error, WriteError) or cause_of(error) not in ("disk", "memory"):
                 raise
             raise TrainingError(f"{type(error).__name__}: {error}") from error
-    print(f"see {run_dir}")
+    print(f"see {run_dir}" if did_run else f"{run_dir} is finished; nothing to do")
     return 0
 
 

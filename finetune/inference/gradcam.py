@@ -1,4 +1,4 @@
-"""Grad-CAM: which places of an image a prediction rests on, drawn over the image."""
+"""Grad-CAM overlays: the regions of an image that a prediction rests on, in colour over the grey image."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,54 +17,43 @@ if TYPE_CHECKING:
     from finetune.inference.predictor import TrainedModel
     from finetune.models.classifier import Classifier
 
+Heat = np.ndarray[Any, np.dtype[np.float32]]
 
-COLOUR = (255, 120, 0)  # over grey; where it is strongest, it covers this share of the picture:
-
-
-STRONGEST = 0.75
-
-
+COLOUR = (255, 120, 0)
+MAX_OPACITY = 0.75  # of the colour over the grey image
 BATCH_SIZE = 16
-
-
-BY_TOKENS = ("swin",)  # their maps are (B, side, side, C), which a side of as many channels would hide
+CHANNELS_LAST_FAMILIES = ("swin",)  # their outputs are (B, side, side, C), which can look like (B, C, side, side)
 
 
 def spatial_block(trained: "TrainedModel") -> int:
-    """Return the number of the last block whose output (B, C, side, side) has places.
+    """Return the index of the last block whose output (B, C, side, side) has spatial positions.
 
     Raises:
-        UserError: no block's output has: it is a transformer, say, whose tokens Grad-CAM is not made for.
+        UserError: no block has such an output, as in a transformer, for whose tokens Grad-CAM is not made.
     """
     import torch
 
-    if trained.config["backbone"].startswith(BY_TOKENS):
-        raise UserError(_no_places(trained))
-    found = None
+    block_index = None
     with torch.inference_mode():
-        hidden = torch.zeros(1, 3, trained.to.crop_px, trained.to.crop_px, device=trained.device)
-        for number, block in enumerate(trained.model.blocks):
+        hidden = torch.zeros(1, 3, trained.preprocessing.crop_px, trained.preprocessing.crop_px, device=trained.device)
+        for index, block in enumerate(trained.model.blocks):
             hidden = block(hidden)
             if hidden.ndim == 4 and hidden.shape[2] == hidden.shape[3] > 1:
-                found = number
-    if found is None:
-        raise UserError(_no_places(trained))
-    return found
-
-
-def _no_places(trained: "TrainedModel") -> str:
-    return (
-        f"{trained.config['backbone']}: no block's output is a map of places, which Grad-CAM needs; it works for "
-        "convolutional networks, such as ResNet, EfficientNet, ConvNeXt, SqueezeNet"
-    )
+                block_index = index
+    if block_index is None or trained.config["backbone"].startswith(CHANNELS_LAST_FAMILIES):
+        raise UserError(
+            f"{trained.config['backbone']}: no block's output has spatial positions, which Grad-CAM needs; it works "
+            "for convolutional networks, such as ResNet, EfficientNet, ConvNeXt, SqueezeNet"
+        )
+    return block_index
 
 
 def overlays(trained: "TrainedModel", block: int, root: Path, paths: Sequence[str]) -> Iterator[tuple[str, Array]]:
-    """Yield path and overlay, uint8 (side, side, 3), of each picture that can be read, in order.
+    """Yield path and overlay, uint8 (side, side, 3), of each readable image, in order.
 
     Args:
-        block: number of the one whose output is looked at.
-        root: of the data, which the paths start from.
+        block: index of the block whose output is used.
+        root: folder that the paths are relative to.
     """
     from itertools import islice
 
@@ -74,16 +63,16 @@ def overlays(trained: "TrainedModel", block: int, root: Path, paths: Sequence[st
     from finetune.inference.predictor import decode_ahead
 
     inside = [path for path in paths if thumbnails.is_inside(path)]
-    found = zip(inside, decode_ahead([root / path for path in inside], trained.to, 1), strict=True)
-    read = ((path, square) for path, (_, square) in found if isinstance(square, torch.Tensor))
-    while group := list(islice(read, BATCH_SIZE)):
-        images = stack([square for _, square in group])
-        for (path, square), heat in zip(group, heat_maps(trained, block, images), strict=True):
-            yield path, overlay(square.permute(1, 2, 0).numpy(), heat)
+    decoded = zip(inside, decode_ahead([root / path for path in inside], trained.preprocessing, 1), strict=True)
+    readable = ((path, image) for path, (_, image) in decoded if isinstance(image, torch.Tensor))
+    while batch := list(islice(readable, BATCH_SIZE)):
+        heats = heat_maps(trained, block, stack([image for _, image in batch]))
+        for (path, image), heat in zip(batch, heats, strict=True):
+            yield path, overlay(image.permute(1, 2, 0).numpy(), heat)
 
 
-def heat_maps(trained: "TrainedModel", block: int, images: "Tensor") -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return how much each place speaks for the answer, (B, h, w) in [0, 1], each picture's strongest being 1.
+def heat_maps(trained: "TrainedModel", block: int, images: "Tensor") -> Heat:
+    """Return how much each position speaks for the predicted class, (B, h, w) in [0, 1], with maximum 1 per image.
 
     Args:
         images: (B, 3, side, side) uint8.
@@ -93,23 +82,23 @@ def heat_maps(trained: "TrainedModel", block: int, images: "Tensor") -> np.ndarr
 
     from finetune.data.transforms import normalise
 
-    inputs = normalise(images.to(trained.device), trained.to)
+    inputs = normalise(images.to(trained.device), trained.preprocessing)
     with torch.no_grad():
-        answers = trained.model(inputs).argmax(dim=1)
+        predictions = trained.model(inputs).argmax(dim=1)
     layer: Classifier | Any = trained.model.blocks[block]
-    maps = LayerGradCam(trained.model, layer).attribute(inputs, target=answers, relu_attributions=True)
+    maps = LayerGradCam(trained.model, layer).attribute(inputs, target=predictions, relu_attributions=True)
     flat = maps.detach()[:, 0].float()
-    most = flat.amax(dim=(1, 2), keepdim=True)
-    result: np.ndarray[Any, np.dtype[np.float32]] = torch.where(most > 0, flat / most, 0.0).cpu().numpy()
+    largest = flat.amax(dim=(1, 2), keepdim=True)
+    result: Heat = torch.where(largest > 0, flat / largest, 0.0).cpu().numpy()
     return result
 
 
-def overlay(picture: Array, heat: np.ndarray[Any, np.dtype[np.float32]]) -> Array:
-    """Return a picture (side, side, 3) in grey with `heat` (h, w) over it in colour, uint8, of a thumbnail's size."""
+def overlay(image: Array, heat: Heat) -> Array:
+    """Return an image (side, side, 3) in grey with `heat` (h, w) over it in colour, uint8, of a thumbnail's size."""
     size = (thumbnails.THUMBNAIL_PX, thumbnails.THUMBNAIL_PX)
-    grey = np.asarray(Image.fromarray(picture).convert("L").resize(size), dtype=np.float32)[..., None]
+    grey = np.asarray(Image.fromarray(image).convert("L").resize(size), dtype=np.float32)[..., None]
     smooth = Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
-    share = STRONGEST * np.clip(np.asarray(smooth), 0, 1)[..., None]
-    mixed = (1 - share) * grey + share * np.array(COLOUR, dtype=np.float32)
+    opacity = MAX_OPACITY * np.clip(np.asarray(smooth), 0, 1)[..., None]
+    mixed = (1 - opacity) * grey + opacity * np.array(COLOUR, dtype=np.float32)
     result: Array = mixed.round().astype(np.uint8)
     return result

@@ -1,4 +1,4 @@
-"""Writing a trained network as ONNX, and comparing the file with torch (see export.py for what it holds)."""
+"""Writes a trained network as ONNX, and compares the file with torch (export.py says what is in it)."""
 
 import json
 import logging
@@ -21,13 +21,13 @@ from finetune.system.atomic import replacing
 from finetune.system.tables import read_table
 
 INPUT, OUTPUT = "images", "probabilities"
-TOLERANCE = 1e-4  # of a probability; summing float32 in another order comes to a hundredth of it
-SIZES = (1, 2, 5)  # of the batches that are compared
-MAX_BYTES = 2**31  # of one file, which is a protocol buffer
+TOLERANCE = 1e-4  # of a probability; another order of float32 sums makes a hundredth of it
+BATCH_SIZES = (1, 2, 5)  # to compare with
+MAX_BYTES = 2**31  # of a protocol buffer, which the file is
 
 
 class ExportModule(nn.Module):
-    """What is exported: images (N, 3, side, side) float32 in [0, 1] -> calibrated probabilities (N, classes)."""
+    """The exported network: images (N, 3, side, side) float32 in [0, 1] -> calibrated probabilities (N, classes)."""
 
     mean: Tensor
     std: Tensor
@@ -35,8 +35,8 @@ class ExportModule(nn.Module):
     def __init__(self, trained: TrainedModel) -> None:
         super().__init__()
         self.model, self.temperature = trained.model, trained.temperature
-        self.register_buffer("mean", torch.tensor(trained.to.mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(trained.to.std).view(3, 1, 1))
+        self.register_buffer("mean", torch.tensor(trained.preprocessing.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(trained.preprocessing.std).view(3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.model((images - self.mean) / self.std)
@@ -44,43 +44,44 @@ class ExportModule(nn.Module):
 
 
 def write_onnx(trained: TrainedModel, run_dir: Path, path: Path) -> list[str]:
-    """Write the file if it says what torch says, else nothing; return what there is to tell.
+    """Write the file if its outputs equal torch's, else nothing; return lines that describe it.
 
     Args:
-        run_dir: tells which pictures to compare them on.
+        run_dir: names the images to compare on.
 
     Raises:
-        ExportError: the two differ by more than TOLERANCE, or the network can't be exported.
+        ExportError: the outputs differ by more than TOLERANCE, or the network can't be exported.
     """
     size = sum(value.nbytes for value in trained.model.state_dict().values())
     if size >= MAX_BYTES:
         raise ExportError(f"its weights are {size / 1e9:.1f} GB, and one ONNX file holds at most 2.1")
-    images, whence = _pictures(trained, run_dir)
+    images, source = _comparison_images(trained, run_dir)
     with replacing(path) as temporary:
         _export(ExportModule(trained).eval(), trained, temporary)
-        apart = difference(trained, temporary, images)
-        if not apart <= TOLERANCE:  # NaN is not
+        error = max_difference(trained, temporary, images)
+        if not error <= TOLERANCE:  # also for NaN
             raise ExportError(
-                f"the exported network differs from torch's by up to {apart:.2g} of a probability ({whence}); "
-                f"{TOLERANCE:g} are allowed, and nothing was written"
+                f"the exported network differs from torch's by up to {error:.2g} of a probability (on {source}); "
+                f"at most {TOLERANCE:g} is allowed, so nothing was written"
             )
         megabytes = temporary.stat().st_size / 1e6
-    batches = ", ".join(map(str, SIZES))
+    batches = ", ".join(map(str, BATCH_SIZES))
+    side = trained.preprocessing.crop_px
     return [
-        f"{path}: {megabytes:.1f} MB, {INPUT} (N, 3, {trained.to.crop_px}, {trained.to.crop_px}) float32 in [0, 1] -> "
+        f"{path}: {megabytes:.1f} MB, {INPUT} (N, 3, {side}, {side}) float32 in [0, 1] -> "
         f"{OUTPUT} (N, {len(trained.classes)}) at temperature {trained.temperature:.3g}",
-        f"differs from torch by up to {apart:.1e} of a probability ({whence}, in batches of {batches}; "
+        f"differs from torch by up to {error:.1e} of a probability (on {source}, in batches of {batches}; "
         f"allowed: {TOLERANCE:g})",
     ]
 
 
-def _export(deployed: ExportModule, trained: TrainedModel, path: Path) -> None:
-    side = trained.to.crop_px
-    example = torch.rand(2, 3, side, side)  # two: of one picture, the exporter would take N to be 1 always
+def _export(module: ExportModule, trained: TrainedModel, path: Path) -> None:
+    side = trained.preprocessing.crop_px
+    example = torch.rand(2, 3, side, side)  # with one image, the exporter would fix N to 1
     try:
         with _quiet("torch.onnx", "onnxscript", "onnx_ir"):
             program = torch.onnx.export(
-                deployed,
+                module,
                 (example,),
                 dynamo=True,
                 input_names=[INPUT],
@@ -99,7 +100,7 @@ def _export(deployed: ExportModule, trained: TrainedModel, path: Path) -> None:
 
 def onnx_metadata(trained: TrainedModel) -> Mapping[str, Any]:
     """Return what a program must know to use the file."""
-    to, side = trained.to, trained.to.crop_px
+    preprocessing, side = trained.preprocessing, trained.preprocessing.crop_px
     return {
         "classes": trained.classes,
         "input": {"name": INPUT, "shape": ["N", 3, side, side], "type": "float32", "range": [0, 1], "channels": "RGB"},
@@ -107,14 +108,14 @@ def onnx_metadata(trained: TrainedModel) -> Mapping[str, Any]:
         "preprocessing": {
             "outside": [
                 "turn upright as EXIF says, as RGB",
-                f"resize the short side to {to.resize_px}, {to.interpolation}, antialiased",
+                f"resize the short side to {preprocessing.resize_px}, {preprocessing.interpolation}, antialiased",
                 f"cut out the middle {side} x {side}",
                 "divide by 255",
             ],
-            "resize_px": to.resize_px,
+            "resize_px": preprocessing.resize_px,
             "crop_px": side,
-            "interpolation": to.interpolation,
-            "inside": {"mean": list(to.mean), "std": list(to.std)},
+            "interpolation": preprocessing.interpolation,
+            "inside": {"mean": list(preprocessing.mean), "std": list(preprocessing.std)},
         },
         "temperature": trained.temperature,
         "calibrated": trained.calibrated,
@@ -123,36 +124,36 @@ def onnx_metadata(trained: TrainedModel) -> Mapping[str, Any]:
     }
 
 
-def difference(trained: TrainedModel, path: Path, images: Tensor) -> float:
-    """Return the largest difference between a probability of torch and one of the file, in batches of SIZES.
+def max_difference(trained: TrainedModel, path: Path, images: Tensor) -> float:
+    """Return the largest difference between probabilities of torch and of the file, in batches of BATCH_SIZES.
 
     Args:
-        images: (B, 3, side, side) uint8, at least as many as the largest batch has.
+        images: (B, 3, side, side) uint8, at least one batch of the largest size.
     """
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-    apart = []
-    for size in SIZES:
+    differences = []
+    for size in BATCH_SIZES:
         for batch in torch.split(images[: len(images) // size * size], size):
-            (ours,) = session.run([OUTPUT], {INPUT: (batch.float() / 255).contiguous().numpy()})
-            apart.append((torch.from_numpy(ours) - trained.probabilities(batch)).abs().max())
-    return float(torch.stack(apart).max())
+            (exported,) = session.run([OUTPUT], {INPUT: (batch.float() / 255).contiguous().numpy()})
+            differences.append((torch.from_numpy(exported) - trained.probabilities(batch)).abs().max())
+    return float(torch.stack(differences).max())
 
 
-def _pictures(trained: TrainedModel, run_dir: Path) -> tuple[Tensor, str]:
-    """Return images (B, 3, side, side) uint8 to compare the two on, and what they are.
+def _comparison_images(trained: TrainedModel, run_dir: Path) -> tuple[Tensor, str]:
+    """Return images (B, 3, side, side) uint8 to compare on, and a description.
 
-    Val pictures of the run where its data is here, else noise from coarse to fine.
+    Val images of the run if its data is on this machine, else noise from coarse to fine.
     """
-    wanted = 2 * max(SIZES)
-    found = [square for _, square in islice(decode_ahead(_val_paths(run_dir), trained.to, 1), 3 * wanted)]
-    read = [square for square in found if isinstance(square, Tensor)][:wanted]
-    if len(read) == wanted:
-        return stack(read), f"on {wanted} val pictures"
-    return _noise(wanted, trained.to), f"on {wanted} pictures of noise, as no val pictures are here"
+    count = 2 * max(BATCH_SIZES)
+    decoded = islice(decode_ahead(_val_paths(run_dir), trained.preprocessing, 1), 3 * count)
+    images = [image for _, image in decoded if isinstance(image, Tensor)][:count]
+    if len(images) == count:
+        return stack(images), f"{count} val images"
+    return _noise(count, trained.preprocessing), f"{count} images of noise, as no val images are here"
 
 
 def _val_paths(run_dir: Path) -> Iterator[Path]:
-    """Yield the paths of a few val pictures of a run, spread over val; none where they are not known."""
+    """Yield the paths of some val images of a run, spread over val; none if they are unknown."""
     try:
         root = files.read_config(run_dir).get("provenance", {}).get("data_root")
         paths = [row["path"] for row in read_table(run_dir / keys.SPLITS) if row["split"] == "val"]
@@ -162,17 +163,17 @@ def _val_paths(run_dir: Path) -> Iterator[Path]:
         yield from (Path(root) / path for path in paths[:: max(1, len(paths) // 30)])
 
 
-def _noise(count: int, to: Preprocessing) -> Tensor:
-    draw = torch.Generator().manual_seed(0)
-    grains = [max(1, to.crop_px >> (index % 6)) for index in range(count)]
-    parts = [torch.rand(1, 3, grain, grain, generator=draw) for grain in grains]
-    size = (to.crop_px, to.crop_px)
-    return torch.cat([(nn.functional.interpolate(part, size) * 255).to(torch.uint8) for part in parts])
+def _noise(count: int, preprocessing: Preprocessing) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    grains = [max(1, preprocessing.crop_px >> (index % 6)) for index in range(count)]
+    images = [torch.rand(1, 3, grain, grain, generator=generator) for grain in grains]
+    size = (preprocessing.crop_px, preprocessing.crop_px)
+    return torch.cat([(nn.functional.interpolate(image, size) * 255).to(torch.uint8) for image in images])
 
 
 @contextmanager
 def _quiet(*names: str) -> Iterator[None]:
-    """Keep a library's loggers from telling of its own steps; errors are still told."""
+    """Let these loggers log errors only."""
     loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""A trained network ready for use: with its preprocessing, class names, and the temperature of its confidences."""
+"""A trained network with its preprocessing, class names and temperature, and its predictions on image files."""
 
 import logging
 from collections import deque
@@ -17,26 +17,31 @@ from finetune.data.image_io import read_image
 from finetune.data.transforms import Preprocessing, eval_transform, normalise, resize_for_cache, stack
 from finetune.errors import DataError
 from finetune.models.classifier import Classifier
+from finetune.models.device import device_of
 from finetune.run.checkpoint import load_checkpoint, model_from_checkpoint
 from finetune.rundir import keys
 from finetune.system import documents
 
 logger = logging.getLogger(__name__)
 
+BATCH_SIZE = 64
+DECODE_AHEAD = 2 * BATCH_SIZE  # images decoded before they are needed
+MAX_THREADS = 8
+
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What a checkpoint holds, and what the run found out about it.
+    """The network of a checkpoint, ready for use.
 
     Attributes:
         model: in eval mode, on `device`.
         classes: in the order of the logits.
-        temperature: what logits are divided by for confidences that can be believed.
-        calibrated: whether that was fitted on val; else it is 1.
+        temperature: divides the logits for calibrated confidences.
+        calibrated: whether the temperature was fitted on val; else it is 1.
     """
 
     model: Classifier
-    to: Preprocessing
+    preprocessing: Preprocessing
     classes: list[str]
     temperature: float
     calibrated: bool
@@ -45,60 +50,15 @@ class TrainedModel:
     device: torch.device
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Return the probabilities (B, classes) float32, on the CPU, for images (B, 3, H, W) uint8."""
+        """Return probabilities (B, classes) float32, on the CPU, for images (B, 3, H, W) uint8."""
         with torch.inference_mode():
-            logits = self.model(normalise(images.to(self.device), self.to)).float()
+            logits = self.model(normalise(images.to(self.device), self.preprocessing)).float()
             result: Tensor = (logits / self.temperature).softmax(dim=1).cpu()
             return result
 
 
-def load_trained(checkpoint: Path, device: str | None = None) -> TrainedModel:
-    """Return the network of a checkpoint, calibrated where the run's summary lies beside it.
-
-    Args:
-        device: None for a GPU where there is one.
-
-    Raises:
-        UserError: the checkpoint can't be used.
-    """
-    content = load_checkpoint(checkpoint)
-    model, to, classes = model_from_checkpoint(content)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = model.eval().to(place).to(memory_format=torch.channels_last)
-    temperature, fault = _temperature(checkpoint.parent / keys.SUMMARY, len(content["history"]))
-    if fault:
-        logger.info(f"confidences are not calibrated (temperature 1): {fault}")
-    name, config = str(content["run_id"]), dict(content["config"])
-    return TrainedModel(model, to, classes, temperature, not fault, name, config, place)
-
-
-def _temperature(summary: Path, epochs: int) -> tuple[float, str]:
-    """Return the temperature that was fitted for the network after so many epochs, or 1 and why there is none."""
-    try:
-        told = documents.read_json(summary)
-    except (OSError, ValueError, TypeError) as error:
-        return 1.0, f"{summary} can't be read ({error})"
-    if told is None:
-        return 1.0, f"there is no {summary}; a run writes it at its end"
-    found = told.get("temperature")
-    if not isinstance(found, int | float) or not found > 0:
-        return 1.0, f"{summary} has none"
-    if told.get("best/epoch") != epochs:
-        return 1.0, f"{summary} is of the network after epoch {told.get('best/epoch')}, and this is after {epochs}"
-    return float(found), ""
-
-
-BATCH_SIZE = 64
-
-
-DECODE_AHEAD = 2 * BATCH_SIZE  # pictures that are decoded before they are asked for
-
-
-MAX_THREADS = 8
-
-
 class Prediction(NamedTuple):
-    """What the network says of a picture.
+    """The prediction on one image.
 
     Attributes:
         ranked: (class name, probability), the likeliest first.
@@ -108,46 +68,91 @@ class Prediction(NamedTuple):
     ranked: list[tuple[str, float]]
 
 
+def load_trained(checkpoint: Path, device: str = "auto") -> TrainedModel:
+    """Return the network of a checkpoint, calibrated if the run's summary lies beside it.
+
+    Args:
+        device: see `device_of`.
+
+    Raises:
+        UserError: the checkpoint can't be used.
+    """
+    content = load_checkpoint(checkpoint)
+    model, preprocessing, classes = model_from_checkpoint(content)
+    chosen = device_of(device)
+    temperature, fault = _read_temperature(checkpoint.parent / keys.SUMMARY, len(content["history"]))
+    if fault:
+        logger.info(f"confidences are not calibrated (temperature 1): {fault}")
+    return TrainedModel(
+        model=model.eval().to(chosen).to(memory_format=torch.channels_last),
+        preprocessing=preprocessing,
+        classes=classes,
+        temperature=temperature,
+        calibrated=not fault,
+        run_id=str(content["run_id"]),
+        config=dict(content["config"]),
+        device=chosen,
+    )
+
+
+def _read_temperature(path: Path, epochs: int) -> tuple[float, str]:
+    """Return the temperature fitted for the network after `epochs` epochs and "", or 1 and why there is none."""
+    try:
+        summary = documents.read_json(path)
+    except (OSError, ValueError, TypeError) as error:
+        return 1.0, f"{path} can't be read ({error})"
+    if summary is None:
+        return 1.0, f"{path} does not exist; a run writes it at its end"
+    temperature = summary.get("temperature")
+    if not isinstance(temperature, int | float) or not temperature > 0:
+        return 1.0, f"{path} has none"
+    if summary.get("best/epoch") != epochs:
+        return 1.0, f"{path} is of epoch {summary.get('best/epoch')}, the checkpoint of epoch {epochs}"
+    return float(temperature), ""
+
+
 def predict_files(
     trained: TrainedModel, paths: Iterable[Path], top: int, unreadable: list[str]
 ) -> Iterator[Prediction]:
-    """Yield the answers on the pictures that can be read, in order; add a line for each other one to `unreadable`.
+    """Yield the predictions on the readable images, in order; add a line for each other image to `unreadable`.
 
     Args:
-        top: classes that are told of each picture, at most all.
+        top: number of classes in each prediction, at most all.
     """
     threads = min(MAX_THREADS, torch.get_num_threads())
-    with closing(decode_ahead(paths, trained.to, threads)) as found:
-        while group := list(islice(found, BATCH_SIZE)):
-            unreadable += [str(square) for _, square in group if isinstance(square, DataError)]
-            read = [(path, square) for path, square in group if isinstance(square, Tensor)]
-            if not read:
+    with closing(decode_ahead(paths, trained.preprocessing, threads)) as decoded:
+        while batch := list(islice(decoded, BATCH_SIZE)):
+            unreadable += [str(error) for _, error in batch if isinstance(error, DataError)]
+            images = [(path, image) for path, image in batch if isinstance(image, Tensor)]
+            if not images:
                 continue
-            probabilities, order = trained.probabilities(stack([square for _, square in read])).topk(top)
-            for (path, _), row, labels in zip(read, probabilities.tolist(), order.tolist(), strict=True):
+            probabilities, order = trained.probabilities(stack([image for _, image in images])).topk(top)
+            for (path, _), row, labels in zip(images, probabilities.tolist(), order.tolist(), strict=True):
                 yield Prediction(path, [(trained.classes[label], p) for label, p in zip(labels, row, strict=True)])
 
 
-def decode_ahead(paths: Iterable[Path], to: Preprocessing, threads: int) -> Generator[tuple[Path, Tensor | DataError]]:
-    """Yield each picture as evaluation sees it, (3, side, side) uint8, or why it can't be read; in order."""
-    rest = iter(paths)
+def decode_ahead(
+    paths: Iterable[Path], preprocessing: Preprocessing, threads: int
+) -> Generator[tuple[Path, Tensor | DataError]]:
+    """Yield each image as evaluation sees it, (3, side, side) uint8, or why it can't be read; in order."""
+    remaining = iter(paths)
     with ThreadPoolExecutor(threads) as pool:
-        under_way: deque[tuple[Path, Future[Tensor | DataError]]] = deque()
+        pending: deque[tuple[Path, Future[Tensor | DataError]]] = deque()
         try:
-            for path in islice(rest, DECODE_AHEAD):
-                under_way.append((path, pool.submit(_decode_square, path, to)))
-            while under_way:
-                path, square = under_way.popleft()
-                yield path, square.result()
-                for following in islice(rest, 1):
-                    under_way.append((following, pool.submit(_decode_square, following, to)))
+            for path in islice(remaining, DECODE_AHEAD):
+                pending.append((path, pool.submit(_decode, path, preprocessing)))
+            while pending:
+                path, image = pending.popleft()
+                yield path, image.result()
+                for following in islice(remaining, 1):
+                    pending.append((following, pool.submit(_decode, following, preprocessing)))
         finally:
-            for _, square in under_way:
-                square.cancel()
+            for _, image in pending:
+                image.cancel()
 
 
-def _decode_square(path: Path, to: Preprocessing) -> Tensor | DataError:
+def _decode(path: Path, preprocessing: Preprocessing) -> Tensor | DataError:
     try:
-        return eval_transform(to)(resize_for_cache(read_image(path), to))
+        return eval_transform(preprocessing)(resize_for_cache(read_image(path), preprocessing))
     except DataError as error:
         return error

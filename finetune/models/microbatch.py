@@ -14,10 +14,6 @@ from finetune.rundir.failures import is_out_of_memory
 Result = TypeVar("Result")
 
 
-# mallopt's parameters, from glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-
-
 def microbatch_sizes(count: int, limit: int | None, least: int = 1) -> list[int]:
     """Return the sizes of the pieces that `count` pictures are cut into: nearly equal, the largest first.
 

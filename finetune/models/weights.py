@@ -66,7 +66,7 @@ def download_weights(backbone: str, weights: str) -> None:
         DownloadError, DiskFullError: they can't be fetched.
     """
     if weights.lower() != "none":
-        _state_dict(backbone, weights)
+        _weights_file(backbone, weights)
 
 
 def load_weights(network: nn.Module, backbone: str, weights: str, image_px: int) -> None:
@@ -78,7 +78,7 @@ def load_weights(network: nn.Module, backbone: str, weights: str, image_px: int)
         WeightsError: they are not of this backbone.
         DownloadError, DiskFullError: they can't be fetched.
     """
-    state = _state_dict(backbone, weights)
+    state = read_state_dict(_weights_file(backbone, weights))
     if backbone.startswith("vit"):
         patch = int(backbone.rsplit("_", 1)[-1])
         # With reset_heads the classifier's weights are dropped, whatever their number of classes.
@@ -88,25 +88,25 @@ def load_weights(network: nn.Module, backbone: str, weights: str, image_px: int)
     network.load_state_dict(state, strict=False)
 
 
-def _state_dict(backbone: str, weights: str) -> dict[str, Tensor]:
+def _weights_file(backbone: str, weights: str) -> Path:
+    """Return the file of these weights, after downloading it or pretraining the demo's if needed."""
     if weights == "demo":
         from finetune.models.demo_weights import demo_weights_path
 
         with _load_lock("demo"):
-            path = demo_weights_path()
-        return read_state_dict(path)
+            return demo_weights_path()
     published = torchvision.models.get_model_weights(backbone)
     if weights not in published.__members__:
-        return read_state_dict(Path(weights).expanduser())
-    asked = required_weights(backbone, weights)
+        return Path(weights).expanduser()
+    missing = required_weights(backbone, weights)
     path = _weights_path(str(published[weights].url))
     digest = _digest(path.name)
     if digest is not None and path.is_file() and not sha256(path).startswith(digest):
         logger.info(f"{path} is damaged: set aside as {quarantine(path).name}; it is fetched anew")
-        asked = required_weights(backbone, weights)
-    if asked is not None:
-        fetch(asked, digest)
-    return read_state_dict(path)
+        missing = required_weights(backbone, weights)
+    if missing is not None:
+        fetch(missing, digest)
+    return path
 
 
 def required_weights(backbone: str, weights: str) -> RequiredFile | None:

@@ -1,4 +1,4 @@
-"""What a run is made of, built from its config."""
+"""Builds what a run is made of from its config."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,113 +14,143 @@ from finetune.config import Config, to_dict
 from finetune.data.dataset import EpochBatchSampler, worker_count
 from finetune.data.sampling import class_weights
 from finetune.data.splits import Splits
-from finetune.data.transforms import Preprocessing, preprocessing
+from finetune.data.transforms import Preprocessing, preprocessing, side_at
 from finetune.models import weights
 from finetune.models.classifier import Classifier, build_classifier, build_network
+from finetune.models.device import autocast_of, device_of
 from finetune.models.frozen_prefix import FrozenPrefix
 from finetune.models.unfreezing import UnfreezeSchedule
 from finetune.run.checkpoint import checkpoint_metadata
 from finetune.run.preflight import load_splits
 from finetune.seeds import stream_seed
-from finetune.training import lr_schedule, optimizer
-from finetune.training.batch_source import BatchSource
+from finetune.training.batch_source import BatchSettings, BatchSource
 from finetune.training.loop import TrainSettings
-from finetune.training.optimizer import adamw
+from finetune.training.lr_schedule import lr_multiplier
+from finetune.training.optimizer import adamw, param_groups
 
 
 @dataclass(frozen=True)
 class RunComponents:
-    """What a run is made of, once everything is built."""
+    """What a run is made of.
+
+    Attributes:
+        uses: how often this run and its peers use which activations.
+        metadata: what its checkpoints contain beside weights and state; see `checkpoint_metadata`.
+    """
 
     config: Config
     splits: Splits
-    to: Preprocessing
+    preprocessing: Preprocessing
     model: Classifier
     prefix: FrozenPrefix
-    uses: Counter[ActivationKey]  # how often this run and its peers use which activations
+    uses: Counter[ActivationKey]
     optimizer: torch.optim.Optimizer
-    loop: TrainSettings
-    about: dict[str, Any]  # what its checkpoints say of themselves
+    settings: TrainSettings
+    metadata: dict[str, Any]
+
+    def train_px(self, epoch: int) -> int:
+        """Return the side of the training images, in pixels, after `epoch` finished epochs."""
+        full_px = self.preprocessing.crop_px
+        if self.settings.schedule.cut(epoch):
+            return full_px
+        return side_at(epoch, self.config.epochs, self.config.start_px, full_px)
 
 
 def build_components(config: Config, name: str, peers: Sequence[Config] | None) -> RunComponents:
-    """Build everything from the config; the same config gives the same parts, initial weights included.
+    """Build everything from the config. The same config gives the same components, initial weights included.
 
     Args:
         config: resolved.
-        name: of the run.
+        name: id of the run.
         peers: see `run.run`.
     """
     splits = load_splits(config)
-    to = preprocessing(config.backbone, config.weights, config.image_px)
-    torch.manual_seed(stream_seed(config.seed, "init"))
-    network = build_network(config.backbone, to.crop_px)
-    if config.weights != "none":
-        weights.load_weights(network, config.backbone, config.weights, to.crop_px)
-    model = build_classifier(network, len(splits.classes), config.dropout)
+    shape = preprocessing(config.backbone, config.weights, config.image_px)
     device = device_of(config.device)
-    model = model.to(device).to(memory_format=torch.channels_last)
-    groups = optimizer.param_groups(model, config.lr, config.backbone_lr, config.block_decay, config.weight_decay)
-    schedule = UnfreezeSchedule.of(config, len(model.blocks))
+    model = _build_model(config, len(splits.classes), shape.crop_px).to(device).to(memory_format=torch.channels_last)
+    blocks = len(model.blocks)
+    settings = _train_settings(config, splits, UnfreezeSchedule.of(config, blocks), device)
+    uses = shared_activation_uses(config, peers, blocks)
+    fields = to_dict(config.model_copy(update={"image_px": shape.crop_px}))
+    groups = param_groups(model, config.lr, config.backbone_lr, config.block_decay, config.weight_decay)
+    return RunComponents(
+        config=config,
+        splits=splits,
+        preprocessing=shape,
+        model=model,
+        prefix=FrozenPrefix(model, deepest_cut(config, uses, blocks), settings.schedule.final_cut),
+        uses=uses,
+        optimizer=adamw(groups),
+        settings=settings,
+        metadata=checkpoint_metadata(name, fields, splits.classes, shape),
+    )
+
+
+def _build_model(config: Config, classes: int, px: int) -> Classifier:
+    torch.manual_seed(stream_seed(config.seed, "init"))
+    network = build_network(config.backbone, px)
+    if config.weights != "none":
+        weights.load_weights(network, config.backbone, config.weights, px)
+    return build_classifier(network, classes, config.dropout)
+
+
+def _train_settings(config: Config, splits: Splits, schedule: UnfreezeSchedule, device: torch.device) -> TrainSettings:
     steps = len(EpochBatchSampler(len(splits.train), config.batch_size, config.seed))
-    loop = TrainSettings(
+    loss_weights = None
+    if config.balance == "weights":
+        by_class = class_weights((sample.label for sample in splits.train), len(splits.classes))
+        loss_weights = torch.tensor(by_class, device=device)
+    return TrainSettings(
         schedule=schedule,
         epochs=config.epochs,
-        multiplier=lr_schedule.lr_multiplier(
-            schedule, steps, config.epochs, config.warmup_epochs, config.rewarm_epochs
-        ),
+        lr_multiplier=lr_multiplier(schedule, steps, config.epochs, config.warmup_epochs, config.rewarm_epochs),
         label_smoothing=config.label_smoothing,
         patience=config.patience,
         device=device,
         autocast=autocast_of(config.precision, device),
         seed=config.seed,
-        class_weights=_class_weights(config, splits, device),
+        class_weights=loss_weights,
     )
-    uses = shared_activation_uses(config, peers, len(model.blocks))
-    prefix = FrozenPrefix(model, deepest_cut(config, uses, len(model.blocks)), schedule.final_cut)
-    fields = to_dict(config.model_copy(update={"image_px": to.crop_px}))
-    about = checkpoint_metadata(name, fields, splits.classes, to)
-    return RunComponents(config, splits, to, model, prefix, uses, adamw(groups), loop, about)
 
 
-def make_batch_source(
-    parts: RunComponents,
-    fingerprint: str,
-    alone: bool,
+def build_batch_source(
+    components: RunComponents,
+    data_fingerprint: str,
+    is_last_run: bool,
     interrupted: Callable[[], bool],
     on_fill: Callable[[float | None], None],
 ) -> BatchSource:
-    """Return what feeds training, val and test.
+    """Return the batches of train, val and test.
 
     Args:
-        fingerprint: of the data.
-        alone: whether no other run is to do that could use the same pictures.
+        is_last_run: whether no other run that could use the same images is still to do.
         interrupted: see `run.run`.
-        on_fill: called while a cache is filled, with the share that is; with None while another process fills it.
+        on_fill: called while a cache is filled with the share done, and with None while another process fills it.
     """
-    config, splits, to, device = parts.config, parts.splits, parts.to, parts.loop.device
-    by_name = {name: getattr(splits, name) for name in ("train", "val", "test")}
+    config, splits, device = components.config, components.splits, components.settings.device
+    samples = {name: getattr(splits, name) for name in ("train", "val", "test")}
     activations = ActivationCache(
-        prefix=parts.prefix,
-        blocks=len(parts.model.blocks),
-        to=to,
+        prefix=components.prefix,
+        blocks=len(components.model.blocks),
+        to=components.preprocessing,
         device=device,
-        splits=by_name,
-        origin={"data": fingerprint, "augment": augmentation_of(config), "backbone": config.backbone},
-        uses=parts.uses,
+        splits=samples,
+        origin={"data": data_fingerprint, "augment": augmentation_of(config), "backbone": config.backbone},
+        uses=components.uses,
         mode=config.cache,
         interrupted=interrupted,
         on_progress=on_fill,
     )
 
     def open_pixels(split: str) -> DecodedImages | None:
-        if config.cache == "off" or (config.cache == "auto" and config.epochs == 1 and alone):
-            return None  # or each picture is looked at once
+        reads_each_image_once = config.epochs == 1 and is_last_run
+        if config.cache == "off" or (config.cache == "auto" and reads_each_image_once):
+            return None
         return build_pixels(
             splits.root,
-            by_name[split],
-            to,
-            fingerprint,
+            samples[split],
+            components.preprocessing,
+            data_fingerprint,
             threads=torch.get_num_threads(),
             on_progress=lambda done, total: on_fill(done / total),
             on_wait=lambda: on_fill(None),
@@ -128,25 +158,21 @@ def make_batch_source(
         )
 
     workers = worker_count(config.loader_workers, device.type)
-    return BatchSource(config, splits, to, device, activations, open_pixels, workers)
+    return BatchSource(
+        _batch_settings(config), splits, components.preprocessing, device, activations, open_pixels, workers
+    )
 
 
-def _class_weights(config: Config, splits: Splits, device: torch.device) -> torch.Tensor | None:
-    """Return the training loss's weights, (classes,) float32 on the device, where the run asks for them."""
-    if config.balance != "weights":
-        return None
-    return torch.tensor(class_weights((picture.label for picture in splits.train), len(splits.classes)), device=device)
-
-
-def device_of(wanted: str) -> torch.device:
-    if wanted != "auto":
-        return torch.device(wanted)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def autocast_of(precision: str, device: torch.device) -> torch.dtype | None:
-    """Return bfloat16 if asked for, or if `auto` and on a GPU that computes in it."""
-    helps = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if precision == "bf16" or (precision == "auto" and helps) else None
+def _batch_settings(config: Config) -> BatchSettings:
+    return BatchSettings(
+        batch_size=config.batch_size,
+        seed=config.seed,
+        epochs=config.epochs,
+        balanced=config.balance == "sampler",
+        views=config.views or 0,
+        start_px=config.start_px,
+        augment=config.augment,
+        erasing=config.erasing,
+        mixup=config.mixup,
+        cutmix=config.cutmix,
+    )

@@ -1,4 +1,4 @@
-"""The checkpoint files of a run: self-contained, of plain values and tensors, so that loading one runs no code."""
+"""Checkpoint files: self-contained, made of plain values and tensors, so that loading one runs no code."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -23,24 +23,22 @@ def save_checkpoint(
     model: Classifier,
     optimizer: torch.optim.Optimizer | None,
     history: list[dict[str, Any]],
-    about: dict[str, Any],
+    fields: dict[str, Any],
     previous: Path | None = None,
-    **more: Any,
 ) -> None:
-    """Write a checkpoint with a checksum of all its bytes, wholly or not at all.
+    """Write a checkpoint atomically, with a checksum of all its bytes.
 
     Args:
-        optimizer: None where training will not go on from here.
-        history: rows of the epochs trained so far. Random streams are functions of seed and epoch (see `train`), so
-            between epochs the number of rows is also the state of the streams.
-        about: what `describe` returns.
-        previous: what the checkpoint that was at `path` is called from now on; None where it is of no more use.
-        more: what else a resume needs: plain values and tensors.
+        optimizer: None if training will not continue from here.
+        history: metrics of the epochs trained so far. Random streams are functions of seed and epoch (see
+            training/loop.py), so between epochs the number of rows is also the state of the streams.
+        fields: what `checkpoint_metadata` returns, and what else a resume needs: plain values and tensors.
+        previous: new name of the checkpoint now at `path`; None to replace it.
 
     Raises:
         WriteError: it can't be written.
     """
-    content = {"format": FORMAT, "model": model.state_dict(), "history": history, **about, **more}
+    content = {"format": FORMAT, "model": model.state_dict(), "history": history, **fields}
     if optimizer is not None:
         content["optimizer"] = optimizer.state_dict()
     with raising_write_error(path, _tensor_bytes(content)), replacing(path) as temporary:
@@ -54,26 +52,26 @@ def _tensor_bytes(content: Any) -> int:
     """Return the bytes of the tensors in nested dictionaries and lists."""
     if isinstance(content, torch.Tensor):
         return content.nbytes
-    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
-    return sum(map(_tensor_bytes, parts))
+    values = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    return sum(map(_tensor_bytes, values))
 
 
 def checkpoint_metadata(
-    run_id: str, config: dict[str, Any], classes: tuple[str, ...], to: Preprocessing
+    run_id: str, config: dict[str, Any], classes: tuple[str, ...], preprocessing: Preprocessing
 ) -> dict[str, Any]:
-    """Return what a checkpoint says of itself: enough to rebuild the network and its preprocessing."""
-    return {"run_id": run_id, "config": config, "classes": list(classes), "preprocessing": asdict(to)}
+    """Return the fields from which network and preprocessing can be rebuilt."""
+    return {"run_id": run_id, "config": config, "classes": list(classes), "preprocessing": asdict(preprocessing)}
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Return the content of a checkpoint file.
 
-    Its checksum is compared first: of most flipped bits torch.load() notices nothing. A file of an earlier version has
-    none of its own, and is checked by those of the parts of the archive that it is.
+    Verifies its checksum first: torch.load() does not notice most flipped bits. Files of earlier versions have no
+    checksum of their own; they are verified by those of the ZIP archive's members.
 
     Raises:
-        DamagedError: not all of its bytes are as they were written, or it is no checkpoint of this project.
-        UserError: it is missing, or can't be read now; it may be whole, and nothing is to be done to it.
+        CorruptFileError: its bytes have changed since it was written, or it is no checkpoint of this project.
+        UserError: it is missing, or can't be read at the moment and may be intact.
     """
     try:
         fault = zip_fault(path)
@@ -86,17 +84,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a foreign file
-        why = (str(error) or type(error).__name__).splitlines()[0]  # of an empty file the error has no words
+        reason = _first_line(error)
         if isinstance(error, OSError) or is_out_of_memory(error):
-            raise UserError(f"{path}: can't be read ({why})") from error
-        raise CorruptFileError(f"{path}: can't be read as a checkpoint ({why})") from error
+            raise UserError(f"{path}: can't be read ({reason})") from error
+        raise CorruptFileError(f"{path}: can't be read as a checkpoint ({reason})") from error
     if not _is_ours(content):
         raise CorruptFileError(f"{path}: is no checkpoint of this project (format {FORMAT})")
     return content  # type: ignore[no-any-return]
 
 
 def _is_ours(content: Any) -> bool:
-    """Whether a file holds what `save_checkpoint` puts into every one."""
+    """Return whether the content has what `save_checkpoint` writes into every file."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         return False
     history = content.get("history")
@@ -108,16 +106,20 @@ def model_from_checkpoint(content: dict[str, Any]) -> tuple[Classifier, Preproce
     """Return the network with its weights, its preprocessing and its class names.
 
     Raises:
-        UserError: the content is not what a run has saved.
+        UserError: the content is not that of a run's checkpoint.
     """
     try:
-        to = Preprocessing(**content["preprocessing"])
+        preprocessing = Preprocessing(**content["preprocessing"])
         config, classes = content["config"], [str(name) for name in content["classes"]]
-        if config["backbone"] not in BACKBONES or not 16 <= to.crop_px <= 2048:
-            raise ValueError("of no network that is known here")
-        model = build_classifier(build_network(config["backbone"], to.crop_px), len(classes), config["dropout"])
+        if config["backbone"] not in BACKBONES or not 16 <= preprocessing.crop_px <= 2048:
+            raise ValueError("unknown network or image size")
+        network = build_network(config["backbone"], preprocessing.crop_px)
+        model = build_classifier(network, len(classes), config["dropout"])
         model.load_state_dict(content["model"])
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        why = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"the checkpoint holds something else than it should ({why})") from error
-    return model, to, classes
+        raise UserError(f"the checkpoint's content does not fit its network ({_first_line(error)})") from error
+    return model, preprocessing, classes
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]  # an empty file's error has no text

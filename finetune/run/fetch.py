@@ -1,4 +1,4 @@
-"""Data and weights that runs need and that can be fetched: what of them is missing here, and bringing it."""
+"""Finds and downloads the data and weights that runs need."""
 
 from collections.abc import Iterable
 
@@ -12,39 +12,52 @@ from finetune.system.download import RequiredFile, missing_files_message
 
 def missing_files(configs: Iterable[Config]) -> list[RequiredFile]:
     """Return the files that these runs need and that are not on this machine."""
-    resolved = [resolve(config) for config in configs]
-    asked = {
-        (config.backbone, config.weights): weights.required_weights(config.backbone, config.weights)
-        for config in resolved
-    }
-    has_data = catalog.find_inaturalist() is not None or all(config.data != catalog.INATURALIST for config in resolved)
-    return [*([] if has_data else [catalog.required_archive()]), *(one for one in asked.values() if one is not None)]
+    configs = list(configs)
+    needs_archive = _use_inaturalist(configs) and catalog.find_inaturalist() is None
+    files = [weights.required_weights(*pair) for pair in _weights_of(configs)]
+    return [*([catalog.required_archive()] if needs_archive else []), *(file for file in files if file is not None)]
 
 
 def fetch_missing(configs: Iterable[Config]) -> None:
-    """Fetch what is missing, each file once; several processes can do that at the same time.
+    """Download the missing files, each once; several processes may do so at the same time.
 
     Raises:
-        DownloadError: something can't be fetched. The message has all that is missing, and how to bring it.
-        NoRoomError: the disk has no room for it.
+        DownloadError: with the list of all missing files, and how to bring them here by other means.
+        DiskFullError: no room on the disk.
     """
     configs = list(configs)
     try:
-        if any(config.data == catalog.INATURALIST for config in configs):
+        if _use_inaturalist(configs):
             catalog.fetch_inaturalist()
-        for backbone, weight in sorted({(known.backbone, known.weights) for known in map(resolve, configs)}):
-            if weights.required_weights(backbone, weight) is not None:
-                weights.download_weights(backbone, weight)
+        for pair in _weights_of(configs):
+            if weights.required_weights(*pair) is not None:
+                weights.download_weights(*pair)
     except DownloadError as error:
         raise DownloadError(f"{error}\n\n{missing_files_message(missing_files(configs))}") from error
 
 
-def require_data(configs: Iterable[Config]) -> None:
-    """Fetch nothing, and refuse if there are no pictures: without them it can't even be told which runs there are.
+def prepare_weights(configs: Iterable[Config]) -> None:
+    """Download, verify or (for the demo) pretrain all weights once, before runs start side by side.
 
     Raises:
-        MissingError: with all that is missing, weights too, and how to bring it.
+        DownloadError: they can't be downloaded.
+        DiskFullError: no room on the disk.
     """
+    for pair in _weights_of(configs):
+        weights.download_weights(*pair)
+
+
+def require_data(configs: Iterable[Config]) -> None:
+    """Raise NotDownloadedError if the data set is missing: run ids depend on its fingerprint. Downloads nothing."""
     configs = list(configs)
-    if any(config.data == catalog.INATURALIST for config in configs) and catalog.find_inaturalist() is None:
+    if _use_inaturalist(configs) and catalog.find_inaturalist() is None:
         raise NotDownloadedError(missing_files_message(missing_files(configs)))
+
+
+def _use_inaturalist(configs: Iterable[Config]) -> bool:
+    return any(config.data == catalog.INATURALIST for config in configs)
+
+
+def _weights_of(configs: Iterable[Config]) -> list[tuple[str, str]]:
+    """Return the distinct pairs (backbone, weights), sorted."""
+    return sorted({(config.backbone, config.weights) for config in map(resolve, configs)})

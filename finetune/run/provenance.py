@@ -1,4 +1,4 @@
-"""Where, on what and by which command a run was made."""
+"""Where, on what and by which command a run is made."""
 
 import json
 import platform
@@ -11,27 +11,22 @@ import torch
 import torchvision
 
 from finetune.config import Config, to_dict
-from finetune.data.splits import Splits
+from finetune.run.build import RunComponents
+from finetune.run.preflight import InputFingerprints
 
 
-def provenance(
-    config: Config, splits: Splits, blocks: int, device: torch.device, identity: tuple[str, str]
-) -> dict[str, Any]:
-    """Return where and on what a run is being made.
-
-    Args:
-        blocks: of the backbone.
-        identity: data fingerprint and weights hash.
-    """
+def provenance(components: RunComponents, inputs: InputFingerprints) -> dict[str, Any]:
+    """Return the provenance of a run as plain values: data, splits, versions, device, command."""
+    splits, device = components.splits, components.settings.device
     return {
         "data_root": str(splits.root),
-        "data_fingerprint": identity[0],
-        "weights_hash": identity[1],
+        "data_fingerprint": inputs.data,
+        "weights_hash": inputs.weights,
         "classes": list(splits.classes),
         "splits": {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)},
         "splits_from": list(splits.how),
-        "blocks": blocks,
-        "git_commit": _git_commit(),
+        "blocks": len(components.model.blocks),
+        "git_commit": git_commit(),
         "versions": {
             "python": platform.python_version(),
             "torch": str(torch.__version__),
@@ -39,12 +34,12 @@ def provenance(
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
-        "command": _command(config),
+        "command": _command(components.config),
     }
 
 
 def _command(config: Config) -> str:
-    """Return the command that makes this run anew, whoever started it."""
+    """Return the shell command that repeats this run."""
     words = ["python", "-m", "finetune"]
     for name, value in to_dict(config).items():
         if value != Config.model_fields[name].default:
@@ -52,8 +47,8 @@ def _command(config: Config) -> str:
     return shlex.join(words)
 
 
-def _git_commit() -> str | None:
-    """Return the commit of this code, with -dirty when files were changed since, or None outside a checkout."""
+def git_commit() -> str | None:
+    """Return the commit of this code, with -dirty if files have changed since, or None outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--match="]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

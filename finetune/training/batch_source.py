@@ -1,4 +1,4 @@
-"""What one pass over a split is fed with; batch_source.py makes it."""
+"""Batches of train, val and test: images, or cached activations of the frozen prefix."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,6 @@ from finetune.cache.activation_cache import CHUNK, ActivationCache
 from finetune.cache.activation_reader import ActivationReader
 from finetune.cache.pixel_cache import DecodedImages
 from finetune.cache.reuse import ActivationKey, view_at, view_stream_name
-from finetune.config import Config
 from finetune.data.augmentation import mix, train_transform
 from finetune.data.dataset import EpochBatchSampler, ImageDataset, Loader, make_loader
 from finetune.data.splits import Sample, Splits
@@ -20,38 +19,59 @@ from finetune.seeds import stream_seed
 from finetune.system.signals import block_signals
 from finetune.training.metering import PhaseTimer
 
+Batch = tuple[Tensor, Tensor]  # inputs and labels, as in BatchStream.batches
+
 
 class BatchStream(NamedTuple):
-    """The batches of one pass.
+    """The batches of one pass over a split.
 
     Attributes:
-        start: the block that the inputs enter: 0 for pictures; the number of blocks for features before the head.
-        steps: batches of a whole pass, wherever this one begins.
-        batches: inputs (B, ...) float32 and labels, on the device that computes: (B,) int64, or for training on mixed
-            pictures (B, classes) float32 (see augmentation.py).
+        start: index of the block that the inputs enter: 0 for images, the number of blocks for pooled features.
+        cut: number of frozen blocks; `start` is 0 or `cut`.
+        steps: number of batches in a complete pass, also if this one starts later.
+        batches: inputs (B, ...) float32 and labels, on the computing device: (B,) int64, or (B, classes) float32 where
+            training mixes images (see data/augmentation.py).
     """
 
     start: int
+    cut: int
     steps: int
-    batches: Iterable[tuple[Tensor, Tensor]]
+    batches: Iterable[Batch]
 
 
-Batch = tuple[Tensor, Tensor]  # inputs and labels, see batch_source.py
+@dataclass(frozen=True)
+class BatchSettings:
+    """How batches are drawn; each field is the config's field of that name.
+
+    Attributes:
+        balanced: whether each class occurs equally often in an epoch.
+        views: number of cached augmented views of each training image; 0 augments anew in each epoch.
+    """
+
+    batch_size: int
+    seed: int
+    epochs: int
+    balanced: bool
+    views: int
+    start_px: int | None
+    augment: str
+    erasing: float
+    mixup: float
+    cutmix: float
 
 
 @dataclass
 class BatchSource:
-    """Feeds training, val and test of a run.
+    """Batches of train, val and test of one run.
 
     Attributes:
-        config: resolved.
-        open_pixels: split -> its decoded pictures, filled first if need be; None where they are decoded each time.
-        workers: processes that load pictures.
+        open_pixels: split -> its decoded images, after filling the cache if needed; None to decode them each time.
+        workers: number of processes that load images.
     """
 
-    config: Config
+    settings: BatchSettings
     splits: Splits
-    to: Preprocessing
+    preprocessing: Preprocessing
     device: torch.device
     activations: ActivationCache
     open_pixels: Callable[[str], DecodedImages | None]
@@ -60,28 +80,52 @@ class BatchSource:
     _loaders: dict[str, tuple[Loader, EpochBatchSampler]] = field(default_factory=dict)
     _labels: dict[str, Tensor] = field(default_factory=dict)
 
-    def train(self, epoch: int, first: int, cut: int, clock: PhaseTimer) -> BatchStream:
-        """Return an epoch's batches from batch `first` on, when `epoch` are finished and blocks < `cut` are frozen."""
-        config = self.config
-        if cut and config.views:
-            view = view_at(epoch, config.views, config.seed)
-            rows = self._rows(ActivationKey("train", view, cut), clock)
-            augmented: str | None = view_stream_name(view)
-        else:
-            rows, augmented = None, None  # numbers of this seed and epoch alone
-        labels = [picture.label for picture in self.splits.train] if config.balance == "sampler" else None
-        batches = EpochBatchSampler(len(self.splits.train), config.batch_size, config.seed, labels)
-        if rows is None:
-            loader, batches = self._loader("train", batches, clock)
-        batches.epoch, batches.first, batches.draw = epoch, first, augmented
-        batches.side = self.to.crop_px if cut else side_at(epoch, config.epochs, config.start_px, self.to.crop_px)
-        if rows is None:
-            return BatchStream(0, len(batches), self._mixed(self._pictures(loader), epoch, first))
-        return BatchStream(cut, len(batches), self._activations("train", rows, batches))
+    def train(self, epoch: int, first: int, cut: int, timer: PhaseTimer) -> BatchStream:
+        """Return the training batches of an epoch.
+
+        Args:
+            epoch: number of finished epochs.
+            first: index of the first batch to return.
+            cut: number of frozen blocks.
+        """
+        settings, full_px = self.settings, self.preprocessing.crop_px
+        reader, view_name = None, None  # without a view, the random numbers are those of this seed and epoch alone
+        if cut and settings.views:
+            view = view_at(epoch, settings.views, settings.seed)
+            reader, view_name = self._open_activations(ActivationKey("train", view, cut), timer), view_stream_name(view)
+        labels = [sample.label for sample in self.splits.train] if settings.balanced else None
+        sampler = EpochBatchSampler(len(self.splits.train), settings.batch_size, settings.seed, labels)
+        if reader is None:
+            loader, sampler = self._loader("train", sampler, timer)
+        sampler.epoch, sampler.first, sampler.draw = epoch, first, view_name
+        sampler.side = full_px if cut else side_at(epoch, settings.epochs, settings.start_px, full_px)
+        if reader is None:
+            return BatchStream(0, cut, len(sampler), self._mixed(self._image_batches(loader), epoch, first))
+        return BatchStream(cut, cut, len(sampler), self._activation_batches("train", reader, sampler))
+
+    def val(self, cut: int, timer: PhaseTimer) -> BatchStream:
+        """Return the batches of val in its order, for `cut` frozen blocks."""
+        return self._evaluation("val", cut, timer)
+
+    def test(self, cut: int, timer: PhaseTimer) -> BatchStream:
+        """Return the batches of test in its order; the first `cut` blocks have never been trained."""
+        return self._evaluation("test", cut, timer)
+
+    def _evaluation(self, split: str, cut: int, timer: PhaseTimer) -> BatchStream:
+        reader = self._open_activations(ActivationKey(split, None, cut), timer)
+        sampler = EpochBatchSampler(len(self._samples(split)), self.settings.batch_size, None)
+        if reader is None:
+            loader, sampler = self._loader(split, sampler, timer)
+            return BatchStream(0, cut, len(sampler), self._image_batches(loader))
+        return BatchStream(cut, cut, len(sampler), self._activation_batches(split, reader, sampler))
+
+    def _samples(self, split: str) -> Sequence[Sample]:
+        samples: Sequence[Sample] = getattr(self.splits, split)
+        return samples
 
     def _mixed(self, batches: Iterator[Batch], epoch: int, first: int) -> Iterator[Batch]:
-        """Return whole batches, mixed if that is asked for: how memory cuts them later makes no difference."""
-        mixup, cutmix, seed = self.config.mixup, self.config.cutmix, self.config.seed
+        """Apply MixUp or CutMix, if set, to complete batches: so micro-batches change nothing."""
+        mixup, cutmix, seed = self.settings.mixup, self.settings.cutmix, self.settings.seed
         if not mixup and not cutmix:
             return batches
         return (
@@ -89,74 +133,53 @@ class BatchSource:
             for step, (images, labels) in enumerate(batches, start=first)
         )
 
-    def val(self, cut: int, clock: PhaseTimer) -> BatchStream:
-        """Return the batches of val in its order; blocks < `cut` are frozen."""
-        return self._evaluation("val", cut, clock)
+    def _open_activations(self, key: ActivationKey, timer: PhaseTimer) -> ActivationReader | None:
+        def images_in_order(first: int) -> Iterable[Tensor]:
+            sampler = EpochBatchSampler(len(self._samples(key.split)), CHUNK, None)
+            sampler.first = first // CHUNK
+            if key.view is not None:
+                sampler.draw, sampler.side = view_stream_name(key.view), self.preprocessing.crop_px
+            loader = self._new_loader(key.split, sampler, timer)  # used once: its processes end with the pass
+            return (inputs for inputs, _ in self._image_batches(loader))
 
-    def test(self, cut: int, clock: PhaseTimer) -> BatchStream:
-        """Return the batches of the test split in its order; blocks < `cut` have never trained."""
-        return self._evaluation("test", cut, clock)
+        with timer.phase("cache"):
+            return self.activations.rows(key, images_in_order)
 
-    def _evaluation(self, split: str, cut: int, clock: PhaseTimer) -> BatchStream:
-        rows = self._rows(ActivationKey(split, None, cut), clock)
-        batches = EpochBatchSampler(len(getattr(self.splits, split)), self.config.batch_size, None)
-        if rows is None:
-            loader, batches = self._loader(split, batches, clock)
-            return BatchStream(0, len(batches), self._pictures(loader))
-        return BatchStream(cut, len(batches), self._activations(split, rows, batches))
+    def _loader(self, split: str, sampler: EpochBatchSampler, timer: PhaseTimer) -> tuple[Loader, EpochBatchSampler]:
+        """Return the loader of a split's images, with its processes, and its sampler: `sampler` at the first call."""
+        if split not in self._loaders:
+            self._loaders[split] = self._new_loader(split, sampler, timer), sampler
+        return self._loaders[split]
 
-    def _rows(self, need: ActivationKey, clock: PhaseTimer) -> ActivationReader | None:
-        def in_order(first: int) -> Iterable[Tensor]:
-            batches = EpochBatchSampler(len(getattr(self.splits, need.split)), CHUNK, None)
-            loader, batches = self._loader(need.split, batches, clock, "in order")
-            batches.first = first // CHUNK
-            if need.view is not None:
-                batches.draw, batches.side = view_stream_name(need.view), self.to.crop_px
-            return (inputs for inputs, _ in self._pictures(loader))
+    def _new_loader(self, split: str, sampler: EpochBatchSampler, timer: PhaseTimer) -> Loader:
+        settings, preprocessing = self.settings, self.preprocessing
+        if split not in self._pixels:
+            with timer.phase("cache"):
+                self._pixels[split] = self.open_pixels(split)
+        if split == "train":
+            transform = train_transform(preprocessing, settings.augment, settings.erasing)
+        else:
+            transform = eval_transform(preprocessing)
+        images = ImageDataset(self.splits.root, self._samples(split), preprocessing, transform, self._pixels[split])
+        return make_loader(images, sampler, self.workers, pin=self.device.type == "cuda")
 
-        with clock.on("cache"):
-            return self.activations.rows(need, in_order)
-
-    def _loader(
-        self, split: str, batches: EpochBatchSampler, clock: PhaseTimer, kind: str = ""
-    ) -> tuple[Loader, EpochBatchSampler]:
-        """Return a loader of a split's pictures, and the sampler inside it, which is `batches` the first time.
-
-        It is kept, with the processes that it may have; `kind` keeps loaders apart whose samplers differ.
-        """
-        if split + kind not in self._loaders:
-            if split not in self._pixels:
-                with clock.on("cache"):
-                    self._pixels[split] = self.open_pixels(split)
-            if split == "train":
-                transform = train_transform(self.to, self.config.augment, self.config.erasing)
-            else:
-                transform = eval_transform(self.to)
-            pictures = ImageDataset(
-                self.splits.root, getattr(self.splits, split), self.to, transform, self._pixels[split]
-            )
-            loader = make_loader(pictures, batches, self.workers, pin=self.device.type == "cuda")
-            self._loaders[split + kind] = loader, batches
-        return self._loaders[split + kind]
-
-    def _pictures(self, loader: Loader) -> Iterator[Batch]:
-        """Return what a loader gives, on the device. It starts now, and not later: that draws from torch's stream."""
+    def _image_batches(self, loader: Loader) -> Iterator[Batch]:
+        """Return the loader's batches on the device. Starts the loader at once, as that draws from torch's stream."""
         with block_signals():
             started = iter(loader)
 
         def batches() -> Iterator[Batch]:
             for images, labels in started:
                 yield (
-                    normalise(images.to(self.device, non_blocking=True), self.to),
+                    normalise(images.to(self.device, non_blocking=True), self.preprocessing),
                     labels.to(self.device, non_blocking=True),
                 )
 
         return batches()
 
-    def _activations(self, split: str, rows: ActivationReader, batches: EpochBatchSampler) -> Iterator[Batch]:
+    def _activation_batches(self, split: str, reader: ActivationReader, sampler: EpochBatchSampler) -> Iterator[Batch]:
         if split not in self._labels:
-            pictures: Sequence[Sample] = getattr(self.splits, split)
-            self._labels[split] = torch.tensor([picture.label for picture in pictures], device=self.device)
-        for keys in batches:
-            indices = [index for _, index, _ in keys]
-            yield rows.take(indices, self.device), self._labels[split][indices]
+            self._labels[split] = torch.tensor([sample.label for sample in self._samples(split)], device=self.device)
+        for requests in sampler:
+            indices = [index for _, index, _ in requests]
+            yield reader.take(indices, self.device), self._labels[split][indices]

@@ -1,4 +1,4 @@
-"""Predictions over a split, and the numbers they come to."""
+"""Log-probabilities of a split."""
 
 import logging
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from torch import Tensor
 from finetune.models.classifier import Classifier
 from finetune.models.microbatch import run_in_microbatches
 from finetune.training.batch_source import BatchStream
+from finetune.training.loss import compute_logits
 from finetune.training.metrics import Floats, Ints
 
 logger = logging.getLogger(__name__)
@@ -17,39 +18,41 @@ logger = logging.getLogger(__name__)
 @torch.inference_mode()
 def predict(
     model: Classifier,
-    fed: BatchStream,
+    stream: BatchStream,
     device: torch.device,
     autocast: torch.dtype | None,
     on_batch: Callable[[], None] = lambda: None,
 ) -> tuple[Floats, Ints]:
-    """Return log-probabilities (N, classes) and labels (N,) of a split, in its order; the model is set to eval mode.
+    """Return log-probabilities (N, classes) and labels (N,) of a split, in its order; sets the model to eval mode.
+
+    The frozen blocks run in float32, as they do when the activation cache is filled and in training: so the cache
+    changes no number by more than its rounding to float16.
 
     Args:
-        fed: the split's batches in its order: pictures, or what enters a later block.
-        autocast: lower precision for the network, or None for float32; the softmax is in float32 in any case.
+        autocast: lower precision of the blocks from `stream.cut` on, None for float32.
         on_batch: called after each batch.
 
     Raises:
-        TrainingError: the memory is too small even for one picture.
+        TrainingError: out of memory even with one image at a time.
     """
     model.eval()
     outputs, targets = [], []
     limit: int | None = None
 
-    def again(what: str, sizes: list[int]) -> None:
-        logger.info(f"{what}: goes on with {sizes[0]} pictures at a time, which changes no result")
+    def on_smaller(reason: str, sizes: list[int]) -> None:
+        logger.info(f"{reason}: continues with {sizes[0]} images at a time, which changes no result")
 
-    for inputs, labels in fed.batches:
+    for inputs, labels in stream.batches:
 
         def work(sizes: list[int], inputs: Tensor = inputs) -> Tensor:
-            parts = []
-            for some in torch.split(inputs, sizes):
-                with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                    logits = model.suffix(some, fed.start)
-                parts.append(torch.log_softmax(logits.float(), dim=1).cpu())
-            return torch.cat(parts)
+            scores = []
+            for piece in torch.split(inputs, sizes):
+                hidden = piece if stream.start == stream.cut else model.prefix(piece, stream.cut)
+                logits = compute_logits(model, hidden, stream.cut, autocast)
+                scores.append(torch.log_softmax(logits, dim=1).cpu())
+            return torch.cat(scores)
 
-        output, limit = run_in_microbatches(work, len(inputs), limit, 1, device, "in evaluation", again)
+        output, limit = run_in_microbatches(work, len(inputs), limit, 1, device, "in evaluation", on_smaller)
         outputs.append(output)
         targets.append(labels.cpu())
         on_batch()

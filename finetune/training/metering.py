@@ -1,4 +1,4 @@
-"""Where the time of an epoch goes: wall time by what it was spent on, adding up to the whole."""
+"""Meters of a run: wall time by phase, energy, and memory."""
 
 import contextlib
 import ctypes
@@ -14,75 +14,69 @@ from typing import TypeVar
 
 import torch
 
-from finetune.models.microbatch import _M_MMAP_MAX, _M_TOP_PAD, _M_TRIM_THRESHOLD
 from finetune.rundir.keys import HISTORY_KEYS
 
 Item = TypeVar("Item")
+Reading = Callable[[], float | None]  # joules used up to now, None where the counter can't be read
 
-# What an epoch's time goes into. Of nested parts, the inner one counts; so they add up to the epoch.
 PHASES = tuple(key.removeprefix("seconds/") for key in HISTORY_KEYS if key.startswith("seconds/"))
+RAPL = Path("/sys/class/powercap")  # Linux; docs.kernel.org/power/powercap/powercap.html
+NO_ENERGY = "not measured"
+# mallopt's parameters, from glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 class PhaseTimer:
-    """Adds up wall time by part, from its making on.
+    """Adds up wall time by phase, from its creation on. Of nested phases the inner one counts, so they add up.
 
     Args:
-        spent: part -> seconds spent already.
+        seconds: phase -> seconds spent earlier.
     """
 
-    def __init__(self, spent: Mapping[str, float] | None = None) -> None:
-        self._spent: defaultdict[str, float] = defaultdict(float, spent or {})
-        self._parts = ["other"]
+    def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
+        self._seconds: defaultdict[str, float] = defaultdict(float, seconds or {})
+        self._phases = ["other"]
         self._since = time.perf_counter()
 
     def _settle(self) -> None:
         now = time.perf_counter()
-        self._spent[self._parts[-1]] += now - self._since
+        self._seconds[self._phases[-1]] += now - self._since
         self._since = now
 
     @contextlib.contextmanager
-    def on(self, part: str) -> Iterator[None]:
-        """Spend the time in here on `part`, but for what is spent on another part inside."""
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the time in this block for phase `name`, except for phases inside."""
         self._settle()
-        self._parts.append(part)
+        self._phases.append(name)
         try:
             yield
         finally:
             self._settle()
-            self._parts.pop()
+            self._phases.pop()
 
-    def waiting(self, items: Iterable[Item], part: str = "loader") -> Iterator[Item]:
-        """Yield the items; the time until each one comes is spent on `part`."""
+    def time_iterator(self, items: Iterable[Item], phase: str = "loader") -> Iterator[Item]:
+        """Yield the items; the time until each one arrives counts for `phase`."""
         iterator = iter(items)
         while True:
-            with self.on(part):
+            with self.phase(phase):
                 try:
                     item = next(iterator)
                 except StopIteration:
                     return
             yield item
 
-    def spent(self) -> dict[str, float]:
-        """Return part -> seconds up to now, for all of PARTS."""
+    def seconds_by_phase(self) -> dict[str, float]:
+        """Return phase -> seconds up to now, for all of PHASES."""
         self._settle()
-        return {part: self._spent[part] for part in PHASES}
-
-
-RAPL = Path("/sys/class/powercap")  # Linux; docs.kernel.org/power/powercap/powercap.html
-
-
-NO_ENERGY = "not measured"
-
-
-Reading = Callable[[], float | None]  # joules used up to now, or None where that can't be read
+        return {phase: self._seconds[phase] for phase in PHASES}
 
 
 class EnergyMeter:
-    """Adds up the joules that the devices of a run use, from its making on. `None` where nothing tells.
+    """Adds up the joules that the devices of a run use, from its creation on.
 
     Args:
-        readings: a counter each device. A counter that falls has wrapped around; what came between is lost, so
-            `poll` is to be called more often than that (once in some 40 minutes for a CPU under load).
+        readings: one counter per device. A counter that falls has wrapped around; the energy since the last `poll` is
+            then lost, so call it more often than counters wrap (every 40 minutes or so for a CPU under load).
     """
 
     def __init__(self, readings: list[Reading]) -> None:
@@ -91,7 +85,7 @@ class EnergyMeter:
         self._joules = 0.0
 
     def poll(self) -> float | None:
-        """Return the joules used since the meter was made."""
+        """Return the joules used since the meter was created, None without counters."""
         for index, reading in enumerate(self._readings):
             now, last = reading(), self._last[index]
             if now is not None and last is not None and now >= last:
@@ -101,39 +95,39 @@ class EnergyMeter:
 
 
 def energy_meter(device: torch.device, rapl: Path = RAPL) -> tuple[EnergyMeter, str]:
-    """Return a meter for this device and the machine's CPUs, and what it measures, in words."""
-    gpu, cpus = _gpu(device), _packages(rapl)
-    told = [*(["GPU (NVML)"] if gpu else []), *(["CPU packages (RAPL)"] if cpus else [])]
-    return EnergyMeter([*([gpu] if gpu else []), *cpus]), " and ".join(told) or NO_ENERGY
+    """Return a meter for this device and the machine's CPUs, and a description of what it measures."""
+    gpu, cpus = _gpu_counter(device), _cpu_counters(rapl)
+    measured = [*(["GPU (NVML)"] if gpu else []), *(["CPU packages (RAPL)"] if cpus else [])]
+    return EnergyMeter([*([gpu] if gpu else []), *cpus]), " and ".join(measured) or NO_ENERGY
 
 
-def _packages(rapl: Path) -> list[Reading]:
-    """Return a reading for each CPU package whose counter may be read; since Linux 5.10 that takes root."""
+def _cpu_counters(rapl: Path) -> list[Reading]:
+    """Return the counter of each CPU package that this user may read; since Linux 5.10 that takes root."""
     readings: list[Reading] = []
     for zone in sorted(rapl.glob("intel-rapl:[0-9]*")):
         if zone.name.count(":") > 1:
-            continue  # a part of a package, which counts it already
-        reading = partial(_joules, zone / "energy_uj")
+            continue  # a part of a package, already included in the package
+        reading = partial(_read_joules, zone / "energy_uj")
         if reading() is not None:
             readings.append(reading)
     return readings
 
 
-def _joules(file: Path) -> float | None:
+def _read_joules(file: Path) -> float | None:
     with contextlib.suppress(OSError, ValueError):
         return int(file.read_text()) / 1e6
     return None
 
 
-def _gpu(device: torch.device) -> Reading | None:
-    """Return a reading of the GPU's counter, which NVIDIA's have from Volta on."""
+def _gpu_counter(device: torch.device) -> Reading | None:
+    """Return the GPU's energy counter; NVIDIA GPUs have one from Volta on."""
     if device.type != "cuda":
         return None
     import pynvml
 
     try:
         pynvml.nvmlInit()
-        # By its UUID: CUDA_VISIBLE_DEVICES gives devices other numbers than NVML does.
+        # By UUID: CUDA_VISIBLE_DEVICES renumbers devices, NVML does not.
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode())
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except (pynvml.NVMLError, AttributeError, RuntimeError):
@@ -149,10 +143,10 @@ def _gpu(device: torch.device) -> Reading | None:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep the memory of freed tensors for the next ones, instead of giving it back to the system.
+    """Make glibc reuse the memory of freed tensors instead of returning it to the system. Does nothing without glibc.
 
-    By default every tensor of more than 32 MB is mapped anew, and the system clears each of its pages at the first
-    touch: a fifth of a training step's time for small networks on the CPU. Elsewhere than on Linux with glibc, nothing.
+    By default every tensor above 32 MB is mapped anew, and the system clears each of its pages at the first touch: a
+    fifth of the time of a training step for small networks on the CPU.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -164,8 +158,8 @@ def keep_freed_memory() -> None:
 
 
 def peak_memory_mb(device: torch.device) -> int:
-    """Return the most memory that this process has had, in MB (1e6 bytes): of the GPU if it computes there."""
+    """Return the peak memory of this process in MB (1e6 bytes): on the GPU if `device` is one, else in RAM."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e6)
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss: bytes there, KiB on Linux
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss: bytes on macOS, KiB on Linux
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)

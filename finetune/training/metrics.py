@@ -1,6 +1,6 @@
-"""How far confidences can be believed: the error of calibration, and the temperature that mends most of it.
+"""Accuracy, cross-entropy, per-class scores, calibration error and temperature of log-probabilities.
 
-This file loads neither torch nor pandas.
+Plain numpy: `analysis` imports this module, so it must load neither torch nor pandas.
 """
 
 import math
@@ -12,15 +12,15 @@ from scipy.optimize import minimize_scalar
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
-BINS = 15  # equally wide ones of confidence: Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599
-MAX_TEMPERATURE = 20.0  # of a temperature, and one over the least; beyond these val was too small to tell
+BINS = 15  # of confidence, equally wide: Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599
+MAX_TEMPERATURE = 20.0  # and 1 / MAX_TEMPERATURE is the minimum; values beyond mean that val is too small
 
 
 def fit_temperature(log_probabilities: Floats, labels: Ints) -> float:
-    """Return what to divide logits by so that val's cross-entropy is the lowest (Guo et al., section 4.2).
+    """Return the temperature that minimises the cross-entropy of val when logits are divided by it (Guo et al., 4.2).
 
-    It changes no prediction, as all classes are scaled alike. 1.0 where there is nothing to fit it on. Where every
-    picture is named rightly, sharper is always better, and the end of the range is returned.
+    It changes no prediction. Returns 1.0 for no images, and the end of the range if all predictions are correct, as
+    sharper is then always better.
 
     Args:
         log_probabilities: (N, classes), of val: test must not decide it.
@@ -36,7 +36,7 @@ def fit_temperature(log_probabilities: Floats, labels: Ints) -> float:
         total = np.log(np.exp(scaled - top).sum(axis=1)) + top[:, 0]
         return float((total - scaled[rows, labels]).mean())
 
-    # Convex in one over the temperature, so it has a single minimum in its logarithm.
+    # Convex in 1 / temperature, so it has a single minimum in log(temperature).
     bound = math.log(MAX_TEMPERATURE)
     return math.exp(float(minimize_scalar(loss, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-4}).x))
 
@@ -50,37 +50,33 @@ def scale_log_probabilities(log_probabilities: Floats, t: float) -> Floats:
 
 
 def calibration_error(log_probabilities: Floats, labels: Ints) -> float:
-    """Return the expected calibration error in [0, 1]: how far confidence and accuracy lie apart, mean over pictures.
+    """Return the expected calibration error in [0, 1]: the mean over images of |confidence - accuracy| of their bin.
 
-    Pictures are binned by confidence in BINS equal widths (Guo et al., section 2). With few pictures a bin it is above
-    0 for a perfect network, too.
+    Images are binned by confidence into BINS equal widths (Guo et al., section 2). With few images per bin it is above
+    0 even for a perfectly calibrated network.
     """
     confidence = np.exp(log_probabilities.max(axis=1).astype(np.float64))
-    right = log_probabilities.argmax(axis=1) == labels
+    correct = log_probabilities.argmax(axis=1) == labels
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    apart = np.bincount(bins, weights=right - confidence, minlength=BINS)
-    return float(np.abs(apart).sum() / len(labels))
+    gaps = np.bincount(bins, weights=correct - confidence, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(labels))
 
 
 def accuracy(log_probabilities: Floats, labels: Ints) -> float:
-    """Return the share of pictures whose likeliest class is the right one."""
+    """Return the share of images whose likeliest class is their label."""
     return float((log_probabilities.argmax(axis=1) == labels).mean())
 
 
 def cross_entropy(log_probabilities: Floats, labels: Ints) -> float:
-    """Return the mean negative log-probability of the right class."""
+    """Return the mean negative log-probability of the labels."""
     return float(-log_probabilities[np.arange(len(labels)), labels].mean())
 
 
 class PerClassScores(NamedTuple):
-    """How each class fared; float64 (classes,), NaN where a class has no picture.
+    """Recall and F1 of each class; float64 (classes,), NaN for a class without images.
 
-    By scikit-learn's definitions. Counted here, because its import takes a second, which would be most of the first
-    epoch of a run that trains on cached features.
-
-    Attributes:
-        recall: share of the class's pictures that were named rightly.
-        f1: harmonic mean of recall and precision; 0 where none was named rightly.
+    By scikit-learn's definitions, without its import, which takes a second: most of the first epoch of a run that
+    trains on cached features.
     """
 
     recall: NDArray[np.float64]
@@ -88,10 +84,10 @@ class PerClassScores(NamedTuple):
 
 
 def per_class_scores(log_probabilities: Floats, labels: Ints) -> PerClassScores:
-    """Return recall and F1 of each class. Every class counts the same in a mean over these, however rare it is."""
+    """Return recall and F1 of each class; their means over classes weight rare and common classes alike."""
     classes = log_probabilities.shape[1]
     predictions = log_probabilities.argmax(axis=1)
-    right = np.bincount(labels[predictions == labels], minlength=classes)
-    of_it, named = np.bincount(labels, minlength=classes), np.bincount(predictions, minlength=classes)
-    occurs = np.where(of_it > 0, of_it, np.nan)
-    return PerClassScores(recall=right / occurs, f1=2 * right / (occurs + named))
+    correct = np.bincount(labels[predictions == labels], minlength=classes)
+    predicted, actual = np.bincount(predictions, minlength=classes), np.bincount(labels, minlength=classes)
+    actual_or_nan = np.where(actual > 0, actual, np.nan)
+    return PerClassScores(recall=correct / actual_or_nan, f1=2 * correct / (actual_or_nan + predicted))

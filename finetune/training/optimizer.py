@@ -1,4 +1,4 @@
-"""AdamW, and the memory that it needs for each parameter that trains."""
+"""AdamW: its parameter groups, and its state, which is allocated before the first gradients."""
 
 from typing import Any
 
@@ -10,35 +10,37 @@ from finetune.models.classifier import Classifier
 from finetune.rundir.failures import is_out_of_memory
 from finetune.system.atomic import format_bytes
 
+ParamGroups = list[dict[str, Any]]
 
-def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
-    """Return the optimiser of these groups (see `strategies.param_groups`).
 
-    Fused: one kernel instead of a loop over parameters, and one that needs no memory beside that of `reserve`.
+def adamw(groups: ParamGroups) -> torch.optim.AdamW:
+    """Return AdamW for these groups.
+
+    Fused: one kernel instead of a loop over parameters, and no memory beyond that of `allocate_state`.
     """
     return torch.optim.AdamW(groups, fused=True)
 
 
-def allocate_state(optimizer: torch.optim.Optimizer, where: str) -> None:
-    """Give every parameter that trains the state that AdamW would give it in its first step.
+def allocate_state(optimizer: torch.optim.Optimizer, context: str) -> None:
+    """Allocate, for every trainable parameter, the state that AdamW would allocate in its first step.
 
-    In the step, memory could run out with some parameters changed and others not, and no way back. Before it, nothing
-    has changed; and once the state is there, gradients alone can run out of memory, which take smaller pieces then.
+    Within a step, memory could run out after some parameters have changed, which can't be undone. Before the step,
+    nothing has changed; and once the state exists, only gradients can run out of memory, and micro-batches help there.
 
     Args:
-        where: for the message, such as "at epoch 4, where 33% of the backbone trains".
+        context: for the message, such as "at epoch 4, where 33% of the backbone trains".
 
     Raises:
-        TrainingError: there is no room for it.
+        TrainingError: out of memory.
     """
-    fresh = [
+    new = [
         parameter
         for group in optimizer.param_groups
         for parameter in group["params"]
         if parameter.requires_grad and not optimizer.state.get(parameter)
     ]
     try:
-        for parameter in fresh:
+        for parameter in new:
             # As in torch/optim/adam.py, `_init_group`.
             optimizer.state[parameter] = {
                 "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
@@ -48,40 +50,40 @@ def allocate_state(optimizer: torch.optim.Optimizer, where: str) -> None:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        size = sum(2 * parameter.numel() * parameter.element_size() for parameter in fresh)
+        size = sum(2 * parameter.numel() * parameter.element_size() for parameter in new)
         raise TrainingError(
-            f"out of memory {where}: AdamW keeps {format_bytes(size)} of the parameters that begin to train there. "
+            f"out of memory {context}: AdamW needs {format_bytes(size)} for the parameters that start to train. "
             "Choose a smaller backbone, let less of it train, or free memory that other processes hold"
         ) from error
-
-
-ParamGroups = list[dict[str, Any]]  # an optimiser's param groups
 
 
 def param_groups(
     model: Classifier, lr: float, backbone_lr: float | None, decay: float, weight_decay: float
 ) -> ParamGroups:
-    """Return AdamW's groups: head and every block, each with and without weight decay, from head to input.
+    """Return the groups of head and blocks, from head to input, each with and without weight decay.
 
-    A group carries `block` (its index, or None for the head) and `peak_lr`, which `rates` scales. The last block
-    trains at `backbone_lr`, each one before it at `decay` times the rate of its successor. Biases and norms (1-D
-    parameters) get no weight decay. A frozen block's parameters have no gradient, so AdamW leaves them alone.
+    A group has the keys `block` (its index, None for the head) and `peak_lr`, which `lr_multiplier` scales. The last
+    block trains at `backbone_lr`, each block before it at `decay` times the rate of the next one. Biases and norms (1-D
+    parameters) get no weight decay. The parameters of a frozen block have no gradient, so AdamW does not change them.
+    All groups exist from the first step; unfreezing changes flags, never the list of groups.
 
     Args:
-        backbone_lr: None where no block ever trains.
-        decay: factor from one block to the next, away from the head (Howard and Ruder, ULMFiT, arXiv 1801.06146,
-            section 3.2, layer by layer; block by block here).
+        backbone_lr: None if no block ever trains.
+        decay: factor from one block to the one before it (Howard and Ruder, ULMFiT, arXiv 1801.06146, section 3.2,
+            there by layer, here by block).
     """
     last = len(model.blocks) - 1
-    parts: list[tuple[int | None, nn.Module, float]] = [(None, model.head, lr)]
+    modules: list[tuple[int | None, nn.Module, float]] = [(None, model.head, lr)]
     if backbone_lr is not None:
-        parts += [(index, model.blocks[index], backbone_lr * decay ** (last - index)) for index in range(last, -1, -1)]
+        modules += [
+            (index, model.blocks[index], backbone_lr * decay ** (last - index)) for index in range(last, -1, -1)
+        ]
     groups = []
-    for index, module, peak in parts:
+    for index, module, peak_lr in modules:
         name = "head" if index is None else f"block {index}"
-        flat = [parameter for parameter in module.parameters() if parameter.ndim <= 1]
-        rest = [parameter for parameter in module.parameters() if parameter.ndim > 1]
-        common = {"block": index, "peak_lr": peak, "lr": peak}
-        groups.append({"name": name, "params": rest, "weight_decay": weight_decay, **common})
-        groups.append({"name": f"{name}, no decay", "params": flat, "weight_decay": 0.0, **common})
+        weights = [parameter for parameter in module.parameters() if parameter.ndim > 1]
+        biases = [parameter for parameter in module.parameters() if parameter.ndim <= 1]
+        common = {"block": index, "peak_lr": peak_lr, "lr": peak_lr}
+        groups.append({"name": name, "params": weights, "weight_decay": weight_decay, **common})
+        groups.append({"name": f"{name}, no decay", "params": biases, "weight_decay": 0.0, **common})
     return [group for group in groups if group["params"]]

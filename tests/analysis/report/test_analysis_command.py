@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import html.parser
 import json
 import re
 from pathlib import Path
@@ -16,6 +15,7 @@ from analysis.pipeline import build_report
 from analysis.sources.run_directories import read_sweep
 from tests.analysis.conftest import stop_drawing
 from tests.support.fabricate import fabricate_pictures, fabricate_run
+from tests.support.html_page import Page
 
 FILES = {
     *("comparison.csv", "comparison.md", "comparison.tex", "recipes.csv", "pairs.csv", "runs.csv", "epochs.csv"),
@@ -33,29 +33,6 @@ FILES = {
         for ending in ("png", "pdf")
     ),
 }
-
-
-class Page(html.parser.HTMLParser):
-    """The tags and addresses of a page, and its images without a text alternative; checks that all tags are closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.open: list[str] = []
-        self.addresses: list[str] = []
-        self.without_alt = 0
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        attributes = dict(attrs)
-        if tag not in ("meta", "img", "link", "br"):
-            self.open.append(tag)
-        self.without_alt += tag == "img" and not attributes.get("alt")
-        self.addresses += [str(attributes[name]) for name in ("src", "href") if name in attributes]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 @pytest.fixture(scope="module")

@@ -305,9 +305,9 @@ def test_other_weights_pictures_sizes_and_networks_have_entries_of_their_own(pic
         assert len(now - seen) == 3  # one view of train, val, test
         seen = now
     next(pictures.rglob("*.png")).unlink()
-    preflight.fingerprint.cache_clear()
-    preflight._part.cache_clear()
-    preflight._split.cache_clear()
+    preflight.data_fingerprint.cache_clear()
+    preflight._load_train_share.cache_clear()
+    preflight._load_splits.cache_clear()
     Done(small(pictures, strategy="head", epochs=1, cache="on"), tmp_path / "fewer")
     assert len([path for path in store.entries_folder().glob("activations-*") if path.is_dir()]) == len(seen) + 3
 

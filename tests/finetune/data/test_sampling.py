@@ -184,7 +184,7 @@ def test_rare_classes_are_found_once_classes_are_balanced(unequal: Path, tmp_pat
         summary = done[balance].summary
         assert summary["test/macro_f1"] > plain["test/macro_f1"] + 0.15
         assert summary["test/min_recall"] > plain["test/min_recall"] + 0.25
-    line = "training pictures a class: from 6 of warm to 60 of grey; balance sampler"
+    line = "training images per class: from 6 of warm to 60 of grey; balance sampler"
     assert line in done["sampler"].log
 
 

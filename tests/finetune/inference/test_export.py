@@ -126,12 +126,12 @@ def test_it_is_compared_on_val_pictures_or_without_them_on_noise(
     out = str(tmp_path / "model.onnx")
     shutil.copytree(place / "run", tmp_path / "run")
     assert export.main([str(tmp_path / "run"), "--onnx", out]) == 0
-    assert "of noise, as no val pictures are here" in capsys.readouterr().out  # val has 6, which are too few
+    assert "of noise, as no val images are here" in capsys.readouterr().out  # val has 6, which are too few
     rows = [[f"{name}/{n:03}.png", name, "val"] for name in ("train/red", "train/blue") for n in range(10)]
     write_table(tmp_path / "run" / keys.SPLITS, ["path", "label", "split"], rows)
     assert export.main([str(tmp_path / "run"), "--onnx", out]) == 0
     said = capsys.readouterr().out
-    assert "on 10 val pictures" in said
+    assert "on 10 val images" in said
     assert float(said.split("differs from torch by up to ")[1].split()[0]) < 1e-5
 
 

@@ -8,8 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from analysis.__main__ import main as analyse
-from analysis.report.gradcam import draw_gradcam
 from finetune.attention import main
 from finetune.data import thumbnails
 from finetune.data.transforms import Preprocessing
@@ -34,8 +32,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def wrapped(model: Classifier, px: int, backbone: str) -> TrainedModel:
-    to = Preprocessing(px, px, (0.0,) * 3, (1.0,) * 3, "bilinear")
-    return TrainedModel(model.eval(), to, ["a", "b"], 1.0, True, "a-run", {"backbone": backbone}, torch.device("cpu"))
+    preprocessing = Preprocessing(px, px, (0.0,) * 3, (1.0,) * 3, "bilinear")
+    return TrainedModel(
+        model.eval(), preprocessing, ["a", "b"], 1.0, True, "a-run", {"backbone": backbone}, torch.device("cpu")
+    )
 
 
 def test_the_map_is_where_the_answer_comes_from() -> None:
@@ -86,7 +86,7 @@ def test_the_pictures_are_those_of_the_grid(place: Path, tmp_path: Path, capsys:
     """Each under its name, and the same file when asked again; pictures elsewhere are found by --data."""
     run_dir = Path(shutil.copytree(place / "runs/tiny/only", tmp_path / "run"))
     assert main([str(run_dir)]) == 0
-    assert "12 of 12 pictures" in capsys.readouterr().out
+    assert "12 of 12 images" in capsys.readouterr().out
     drawn = thumbnails.read_thumbnails(run_dir, keys.ATTENTION)
     assert list(drawn) == list(thumbnails.read_thumbnails(run_dir))
     assert {picture.shape for picture in drawn.values()} == {(160, 160, 3)}
@@ -110,12 +110,14 @@ def test_what_can_not_be_drawn_is_told(place: Path, tmp_path: Path, capsys: pyte
 def test_a_transformer_is_refused(backbone: str) -> None:
     """A vision transformer's tokens are no map; Swin's maps have their channels last."""
     trained = wrapped(build_classifier(build_network(backbone, 64), 2, 0.0), 64, backbone)
-    with pytest.raises(UserError, match=f"{backbone}: no block's output is a map of places"):
+    with pytest.raises(UserError, match=f"{backbone}: no block's output has spatial positions"):
         spatial_block(trained)
 
 
 def test_the_analysis_is_told_why_there_are_no_maps(tmp_path: Path) -> None:
     """In a sentence, whatever ended the process."""
+    from analysis.report.gradcam import draw_gradcam
+
     fabricate_run(tmp_path, "some")
     assert (draw_gradcam(tmp_path / "some") or "").startswith("No new attention maps of some: UserError: ")
 
@@ -125,6 +127,8 @@ def test_the_analysis_has_it_drawn_and_shows_it(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """With --attention the grid is there and in the report; where it can't be drawn, the report says why."""
+    from analysis.__main__ import main as analyse
+
     shutil.copytree(place / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", offline.environment(ROOT)["PYTHONPATH"])

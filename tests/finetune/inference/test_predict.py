@@ -16,9 +16,9 @@ from finetune.predict import main
 from finetune.rundir import keys
 from finetune.system import documents
 from finetune.training.metrics import scale_log_probabilities
-from tests.analysis.report.test_analysis_command import Page
 from tests.support.failing_disk import each_write_failing
 from tests.support.finished_run import leave_run
+from tests.support.html_page import Page
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_the_page_of_many_pictures_keeps_to_its_limit(
     assert len(rows) == 42
     text = page.read_text(encoding="utf-8")
     assert Page(text).tags.count("img") == 30
-    assert "shows the 30 pictures that it is least sure of;</strong> 12 with" in " ".join(text.split())
+    assert "shows the 30 least confident predictions;</strong> 12 more" in " ".join(text.split())
     ordered = sorted(rows, key=lambda row: float(row["confidence"]))
     assert ordered[0]["path"] in text
     assert ordered[-1]["path"] not in text
@@ -218,12 +218,12 @@ def test_the_least_confident_are_kept_whatever_the_order() -> None:
     """Of equals, the first; counts and means are over all."""
     from finetune.inference.predictor import Prediction
 
-    gathered = PageContent(3)
+    content = PageContent(3)
     for name, sure in (("a", 0.9), ("b", 0.3), ("c", 0.5), ("d", 0.5), ("e", 0.2), ("f", 0.99)):
-        gathered.add(Prediction(Path(name), [("x", sure)]))
-    assert [answer.path.name for answer in gathered.kept()] == ["e", "b", "c"]
-    assert gathered.pictures == {"x": 6}
-    assert gathered.confidence["x"] == pytest.approx(3.39)
+        content.add(Prediction(Path(name), [("x", sure)]))
+    assert [prediction.path.name for prediction in content.least_confident()] == ["e", "b", "c"]
+    assert content.counts == {"x": 6}
+    assert content.confidence["x"] == pytest.approx(3.39)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS refuses such names")

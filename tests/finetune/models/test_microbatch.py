@@ -84,7 +84,7 @@ def test_evaluation_in_pieces_gives_the_same_predictions_and_says_so() -> None:
     torch.manual_seed(0)
     model = Classifier([nn.Flatten()], nn.Identity(), 12, 3, 0.0)
     nn.init.normal_(model.head[-1].weight)
-    fed = BatchStream(0, 2, [(torch.randn(6, 3, 2, 2), torch.arange(6) % 3) for _ in range(2)])
+    fed = BatchStream(0, 0, 2, [(torch.randn(6, 3, 2, 2), torch.arange(6) % 3) for _ in range(2)])
     whole, labels = predict(model, fed, CPU, None)
     seen: list[int] = []
 
@@ -100,4 +100,4 @@ def test_evaluation_in_pieces_gives_the_same_predictions_and_says_so() -> None:
     assert pieces == pytest.approx(whole, abs=1e-6)
     assert list(same_labels) == list(labels)
     assert seen == [6, 3, 3, 3, 3]
-    assert lines == ["out of memory in evaluation: goes on with 3 pictures at a time, which changes no result"]
+    assert lines == ["out of memory in evaluation: continues with 3 images at a time, which changes no result"]

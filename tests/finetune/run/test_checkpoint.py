@@ -17,7 +17,8 @@ def test_a_checkpoint_that_can_not_be_written_says_why_and_leaves_the_one_before
     """The system's own error comes out, not that of torch's writer, which breaks off in the middle of the file."""
     model = build_classifier(build_network("squeezenet1_1", 32), 2, 0.0)
     path = tmp_path / "last.pt"
-    save_checkpoint(path, model, None, [], {"run_id": "x"}, micro_batch=4, under_way={"losses": torch.ones(2)})
+    fields = {"run_id": "x", "micro_batch": 4, "under_way": {"losses": torch.ones(2)}}
+    save_checkpoint(path, model, None, [], fields)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:

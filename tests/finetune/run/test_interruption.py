@@ -44,7 +44,7 @@ def test_a_run_interrupted_again_and_again_is_the_same_run(
     ]:
         with pytest.raises(RunInterrupted, match=place):
             run(config, folder, interrupted=after(asks))
-        assert files.status(folder) == ("killed", f"{place}; the same command goes on from there")
+        assert files.status(folder) == ("killed", f"{place}; the same command continues from there")
     run(config, folder)
     assert_same_run(tmp_path / "whole", folder)
 
@@ -123,18 +123,19 @@ def test_the_command_saves_and_ends_at_a_signal_and_goes_on_from_that_step(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The message says where it stopped, and that the same command goes on."""
+    """The message says where it stopped, and how to continue."""
     words = [*flags(pictures, strategy="head", epochs=2), "--run-dir", str(tmp_path / "run")]
 
-    def signal_in_training(_: object, told: dict[str, Any]) -> None:
-        if told["phase"] == "train":
+    def signal_in_training(progress: dict[str, Any]) -> str:
+        if progress["phase"] == "train":
             os.kill(os.getpid(), number)
+        return "a title"
 
     with monkeypatch.context() as patch:
-        patch.setattr(command._Bar, "tell", signal_in_training)
+        patch.setattr(command, "_describe", signal_in_training)
         assert command.main(words) == code
     captured = capsys.readouterr()
-    assert captured.err == "stopped after step 1 of 3 of epoch 1; the same command goes on from there\n"
+    assert captured.err == "stopped after step 1 of 3 of epoch 1; run the same command again to continue\n"
     assert "Traceback" not in captured.out
     assert command.main(words) == 0
     assert "resumes after epoch 0, step 1" in capsys.readouterr().out
@@ -151,6 +152,6 @@ def test_a_signal_before_the_first_step_ends_the_command_at_once(
     with monkeypatch.context() as patch:
         patch.setattr("finetune.run.build.build_classifier", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         assert command.main(words) == 143
-    assert capsys.readouterr().err.startswith("stopped; the same command goes on")
+    assert capsys.readouterr().err.startswith("interrupted; run the same command again")
     assert files.status(tmp_path / "run")[0] == "killed"
     assert command.main(words) == 0

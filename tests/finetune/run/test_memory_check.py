@@ -12,14 +12,14 @@ from finetune.run.checkpoint import load_checkpoint
 from finetune.run.memory_check import UnfreezeStage, check_largest_stage_fits, largest_stage
 from finetune.run.run import run
 from finetune.rundir import files, keys
-from finetune.training.state import random_state
+from finetune.training.state import rng_states
 from tests.support.logs import each_log_line
 from tests.support.small_runs import least_memory, small
 
 GROWS = {"strategy": "gradual", "backbone": "shufflenet_v2_x0_5", "unfreeze": "[[0, 0], [2, 0.5], [3, 1]]"}
 
 
-def parts_of(pictures: Path, **values: object) -> RunComponents:
+def components_of(pictures: Path, **values: object) -> RunComponents:
     return build_components(resolve(small(pictures, **values)), "run", ())
 
 
@@ -34,28 +34,29 @@ def parts_of(pictures: Path, **values: object) -> RunComponents:
 )
 def test_the_largest_stage_is_the_last(values: dict[str, object], stage: UnfreezeStage, pictures: Path) -> None:
     """Of what trains, and of the pictures' size."""
-    parts = parts_of(pictures, **values)
-    found = largest_stage(parts)
+    components = components_of(pictures, **values)
+    found = largest_stage(components)
     assert (found.epoch, found.side) == (stage.epoch, stage.side)
-    assert found.cut == (len(parts.model.blocks) if values["strategy"] == "head" else 0)
+    assert found.cut == (len(components.model.blocks) if values["strategy"] == "head" else 0)
 
 
 def test_nothing_of_a_run_is_changed(pictures: Path) -> None:
     """Weights, batch-norm's statistics, modes, the optimiser's state and random streams are what they were."""
-    parts = parts_of(pictures, **GROWS)
-    check_largest_stage_fits(parts, 0)  # modes are those of the first epoch from here on
-    before = {name: value.clone() for name, value in parts.model.state_dict().items()}
-    flags = [(module.training, [p.requires_grad for p in module.parameters()]) for module in parts.model.modules()]
-    stream = random_state(parts.loop.device)["cpu"].clone()
-    said: list[str] = []
-    assert check_largest_stage_fits(parts, 0, said.append) == (3, None)
-    assert said[0].startswith("memory: the largest stage, from epoch 4 on, needs ")
-    after = parts.model.state_dict()
+    components = components_of(pictures, **GROWS)
+    check_largest_stage_fits(components, 0)  # modes are those of the first epoch from here on
+    before = {name: value.clone() for name, value in components.model.state_dict().items()}
+    flags = [(module.training, [p.requires_grad for p in module.parameters()]) for module in components.model.modules()]
+    stream = rng_states(components.settings.device)["cpu"].clone()
+    lines: list[str] = []
+    with each_log_line(lines.append):
+        assert check_largest_stage_fits(components, 0) == (3, None)
+    assert lines[0].startswith("memory: the largest stage, from epoch 4 on, needs ")
+    after = components.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert flags == [(m.training, [p.requires_grad for p in m.parameters()]) for m in parts.model.modules()]
-    assert torch.equal(stream, random_state(parts.loop.device)["cpu"])
-    assert not parts.optimizer.state
-    assert all(parameter.grad is None for parameter in parts.model.parameters())
+    assert flags == [(m.training, [p.requires_grad for p in m.parameters()]) for m in components.model.modules()]
+    assert torch.equal(stream, rng_states(components.settings.device)["cpu"])
+    assert not components.optimizer.state
+    assert all(parameter.grad is None for parameter in components.model.parameters())
 
 
 def test_a_run_is_the_same_without_it(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +85,6 @@ def test_what_does_not_fit_later_is_known_before_the_first_epoch(
     tried = next(index for index, line in enumerate(lines) if "needs" in line and "in micro-batches of 4" in line)
     assert tried < first
     least_memory(monkeypatch, most=1)
-    with pytest.raises(TrainingError, match=r"at epoch 4, where 100% .*tried before the first\), even with 2 pictures"):
+    with pytest.raises(TrainingError, match=r"at epoch 4, where 100% .*tried before the first\), even with 2 "):
         run(small(pictures, **GROWS), tmp_path / "never")
     assert files.read_history(tmp_path / "never")[0] == []

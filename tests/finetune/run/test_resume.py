@@ -12,7 +12,7 @@ import torch
 
 from finetune.config import to_dict
 from finetune.errors import RunInterrupted
-from finetune.run import checkpoint, run
+from finetune.run import checkpoint, run, run_writer
 from finetune.run.checkpoint import load_checkpoint
 from finetune.rundir import keys
 from finetune.system import documents
@@ -34,13 +34,13 @@ class Keeper:
         self.states: dict[int, dict[str, Any]] = {}  # by epochs finished
         true_save = checkpoint.save_checkpoint
 
-        def save(path: Path, model: Any, optimizer: Any, *given: Any, **more: Any) -> None:
-            true_save(path, model, optimizer, *given, **more)
-            if path.name == keys.LAST and optimizer is not None and more["under_way"] is None:
+        def save(path: Path, model: Any, optimizer: Any, history: Any, fields: Any, *args: Any) -> None:
+            true_save(path, model, optimizer, history, fields, *args)
+            if path.name == keys.LAST and optimizer is not None and fields["under_way"] is None:
                 content = load_checkpoint(path)
                 self.states[len(content["history"])] = content["optimizer"]
 
-        monkeypatch.setattr(run, "save_checkpoint", save)
+        monkeypatch.setattr(run_writer, "save_checkpoint", save)
 
 
 def assert_same_state(one: dict[str, Any], other: dict[str, Any]) -> None:

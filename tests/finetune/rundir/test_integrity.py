@@ -121,9 +121,9 @@ def test_the_log_says_what_is_damaged_and_what_it_goes_on_from(pictures: Path, t
     """One line each: the last checkpoint, then both, then the best."""
     leave_killed(pictures, tmp_path / "killed")
     for names, expected in [
-        ((keys.LAST,), "set aside as last.pt.damaged-1; goes on from previous.pt"),
-        ((keys.LAST, keys.PREVIOUS), "set aside as previous.pt.damaged-1; begins anew"),
-        ((keys.BEST,), "best.pt is written anew from "),
+        ((keys.LAST,), "renamed to last.pt.damaged-1; continues from previous.pt"),
+        ((keys.LAST, keys.PREVIOUS), "renamed to previous.pt.damaged-1; starts again"),
+        ((keys.BEST,), "best.pt is rebuilt from "),
     ]:
         folder, lines = tmp_path / "-".join(names), []  # type: ignore[var-annotated]
         shutil.copytree(tmp_path / "killed", folder)
@@ -132,7 +132,7 @@ def test_the_log_says_what_is_damaged_and_what_it_goes_on_from(pictures: Path, t
         with each_log_line(lines.append):
             run(small(pictures, **FIELDS), folder)
         assert [line for line in lines if expected in line], lines
-        assert len([line for line in lines if "set aside" in line]) == len(names)
+        assert len([line for line in lines if ".damaged-" in line]) == len(names)
         resumed = {keys.LAST: 1, keys.BEST: 2}.get(names[0]) if len(names) == 1 else None
         assert [line for line in lines if line.startswith("resumes")] == (
             [f"resumes after epoch {resumed}"] if resumed else []
@@ -151,8 +151,8 @@ def test_a_best_checkpoint_that_nothing_can_replace_costs_the_training_and_no_re
     lines: list[str] = []
     with each_log_line(lines.append):
         run(small(pictures, **FIELDS), tmp_path / "run")
-    assert [line for line in lines if "begins anew" in line or "written anew from last.pt" in line]
-    assert [line for line in lines if "begins anew" in line] or best == 3
+    assert [line for line in lines if "starts again" in line or "rebuilt from last.pt" in line]
+    assert [line for line in lines if "starts again" in line] or best == 3
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
@@ -164,7 +164,7 @@ def test_a_best_checkpoint_that_is_damaged_while_the_run_goes_on_fails_it_once(p
         if progress["phase"] == "test":
             flip(tmp_path / "run" / keys.BEST, random.Random(3))
 
-    with pytest.raises(TrainingError, match=r"best\.pt: can't be read .*; the same command makes it anew"):
+    with pytest.raises(TrainingError, match=r"best\.pt: can't be read .*; the same command rebuilds it"):
         run(small(pictures, **FIELDS), tmp_path / "run", on_progress=damage)
     run(small(pictures, **FIELDS), tmp_path / "run")
     assert_same_run(tmp_path / "whole", tmp_path / "run")
@@ -174,8 +174,7 @@ def test_killed_between_the_two_checkpoints_of_an_epoch_the_best_one_is_made_fro
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test is never of another epoch's weights."""
-    from finetune.run import checkpoint
-    from finetune.run import run as module
+    from finetune.run import checkpoint, run_writer
 
     run(small(pictures, **FIELDS), tmp_path / "whole")
     true_save = checkpoint.save_checkpoint
@@ -186,13 +185,13 @@ def test_killed_between_the_two_checkpoints_of_an_epoch_the_best_one_is_made_fro
         true_save(path, *given, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "save_checkpoint", save)
+        patch.setattr(run_writer, "save_checkpoint", save)
         with pytest.raises(_Killed):
             run(small(pictures, **FIELDS), tmp_path / "run")
     lines: list[str] = []
     with each_log_line(lines.append):
         run(small(pictures, **FIELDS), tmp_path / "run")
-    assert "best.pt is written anew from last.pt" in lines
+    assert "best.pt is rebuilt from last.pt" in lines
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from finetune.errors import DivergedError, RunInterrupted
 from finetune.models.classifier import Classifier, build_classifier, build_network
+from finetune.models.device import autocast_of
 from finetune.models.frozen_prefix import FrozenPrefix
 from finetune.models.unfreezing import UnfreezeSchedule
-from finetune.run.build import autocast_of
-from finetune.training.batch_source import BatchStream
-from finetune.training.loop import TrainCallbacks, TrainSettings, TrainState, should_stop
+from finetune.training.batch_source import Batch, BatchSource, BatchStream
+from finetune.training.loop import TrainCallbacks, Trainer, TrainSettings, should_stop
 from finetune.training.metering import PHASES, PhaseTimer
 from finetune.training.optimizer import adamw, param_groups
+from finetune.training.state import TrainState
 from tests.support.logs import each_log_line
 
 CPU = torch.device("cpu")
@@ -38,45 +39,47 @@ def test_patience_counts_from_the_last_unfreeze() -> None:
     assert not should_stop(stuck, UnfreezeSchedule([(0, 1.0)], 9), patience=None)
 
 
-Batch = tuple[Tensor, Tensor]
-
-
-class _Feed:
-    """Feeds the same pictures in every epoch, and others to val."""
+class _Source(BatchSource):
+    """The same batches in every epoch, and others for val."""
 
     def __init__(self, train: list[Batch], val: list[Batch] | None = None) -> None:
         self._train, self._val = train, val or train
 
-    def train(self, epoch: int, first: int, cut: int, clock: PhaseTimer) -> BatchStream:
-        del epoch, cut, clock
-        return BatchStream(0, len(self._train), self._train[first:])
+    def train(self, epoch: int, first: int, cut: int, timer: PhaseTimer) -> BatchStream:
+        del epoch, timer
+        return BatchStream(0, cut, len(self._train), self._train[first:])
 
-    def val(self, cut: int, clock: PhaseTimer) -> BatchStream:
-        del cut, clock
-        return BatchStream(0, len(self._val), self._val)
+    def val(self, cut: int, timer: PhaseTimer) -> BatchStream:
+        del timer
+        return BatchStream(0, cut, len(self._val), self._val)
 
 
 def fit(
-    loop: TrainSettings, model: Classifier, optimizer: Any, feed: _Feed, standing: TrainState, calls: TrainCallbacks
+    settings: TrainSettings,
+    model: Classifier,
+    optimizer: Any,
+    source: _Source,
+    state: TrainState,
+    callbacks: TrainCallbacks,
 ) -> None:
-    loop.fit(loop, model, FrozenPrefix(model), optimizer, feed, standing, calls)
+    Trainer(settings, model, FrozenPrefix(model), optimizer, source, state, callbacks).fit()
 
 
-def loop_settings(epochs: int = 3, **given: Any) -> TrainSettings:
+def train_settings(epochs: int = 3, **values: Any) -> TrainSettings:
     all_blocks = UnfreezeSchedule([(0, 1.0)], 9)
-    return TrainSettings(all_blocks, epochs, lambda block, step: 1.0, 0.0, None, CPU, None, 0, **given)  # noqa: ARG005
+    return TrainSettings(all_blocks, epochs, lambda block, step: 1.0, 0.0, None, CPU, None, 0, **values)  # noqa: ARG005
 
 
-def calls(**given: Any) -> TrainCallbacks:
+def make_callbacks(**values: Any) -> TrainCallbacks:
     silent: dict[str, Any] = {
         "on_epoch": lambda: False,
         "on_progress": lambda phase, epoch: None,  # noqa: ARG005
         "interrupted": lambda: False,
     }
-    return TrainCallbacks(**{**silent, **given})
+    return TrainCallbacks(**{**silent, **values})
 
 
-def some_batches(size: int) -> list[Batch]:
+def make_batches(size: int) -> list[Batch]:
     torch.manual_seed(1)
     return [(torch.randn(size, 3, 32, 32), torch.arange(size) % 2) for _ in range(3)]
 
@@ -85,9 +88,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_setting() -> None:
     """Epoch, step, rates and what to lower."""
     model = build_classifier(build_network("squeezenet1_1", 32), 2, 0.0)
     optimizer = torch.optim.AdamW(param_groups(model, 0.1, 0.1, 1.0, 0.0))
-    feed = _Feed([(torch.full((2, 3, 32, 32), float("nan")), torch.tensor([0, 1]))])
+    source = _Source([(torch.full((2, 3, 32, 32), float("nan")), torch.tensor([0, 1]))])
     with pytest.raises(DivergedError, match=r"step 1 of epoch 1 .*Lower lr or backbone_lr"):
-        fit(loop_settings(), model, optimizer, feed, TrainState(), calls())
+        fit(train_settings(), model, optimizer, source, TrainState(), make_callbacks())
 
 
 def test_weights_that_are_lost_in_the_last_step_reach_no_checkpoint() -> None:
@@ -95,11 +98,11 @@ def test_weights_that_are_lost_in_the_last_step_reach_no_checkpoint() -> None:
     for interrupted in (False, True):
         model = build_classifier(build_network("squeezenet1_1", 32), 2, 0.0)
         optimizer = torch.optim.SGD(param_groups(model, 1e-3, 1e-3, 1.0, 0.0))
-        feed, saved = _Feed(some_batches(4)[:1]), []  # type: ignore[var-annotated]
+        source, saved = _Source(make_batches(4)[:1]), []  # type: ignore[var-annotated]
         model.head[1].weight.register_hook(lambda gradient: gradient * float("inf"))
-        told = calls(on_epoch=lambda: saved.append(1), interrupted=lambda now=interrupted: now)  # type: ignore[misc]  # noqa: B023
+        told = make_callbacks(on_epoch=lambda: saved.append(1), interrupted=lambda now=interrupted: now)  # type: ignore[misc]  # noqa: B023
         with pytest.raises(DivergedError, match=r"head\.1\.weight holds .* not finite in epoch 1 .*Lower lr"):
-            fit(loop_settings(1), model, optimizer, feed, TrainState(), told)
+            fit(train_settings(1), model, optimizer, source, TrainState(), told)
         assert saved == []
 
 
@@ -109,13 +112,13 @@ def test_a_val_that_gives_no_numbers_ends_the_run() -> None:
     optimizer = torch.optim.SGD(param_groups(model, 1e-3, 1e-3, 1.0, 0.0))
     bad = [(torch.full((2, 3, 32, 32), float("inf")), torch.tensor([0, 1]))]
     with pytest.raises(DivergedError, match=r"the loss on val is nan after epoch 1 \(rates: .*Lower lr"):
-        fit(loop_settings(1), model, optimizer, _Feed(some_batches(4), bad), TrainState(), calls())
+        fit(train_settings(1), model, optimizer, _Source(make_batches(4), bad), TrainState(), make_callbacks())
 
 
 def trained(
-    most: int | None, backbone: str, size: int, weights: list[float] | None = None, lr: float = 0.1, **given: Any
+    most: int | None, backbone: str, size: int, weights: list[float] | None = None, lr: float = 0.1, **values: Any
 ) -> tuple[dict[str, Tensor], TrainState, list[int]]:
-    """Return weights, standing and the sizes of all training passes after an epoch where `most` pictures fit."""
+    """Return weights, state and the sizes of all training passes after an epoch where `most` pictures fit."""
     torch.manual_seed(0)
     model = build_classifier(build_network(backbone, 32), 2, 0.0)
     passes: list[int] = []
@@ -129,18 +132,18 @@ def trained(
     model.blocks[0].register_forward_pre_hook(hook)
     # Plain descent, so that weights differ by as much as gradients do.
     optimizer = torch.optim.SGD(param_groups(model, lr, lr, 1.0, 0.0))
-    feed = _Feed(some_batches(size))
-    standing = TrainState()
-    some = loop_settings(1, class_weights=None if weights is None else torch.tensor(weights))
-    fit(some, model, optimizer, feed, standing, calls(**given))
-    return dict(model.state_dict()), standing, passes
+    source = _Source(make_batches(size))
+    state = TrainState()
+    settings = train_settings(1, class_weights=None if weights is None else torch.tensor(weights))
+    fit(settings, model, optimizer, source, state, make_callbacks(**values))
+    return dict(model.state_dict()), state, passes
 
 
 @pytest.mark.parametrize("weights", [None, [0.25, 3.0]])
 def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(weights: list[float] | None) -> None:
     """Weights after three steps, loss and accuracy are the same, though no two pieces are of one size or class."""
-    whole, standing, passes = trained(None, "squeezenet1_1", 7, weights)
-    assert (passes, standing.micro_batch) == ([7, 7, 7], None)
+    whole, state, passes = trained(None, "squeezenet1_1", 7, weights)
+    assert (passes, state.micro_batch) == ([7, 7, 7], None)
     lines: list[str] = []
     with each_log_line(lines.append):
         pieces, again, passes = trained(2, "squeezenet1_1", 7, weights)
@@ -149,22 +152,22 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(weights: list[f
     for name, value in whole.items():
         torch.testing.assert_close(pieces[name], value, rtol=1e-4, atol=1e-6)
     for key in ("train/loss", "train/accuracy", "val/loss"):
-        assert again.history[0][key] == pytest.approx(standing.history[0][key], rel=1e-4)
+        assert again.history[0][key] == pytest.approx(state.history[0][key], rel=1e-4)
     assert lines == [
         "out of memory at epoch 1, step 1, where 100% of the backbone trains: "
-        "goes on with 2 micro-batches of 4, the same batch of 7",
+        "continues with 2 micro-batches of 4, the same batch of 7",
         "out of memory at epoch 1, step 1, where 100% of the backbone trains: "
-        "goes on with 4 micro-batches of 2, the same batch of 7",
+        "continues with 4 micro-batches of 2, the same batch of 7",
     ]
 
 
-def test_batch_norm_is_never_given_one_picture_and_the_log_says_what_it_sees() -> None:
+def test_batch_norm_is_never_given_one_image_and_the_log_says_what_it_sees() -> None:
     """Of five pictures, two and three."""
     lines: list[str] = []
     with each_log_line(lines.append):
-        _, standing, passes = trained(3, "shufflenet_v2_x0_5", 5, lr=0.01)
+        _, state, passes = trained(3, "shufflenet_v2_x0_5", 5, lr=0.01)
     assert passes == [5, *[3, 2] * 3]
-    assert standing.micro_batch == 3
+    assert state.micro_batch == 3
     assert lines[0].endswith("; batch-norm that trains sees one micro-batch at a time")
 
 
@@ -183,8 +186,8 @@ def test_a_step_that_is_repeated_is_as_if_it_had_not_been_tried(backbone: str) -
 
         model.head.register_forward_hook(hook)
         optimizer = torch.optim.SGD(param_groups(model, 0.1, 0.1, 1.0, 0.0))
-        feed = _Feed(some_batches(8))
-        fit(loop_settings(1), model, optimizer, feed, TrainState(micro_batch=micro_batch), calls())
+        source = _Source(make_batches(8))
+        fit(train_settings(1), model, optimizer, source, TrainState(micro_batch=micro_batch), make_callbacks())
         return torch.cat([value.flatten() for value in model.state_dict().values()])
 
     assert torch.equal(run(4, None), run(None, 4))
@@ -196,7 +199,7 @@ def test_what_adamw_keeps_is_there_before_the_first_gradients() -> None:
     optimizer = adamw(param_groups(model, 0.1, 0.1, 1.0, 0.0))
     seen: list[int] = []
     model.head.register_forward_pre_hook(lambda *_: seen.append(len(optimizer.state)))
-    fit(loop_settings(1), model, optimizer, _Feed(some_batches(2)), TrainState(), calls())
+    fit(train_settings(1), model, optimizer, _Source(make_batches(2)), TrainState(), make_callbacks())
     assert seen[0] == len(list(model.parameters()))
 
 
@@ -221,22 +224,22 @@ def test_seconds_of_an_interrupted_epoch_are_the_sum_of_its_parts() -> None:
     """Interrupted after each of three slow steps, and after val, an epoch is as long as all of them."""
     model = build_classifier(build_network("squeezenet1_1", 32), 2, 0.0)
     optimizer = torch.optim.AdamW(param_groups(model, 0.1, 0.1, 1.0, 0.0))
-    feed = _Feed(some_batches(2))
-    standing = TrainState()
+    source = _Source(make_batches(2))
+    state = TrainState()
     slow = 0.15
 
     def on_progress(phase: str, epoch: float) -> None:
         del phase, epoch
         time.sleep(slow)
 
-    stopping = calls(on_progress=on_progress, interrupted=lambda: True)
+    stopping = make_callbacks(on_progress=on_progress, interrupted=lambda: True)
     for steps in (1, 2, 3, 3):
         with pytest.raises(RunInterrupted):
-            fit(loop_settings(1), model, optimizer, feed, standing, stopping)
-        assert standing.epoch.steps == steps
-    fit(loop_settings(1), model, optimizer, feed, standing, calls())
-    row = standing.history[0]
+            fit(train_settings(1), model, optimizer, source, state, stopping)
+        assert state.epoch.steps == steps
+    fit(train_settings(1), model, optimizer, source, state, make_callbacks())
+    row = state.history[0]
     assert row["seconds/other"] > 3 * slow
     assert row["seconds/val"] > slow
     assert row["epoch_seconds"] == pytest.approx(sum(row[f"seconds/{part}"] for part in PHASES))
-    assert standing.epoch.steps == 0
+    assert state.epoch.steps == 0

@@ -67,7 +67,7 @@ def test_want_of_memory_is_told_before_anything_changes(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("finetune.training.optimizer.torch.zeros_like", none_left)
     with pytest.raises(
-        TrainingError, match=r"out of memory at epoch 3: AdamW keeps 1 kB of .*\. Choose a smaller backbone"
+        TrainingError, match=r"out of memory at epoch 3: AdamW needs 1 kB for .*\. Choose a smaller backbone"
     ):
         allocate_state(optimizer, "at epoch 3")
     monkeypatch.setattr("finetune.training.optimizer.torch.zeros_like", lambda *_, **__: 1 / 0)
