@@ -1,10 +1,9 @@
-"""The tracker of a run, as the run sees it: a process beside it that copies the run directory to W&B, or nothing.
+"""The mirror of a run on W&B, as the run sees it: a process beside it that copies its directory, or nothing.
 
-The run writes its directory and never waits for the tracker. The process (mirror_process.py, the only importer of
-wandb here)
-reads that directory; it is told where it is and how the run ended by lines of JSON on its standard input, and tells in
-the same way when it has reached the server and when the server asks the run to stop. If this process dies, the mirror
-sees its input end. Whatever W&B has missed is sent later by `python -m finetune.publish`.
+The run writes its directory and never waits for W&B. The mirror process (mirror_process.py) reads that directory. It
+gets commands on its standard input and reports on its standard output, a JSON object a line: where the directory is,
+how the run ended; when the server was reached, whether the server asks the run to stop. If the run's process dies, the
+mirror's input ends. What W&B has missed is sent later by `python -m finetune.publish`.
 """
 
 import contextlib
@@ -21,11 +20,11 @@ from typing import IO, Any
 
 from finetune.system.environment import child_environment
 
-# How long the end of a run waits for what is still to be sent (see `Mirror.end`); seconds.
+# How long the end of a run waits for the rest to be sent (see `MirrorClient.end`).
 WAIT_VARIABLE, WAIT_SECONDS = "FINETUNE_WANDB_WAIT", 60.0
-UNREACHED_SECONDS = 10.0  # the same, where the server does not answer, and nobody has said how long to wait
+UNREACHED_SECONDS = 10.0  # how long if the server does not answer and the user has not set a time
 POLL_SECONDS = 0.1
-ASK_SECONDS = 18.0  # W&B's client learns of a stop within 15 s; its agent ends a run for good after 30 s
+ASK_SECONDS = 18.0  # W&B's client learns of a stop within 15 s; its agent kills a run after 30 s
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class WandbRunRef:
     Attributes:
         entity: None for the account's default.
         sweep: the id of the sweep it belongs to, or None.
-        locked: the sweep's own values of this run are fixed on the server (a run that a W&B agent has been handed).
+        locked: the sweep's parameters are fixed on the server, as for a run that W&B's agent has been handed.
     """
 
     entity: str | None
@@ -55,44 +54,43 @@ def run_ref_from_environment() -> WandbRunRef | None:
 
 
 def is_off() -> bool:
-    """Whether the user has switched W&B off, or to offline mode, by WANDB_MODE."""
+    """Return whether WANDB_MODE switches W&B off, or to offline mode."""
     return os.environ.get("WANDB_MODE", "online") not in ("online", "shared", "")
 
 
 class MirrorClient:
-    """The mirror's process, or, for a run that is not tracked, nothing.
+    """The mirror process of a run; none if the run is not on W&B.
+
+    Args:
+        wait: maximum seconds that `end` waits (default: FINETUNE_WANDB_WAIT, else WAIT_SECONDS).
 
     Attributes:
-        url: of the run on the server, once it has been reached.
-        stop: the server has asked the run to stop: None as long as it is not known.
+        url: of the run on the server, once the server has been reached.
+        stop: whether the server asks the run to stop; None while that is not known.
+        error: the last error that the mirror reported.
     """
 
-    def __init__(self, target: WandbRunRef | None, wait: float | None = None) -> None:
-        """Start the process, or none without a target.
-
-        Args:
-            wait: seconds that `end` waits at most (default: FINETUNE_WANDB_WAIT, else WAIT_SECONDS).
-        """
+    def __init__(self, run_ref: WandbRunRef | None, wait: float | None = None) -> None:
         self._wait = wait_seconds() if wait is None else wait
-        is_said = wait is not None or WAIT_VARIABLE in os.environ
-        self._unreached = self._wait if is_said else UNREACHED_SECONDS
-        self._connecting: float | None = None  # since when the server has been asked, of time.monotonic()
+        is_set = wait is not None or WAIT_VARIABLE in os.environ
+        self._unreached = self._wait if is_set else UNREACHED_SECONDS
+        self._connecting: float | None = None  # time.monotonic() when the mirror asked the server
         self.url: str | None = None
         self.stop: bool | None = None
         self.error: str | None = None
         self._process: subprocess.Popen[str] | None = None
         self._failed = False
-        if target is None:
+        if run_ref is None:
             return
         command = [
             sys.executable,
             "-m",
             "finetune.tracking.mirror_process",
-            json.dumps({**asdict(target), "pid": os.getpid()}),
+            json.dumps({**asdict(run_ref), "pid": os.getpid()}),
         ]
         try:
             self._process = self._start(command)
-        except OSError as error:  # no memory or no processes left for it: the run goes on without
+        except OSError as error:  # no memory or process is left: the run goes on without a mirror
             self.error = f"no mirror: {error}"
             self._failed = True
             return
@@ -113,32 +111,33 @@ class MirrorClient:
     def _listen(self, lines: IO[str]) -> None:
         with lines:
             for line in lines:
-                told = json.loads(line)
-                self.url = told.get("url", self.url)
-                self.error = told.get("error", self.error)
-                if "connecting" in told:
+                message = json.loads(line)
+                self.url = message.get("url", self.url)
+                self.error = message.get("error", self.error)
+                if "connecting" in message:
                     self._connecting = time.monotonic()
-                if "stop" in told:
-                    self.stop = self.stop or told["stop"]
+                if "stop" in message:
+                    self.stop = self.stop or message["stop"]
 
     def follow(self, run_dir: Path) -> None:
-        """Copy what `run_dir` holds, and what is added to it from now on."""
-        self._tell({"follow": str(run_dir.resolve())})
+        """Start to copy `run_dir`, and everything that is added to it."""
+        self._send({"follow": str(run_dir.resolve())})
 
     def ask_stop(self) -> None:
-        """Ask the server whether it wants this run to stop; `stop` tells, within ASK_SECONDS."""
+        """Ask the server whether it wants this run to stop; `stop` has the answer within ASK_SECONDS."""
         if self._process is None or self._process.poll() is not None:
             self.stop = bool(self.stop)
-        self._tell({"ask": "stop"})
+        self._send({"ask": "stop"})
 
-    def preempting(self) -> None:
-        """Tell the server that this run will be ended from outside, and is to be handed out again."""
-        self._tell({"preempting": True})
+    def mark_preempting(self) -> None:
+        """Tell the server that this run is ended from outside, so that it hands the run out again."""
+        self._send({"preempting": True})
 
     def end(self, code: int, state: str, reason: str = "", cause: str = "") -> bool:
-        """Tell how the run ended, wait for what is still to be sent, and return whether all of it has arrived.
+        """Report how the run ended, wait for the rest to be sent, and return whether all of it has arrived.
 
-        Waits less where the server does not answer; a client that is still starting, on a busy machine, is none.
+        The wait is shorter if the server does not answer. It starts once W&B's client has started, which takes long on
+        a busy machine.
 
         Args:
             code: the exit code.
@@ -146,7 +145,7 @@ class MirrorClient:
         """
         if self._process is None:
             return not self._failed
-        self._tell({"end": {"code": code, "state": state, "reason": reason, "cause": cause}})
+        self._send({"end": {"code": code, "state": state, "reason": reason, "cause": cause}})
         with contextlib.suppress(OSError):
             self._process.stdin.close()  # type: ignore[union-attr]
         ended = time.monotonic()
@@ -162,18 +161,18 @@ class MirrorClient:
         return False
 
     def kill(self) -> None:
-        """End the mirror at once."""
+        """Kill the mirror."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
-    def _tell(self, what: dict[str, Any]) -> None:
-        """Send a line, unless the mirror is gone: a run never fails for it."""
+    def _send(self, command: dict[str, Any]) -> None:
+        """Send a command, unless the mirror is gone: a run never fails because of it."""
         if self._process is None or self._process.stdin is None:
             return
         with contextlib.suppress(OSError, ValueError):
-            self._process.stdin.write(json.dumps(what) + "\n")
+            self._process.stdin.write(json.dumps(command) + "\n")
             self._process.stdin.flush()
 
 

@@ -1,9 +1,10 @@
-"""The process that copies a run directory to a W&B run, while the run goes on or after it: see mirror_client.py.
+"""The process that copies a run directory to a W&B run, while the run goes on or after it; see mirror_client.py.
 
     python -m finetune.tracking.mirror_process '{"project": ..., "run": ..., ...}'
 
-It reads orders from its standard input and tells what the server says on its standard output, a JSON object a line.
-Nothing it meets can stop the run: the worst is that it ends with exit code 1, and that the copy is sent another time.
+It reads commands from its standard input and reports what the server says on its standard output, a JSON object a
+line. Nothing that happens here can stop the run: at worst, this process ends with exit code 1 and the copy is sent
+later.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +33,33 @@ from finetune.tracking.mirror_client import WandbRunRef, wait_seconds
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 15.0
 LOCK_SECONDS = 120.0
-MAX_LOST = 3  # times that W&B's own process may die under a run
-MAX_REFUSED = 2  # times that a run which is over is not taken: a client or server may only have been busy
-GONE = {"code": 137, "state": "killed", "reason": "the run's process was killed (out of memory is the usual cause)",
-        "cause": "memory"}  # fmt: skip
+MAX_LOST = 3  # times that W&B's own process may die
+MAX_REFUSED = 2  # times that the server may refuse a run that is over: server or client may only have been busy
+KILLED = "the run's process was killed (out of memory is the usual cause)"
+RUN_KILLED = {"code": 137, "state": "killed", "reason": KILLED, "cause": "memory"}
 
-Say = Callable[[dict[str, Any]], None]
+Report = Callable[[dict[str, Any]], None]
 
 
 class MirrorCommands:
-    """What the run has said so far; a thread reads it."""
+    """The commands received from the run so far; a thread reads them.
+
+    Attributes:
+        run_dir: the directory to copy, once it is known.
+        log_start: size of its log when copying began.
+        end: code, state, reason and cause of the run's end; None while it goes on.
+        preempting: whether the run will be ended from outside.
+        asks_stop: whether the run asks if the server wants it to stop.
+    """
 
     def __init__(self) -> None:
         self.run_dir: Path | None = None
-        self.log_start = 0  # of what the run prints from now on
+        self.log_start = 0
         self.end: dict[str, Any] | None = None
         self.preempting = False
-        self.asked = False
-        self._news = threading.Condition()
-        threading.Thread(target=self._read, name="orders", daemon=True).start()
+        self.asks_stop = False
+        self._received = threading.Condition()
+        threading.Thread(target=self._read, name="commands", daemon=True).start()
 
     def _read(self) -> None:
         rest = b""
@@ -57,91 +67,201 @@ class MirrorCommands:
             *lines, rest = (rest + added).split(b"\n")
             for line in lines:
                 self._take(json.loads(line))
-        if self.end is None:  # the run's process has ended without a word
-            self._take({"end": GONE})
+        if self.end is None:  # the run's process has ended without a message
+            self._take({"end": RUN_KILLED})
 
-    def _take(self, order: dict[str, Any]) -> None:
-        with self._news:
-            if "follow" in order:
-                self.run_dir = Path(order["follow"])
+    def _take(self, command: dict[str, Any]) -> None:
+        with self._received:
+            if "follow" in command:
+                self.run_dir = Path(command["follow"])
                 self.log_start = _size(self.run_dir / keys.LOG)
-            self.end = order.get("end", self.end)
-            self.preempting = order.get("preempting", self.preempting)
-            self.asked = self.asked or "ask" in order
-            self._news.notify()
+            self.end = command.get("end", self.end)
+            self.preempting = command.get("preempting", self.preempting)
+            self.asks_stop = self.asks_stop or "ask" in command
+            self._received.notify()
 
     def wait(self, seconds: float) -> None:
-        """Return at the next order, or after `seconds`."""
-        with self._news:
-            self._news.wait(seconds)
+        """Return at the next command, or after `seconds`."""
+        with self._received:
+            self._received.wait(seconds)
 
 
 def main(argument: str) -> int:
     """Mirror one run; return 0 if the server has all of it."""
-    said = json.loads(argument)
-    pid = said.pop("pid")
-    say = _take_standard_streams()
+    fields = json.loads(argument)
+    pid = fields.pop("pid")
+    report = _take_standard_output()
     # Batch systems signal every process of a job. This one lives on to tell the server how the run ended; W&B's own
     # process does not, and the run is then opened again.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    orders = MirrorCommands()
-    target = WandbRunRef(**said)
+    run_ref, commands = WandbRunRef(**fields), MirrorCommands()
     try:
-        with tempfile.TemporaryDirectory(prefix="finetune-wandb-", ignore_cleanup_errors=True) as name:
-            # The client's own log of the run is of no use: the run directory has it all. Nothing is left on the disk.
+        with tempfile.TemporaryDirectory(prefix="finetune-wandb-", ignore_cleanup_errors=True) as folder:
+            # W&B's own files of the run are deleted at the end: the run directory holds everything.
             for variable in ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ARTIFACT_DIR"):
-                os.environ[variable] = name
+                os.environ[variable] = folder
             os.environ.pop("WANDB_MODE", None)
-            return _mirror(target, orders, Path(name), pid, say)
+            return Mirror(run_ref, commands, report, Path(folder), pid).run()
     except Exception as error:
-        say({"error": f"{orders.run_dir or target.run}: {type(error).__name__}: {error}"})
+        report({"error": f"{commands.run_dir or run_ref.run}: {type(error).__name__}: {error}"})
         return 1
 
 
-def _take_standard_streams() -> Say:
-    """Keep the way to the run for itself; what is printed from now on goes to W&B's console log alone."""
+def _take_standard_output() -> Report:
+    """Return a function that reports to the run on standard output; other output goes to W&B's console log only."""
     channel = os.fdopen(os.dup(1), "w", buffering=1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
     lock = threading.Lock()
 
-    def say(what: dict[str, Any]) -> None:
-        with lock, contextlib.suppress(OSError):  # the run has gone
-            channel.write(json.dumps(what) + "\n")
+    def report(message: dict[str, Any]) -> None:
+        with lock, contextlib.suppress(OSError):  # the run is gone
+            channel.write(json.dumps(message) + "\n")
 
-    return say
+    return report
 
 
-def _mirror(target: WandbRunRef, orders: MirrorCommands, folder: Path, pid: int, say: Say) -> int:
+@dataclass
+class Mirror:
+    """Copies a run directory to a W&B run.
 
-    while orders.end is None and not (orders.run_dir and files.is_run_dir(orders.run_dir)):
-        orders.wait(POLL_SECONDS)
-    run_dir = orders.run_dir if orders.run_dir and files.is_run_dir(orders.run_dir) else None
-    if run_dir is None:
-        return _connect_and_copy(target, orders, None, folder, pid, say)
-    # One at a time: a run may be published while its mirror still sends, or start again while its last one does.
-    with _run_lock(run_dir, target):
-        note = documents.read_json(_sync_record_of(run_dir, target)) or {}
-        if orders.end is not None and note.get("sent") and note.get("state") == orders.end["state"] == "finished":
-            return 0
-        if not note:  # before the server is asked: if it does not answer, `publish` sends the run under this very id
-            about = {"path": f"{target.entity}/{target.project}/{target.run}"} if target.entity else {}
-            with contextlib.suppress(WriteError):
-                documents.write_json(_sync_record_of(run_dir, target), {**about, "sent": False})
-        return _connect_and_copy(target, orders, run_dir, folder, pid, say)
+    Attributes:
+        report: sends a message to the run.
+        folder: for the files of W&B's client.
+        pid: of the run's process.
+    """
+
+    run_ref: WandbRunRef
+    commands: MirrorCommands
+    report: Report
+    folder: Path
+    pid: int
+
+    def run(self) -> int:
+        """Copy all there is and will be; return 0 if the server has all of it."""
+        commands = self.commands
+        while commands.end is None and not (commands.run_dir and files.is_run_dir(commands.run_dir)):
+            commands.wait(POLL_SECONDS)
+        run_dir = commands.run_dir
+        if run_dir is None or not files.is_run_dir(run_dir):
+            return self.connect_and_copy(None)
+        # One process at a time: a run may be published, or start again, while its last mirror still sends.
+        with run_lock(run_dir, self.run_ref):
+            path = _sync_record_path(run_dir, self.run_ref)
+            record = documents.read_json(path) or {}
+            if (
+                commands.end is not None
+                and record.get("sent")
+                and record.get("state") == commands.end["state"] == "finished"
+            ):
+                return 0
+            if not record:  # before the server is asked: if it does not answer, `publish` sends the run under this id
+                ref = self.run_ref
+                address = {"path": f"{ref.entity}/{ref.project}/{ref.run}"} if ref.entity else {}
+                with contextlib.suppress(WriteError):
+                    documents.write_json(path, {**address, "sent": False})
+            return self.connect_and_copy(run_dir)
+
+    def connect_and_copy(self, run_dir: Path | None) -> int:
+        """Open the W&B run and copy everything, again after a lost connection; return 0 if the server has all of it."""
+        from finetune.tracking import wandb_run
+
+        self.report({"connecting": True})
+        lost = refused = 0
+        while True:
+            try:
+                self._copy(run_dir, is_repeated=lost > 0)
+                return 0
+            except TimeoutError as error:
+                self.report({"error": str(error)})
+                return 1
+            except wandb_run.WandbError as error:  # the server does not answer, or refuses
+                self.report({"error": f"{type(error).__name__}: {error}"})
+                is_over = self.commands.end is not None
+                refused += is_over
+                if refused == MAX_REFUSED:
+                    return 1
+                wait = POLL_SECONDS if is_over else RETRY_SECONDS
+            except (
+                ConnectionError
+            ) as error:  # W&B's own process has died, by a signal to all processes of a job perhaps
+                self.report({"error": f"{type(error).__name__}: {error}"})
+                lost, wait = lost + 1, 0.0
+                if lost > MAX_LOST:
+                    return 1
+            wandb_run.forget()
+            self.commands.wait(wait)
+
+    def _copy(self, run_dir: Path | None, is_repeated: bool) -> None:
+        from finetune.tracking import wandb_run
+
+        client = wandb_run.ClientOptions(self.folder, self.pid, wait_seconds(), lambda: self.report({"stop": True}))
+        run = wandb_run.open_run(self.run_ref, run_dir, client)
+        self.report({"url": without_login(run.url or "")})
+        try:
+            self.copy_until_end(run, run_dir, is_repeated)
+        except (TimeoutError, ConnectionError, wandb_run.WandbError):
+            raise
+        except Exception as error:  # a damaged run directory: the server must not take the run for finished
+            wandb_run.finish_failed(run, 1, "failed", f"the copy broke: {type(error).__name__}: {error}", "code")
+            raise
+
+    def copy_until_end(self, run: Any, run_dir: Path | None, is_repeated: bool) -> None:
+        """Send everything up to the end of the run.
+
+        Args:
+            run: a wandb.Run.
+            is_repeated: this process has had the W&B run open before; its console log is not sent twice.
+
+        Raises:
+            TimeoutError: not all of it arrived in time.
+            ConnectionError: W&B's own process is gone.
+        """
+        from finetune.tracking import wandb_run
+
+        commands, record = self.commands, _SyncRecord(run_dir, self.run_ref, run)
+        sent_rows, position = 0, commands.log_start if run.resumed and not is_repeated else 0
+        if is_repeated and run_dir is not None:
+            position = _size(run_dir / keys.LOG)
+        has_told_preempting = has_asked = False
+        history_size = 0
+        while True:
+            record.record_start()
+            end = commands.end  # read before the rows: once it is set, all of them are there
+            if commands.preempting and not has_told_preempting:
+                has_told_preempting = True
+                run.mark_preempting()
+            if run_dir is not None:
+                size = _size(run_dir / keys.HISTORY)
+                if size != history_size:
+                    sent_rows, history_size = wandb_run.send_rows(run, run_dir, sent_rows), size
+                position = _print_log(run_dir / keys.LOG, position)
+            if commands.asks_stop and not has_asked and end is None:
+                has_asked = True
+                is_stopped = wandb_run.is_stopped(run)
+                if is_stopped is not None:
+                    self.report({"stop": is_stopped})
+            if end is not None:
+                break
+            commands.wait(POLL_SECONDS)
+        if end["state"] == "finished" and run_dir is not None:
+            wandb_run.finish_finished(run, run_dir)
+        else:
+            wandb_run.finish_failed(run, end["code"], end["state"], end["reason"], end["cause"])
+        record.record_end(end["state"], sent_rows)
 
 
 @contextlib.contextmanager
-def _run_lock(run_dir: Path, target: WandbRunRef) -> Iterator[None]:
-    """Hold the lock of a W&B run, or none where none can be made, on a full disk, say: what is sent twice is one row.
+def run_lock(run_dir: Path, run_ref: WandbRunRef) -> Iterator[None]:
+    """Hold the lock of a W&B run, or none on a full disk: at worst, a row is sent twice.
 
     Raises:
         Timeout: another process holds it.
     """
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(hold(run_dir / f".wandb-{target.run}.lock", max_seconds=LOCK_SECONDS))
+            held.enter_context(hold(run_dir / f".wandb-{run_ref.run}.lock", max_seconds=LOCK_SECONDS))
         except Timeout:
             raise
         except OSError:
@@ -149,126 +269,43 @@ def _run_lock(run_dir: Path, target: WandbRunRef) -> Iterator[None]:
         yield
 
 
-def _connect_and_copy(
-    target: WandbRunRef, orders: MirrorCommands, run_dir: Path | None, folder: Path, pid: int, say: Say
-) -> int:
-    """Open the run and copy all there is to it, as often as it takes."""
-    from finetune.tracking import wandb_run
-
-    say({"connecting": True})
-    lost = refused = 0
-    while True:
-        try:
-            run = wandb_run.open_run(target, run_dir, folder, pid, wait_seconds(), lambda: say({"stop": True}))
-            say({"url": without_login(run.url or "")})
-            try:
-                _copy_until_end(run, run_dir, orders, target, say, again=lost > 0)
-            except (TimeoutError, ConnectionError, wandb_run.WandbError):
-                raise
-            except Exception as error:  # a damaged run directory: the server must not take the run for finished
-                wandb_run.finish_failed(run, 1, "failed", f"the copy broke: {type(error).__name__}: {error}", "code")
-                raise
-            return 0
-        except TimeoutError as error:
-            say({"error": str(error)})
-            return 1
-        except wandb_run.WandbError as error:  # the server does not answer, or refuses
-            say({"error": f"{type(error).__name__}: {error}"})
-            refused += orders.end is not None
-            if refused == MAX_REFUSED:
-                return 1
-            wait = RETRY_SECONDS if orders.end is None else POLL_SECONDS
-        except ConnectionError as error:  # W&B's own process has died, by a signal to all processes of a job perhaps
-            say({"error": f"{type(error).__name__}: {error}"})
-            lost, wait = lost + 1, 0.0
-            if lost > MAX_LOST:
-                return 1
-        wandb_run.forget()
-        orders.wait(wait)
-
-
-def _copy_until_end(
-    run: Any, run_dir: Path | None, orders: MirrorCommands, target: WandbRunRef, say: Say, again: bool
-) -> None:
-    """Send all there is and will be, up to the end of the run.
-
-    Args:
-        again: this process has had this run open before; its console log is not sent twice.
-
-    Raises:
-        TimeoutError: not all of it arrived in time.
-        ConnectionError: W&B's own process is gone.
-    """
-    from finetune.tracking import wandb_run
-
-    note = _SyncRecord(run_dir, target, run)
-    sent, position = 0, orders.log_start if run.resumed and not again else 0
-    if again and run_dir is not None:
-        position = _size(run_dir / keys.LOG)
-    told_preempting = asked = False
-    size = 0  # of the history when it was last read
-    while True:
-        note.keep()
-        end = orders.end  # before the rows are read: all of them are there once it is set
-        if orders.preempting and not told_preempting:
-            told_preempting = True
-            run.mark_preempting()
-        if run_dir is not None:
-            now = _size(run_dir / keys.HISTORY)
-            if now != size:
-                sent, size = wandb_run.send_rows(run, run_dir, sent), now
-            position = _print_log(run_dir / keys.LOG, position)
-        if orders.asked and not asked and end is None:
-            asked = True
-            stopped = wandb_run.is_stopped(run)
-            if stopped is not None:
-                say({"stop": stopped})
-        if end is not None:
-            break
-        orders.wait(POLL_SECONDS)
-    if end["state"] == "finished" and run_dir is not None:
-        wandb_run.finish_finished(run, run_dir)
-    else:
-        wandb_run.finish_failed(run, end["code"], end["state"], end["reason"], end["cause"])
-    note.sent(end["state"], sent)
-
-
 class _SyncRecord:
-    """The file in the run directory that tells which W&B run has been sent what."""
+    """The file in the run directory that records what a W&B run has been sent: wandb-ID.json."""
 
-    def __init__(self, run_dir: Path | None, target: WandbRunRef, run: Any) -> None:
-        self._file = _sync_record_of(run_dir, target) if run_dir is not None else None
-        self._about = {"path": f"{run.entity}/{run.project}/{run.id}", "url": without_login(run.url)}
-        self._is_kept = False
+    def __init__(self, run_dir: Path | None, run_ref: WandbRunRef, run: Any) -> None:
+        self._file = _sync_record_path(run_dir, run_ref) if run_dir is not None else None
+        self._address = {"path": f"{run.entity}/{run.project}/{run.id}", "url": without_login(run.url)}
+        self._is_written = False
 
-    def keep(self) -> None:
-        """Note that not all has been sent; what can't be written, on a full disk, say, when it is next asked for."""
-        if not self._is_kept:
+    def record_start(self) -> None:
+        """Record that not all has been sent, once; if the disk is full, the next call tries again."""
+        if not self._is_written:
             self._write({"sent": False})
 
-    def sent(self, state: str, rows: int) -> None:
-        """Note that the server has all there is."""
+    def record_end(self, state: str, rows: int) -> None:
+        """Record that the server has the complete run."""
         self._write({"sent": True, "state": state, "rows": rows, "time": time.time()})
 
-    def _write(self, more: dict[str, Any]) -> None:
+    def _write(self, fields: dict[str, Any]) -> None:
         if self._file is not None:
-            # The server has all there is, whether that can be noted or not. What is not noted is sent once more.
+            # A full disk costs the record only: without it, the run is sent once more.
             with contextlib.suppress(WriteError):
-                documents.write_json(self._file, {**(documents.read_json(self._file) or {}), **self._about, **more})
-                self._is_kept = True
+                record = documents.read_json(self._file) or {}
+                documents.write_json(self._file, {**record, **self._address, **fields})
+                self._is_written = True
 
 
-def _sync_record_of(run_dir: Path, target: WandbRunRef) -> Path:
-    return run_dir / f"wandb-{target.run}.json"
+def _sync_record_path(run_dir: Path, run_ref: WandbRunRef) -> Path:
+    return run_dir / f"wandb-{run_ref.run}.json"
 
 
 def _size(file: Path) -> int:
-    """Return the size of a file in bytes, 0 where there is none."""
+    """Return the size of a file in bytes, 0 if there is none."""
     return file.stat().st_size if file.exists() else 0
 
 
 def _print_log(log: Path, position: int) -> int:
-    """Print what was added to the log since `position` (in bytes), whole lines only; return the new position."""
+    """Print the complete lines that were added to a log since `position` (in bytes); return the new position."""
     if not log.exists():
         return position
     with log.open("rb") as file:

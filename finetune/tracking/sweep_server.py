@@ -1,4 +1,4 @@
-"""Sweeps on a W&B server, as agents need them: which one, what it asks for, how it stands, which of its runs failed."""
+"""Sweeps on a W&B server: find, create and stop them; count their runs, and list the failed ones."""
 
 import contextlib
 import netrc
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class WandbError(UserError):
-    """The W&B server does not have what was asked for, or refuses it."""
+    """The W&B server lacks the object of a request, or refuses the request."""
 
 
 class WandbUnreachable(WandbError):
@@ -41,8 +41,8 @@ class WandbSweep:
         id: eight characters.
         state: PENDING, RUNNING, PAUSED, FINISHED, CANCELED or STOPPED.
         spec: its sweep file.
-        expected: how many runs it asks for, None where it has no end of its own.
-        created: when, as the server says it (ISO 8601).
+        expected: number of runs, None for a search without an end of its own.
+        created: time in ISO 8601.
     """
 
     entity: str
@@ -61,7 +61,7 @@ class WandbSweep:
 
 
 def reason_offline() -> str | None:
-    """Return why there is no W&B to work with (switched off, or not logged in), or None. Makes no request."""
+    """Return why W&B can't be used (switched off, or not logged in), None if it can. Makes no request."""
     if mirror_client.is_off():
         return f"WANDB_MODE is {os.environ['WANDB_MODE']}"
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
@@ -99,13 +99,13 @@ def parse_sweep_address(argument: str) -> tuple[str | None, str | None, str] | N
 
 
 def find_sweep(argument: str, default_project: str) -> WandbSweep:
-    """Return the sweep that `argument` names (see `parse`).
+    """Return the sweep that `argument` names (see `parse_sweep_address`).
 
     Raises:
-        ServerError: there is none, or the server can't be reached.
+        WandbError: there is none, or the server can't be reached.
     """
     named = parse_sweep_address(argument)
-    assert named is not None, "asked only for what names a sweep"
+    assert named is not None, "only called for the address of a sweep"
     entity, project, sweep = named
 
     def read(api: Any) -> WandbSweep:
@@ -117,16 +117,16 @@ def find_sweep(argument: str, default_project: str) -> WandbSweep:
                 f"W&B ({_base_url()}) has no sweep {sweep} in {place}, or this account may not see it. Its page's "
                 "address, or entity/project/id, names one in another project"
             ) from None
-        return _remote(found.entity, found.project, sweep, found._attrs, found.url)
+        return _sweep(found.entity, found.project, sweep, found._attrs, found.url)
 
-    return _asked(read, f"the sweep {argument}")
+    return _query(read, f"the sweep {argument}")
 
 
 def newest_open(project: str) -> tuple[WandbSweep | None, int]:
-    """Return the newest sweep of a project that still has runs to do, paused ones left out, and how many sweeps it has.
+    """Return the newest sweep of a project with runs to do, except paused ones, and the project's number of sweeps.
 
     Raises:
-        ServerError: the server can't be reached.
+        WandbError: the server can't be reached.
     """
 
     def read(api: Any) -> tuple[WandbSweep | None, int]:
@@ -145,7 +145,7 @@ def newest_open(project: str) -> tuple[WandbSweep | None, int]:
         newest = max(still, key=lambda node: str(node.created_at))
         return find_sweep(f"{entity}/{project}/{newest.name}", project), len(nodes)
 
-    return _asked(read, f"the sweeps of project {project}")
+    return _query(read, f"the sweeps of project {project}")
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ class FailedWandbRun:
     """A run that failed or crashed on the server.
 
     Attributes:
-        values: what the sweep asks for.
-        reason, cause: what the run said, perhaps nothing.
+        values: its parameters in the sweep.
+        reason, cause: as the run reported them; the cause may be empty.
     """
 
     id: str
@@ -163,18 +163,18 @@ class FailedWandbRun:
     cause: str
 
 
-def failed_runs(remote: WandbSweep) -> list[FailedWandbRun]:
-    """Return the runs of a sweep that failed or crashed, in their order.
+def failed_runs(sweep: WandbSweep) -> list[FailedWandbRun]:
+    """Return the failed and crashed runs of a sweep, oldest first.
 
     Raises:
-        ServerError: the server can't be reached.
+        WandbError: the server can't be reached.
     """
-    names = remote.spec.get("parameters", {})
+    names = sweep.spec.get("parameters", {})
 
     def read(api: Any) -> list[FailedWandbRun]:
         runs = api.runs(
-            f"{remote.entity}/{remote.project}",
-            filters={"$and": [{"sweep": remote.id}]},
+            f"{sweep.entity}/{sweep.project}",
+            filters={"$and": [{"sweep": sweep.id}]},
             order="+created_at",
             lazy=False,
             per_page=100,
@@ -190,67 +190,67 @@ def failed_runs(remote: WandbSweep) -> list[FailedWandbRun]:
             if run.state in FAILED_STATES
         ]
 
-    return _asked(read, f"the failed runs of {remote.path}")
+    return _query(read, f"the failed runs of {sweep.path}")
 
 
-def count_states(remote: WandbSweep) -> Counter[str]:
+def count_states(sweep: WandbSweep) -> Counter[str]:
     """Count the runs of a sweep by their state on the server.
 
     Raises:
-        ServerError: the server can't be reached.
+        WandbError: the server can't be reached.
     """
 
     def read(api: Any) -> Counter[str]:
-        runs = api.runs(f"{remote.entity}/{remote.project}", filters={"$and": [{"sweep": remote.id}]}, per_page=100)
+        runs = api.runs(f"{sweep.entity}/{sweep.project}", filters={"$and": [{"sweep": sweep.id}]}, per_page=100)
         return Counter(str(run.state) for run in runs)
 
-    return _asked(read, f"the runs of {remote.path}")
+    return _query(read, f"the runs of {sweep.path}")
 
 
-def run_states(remote: WandbSweep, names: list[str]) -> dict[str, tuple[str | None, str]]:
-    """Return id -> (its sweep, state) of all runs of a sweep, and of those of its project that have one of these names.
+def run_states(sweep: WandbSweep, names: list[str]) -> dict[str, tuple[str | None, str]]:
+    """Return id -> (sweep, state) of all runs of a sweep, and of the runs of its project with one of these names.
 
     Raises:
-        ServerError: the server can't be reached.
+        WandbError: the server can't be reached.
     """
 
     def read(api: Any) -> dict[str, tuple[str | None, str]]:
-        path, found = f"{remote.entity}/{remote.project}", {}
-        for filters in ({"$and": [{"sweep": remote.id}]}, {"name": {"$in": names}}):
+        path, found = f"{sweep.entity}/{sweep.project}", {}
+        for filters in ({"$and": [{"sweep": sweep.id}]}, {"name": {"$in": names}}):
             for run in api.runs(path, filters=filters, per_page=100):
                 found[str(run.id)] = run.sweep_name, str(run.state)
         return found
 
-    return _asked(read, f"the runs of {remote.path}")
+    return _query(read, f"the runs of {sweep.path}")
 
 
 def create_sweep(spec: dict[str, Any], entity: str | None, project: str) -> WandbSweep:
     """Create a sweep.
 
     Raises:
-        ServerError: the server can't be reached, or refuses.
+        WandbError: the server can't be reached, or refuses.
     """
 
-    def make(api: Any) -> WandbSweep:
+    def create(api: Any) -> WandbSweep:
         import wandb
 
         owner = entity or os.environ.get("WANDB_ENTITY") or api.default_entity
         return find_sweep(f"{owner}/{project}/{wandb.sweep(spec, entity=owner, project=project)}", project)
 
-    return _asked(make, "a new sweep")
+    return _query(create, "a new sweep")
 
 
-def stop_sweep(remote: WandbSweep) -> bool:
-    """Tell the server that a sweep is over, unless it knows; return whether it knows now."""
+def stop_sweep(sweep: WandbSweep) -> bool:
+    """Stop a sweep on the server, unless it is over already; return whether it is over now."""
     with contextlib.suppress(WandbError, subprocess.TimeoutExpired):
-        if find_sweep(remote.path, remote.project).state not in OPEN_STATES:
+        if find_sweep(sweep.path, sweep.project).state not in OPEN_STATES:
             return True
-        command = [sys.executable, "-m", "wandb", "sweep", "--stop", remote.path]
+        command = [sys.executable, "-m", "wandb", "sweep", "--stop", sweep.path]
         return subprocess.run(command, check=False, capture_output=True, timeout=120).returncode == 0
     return False
 
 
-def _remote(entity: str, project: str, sweep: str, attributes: dict[str, Any], url: str) -> WandbSweep:
+def _sweep(entity: str, project: str, sweep: str, attributes: dict[str, Any], url: str) -> WandbSweep:
     spec = documents.load_yaml(attributes.get("config") or "{}")
     return WandbSweep(
         entity,
@@ -264,8 +264,8 @@ def _remote(entity: str, project: str, sweep: str, attributes: dict[str, Any], u
     )
 
 
-def _asked(question: Callable[[Any], T], what: str) -> T:
-    """Ask the server, and turn whatever it raises into one kind of error."""
+def _query(question: Callable[[Any], T], subject: str) -> T:
+    """Return `question(wandb.Api())`; every error of the client becomes a WandbError about `subject`."""
     import wandb
 
     bound_exit()
@@ -282,4 +282,4 @@ def _asked(question: Callable[[Any], T], what: str) -> T:
     except WandbError:
         raise
     except Exception as error:
-        raise WandbError(f"W&B does not tell of {what}: {error}") from error
+        raise WandbError(f"W&B does not answer about {subject}: {error}") from error

@@ -1,7 +1,7 @@
-"""The end of a program that has used W&B's client, within bounds.
+"""Limits how long the end of a program waits for W&B's client.
 
-The client's own process, wandb-core, is waited for when Python ends, however long that takes; one that hangs would keep
-a command that has done its work from ending, for ever.
+When Python ends, the client waits for its own process, wandb-core, however long that takes. If that process hangs, a
+command that has done its work would never end.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ CORE = "wandb-core"
 
 @cache
 def bound_exit(seconds: float = END_SECONDS) -> None:
-    """Have wandb-core killed if it is still there so long after the end of this program's main thread."""
+    """Kill wandb-core if it still runs so long after the end of this program's main thread."""
 
     def watch() -> None:
-        threading.main_thread().join()  # that is before what is registered with atexit, where the client waits
+        threading.main_thread().join()  # before the functions registered with atexit, in which the client waits
         time.sleep(seconds)
         _kill()
 
@@ -28,7 +28,7 @@ def bound_exit(seconds: float = END_SECONDS) -> None:
 
 
 def end(seconds: float = END_SECONDS) -> None:
-    """End wandb-core now; kill it if it takes longer. It may be gone: a signal to all processes of a job ends it."""
+    """End wandb-core now; kill it if that takes longer. It may be gone already, by a signal to a whole batch job."""
     import wandb
 
     timer = threading.Timer(seconds, _kill)

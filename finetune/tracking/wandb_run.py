@@ -1,11 +1,11 @@
-"""What a W&B run holds of a run directory: config, one row an epoch, summary, tables, files. The importer of wandb."""
+"""What a W&B run contains of a run directory: config, one row an epoch, summary, tables, files."""
 
 import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import wandb
 from wandb.errors import Error as WandbError
@@ -39,17 +39,27 @@ STATS_SECONDS = 30.0  # between two samples of the machine's load
 INIT_SECONDS = 30.0
 
 
-def open_run(
-    target: WandbRunRef, run_dir: Path | None, folder: Path, pid: int, wait: float, on_stop: Callable[[], None]
-) -> wandb.Run:
-    """Open the run on the server, a new one or one to go on with.
+class ClientOptions(NamedTuple):
+    """Options of W&B's client.
+
+    Attributes:
+        folder: for its files.
+        pid: of the process that trains.
+        wait_seconds: that finishing the run may take.
+        on_stop: called from another thread when the server asks the run to stop.
+    """
+
+    folder: Path
+    pid: int
+    wait_seconds: float
+    on_stop: Callable[[], None]
+
+
+def open_run(run_ref: WandbRunRef, run_dir: Path | None, client: ClientOptions) -> wandb.Run:
+    """Create or resume the run on the server.
 
     Args:
-        run_dir: what is to be copied; None for a run that ended before it had a directory.
-        folder: where W&B's client may keep its files.
-        pid: of the process that trains.
-        wait: seconds that finishing the run may take.
-        on_stop: called from another thread when the server asks the run to stop.
+        run_dir: None for a run that ended before it had a directory.
 
     Raises:
         WandbError: the server can't be reached, or refuses.
@@ -57,58 +67,58 @@ def open_run(
     content = files.read_config(run_dir) if run_dir else {}
     provenance = content.pop("provenance", {})
     settings = wandb.Settings(
-        sweep_id=target.sweep,
+        sweep_id=run_ref.sweep,
         init_timeout=INIT_SECONDS,
-        finish_timeout=max(1.0, wait - 3),
+        finish_timeout=max(1.0, client.wait_seconds - 3),
         finish_timeout_raises=True,
-        stop_fn=on_stop,
+        stop_fn=client.on_stop,
         silent=True,
         console="wrap",
         disable_code=True,
         disable_job_creation=True,
         disable_git=True,  # the address of a remote may hold a token; the commit is in the config
-        x_stats_pid=pid,
+        x_stats_pid=client.pid,
         x_stats_sampling_interval=STATS_SECONDS,
     )
     if "WANDB__FILE_STREAM_TRANSMIT_INTERVAL" not in os.environ:
         settings.x_file_stream_transmit_interval = SEND_SECONDS
     run = wandb.init(
-        entity=target.entity,
-        project=target.project,
-        id=target.run,
+        entity=run_ref.entity,
+        project=run_ref.project,
+        id=run_ref.run,
         resume="allow",
         name=provenance.get("run_id"),
         group=group_of(content, provenance) if content else None,
         job_type="train",
         tags=_tags(content, provenance),
         notes=provenance.get("command"),
-        config=None if target.locked else {**content, "provenance": provenance},
-        dir=folder,
+        config=None if run_ref.locked else {**content, "provenance": provenance},
+        dir=client.folder,
         settings=settings,
     )
     run.define_metric("epoch", hidden=True)
     # `best/...` is the best so far. So its last value, which W&B keeps as the run's own, is what a sweep ranks by; a
     # `summary="max"` would put a mapping {"max": ...} in its place.
     run.define_metric("*", step_metric="epoch", step_sync=False)  # a row of tables is no second row of its epoch
-    if content and target.locked:
+    if content and run_ref.locked:
         _add_config(run, content, provenance)
     return run
 
 
 def forget() -> None:
-    """End what a failed attempt to open a run has left in W&B's client, so that there can be another."""
-    with contextlib.suppress(Exception):  # what there is to end may be gone
+    """Clean up W&B's client after a failed attempt to open a run, so that another one can be made."""
+    with contextlib.suppress(Exception):  # its process may be gone
         wandb.teardown(exit_code=1)
 
 
 def is_stopped(run: wandb.Run) -> bool | None:
-    """Ask the server whether it wants this run to stop; None if it can't be said yet.
+    """Ask the server whether it wants this run to stop; return None if it has not decided yet.
 
     Raises:
         ConnectionError: W&B's own process is gone.
     """
     try:
-        # No public call tells this at once: the client's own check comes every 15 s, its agent kills after 30 s.
+        # No public call returns this at once: the client checks every 15 s, and its agent kills after 30 s.
         api: Any = wandb.Api()
         answer = api._service_api.execute_graphql(
             _STOPPED, {"entity": run.entity, "project": run.project, "run": run.id}
@@ -120,7 +130,7 @@ def is_stopped(run: wandb.Run) -> bool | None:
         return None if early else False
     except ConnectionError:
         raise
-    except Exception:  # whatever it is, the client's own check is still to come
+    except Exception:  # of any kind: the client's own check is still to come
         return None
 
 
@@ -131,9 +141,9 @@ query RunStoppedStatus($entity: String, $project: String!, $run: String!) {
 
 
 def _add_config(run: wandb.Run, config: dict[str, Any], provenance: dict[str, Any]) -> None:
-    """Add the resolved config to the sweep's own values, which are fixed on the server.
+    """Add the resolved config to the sweep's parameters, which are fixed on the server.
 
-    What resolved to something else (a `gradual` whose schedule never unfreezes is `head`) goes under `resolved`.
+    A parameter that resolved to another value (a `gradual` that never unfreezes is `head`) goes under `resolved`.
     """
     swept = dict(run.config)
     resolved = {name: value for name, value in config.items() if name in swept and swept[name] != value}
@@ -143,7 +153,7 @@ def _add_config(run: wandb.Run, config: dict[str, Any], provenance: dict[str, An
 
 
 def group_of(config: dict[str, Any], provenance: dict[str, Any]) -> str:
-    """Return a name for all runs that differ in their seed or fold alone, whichever version made them."""
+    """Return the group of runs that differ only in seed or fold, whichever version of the project made them."""
     text = recipe_key(config, provenance.get("weights_hash"), ("seed", "fold"))  # a stored format: no split_seed
     return f"{config['strategy']} lr {config['lr']:g} {hashlib.sha256(text.encode()).hexdigest()[:4]}"
 
@@ -185,25 +195,25 @@ def finish_finished(run: wandb.Run, run_dir: Path) -> None:
     config, summary = files.read_config(run_dir), documents.read_json(run_dir / keys.SUMMARY) or {}
     run.summary.update({**summary_to_send(summary), **({"reason": "", "cause": ""} if run.resumed else {})})
     _send_files(run, run_dir)
-    try:  # beside numbers and files, what is to be looked at: a damaged table must not keep those back
+    try:  # tables and images come after numbers and files, which a damaged table must not hold back
         run.log(_tables(run_dir, config.get("provenance", {}).get("classes", [])))
         if config.get("upload_best"):
             run.log_artifact(str(run_dir / keys.BEST), name=run_dir.name, type="model")
     except (OSError, ValueError, LookupError, TypeError) as error:
         if isinstance(error, ConnectionError | TimeoutError):
             raise
-        print(f"not all of {run_dir} can be shown ({type(error).__name__}: {error})")
+        print(f"not all tables of {run_dir} can be sent ({type(error).__name__}: {error})")
     run.finish(exit_code=0)
 
 
 def summary_to_send(summary: dict[str, Any]) -> dict[str, Any]:
-    """Return the summary, without the recalls where there are too many for W&B."""
+    """Return the summary, without recalls by class if there are too many for W&B."""
     too_many = len(summary.get("test/recall") or ()) > MAX_RECALLS
     return {key: value for key, value in summary.items() if key != "test/recall" or not too_many}
 
 
 def finish_failed(run: wandb.Run, code: int, state: str, reason: str, cause: str) -> None:
-    """Say how a run ended that did not finish, and end it; the server takes a code other than 0 for a failure.
+    """Send how a run ended that did not finish, and end it; for the server, a code other than 0 is a failure.
 
     Raises:
         TimeoutError: not all of it arrived in time.
@@ -215,25 +225,24 @@ def finish_failed(run: wandb.Run, code: int, state: str, reason: str, cause: str
 
 
 def _tables(run_dir: Path, classes: list[str]) -> dict[str, Any]:
-    """Return the confusion matrix, and the pictures of the prediction grid with what was said of them."""
-    answers = read_table(run_dir / keys.PREDICTIONS)
-    classes = list(dict.fromkeys([*classes, *(answer[key] for answer in answers for key in ("label", "prediction"))]))
+    """Return the confusion matrix, and the images of the prediction grid with their predictions."""
+    rows = read_table(run_dir / keys.PREDICTIONS)
+    classes = list(dict.fromkeys([*classes, *(row[key] for row in rows for key in ("label", "prediction"))]))
     number = {name: index for index, name in enumerate(classes)}
     matrix = wandb.plot.confusion_matrix(
-        y_true=[number[answer["label"]] for answer in answers],
-        preds=[number[answer["prediction"]] for answer in answers],
+        y_true=[number[row["label"]] for row in rows],
+        preds=[number[row["prediction"]] for row in rows],
         class_names=classes,
         title="Test pictures",
     )
     table = wandb.Table(columns=["picture", "label", "prediction", "confidence", "right", "path"])
     images = thumbnails.read_thumbnails(run_dir)
-    for answer in answers:
-        picture = images.get(answer["path"])
-        if picture is not None:
-            sure = float(answer[keys.PROBABILITY + answer["prediction"]])
-            right = answer["label"] == answer["prediction"]
-            image = wandb.Image(picture, file_type="jpg")
-            table.add_data(image, answer["label"], answer["prediction"], sure, right, answer["path"])
+    for row in rows:
+        if (image := images.get(row["path"])) is not None:
+            confidence = float(row[keys.PROBABILITY + row["prediction"]])
+            is_right = row["label"] == row["prediction"]
+            jpeg = wandb.Image(image, file_type="jpg")
+            table.add_data(jpeg, row["label"], row["prediction"], confidence, is_right, row["path"])
     return {"test/confusion": matrix, "test/predictions": table}
 
 

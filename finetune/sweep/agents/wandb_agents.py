@@ -74,7 +74,7 @@ def _agent_command(sweep: WandbSweep, count: int | None, max_failures: int) -> l
     options = ["--forward-signals"]
     options += ["--count", str(count)] if count else []
     options += ["--max-consecutive-failed-runs", str(max_failures)] if max_failures else []
-    return [sys.executable, "-m", "finetune.sweep.agents.wandb_cli", *options, sweep.path]
+    return [sys.executable, "-m", "finetune.tracking.wandb_cli", *options, sweep.path]
 
 
 def retry_failed(sweep: WandbSweep, training: TrainingApi, options: AgentOptions) -> int:

@@ -80,10 +80,10 @@ def _run_to_outcome(
     except UserError as error:
         return error.exit_code, "failed", f"{type(error).__name__}: {error}", cause_of(error)
     except RunInterrupted as error:
-        mirror.preempting()
+        mirror.mark_preempting()
         return 128 + (signals.number or signal.SIGTERM), "killed", str(error), ""
     except (KeyboardInterrupt, SystemExit):  # a signal while the run was being prepared
-        mirror.preempting()
+        mirror.mark_preempting()
         return 128 + (signals.number or signal.SIGTERM), "killed", "stopped by a signal before the first step", ""
     except Exception as error:
         return EXIT_FAILED, "failed", f"{type(error).__name__}: {error}", cause_of(error)

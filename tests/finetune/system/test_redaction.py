@@ -226,7 +226,8 @@ def test_wandb_is_not_told_the_address_of_a_remote(tmp_path: Path, monkeypatch: 
         define_metric = finish = staticmethod(lambda *_, **__: None)
 
     monkeypatch.setattr(wandb_run.wandb, "init", lambda **keywords: given.update(keywords) or Run())
-    run: Any = wandb_run.open_run(WandbRunRef("e", "p", "r"), None, tmp_path, 1, 5.0, lambda: None)
+    client = wandb_run.ClientOptions(tmp_path, 1, 5.0, lambda: None)
+    run: Any = wandb_run.open_run(WandbRunRef("e", "p", "r"), None, client)
     assert given["settings"].disable_git
     wandb_run.finish_failed(run, 1, "failed", f"{SIGNED} {KEY}", "code")
     assert leaks(str(run.summary)) == []

@@ -11,7 +11,7 @@ from finetune.tracking import mirror_process, wandb_run
 from finetune.tracking.mirror_client import WandbRunRef
 from tests.support.fabricate import fabricate_run
 
-TARGET = WandbRunRef("tester", "trials", "abcd1234")
+RUN_REF = WandbRunRef("tester", "trials", "abcd1234")
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, refusals: int, is_over: bool) -> tuple[int, list[dict[str, Any]], int]:
@@ -26,10 +26,10 @@ def serve(monkeypatch: pytest.MonkeyPatch, refusals: int, is_over: bool) -> tupl
 
     monkeypatch.setattr(wandb_run, "open_run", open_run)
     monkeypatch.setattr(wandb_run, "forget", lambda: None)
-    monkeypatch.setattr(mirror_process, "_copy_until_end", lambda *_, **__: None)
-    orders: Any = SimpleNamespace(end={"state": "finished"} if is_over else None, wait=lambda _: None)
+    monkeypatch.setattr(mirror_process.Mirror, "copy_until_end", lambda *_: None)
+    commands: Any = SimpleNamespace(end={"state": "finished"} if is_over else None, wait=lambda _: None)
     said: list[dict[str, Any]] = []
-    code = mirror_process._connect_and_copy(TARGET, orders, None, Path(), 1, said.append)
+    code = mirror_process.Mirror(RUN_REF, commands, said.append, Path(), 1).connect_and_copy(None)
     return code, said, len(opened)
 
 
@@ -51,9 +51,12 @@ def test_a_run_s_id_is_noted_before_the_server_is_asked(tmp_path: Path, monkeypa
     run = fabricate_run(tmp_path, "head-1", strategy="head")
     note = run / "wandb-abcd1234.json"
     seen: list[Any] = []
-    monkeypatch.setattr(mirror_process, "_connect_and_copy", lambda *_: seen.append(documents.read_json(note)) or 1)
-    orders: Any = SimpleNamespace(end=None, run_dir=run, wait=lambda _: None)
-    assert mirror_process._mirror(TARGET, orders, tmp_path, 1, lambda _: None) == 1
+    monkeypatch.setattr(
+        mirror_process.Mirror, "connect_and_copy", lambda *_: seen.append(documents.read_json(note)) or 1
+    )
+    commands: Any = SimpleNamespace(end=None, run_dir=run, wait=lambda _: None)
+    mirror = mirror_process.Mirror(RUN_REF, commands, lambda _: None, tmp_path, 1)
+    assert mirror.run() == 1
     documents.write_json(note, {"path": "kept", "sent": True})
-    assert mirror_process._mirror(TARGET, orders, tmp_path, 1, lambda _: None) == 1
+    assert mirror.run() == 1
     assert seen == [{"path": "tester/trials/abcd1234", "sent": False}, {"path": "kept", "sent": True}]

@@ -245,7 +245,7 @@ def test_a_copy_is_sent_from_a_full_disk(
     run_dir = fabricate_run(tmp_path, "head-1", epochs=2)
     before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
     run, orders, said = RunOnServer(), object.__new__(MirrorCommands), []
-    orders.__dict__.update(run_dir=run_dir, log_start=0, preempting=False, asked=False, end=None, left=3)
+    orders.__dict__.update(run_dir=run_dir, log_start=0, preempting=False, asks_stop=False, end=None, left=3)
     monkeypatch.setattr(wandb_run, "finish_finished", lambda run, _: setattr(run, "ended", "finished"))
     with failing_disk(run_dir) as disk:
 
@@ -258,10 +258,9 @@ def test_a_copy_is_sent_from_a_full_disk(
 
         monkeypatch.setattr(orders, "wait", wait, raising=False)
         disk.arm(0)
-        with mirror_process._run_lock(run_dir, WandbRunRef("me", "p", "aaaa0000")):
-            mirror_process._copy_until_end(
-                run, run_dir, orders, WandbRunRef("me", "p", "aaaa0000"), said.append, again=False
-            )
+        mirror = mirror_process.Mirror(WandbRunRef("me", "p", "aaaa0000"), orders, said.append, tmp_path, 1)
+        with mirror_process.run_lock(run_dir, mirror.run_ref):
+            mirror.copy_until_end(run, run_dir, is_repeated=False)
         assert full_until_the_end == bool(disk.hit)
     assert (run.epochs, run.ended, said) == ([1, 2], "finished", [])
     note = documents.read_json(run_dir / "wandb-aaaa0000.json")
