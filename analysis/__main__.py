@@ -18,12 +18,13 @@ from typing import Any
 from rich.progress import track
 
 from analysis.errors import InputError
-from analysis.pipeline import TARGET, build_report
+from analysis.pipeline import build_report
 from analysis.report.terminal import print_report
 from analysis.sources.locate import find_folder
 from analysis.sources.parallel import side_by_side
 from analysis.sources.run_directories import read_sweep
 from analysis.sources.test_sets import MIX_DATA
+from analysis.tables.analysis import TARGET
 from analysis.tables.comparison import SEED
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
 from finetune.system.atomic import WriteError

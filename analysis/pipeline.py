@@ -19,7 +19,7 @@ from analysis.report.sentences import describe_verdict
 from analysis.sources.parallel import RunJobs, one_by_one
 from analysis.sources.predictions import read_predictions
 from analysis.sources.sweep import Sweep
-from analysis.tables.analysis import Analysis
+from analysis.tables.analysis import TARGET, Analysis
 from analysis.tables.claims import check_claims
 from analysis.tables.comparison import SEED, best_run, chosen_runs, compare
 from analysis.tables.data_size import compare_data_sizes, split_by_train_share
@@ -27,7 +27,6 @@ from analysis.tables.metadata import data_facts, left_out_sentence
 from analysis.tables.verdict import decide
 from finetune.system.atomic import delete_stale_temporaries, raising_write_error, write_atomic
 
-TARGET = 0.8  # val accuracy
 RETIRED = ("accuracy_against_parameters", "parallel_coordinates")  # figures that only earlier versions drew
 
 

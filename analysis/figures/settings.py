@@ -57,7 +57,7 @@ def rate_by_strategy(recipes: pd.DataFrame, ax: Axes) -> Axes:
     ax.set_xticks([index + 0.5 for index in range(grid.shape[1])], [f"{rate:g}" for rate in grid.columns])
     ax.tick_params(axis="both", length=0, rotation=0)
     ax.set(xlabel="learning rate of the head" + (" (in half decades)" if binned else ""), ylabel="")
-    ax.set_title("Val accuracy by learning rate; boxes: chosen recipes")
+    ax.set_title("Val accuracy by learning rate (boxes: chosen)")
     ax.grid(visible=False)
     return ax
 

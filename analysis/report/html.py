@@ -20,7 +20,7 @@ from analysis.formatting import NONE, format_duration, percent
 from analysis.report import methods
 from analysis.report.columns import Column, comparison_columns, cost_columns, pair_columns
 from analysis.report.shell import recorded_command, shell_command
-from analysis.tables.analysis import Analysis
+from analysis.tables.analysis import TARGET, Analysis
 from analysis.tables.comparison import SEED
 from analysis.tables.metadata import left_out_groups
 from finetune.system.documents import read_json
@@ -76,18 +76,11 @@ def report_page(
         document: the content of report.json.
         out: the folder of the page, which links to runs are relative to.
     """
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        finalize=lambda value: escape_control_characters(value) if type(value) is str else value,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     comparison, shown = analysis.comparison, comparison_columns(analysis.comparison.target)
     # The page's policy allows the script with this hash and no other, whatever a run is called.
     script = "\n" + (HERE / SCRIPT).read_text(encoding="utf-8")
-    return environment.get_template(TEMPLATE).render(
+    template = _environment().get_template(TEMPLATE)
+    return template.render(
         report=document,
         methods=methods,
         table=_table(comparison.strategies, shown),
@@ -109,10 +102,21 @@ def report_page(
     )
 
 
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        finalize=lambda value: escape_control_characters(value) if type(value) is str else value,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 def _commands(analysis: Analysis) -> list[str]:
     """Return the commands that make this report, train its best run, and predict with it."""
     target, best = analysis.comparison.target, analysis.best
-    flags = [] if target == 0.8 else ["--target", f"{target:g}"]
+    flags = [] if target == TARGET else ["--target", f"{target:g}"]
     flags += ["--mix-data"] if analysis.sweep.mixed else []
     flags += [] if analysis.seed == SEED else ["--seed", str(analysis.seed)]
     train = recorded_command(best.get("provenance/command"))

@@ -57,7 +57,9 @@ def describe_verdict(comparison: Comparison, verdict: Verdict) -> VerdictText:
     rows = rank_strategies(comparison)
     best, score = rows[0], percent(rows[0]["test_accuracy_mean"])
     if verdict.lead is None:
-        headline = f"{verdict.best} reached {score} on test with {_replicates(best)}; there is nothing to compare it with."
+        headline = (
+            f"{verdict.best} reached {score} on test with {_replicates(best)}; there is no strategy to compare with."
+        )
         return VerdictText(headline, (f"The recipe: {_describe_recipe(best)}",))
     second = rows[1]
     ahead = f"{score} on test, {verdict.lead * 100:.1f} points above {verdict.second}"
@@ -180,7 +182,7 @@ def recommendation_facts(comparison: Comparison, verdict: Verdict, data: dict[st
         data: see `data_facts`.
     """
     name = recommended_strategy(comparison, verdict)
-    row = comparison.strategies.set_index("strategy", drop=False).loc[name]
+    row = _row_of(comparison, name)
     accuracy, interval = percent(row["test_accuracy_mean"]), _interval(row)
     facts = {
         "Use" if verdict.level else "Ahead so far": f"{name}, {row['recipe']}",
@@ -193,6 +195,10 @@ def recommendation_facts(comparison: Comparison, verdict: Verdict, data: dict[st
     if size:
         facts["For data like"] = f"{size:,} training images" + (f" of {classes} classes" if classes else "")
     return facts
+
+
+def _row_of(comparison: Comparison, strategy: str) -> Row:
+    return comparison.strategies[comparison.strategies["strategy"] == strategy].iloc[0]
 
 
 def _interval(row: Row) -> str:
@@ -253,7 +259,7 @@ def _describe_gain(row: Row, before: Row, pairs: pd.DataFrame) -> str:
 def data_size_record(size: DataSizeResult) -> dict[str, Any]:
     """Return the row of a training-set size in the report and in report.json."""
     name = recommended_strategy(size.comparison, size.verdict)
-    row = size.comparison.strategies.set_index("strategy", drop=False).loc[name]
+    row = _row_of(size.comparison, name)
     return {
         "share": size.share,
         "pictures": size.images,

@@ -134,7 +134,7 @@ def test_the_analysis_has_it_drawn_and_shows_it(
     monkeypatch.setenv("PYTHONPATH", offline.environment(ROOT)["PYTHONPATH"])
     assert analyse(["tiny", "--attention"]) == 0
     assert (tmp_path / "reports/tiny/prediction_grid_attention.png").is_file()
-    assert "Where only looked" in (tmp_path / "reports/tiny/report.html").read_text(encoding="utf-8")
+    assert "Attention of only" in (tmp_path / "reports/tiny/report.html").read_text(encoding="utf-8")
     (tmp_path / "runs/tiny/only" / keys.ATTENTION).unlink()
     (tmp_path / "runs/tiny/only" / keys.BEST).unlink()
     assert analyse(["tiny", "--attention"]) == 0
