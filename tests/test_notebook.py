@@ -1,4 +1,4 @@
-"""The notebook: it runs from start to end and says what it promises; what is committed of it is clean."""
+"""The notebook runs from start to end and shows what it promises; the committed file is clean."""
 
 import ast
 import importlib
@@ -67,17 +67,17 @@ def test_nothing_but_the_source_is_committed(notebook: NotebookNode) -> None:
     assert NOTEBOOK.read_text() == nbformat.writes(notebook) + "\n"
 
 
-def test_a_reader_is_told_what_it_does_before_any_code(notebook: NotebookNode) -> None:
-    """The first cell asks the question, says what it needs, takes and writes; headings follow in the story's order."""
+def test_the_first_cell_says_what_the_notebook_does(notebook: NotebookNode) -> None:
+    """The question, and what it needs, takes and writes; headings follow in their order."""
     first, second = notebook.cells[:2]
     assert (first.cell_type, second.cell_type) == ("markdown", "code")
     assert first.source.startswith("# Which fine-tuning recipe")
-    for said in ("no account", "minutes", "`runs/trials/`", "`reports/trials/`", "`make notebook`", "VS Code"):
-        assert said in first.source
+    for text in ("no account", "minutes", "`runs/trials/`", "`reports/trials/`", "`make notebook`", "VS Code"):
+        assert text in first.source
     headings = re.findall(r"^## (.+)$", "\n".join(cell.source for cell in notebook.cells), flags=re.MULTILINE)
     assert headings == [
         "Settings", "The data", "What a strategy freezes", "One run by hand", "The sweep", "The tables", "The figures",
-        "The answer", "The winner on new pictures", "Take it with you", "Where to go next",
+        "The answer", "The winner on new images", "Take it with you", "Where to go next",
     ]  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def test_a_bad_setting_is_reported_at_once(word: str, message: str, capsys: pyte
 
 @pytest.fixture
 def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder that looks like the repository, so that what is written can be seen; nothing is on the path."""
+    """Return a copy of the repository by links, so that new files are noticed; nothing of it is on the path."""
     copy = tmp_path / "repo"
     (copy / "notebooks").mkdir(parents=True)
     for name in ("agent.py", "finetune", "analysis", "sweeps"):
@@ -161,7 +161,7 @@ def small_settings(folder: Path, pictures: Path) -> list[str]:
 
 
 def streams(notebook: NotebookNode) -> dict[str, str]:
-    """Return name (stdout, stderr) -> all that was printed there, without colours."""
+    """Return name (stdout, stderr) -> all its output, without colours."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     printed = {"stdout": "", "stderr": ""}
     for output in outputs:
@@ -172,7 +172,7 @@ def streams(notebook: NotebookNode) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_it_runs_from_start_to_end(notebook: NotebookNode, pictures: Path, repo: Path) -> None:
-    """From its own folder: tables, figures, the answer; nothing is written but runs and reports, no bars are shown."""
+    """From its own folder: tables, figures, the answer; it writes only runs and reports, and shows no bars."""
     one = pictures / "train" / "blue" / "000.png"
     for number in range(200):  # so many that a terminal would get a bar
         shutil.copy(one, one.with_name(f"copy-{number}.png"))
@@ -184,13 +184,13 @@ def test_it_runs_from_start_to_end(notebook: NotebookNode, pictures: Path, repo:
 
     assert len(progress) == len(done.cells)
     assert progress[-1] == f"{len(done.cells) - 1}/{len(done.cells)} Where to go next"
-    said, images = texts(done), texts(done, "image/png")
+    shown, images = texts(done), texts(done, "image/png")
     for name in ("compare", "costs"):
-        assert [line.split("|")[1].strip() for line in said[name].splitlines()[2:]] == STRATEGIES
-    assert len(said["pairs"].splitlines()) == 2 + 3
-    assert "last third tuned (partial)" in said["claims"]
-    assert re.match(r"\*\*No verdict yet: (head|partial|full) is ahead with [\d.]+% on test", said["answer-said"])
-    assert re.match(r"\*\*[\d.]+%\*\* of 10 new pictures right \([\d.]+–[\d.]+%\)", said["promise"])
+        assert [line.split("|")[1].strip() for line in shown[name].splitlines()[2:]] == STRATEGIES
+    assert len(shown["pairs"].splitlines()) == 2 + 3
+    assert "last third tuned (partial)" in shown["claims"]
+    assert re.match(r"\*\*No verdict yet: (head|partial|full) is ahead with [\d.]+% on test", shown["answer-said"])
+    assert re.match(r"\*\*[\d.]+%\*\* of 10 new images correct \([\d.]+–[\d.]+%\)", shown["promise"])
     looked_at = {"pictures", "augmented", "schedule", "history-plot", "grid", "unsure"}
     compared = {"accuracy", "curves", "rates", "time"}
     assert {name for name, image in images.items() if len(image) > 3000} == looked_at | compared
@@ -208,7 +208,7 @@ def test_it_runs_from_start_to_end(notebook: NotebookNode, pictures: Path, repo:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_kernel_and_is_the_exit_code(number: int, code: int, tmp_path: Path) -> None:
-    """In a cell that goes on for ever; what ran before it has its outputs, and no process is left."""
+    """In a cell that never ends; the cells before it have their outputs, and no process is left."""
     cells = ["import os; print(os.getpid(), flush=True); open('begun', 'w').close()", "import time; time.sleep(600)"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
     nbformat.write(notebook, tmp_path / "short.ipynb")
@@ -230,10 +230,10 @@ def test_a_signal_ends_the_kernel_and_is_the_exit_code(number: int, code: int, t
         time.sleep(0.05)
     time.sleep(0.3)  # so that the second cell has begun
     process.send_signal(number)
-    said = process.communicate(timeout=120)[1].decode()
-    assert process.returncode == code, said
-    assert "stopped; finished runs are kept" in said
-    assert "Traceback" not in said
+    message = process.communicate(timeout=120)[1].decode()
+    assert process.returncode == code, message
+    assert "stopped; finished runs are kept" in message
+    assert "Traceback" not in message
     done = nbformat.read(tmp_path / "reports" / "trials" / "short.ipynb", as_version=4)
     kernel = int(done.cells[0].outputs[0].text)
     while psutil.pid_exists(kernel):
@@ -241,10 +241,10 @@ def test_a_signal_ends_the_kernel_and_is_the_exit_code(number: int, code: int, t
         time.sleep(0.05)
 
 
-def test_a_full_disk_is_told_with_the_name_of_the_notebook(
+def test_a_full_disk_is_reported_with_the_name_of_the_notebook(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 1, and what was there before stays."""
+    """Exit code 1, and the notebook of the run before stays."""
     monkeypatch.setattr(command, "ROOT", tmp_path)
     monkeypatch.setattr(command, "execute", lambda *_: (0, ""))
     with failing_disk(tmp_path / "reports") as disk:
@@ -257,7 +257,7 @@ def test_a_full_disk_is_told_with_the_name_of_the_notebook(
         for number in range(writes.index(f"rename {out.name}") + 1):
             disk.arm(number)
             assert command.main([]) == 1, disk.hit
-            said = capsys.readouterr().err
-            assert str(tmp_path / "reports") in said, disk.hit
-            assert "Traceback" not in said
+            message = capsys.readouterr().err
+            assert str(tmp_path / "reports") in message, disk.hit
+            assert "Traceback" not in message
             assert out.read_bytes() == before
