@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None, training: TrainingApi = REAL) -> int
         return wandb_trial.run_trial(list(words), training)
     args = parse(words)
     with handle_signals():
-        sweep = choose.choose(args.sweep, args.settings, args.name)
+        sweep = choose.choose_sweep(args.sweep, args.settings, args.name)
         if sweep is None:
             return 0
         if isinstance(sweep, WandbSweep):
@@ -71,7 +71,7 @@ def _run_local(sweep: SweepFile, args: argparse.Namespace, training: TrainingApi
 
 
 def _options(args: argparse.Namespace) -> AgentOptions:
-    return AgentOptions(args.agents or devices.slots(), args.count, args.retry_failed, args.max_failures)
+    return AgentOptions(args.agents or devices.default_agents(), args.count, args.retry_failed, args.max_failures)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which sweep to run: a sweep file, offline, or a sweep on a W&B server."""
+"""Chooses the sweep to run: a sweep file, offline, or a sweep on a W&B server."""
 
 import os
 from collections.abc import Sequence
@@ -17,22 +17,22 @@ from finetune.tracking.mirror_client import is_off
 from finetune.tracking.sweep_server import WandbError, WandbSweep, WandbUnreachable
 
 
-def choose(argument: str | None, settings: Sequence[str], name: str | None) -> SweepFile | WandbSweep | None:
-    """Return the sweep that the command line means, or None where there is nothing to do, which is said.
+def choose_sweep(argument: str | None, settings: Sequence[str], name: str | None) -> SweepFile | WandbSweep | None:
+    """Return the sweep that the command line names; print why and return None if there is nothing to do.
 
     Args:
-        argument: a file or folder, what names a sweep on a server, or None for the newest that is unfinished: on the
-            server if there is a login, else here.
-        settings, name: --set and --name, which belong to sweep files.
+        argument: a file or folder, the address of a sweep on a server, or None for the newest unfinished sweep: on the
+            server if the user is logged in, else here.
+        settings, name: --set and --name, which are for sweep files.
 
     Raises:
-        UserError: it can't be used; the message says what to do.
+        UserError: the sweep can't be used; the message says what to do.
     """
     if argument and (Path(argument).exists() or sweep_server.parse_sweep_address(argument) is None):
         return sweep_file.load(argument, settings, name)
     if argument:
         return _on_server(argument, bool(settings or name))
-    if settings or name:  # which is about a sweep file
+    if settings or name:  # for sweep files
         return sweep_file.load(None, settings, name)
     return _newest()
 
@@ -44,15 +44,15 @@ def _on_server(argument: str, has_settings: bool) -> WandbSweep:
             "sweep file"
         )
     if reason := sweep_server.reason_offline():
-        mend = "Unset it" if is_off() else "Log in"
+        advice = "Unset it" if is_off() else "Log in"
         raise UserError(
-            f"{argument} is a sweep on a W&B server, but {reason}. {mend}, or give a sweep file to run offline"
+            f"{argument} is a sweep on a W&B server, but {reason}. {advice}, or give a sweep file to run offline"
         )
     return sweep_server.find_sweep(argument, _project())
 
 
 def _newest() -> SweepFile | WandbSweep | None:
-    """Return the newest unfinished sweep, on the server or here, and say why that one; see `choose`."""
+    """Return the newest unfinished sweep, on the server or here, and print why; see `choose_sweep`."""
     here = sweep_file.newest_unfinished(sweep_file.RUNS)
     offline = f"running {here or sweep_file.DEFAULT} offline"
     if reason := sweep_server.reason_offline():
@@ -80,14 +80,14 @@ def _newest() -> SweepFile | WandbSweep | None:
 
 
 def _project() -> str:
-    """Return the project where a sweep is looked for: WANDB_PROJECT, else that of the default sweep file."""
+    """Return the project to search for sweeps: WANDB_PROJECT, else that of the default sweep file."""
     if os.environ.get("WANDB_PROJECT"):
         return os.environ["WANDB_PROJECT"]
-    spec = documents.load_yaml((ROOT / sweep_file.DEFAULT).read_text())
+    spec = documents.load_yaml((ROOT / sweep_file.DEFAULT).read_text(encoding="utf-8"))
     return str(spec["project"])
 
 
 def _seconds(created: str) -> float:
-    """Return the time in a server's words (ISO 8601, UTC where no zone is given) in seconds since the epoch."""
+    """Return a time in ISO 8601 (UTC if it has no zone) in seconds since 1970."""
     moment = datetime.fromisoformat(created)
     return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()

@@ -1,4 +1,4 @@
-"""What this machine has to share out between runs: GPUs and cores."""
+"""The GPUs and cores of this machine, and their share for each of several runs side by side."""
 
 import contextlib
 import os
@@ -12,33 +12,33 @@ from finetune.system.environment import cores
 OOM_SCORE = 500  # of 1000: as if a run took half of the machine's memory more than it does
 
 
-def threads(slots: int) -> int:
-    """Return how many threads each of `slots` runs side by side gets."""
-    return max(1, cores() // slots)
+def threads_per_run(runs: int) -> int:
+    """Return the number of threads of each of some runs side by side."""
+    return max(1, cores() // runs)
 
 
-def slots() -> int:
-    """Return how many runs go side by side unless something else is asked for: one for each GPU, at least one."""
+def default_agents() -> int:
+    """Return the default number of runs side by side: one for each GPU, at least one."""
     return max(1, len(gpus()))
 
 
 def gpu_of(slot: int) -> str | None:
-    """Return the GPU for a slot, as CUDA_VISIBLE_DEVICES names it, or None where there is no choice."""
-    found = gpus()
-    return found[slot % len(found)] if len(found) > 1 else None
+    """Return the GPU of a slot, as CUDA_VISIBLE_DEVICES names it, None if there is no choice."""
+    names = gpus()
+    return names[slot % len(names)] if len(names) > 1 else None
 
 
 def gpus() -> list[str]:
     """Return the GPUs this process may use, without initialising CUDA."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
-    return _listed()
+    return _listed_gpus()
 
 
 def prefer_as_oom_victim() -> None:
-    """Have Linux, where memory runs out on the whole machine, end this process rather than the agent that started it.
+    """Make Linux kill this process, rather than its agent, when the machine runs out of memory.
 
-    Any process may raise its own score, and those that it starts, such as loaders, have the same. Elsewhere, nothing.
+    Any process may raise its own score, and its children inherit it. Does nothing on other systems.
     """
     score = Path("/proc/self/oom_score_adj")
     with contextlib.suppress(OSError, ValueError):
@@ -46,9 +46,9 @@ def prefer_as_oom_victim() -> None:
 
 
 @cache
-def _listed() -> list[str]:
+def _listed_gpus() -> list[str]:
     """Return the numbers of the GPUs that nvidia-smi lists."""
     if shutil.which("nvidia-smi") is None:
         return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
-    return [str(index) for index, _ in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))]
+    output = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return [str(index) for index, _ in enumerate(line for line in output.splitlines() if line.startswith("GPU "))]

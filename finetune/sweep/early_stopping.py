@@ -50,5 +50,5 @@ def stop_if_lagging(plan: SweepPlan, run: PlannedRun) -> None:
     rows, _ = files.read_history(run.directory)
     if not rows or not run.config.unfreeze[-1][0] < rows[-1]["epoch"] < run.config.epochs:
         return
-    if run.id in search.to_stop(plan.sweep.spec, observations(plan)):
+    if run.id in search.points_to_stop(plan.sweep.spec, observations(plan)):
         write_atomic(run.directory / keys.STOP, f"hyperband, after {rows[-1]['epoch']} epochs\n")

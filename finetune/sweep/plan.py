@@ -102,7 +102,7 @@ def make_plan(
     if spec["method"] == "bayes":
         plan.cap = cap or 0
         points: list[ParameterValues] = []  # added below, from the recorded trials
-        configs = [*_valid_trials(sweep), *parse_points(search.probes(spec, name), sweep)]
+        configs = [*_valid_trials(sweep), *parse_points(search.spanning_points(spec, name), sweep)]
     else:
         points = _known_points(sweep, cap)
         configs = parse_points(points, sweep)
@@ -126,7 +126,7 @@ def check_sweep_file(sweep: SweepFile) -> str:
         ConfigError: with the faults of all points.
     """
     spec, method = sweep.spec, sweep.spec["method"]
-    points = _known_points(sweep, None) if method == "grid" else search.probes(spec, sweep.folder.name)
+    points = _known_points(sweep, None) if method == "grid" else search.spanning_points(spec, sweep.folder.name)
     parse_points(points, sweep)
     size = f"a grid of {len(points)} points" if method == "grid" else f"a {method} search"
     return f"{sweep.source}: {size}; all fields and values are valid"
@@ -136,8 +136,8 @@ def _known_points(sweep: SweepFile, cap: int | None) -> list[ParameterValues]:
     """Return the points of a grid or random search."""
     spec = sweep.spec
     if spec["method"] == "grid":
-        return search.grid(spec)[: spec.get("run_cap")]
-    return [search.draw(spec, sweep.folder.name, number) for number in range(cap or 0)]
+        return search.grid_points(spec)[: spec.get("run_cap")]
+    return [search.draw_point(spec, sweep.folder.name, number) for number in range(cap or 0)]
 
 
 def parse_points(points: Iterable[ParameterValues], sweep: SweepFile) -> list[Config]:

@@ -1,7 +1,7 @@
-"""Which points a sweep asks for, and which runs it stops early, by W&B's own search engine (PyPI `sweeps`).
+"""The points of a sweep, and the runs that it stops early, by W&B's own search engine (PyPI `sweeps`).
 
-The only importer of that package. It draws from the global random streams of `random` and `numpy`; here every call has
-a seed of its own, made from the sweep's name and the trial's number, so that a sweep asks for the same points again.
+Only this module imports that package. The engine draws from the global random streams of `random` and `numpy`. Here
+each call is seeded with the sweep's name and the trial's number, so that a sweep always has the same points.
 """
 
 import contextlib
@@ -18,18 +18,18 @@ import numpy as np
 
 from finetune.errors import UserError
 
-ParameterValues = dict[str, Any]  # parameter -> value, as the engine gives it, before it becomes a Config
+ParameterValues = dict[str, Any]  # parameter -> value, as the engine returns it, before it becomes a Config
 
-ALL = 10**9  # more points than any grid has
+ALL_POINTS = 10**9  # more than any grid has
 
 
 @dataclass(frozen=True)
 class ObservedPoint:
-    """What the engine is told of a point that has been tried.
+    """A point that has been tried, as the engine sees it.
 
     Attributes:
         state: finished, running, failed or killed.
-        history: one mapping an epoch.
+        history: one mapping per epoch.
     """
 
     name: str
@@ -48,26 +48,26 @@ def _engine() -> ModuleType:
 
 
 @contextlib.contextmanager
-def _seeded(*parts: object) -> Iterator[None]:
-    """Seed the global random streams from `parts`, without a trace afterwards."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+def _seeded(*seed: object) -> Iterator[None]:
+    """Seed the global random streams within the block, and restore them after it."""
+    digest = hashlib.sha256("/".join(map(str, seed)).encode()).digest()
     python_state, numpy_state = random.getstate(), np.random.get_state()
     random.seed(digest)
     np.random.seed(int.from_bytes(digest[:4], "big"))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the Gaussian process warns when it has not converged; nothing to mend
+            warnings.simplefilter("ignore")  # the Gaussian process warns when it has not converged
             yield
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
 
 
-def violations(spec: dict[str, Any]) -> list[str]:
-    """Return what W&B's schema says against a sweep file whose `parameters` is a mapping of mappings."""
+def schema_faults(spec: dict[str, Any]) -> list[str]:
+    """Return the violations of W&B's schema in a sweep file whose `parameters` is a mapping of mappings."""
     try:
         found = list(dict.fromkeys(_engine().schema_violations_from_proposed_config(spec)))
-    except (TypeError, ValueError, LookupError, AttributeError) as error:  # it trips over some malformed files
+    except (TypeError, ValueError, LookupError, AttributeError) as error:  # raised for some malformed files
         found = [f"W&B's check of sweep files can't read it: {error}"]
     texts = [
         f"{name}: YAML reads {bound}: {value} as text; write it with a point, as in 1.0e-3"
@@ -78,32 +78,32 @@ def violations(spec: dict[str, Any]) -> list[str]:
     return texts or found
 
 
-def grid(spec: dict[str, Any]) -> list[ParameterValues]:
+def grid_points(spec: dict[str, Any]) -> list[ParameterValues]:
     """Return all points of a grid, the last name in the alphabet varying fastest.
 
     Raises:
-        UserError: a parameter has a distribution without an end, which a grid can't hold.
+        UserError: a parameter has a continuous distribution.
     """
     with _seeded("grid"):
-        return [_point(run) for run in _call(spec, [], ALL) if run is not None]
+        return [_point(run) for run in _call(spec, [], ALL_POINTS) if run is not None]
 
 
-def draw(spec: dict[str, Any], name: str, number: int) -> ParameterValues:
+def draw_point(spec: dict[str, Any], name: str, number: int) -> ParameterValues:
     """Return the random point of trial `number` in the sweep called `name`."""
     with _seeded(name, number):
         return _point(_call(spec, [], 1)[0])
 
 
-def propose(spec: dict[str, Any], name: str, number: int, trials: Sequence[ObservedPoint]) -> ParameterValues:
-    """Return the point that Bayesian search asks for as trial `number`, given all earlier ones."""
+def propose_point(spec: dict[str, Any], name: str, number: int, observed: Sequence[ObservedPoint]) -> ParameterValues:
+    """Return the point that a Bayesian search proposes as trial `number` of the sweep called `name`."""
     with _seeded(name, number):
-        return _point(_call(spec, [_sweep_run(trial) for trial in trials], 1)[0])
+        return _point(_call(spec, [_sweep_run(point) for point in observed], 1)[0])
 
 
-def probes(spec: dict[str, Any], name: str) -> list[ParameterValues]:
-    """Return points that reach all corners of the space, to check them before anything is started."""
+def spanning_points(spec: dict[str, Any], name: str) -> list[ParameterValues]:
+    """Return points from all over the search space, bounds included, to check them before anything is started."""
     parameters = spec["parameters"]
-    points = [draw({**spec, "method": "random"}, name, -1 - number) for number in range(16)]
+    points = [draw_point({**spec, "method": "random"}, name, -1 - number) for number in range(16)]
     for bound in ("min", "max"):
         points.append({**points[0], **{key: value[bound] for key, value in parameters.items() if bound in value}})
     for key, parameter in parameters.items():
@@ -111,16 +111,16 @@ def probes(spec: dict[str, Any], name: str) -> list[ParameterValues]:
     return points
 
 
-def to_stop(spec: dict[str, Any], trials: Sequence[ObservedPoint]) -> list[str]:
-    """Return the names of the running trials that `early_terminate` would stop now."""
+def points_to_stop(spec: dict[str, Any], observed: Sequence[ObservedPoint]) -> list[str]:
+    """Return the names of the running points that `early_terminate` would stop now."""
     with _seeded("early_terminate"):
-        return [run.name for run in _engine().stop_runs(spec, [_sweep_run(trial) for trial in trials])]
+        return [run.name for run in _engine().stop_runs(spec, [_sweep_run(point) for point in observed])]
 
 
 def _call(spec: dict[str, Any], runs: list[Any], count: int) -> list[Any]:
     method = spec["method"]
     try:
-        if method == "grid":  # past `next_runs`, which imports scikit-learn whatever the method: seconds for nothing
+        if method == "grid":  # not by `next_runs`, which takes seconds to import scikit-learn for any method
             from sweeps.grid_search import grid_search_next_runs
 
             return list(grid_search_next_runs(runs, spec, n=count))
@@ -129,17 +129,17 @@ def _call(spec: dict[str, Any], runs: list[Any], count: int) -> list[Any]:
 
             return list(random_search_next_runs(spec, n=count))
         return list(_engine().next_runs(spec, runs, n=count))
-    except Exception as error:  # the engine raises whatever it meets; all of it comes from the sweep file
+    except Exception as error:  # of any kind: the sweep file is the engine's only input
         raise UserError(f"W&B's search engine can't use this sweep: {error}") from error
 
 
-def _sweep_run(trial: ObservedPoint) -> Any:
+def _sweep_run(observed: ObservedPoint) -> Any:
     return _engine().SweepRun(
-        name=trial.name,
-        state=trial.state,
-        config={key: {"value": value} for key, value in trial.point.items()},
-        summary_metrics=dict(trial.summary),
-        history=[dict(row) for row in trial.history],
+        name=observed.name,
+        state=observed.state,
+        config={key: {"value": value} for key, value in observed.point.items()},
+        summary_metrics=dict(observed.summary),
+        history=[dict(row) for row in observed.history],
     )
 
 
@@ -148,5 +148,5 @@ def _point(run: Any) -> ParameterValues:
 
 
 def _plain(value: Any) -> Any:
-    """Turn numpy's scalars into Python's, which YAML, JSON and pydantic know."""
+    """Turn numpy's scalars into Python's, which YAML, JSON and pydantic can handle."""
     return value.item() if isinstance(value, np.generic | np.ndarray) else value

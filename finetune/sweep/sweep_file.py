@@ -1,4 +1,4 @@
-"""A sweep file, as `wandb sweep` takes it: found, read, changed by --set, checked, and stored beside its runs."""
+"""Sweep files, in the format of `wandb sweep`: find, read, change by --set, and check them."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -17,9 +17,9 @@ from finetune.system.redaction import redact
 RUNS = Path("runs")
 DEFAULT = Path("sweeps/strategies.yaml")
 
-# Metrics that a search may be steered by. The test set is read once, at the end: it must not choose anything.
+# Metrics that may steer a search. The test set is read once, at the end: it must not choose anything.
 METRICS = [key for key in {**keys.SUMMARY_KEYS, **keys.HISTORY_KEYS} if not key.startswith("test/")]
-NAMED_DATA = ("inaturalist12k", "demo")
+NAMED_DATA_SETS = ("inaturalist12k", "demo")
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class SweepFile:
     """A checked sweep.
 
     Attributes:
-        folder: where its run directories lie; the folder's name is the sweep's name.
+        folder: of its run directories; the folder's name is the sweep's name.
         source: the file it was read from.
         spec: the file's content, with --set applied.
-        text: the YAML text of `spec`, to be stored.
+        text: the YAML text of `spec`, which is stored beside the runs.
     """
 
     folder: Path
@@ -48,7 +48,7 @@ def load(argument: str | None, settings: Sequence[str] = (), name: str | None = 
         name: the sweep's name (default: the file's stem, or the folder's name).
 
     Raises:
-        UserError: it can't be used as a sweep; the message names the file and every fault.
+        UserError: the file is no valid sweep; the message has all faults.
     """
     path = Path(argument) if argument else newest_unfinished(RUNS) or DEFAULT
     if name is not None and not re.fullmatch(r"[\w.+-]*\w[\w.+-]*", name):
@@ -71,27 +71,27 @@ def load(argument: str | None, settings: Sequence[str] = (), name: str | None = 
 
 
 def refuse_secrets(text: str, source: Path) -> None:
-    """Raise ConfigError if the text of a sweep holds a secret: it is kept beside the runs, sent to W&B and passed on.
+    """Raise ConfigError if the text of a sweep holds a secret: the text is stored beside the runs and sent to W&B.
 
-    No `***` is put in its place: a command or an address without its secret would be another one.
+    The secret is not replaced by `***`, as a command or an address without its secret would be another one.
     """
     lines = [redact(line).strip() for line in text.splitlines() if redact(line) != line]
     if lines:
-        mend = (
-            "a sweep is kept beside its runs, and sent to W&B: take the password, token or key out, and hand it on by "
+        advice = (
+            "a sweep is stored beside its runs, and sent to W&B: take the password, token or key out, and pass it by "
             "an environment variable or ~/.netrc"
         )
-        raise ConfigError([f"`{line}`: {mend}" for line in dict.fromkeys(lines)], str(source))
+        raise ConfigError([f"`{line}`: {advice}" for line in dict.fromkeys(lines)], str(source))
 
 
 def newest_unfinished(runs: Path) -> Path | None:
-    """Return the folder of the sweep that was started last and still has runs to do, if there is one."""
+    """Return the folder of the sweep that was started last and still has pending runs, None if there is none."""
     stored = sorted(runs.glob(f"*/{keys.SWEEP}"), key=lambda path: path.stat().st_mtime, reverse=True)
     return next((path.parent for path in stored if is_unfinished(path.parent)), None)
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether a sweep that was started offline still has runs to do."""
+    """Return whether a sweep that was started offline still has pending runs."""
     plan = {"runs": [], **documents.read_json_or_empty(folder / keys.PLAN)}
     open_runs = [run for run in plan["runs"] if files.status(folder / run)[0] not in ("finished", "failed")]
     return bool(open_runs) or len(plan["runs"]) < plan.get("at_least", 0)
@@ -99,13 +99,13 @@ def is_unfinished(folder: Path) -> bool:
 
 def _read_text(source: Path) -> str:
     try:
-        return source.read_text()
+        return source.read_text(encoding="utf-8")
     except FileNotFoundError:
         others = [str(path) for path in sorted(source.parent.glob("*.yaml"))]
-        known = f" There: {', '.join(others)}." if others else ""
+        known = f" Files there: {', '.join(others)}." if others else ""
         raise UserError(
-            f"{source}: no such sweep file.{nearest(str(source), others)}{known} A sweep on W&B is named by its id or "
-            "entity/project/id, one that was run here by runs/NAME"
+            f"{source}: no such sweep file.{nearest(str(source), others)}{known} Give the id or entity/project/id of "
+            "a sweep on W&B, or runs/NAME for one that was started here"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{source} can't be read as a sweep file: {error}") from error
@@ -138,14 +138,14 @@ def _read_yaml(text: str, source: Path) -> dict[str, Any]:
 
 
 def _parse_settings(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the parameters that --set asks for, in the terms of a sweep file: {"value": x} or {"values": [...]}."""
+    """Return the parameters of --set as in a sweep file: {"value": x} or {"values": [...]}."""
     fixed: dict[str, dict[str, Any]] = {}
     faults = []
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
             faults.append(f"{setting!r} has no '=': write --set key=value, such as --set epochs=3")
-        else:  # a name that is no field is told with all other faults of the sweep
+        else:  # an unknown name is reported with all other faults of the sweep
             try:
                 fixed[name] = _as_parameter(name, documents.load_yaml(text))
             except yaml.YAMLError:
@@ -156,7 +156,7 @@ def _parse_settings(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _as_parameter(name: str, value: Any) -> dict[str, Any]:
-    """Return a list as the values to sweep over, anything else as one value; a schedule is itself a list of pairs."""
+    """Return a list as the values to sweep over, anything else, such as a schedule (a list of pairs), as one value."""
     if not isinstance(value, list):
         return {"value": value}
     if name == "unfreeze" and not all(item is None or (item and isinstance(item[0], list)) for item in value):
@@ -165,13 +165,10 @@ def _as_parameter(name: str, value: Any) -> dict[str, Any]:
 
 
 def _absolute_paths(spec: dict[str, Any], fixed: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return `fixed`, with the folders and files among the sweep's values made absolute.
-
-    The stored sweep then means the same wherever it is started from.
-    """
-    found = {**spec["parameters"], **fixed}
-    for name in {"data", "weights"} & found.keys():
-        parameter = found[name]
+    """Return `fixed`, and the parameters whose relative paths have to be absolute in the stored sweep."""
+    parameters = {**spec["parameters"], **fixed}
+    for name in {"data", "weights"} & parameters.keys():
+        parameter = parameters[name]
         values = parameter.get("values", [parameter.get("value")])
         if isinstance(values, list) and any(_is_relative_path(value) for value in values):
             absolute = [str(Path(value).resolve()) if _is_relative_path(value) else value for value in values]
@@ -180,19 +177,19 @@ def _absolute_paths(spec: dict[str, Any], fixed: dict[str, dict[str, Any]]) -> d
 
 
 def _is_relative_path(value: Any) -> bool:
-    if not isinstance(value, str) or value in NAMED_DATA:
+    if not isinstance(value, str) or value in NAMED_DATA_SETS:
         return False
     return bool(value) and not Path(value).is_absolute() and Path(value).exists()
 
 
 def _check(spec: dict[str, Any], source: Path) -> None:
-    """Raise ConfigError with what makes `spec` no sweep that runs here."""
-    faults = search.violations(spec)
+    """Raise ConfigError with all reasons why this project can't run a sweep."""
+    faults = search.schema_faults(spec)
     method = spec.get("method")
     if method == "custom":
         faults.append("method: custom needs a scheduler of W&B's; here: grid, random, bayes")
-    asked = spec["metric"] if isinstance(spec.get("metric"), dict) else {}
-    metric = asked.get("name")
+    objective = spec["metric"] if isinstance(spec.get("metric"), dict) else {}
+    metric = objective.get("name")
     if str(metric).startswith("test/"):
         faults.append(f"metric: {metric!r} is measured on the test set, which must not choose: use best/val_accuracy")
     elif metric is not None and metric not in METRICS:
@@ -204,8 +201,8 @@ def _check(spec: dict[str, Any], source: Path) -> None:
             f"metric: with {metric}, early_terminate would stop a schedule before its last unfreeze: "
             "use best/val_accuracy, which counts from then on"
         )
-    elif metric is not None and "goal" not in asked:
-        faults.append("metric: add `goal: maximize` or `goal: minimize`; W&B takes minimize where nothing is said")
+    elif metric is not None and "goal" not in objective:
+        faults.append("metric: add `goal: maximize` or `goal: minimize`; W&B's default is minimize")
     fold = spec["parameters"].get("fold", {"value": None})
     if method in ("random", "bayes") and "value" not in fold:
         faults.append(

@@ -127,7 +127,7 @@ def test_random_trials_come_again() -> None:
     assert len({run.config.lr for run in again.runs}) == 7
     assert type(again.runs[0].point["lr"]) is float
     assert type(again.runs[0].point["seed"]) is int
-    assert search.draw(first.sweep.spec, "other", 0) != search.draw(first.sweep.spec, "my", 0)
+    assert search.draw_point(first.sweep.spec, "other", 0) != search.draw_point(first.sweep.spec, "my", 0)
 
 
 def test_bayesian_search_learns_from_finished_runs() -> None:
@@ -135,8 +135,8 @@ def test_bayesian_search_learns_from_finished_runs() -> None:
     spec = {"method": "bayes", "metric": METRIC, "parameters": {"dropout": {"min": 0.0, "max": 0.9}}}
     trials: list[search.ObservedPoint] = []
     for number in range(14):
-        point = search.propose(spec, "my", number, trials)
-        assert point == search.propose(spec, "my", number, trials)
+        point = search.propose_point(spec, "my", number, trials)
+        assert point == search.propose_point(spec, "my", number, trials)
         value = 1 - (point["dropout"] - 0.3) ** 2
         trials.append(search.ObservedPoint(str(number), point, "finished", {"best/val_accuracy": value}))
     assert abs(max(trials, key=lambda trial: trial.summary["best/val_accuracy"]).point["dropout"] - 0.3) < 0.05

@@ -30,7 +30,7 @@ def test_a_sweep_file_is_valid_and_has_the_runs_it_says(file: Path) -> None:
     assert "\n# Cost: " in header
     assert f"\n#   python agent.py sweeps/{file.name}" in header
     sweep = sweep_file.load(str(file))
-    assert search.violations(sweep.spec) == []
+    assert search.schema_faults(sweep.spec) == []
     assert "?" in sweep.spec["description"]  # W&B keeps it, unlike comments
     assert sweep.spec["metric"] == {"name": "best/val_accuracy", "goal": "maximize"}
     plan = make_plan(sweep, None, identify)

@@ -1,6 +1,6 @@
-"""The fork server, whose forks the processes of runs are: it has imported torch once and has never touched a GPU.
+"""The fork server, from which the processes of runs are forked: it has imported torch, and has not touched a GPU.
 
-It can be killed like any other process (when memory runs out, say); it is started again when it is next needed.
+If it is killed, by an out-of-memory kill for example, it is started again for the next run.
 """
 
 import multiprocessing
@@ -15,13 +15,13 @@ from typing import Any
 from finetune.system.environment import child_environment
 from finetune.system.signals import SIGNALS
 
-TRIES, PAUSE_SECONDS = 5, 0.5  # at starting a process; the server may be killed in between
+MAX_TRIES, PAUSE_SECONDS = 5, 0.5  # to start a process; the server may be killed meanwhile
 
 
 def start_server(preload: list[str]) -> ForkServerContext:
-    """Start the fork server and return the context whose processes it makes. For the main thread."""
-    # Started by a program that ignores it (a shell's `trap '' CHLD`), the system would keep from us whether the server
-    # has ended, and none could be started in its place.
+    """Start the fork server and return the context in which it forks processes. For the main thread."""
+    # A parent may ignore SIGCHLD (a shell's `trap '' CHLD`). Then the system would not report the server's end, and
+    # no other one could be started.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(preload)
@@ -33,9 +33,9 @@ def fork(context: ForkServerContext, target: Callable[..., Any], args: tuple[Any
     """Start a process that calls `target`, and return it.
 
     Raises:
-        OSError, EOFError: it can't be started, again and again.
+        OSError, EOFError: it can't be started in MAX_TRIES tries.
     """
-    for left in reversed(range(TRIES)):
+    for left in reversed(range(MAX_TRIES)):
         process = context.Process(target=target, args=args, name=name)
         try:
             _ensure_server()
@@ -44,23 +44,23 @@ def fork(context: ForkServerContext, target: Callable[..., Any], args: tuple[Any
         except (OSError, EOFError):
             if not left:
                 raise
-            time.sleep(PAUSE_SECONDS)  # a server that is being killed refuses before it can be seen to be dead
+            time.sleep(PAUSE_SECONDS)  # a server that is being killed refuses before it has ended
     return process
 
 
 def _ensure_server() -> None:
-    """Have a fork server that runs; one that is there already stays."""
-    # Started with signals blocked, which its children inherit: neither a Ctrl-C nor a `kill` of the whole process
-    # group ends the server, or a run before it has its own handlers. The tracker comes first, as it unblocks them.
+    """Start the fork server unless it runs."""
+    # With signals blocked, which its children inherit: neither a Ctrl-C nor a `kill` of the process group ends the
+    # server, or a run that has no handlers yet. The tracker is started first, as it unblocks signals.
     resource_tracker.ensure_running()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    kept = os.environ.get("PYTHONPATH")
-    # The server looks for the modules to preload on its own path, whatever directory the agent was started from.
+    before = os.environ.get("PYTHONPATH")
+    # The server finds the modules to preload on this path, whatever the agent's working directory.
     os.environ["PYTHONPATH"] = child_environment()["PYTHONPATH"]
     try:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         os.environ.pop("PYTHONPATH")
-        if kept is not None:
-            os.environ["PYTHONPATH"] = kept
+        if before is not None:
+            os.environ["PYTHONPATH"] = before

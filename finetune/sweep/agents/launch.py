@@ -52,7 +52,7 @@ def _environment(slot: int, slots: int, folder: Path) -> dict[str, str]:
     environment = child_environment()
     # W&B's agent runs `/usr/bin/env python`: that must be this Python.
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
-    environment.setdefault("OMP_NUM_THREADS", str(devices.threads(slots)))
+    environment.setdefault("OMP_NUM_THREADS", str(devices.threads_per_run(slots)))
     environment.setdefault("WANDB_DIR", str(folder.resolve()))
     environment.setdefault("WANDB_AGENT_DISABLE_FLAPPING", "true")  # --max-failures decides when to give up
     environment.setdefault("WANDB_AGENT_MAX_INITIAL_FAILURES", str(10**6))

@@ -182,7 +182,7 @@ class LocalAgent:
         number = len(read_trials(folder))
         self.waits_for_trial = is_being_written(folder, number)
         if not self.waits_for_trial:
-            point = search.propose(spec, folder.name, number, early_stopping.observations(self.plan))
+            point = search.propose_point(spec, folder.name, number, early_stopping.observations(self.plan))
             record_trial(folder, number, point)
         return not self.waits_for_trial
 
@@ -193,7 +193,7 @@ class LocalAgent:
         """
         agents = self.options.agents
         slot = min(set(range(agents)) - self.running.keys())
-        threads, gpu = devices.threads(agents), devices.gpu_of(slot)
+        threads, gpu = devices.threads_per_run(agents), devices.gpu_of(slot)
         args = RunProcessArgs(self.training.run, run.config, run.directory.resolve(), threads, gpu, self._peers(run))
         try:
             process = run_process.start(context, args)

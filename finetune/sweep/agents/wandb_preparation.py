@@ -82,7 +82,7 @@ def _configs(sweep: WandbSweep) -> list[Config]:
     """Return the valid configs of a grid, or of points from all over the space of a search."""
     spec, configs = sweep.spec, []
     try:
-        points = search.grid(spec) if spec["method"] == "grid" else search.probes(spec, sweep.id)
+        points = search.grid_points(spec) if spec["method"] == "grid" else search.spanning_points(spec, sweep.id)
     except Exception:  # the engine's own, of many kinds; the server decides what the file means
         return []
     for point in points:

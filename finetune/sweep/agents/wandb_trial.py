@@ -1,8 +1,8 @@
-"""One run that W&B's agent has handed to this process: `python agent.py --lr=0.001 ...` with WANDB_RUN_ID set.
+"""One run that W&B's agent hands to a process: `python agent.py --lr=0.001 ...` with WANDB_RUN_ID set.
 
-The config passes the same check as any other. The run goes to runs/<sweep id>/<strategy>-<hash>/ and is mirrored to
-W&B by a process of its own; whatever becomes of that, the run goes on. A run that this machine has done already, under
-another W&B id, is not done again: its results are sent.
+The config is checked like any other. The run goes to runs/<sweep id>/<strategy>-<hash>/, and a process of its own
+mirrors it to W&B; the run goes on if that fails. A run that this machine has finished before, under another W&B id, is
+not repeated: its results are sent.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -41,18 +41,18 @@ from finetune.tracking.mirror_client import MirrorClient
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-# A batch system's signal reaches a run several times: itself, passed on by W&B's agent, and by what started that.
+# A batch system's signal reaches a run up to three times: directly, from W&B's agent, and from the agent's parent.
 SAME_REQUEST_SECONDS = 5.0
-MAX_PEERS = 1000  # a run that has so many need not know each
+MAX_PEERS = 1000  # with more runs, their configs are not worth reading
 
 
 def is_trial() -> bool:
-    """Whether this process was started by an agent of W&B's."""
+    """Return whether W&B's agent has started this process."""
     return "WANDB_SWEEP_PARAM_PATH" in os.environ and "WANDB_RUN_ID" in os.environ
 
 
 def run_trial(arguments: list[str], training: TrainingApi) -> int:
-    """Run what W&B's agent asks for and return the exit code (see errors.py; 130 and 143 after a signal).
+    """Execute the run of this process and return the exit code (see errors.py; 130 and 143 after a signal).
 
     Args:
         arguments: the command line, `--key=value`.
@@ -62,46 +62,51 @@ def run_trial(arguments: list[str], training: TrainingApi) -> int:
     mirror = MirrorClient(mirror_client.run_ref_from_environment())
     with handle_signals(same_request_seconds=SAME_REQUEST_SECONDS) as signals:
         threading.Thread(target=_end_with_agent, args=(agent, signals), name="agent watch", daemon=True).start()
-        ending = _run_to_outcome(arguments, training, mirror, signals)
-        if ending[2]:
-            print(ending[2], file=sys.stderr)
-        with polling_signals():  # a first signal changes nothing any more: the wait for W&B has an end
-            if not mirror.end(*ending):
-                _say_missed(mirror, ending[1])
-    return ending[0]
+        end = _run_to_end(arguments, training, mirror, signals)
+        if end.reason:
+            print(end.reason, file=sys.stderr)
+        with polling_signals():  # a first signal changes nothing here: the wait for W&B is limited
+            if not mirror.end(*end):
+                _print_unsent(mirror, end.state)
+    return end.code
 
 
-def _run_to_outcome(
-    arguments: list[str], training: TrainingApi, mirror: MirrorClient, signals: ReceivedSignals
-) -> "RunEnding":
-    """Run to the end and return it, whatever it is."""
+class RunEnd(NamedTuple):
+    """How a run ended: exit code, state (finished, failed or killed), reason and cause."""
+
+    code: int
+    state: str
+    reason: str = ""
+    cause: str = ""
+
+
+def _run_to_end(arguments: list[str], training: TrainingApi, mirror: MirrorClient, signals: ReceivedSignals) -> RunEnd:
+    """Execute the run and return how it ended."""
     try:
-        return _run(arguments, training, mirror, signals)
+        _run(arguments, training, mirror, signals)
+        return RunEnd(0, "finished")
     except UserError as error:
-        return error.exit_code, "failed", f"{type(error).__name__}: {error}", cause_of(error)
+        return RunEnd(error.exit_code, "failed", f"{type(error).__name__}: {error}", cause_of(error))
     except RunInterrupted as error:
         mirror.mark_preempting()
-        return 128 + (signals.number or signal.SIGTERM), "killed", str(error), ""
+        return RunEnd(128 + (signals.number or signal.SIGTERM), "killed", str(error))
     except (KeyboardInterrupt, SystemExit):  # a signal while the run was being prepared
         mirror.mark_preempting()
-        return 128 + (signals.number or signal.SIGTERM), "killed", "stopped by a signal before the first step", ""
+        return RunEnd(128 + (signals.number or signal.SIGTERM), "killed", "stopped by a signal before the first step")
     except Exception as error:
-        return EXIT_FAILED, "failed", f"{type(error).__name__}: {error}", cause_of(error)
+        return RunEnd(EXIT_FAILED, "failed", f"{type(error).__name__}: {error}", cause_of(error))
 
 
-RunEnding = tuple[int, str, str, str]  # exit code, state, reason, cause
-
-
-def _run(arguments: list[str], training: TrainingApi, mirror: MirrorClient, signals: ReceivedSignals) -> RunEnding:
-    """Run the config, or wait for another process on this machine that runs it already."""
-    for variable in ("WANDB_SWEEP_ID", "WANDB_RUN_ID"):  # which become names of folders and files
+def _run(arguments: list[str], training: TrainingApi, mirror: MirrorClient, signals: ReceivedSignals) -> None:
+    """Execute the run, or wait until another process on this machine has done so."""
+    for variable in ("WANDB_SWEEP_ID", "WANDB_RUN_ID"):  # these become names of folders and files
         if not re.fullmatch(r"[\w-]{1,128}", os.environ.get(variable, "")):
-            raise UserError(f"{variable}: {os.environ.get(variable)!r} is no id of W&B's")
+            raise UserError(f"{variable}: {os.environ.get(variable)!r} is no W&B id")
     config = with_absolute_paths(resolve(parse_config(_parameter_values(arguments), "the sweep")))
     training.fetch_inputs([config], True)
     folder = RUNS / os.environ["WANDB_SWEEP_ID"]
     run_dir = folder / run_id(config, *training.fingerprint_inputs(config))
-    _store_remote(folder)
+    _store_address(folder)
     mirror.follow(run_dir)
     peers = _unfinished_configs(folder, training)
     module, _, name = training.run.partition(":")
@@ -111,9 +116,9 @@ def _run(arguments: list[str], training: TrainingApi, mirror: MirrorClient, sign
         try:
             with logging_to("stdout", run_dir / keys.LOG):
                 function(config, run_dir, interrupted=interrupted, peers=peers)
-            return 0, "finished", "", ""
+            return
         except RunTakenError as error:
-            print(f"{error}; waits for its result")
+            print(f"{error}; waiting for its result")
         except (UserError, RunInterrupted):
             raise
         except Exception:
@@ -127,13 +132,14 @@ def _run(arguments: list[str], training: TrainingApi, mirror: MirrorClient, sign
 
 
 def _parameter_values(arguments: list[str]) -> dict[str, Any]:
-    """Return the sweep's values with their types, and those flags that the sweep file's `command` adds.
+    """Return the sweep's parameters with their types, and the flags that the sweep file's `command` adds.
 
     Raises:
         ConfigError: an argument is no flag.
     """
-    content = _parameters()
-    values = {name: given["value"] for name, given in content.items() if isinstance(given, dict) and "value" in given}
+    values = {
+        name: item["value"] for name, item in _read_parameters().items() if isinstance(item, dict) and "value" in item
+    }
     faults = []
     for argument in arguments:
         flag, equals, text = argument.partition("=")
@@ -147,8 +153,8 @@ def _parameter_values(arguments: list[str]) -> dict[str, Any]:
     return values
 
 
-def _parameters() -> dict[str, Any]:
-    """Return what W&B's agent has written for this run."""
+def _read_parameters() -> dict[str, Any]:
+    """Return the content of the parameter file that W&B's agent has written for this run."""
     path = Path(os.environ["WANDB_SWEEP_PARAM_PATH"])
     try:
         content = documents.load_yaml(path.read_text(encoding="utf-8"))
@@ -158,17 +164,17 @@ def _parameters() -> dict[str, Any]:
 
 
 def _unfinished_configs(folder: Path, training: TrainingApi) -> list[Config] | None:
-    """Return the configs of the sweep's runs that this machine has not finished, or None where they are not known.
+    """Return the configs of the sweep's runs that this machine has not finished; None if they are not known.
 
-    They are known where `agent.py` has stored the sweep (W&B's own agent is not told of it), and it is a plain grid.
+    They are known if the sweep is a plain grid, and `agent.py` has stored its file, which W&B's own agent does not.
     """
     try:
-        spec = documents.load_yaml((folder / keys.SWEEP).read_text())
+        spec = documents.load_yaml((folder / keys.SWEEP).read_text(encoding="utf-8"))
         if spec["method"] != "grid":
             return None
         parameters = spec["parameters"].values()
-        # Without W&B's engine, which takes a second to import: all others of its parameters are not for grids.
-        values = [given["values"] if "values" in given else [given["value"]] for given in parameters]
+        # Without W&B's engine, which takes a second to import; its other kinds of parameters are not for grids.
+        values = [parameter["values"] if "values" in parameter else [parameter["value"]] for parameter in parameters]
         if math.prod(map(len, values)) > MAX_PEERS:
             return None
         points = [dict(zip(spec["parameters"], point, strict=True)) for point in itertools.product(*values)]
@@ -179,20 +185,20 @@ def _unfinished_configs(folder: Path, training: TrainingApi) -> list[Config] | N
         return None
 
 
-def _store_remote(folder: Path) -> None:
-    """Note beside the run directories which sweep of which server they belong to."""
+def _store_address(folder: Path) -> None:
+    """Write the address of the sweep on the server into the folder of its run directories."""
     if not (folder / keys.REMOTE).exists():
         with raising_write_error(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        names = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "sweep": "WANDB_SWEEP_ID"}
-        documents.write_json(folder / keys.REMOTE, {name: os.environ.get(key) for name, key in names.items()})
+        variables = {"entity": "WANDB_ENTITY", "project": "WANDB_PROJECT", "sweep": "WANDB_SWEEP_ID"}
+        documents.write_json(folder / keys.REMOTE, {name: os.environ.get(key) for name, key in variables.items()})
 
 
 class StopPolicy:
-    """Whether the run is to save and end now: after a signal, unless it means that the server stops the run early.
+    """Decides whether the run saves and ends now: after a signal, unless the server is stopping the run early.
 
-    W&B's agent tells a run to stop by SIGTERM, as a batch system does before it takes the machine away. Only the
-    server knows which it is. A run that is stopped early ends after its epoch, and is tested.
+    W&B's agent stops a run by SIGTERM, and so does a batch system before it takes the machine away; only the server
+    knows which of them it was. A run that is stopped early finishes its epoch and is tested.
     """
 
     def __init__(self, signals: ReceivedSignals, mirror: MirrorClient, run_dir: Path) -> None:
@@ -215,19 +221,19 @@ class StopPolicy:
         return self._mirror.stop is False or time.monotonic() > self._deadline
 
 
-def _say_missed(mirror: MirrorClient, state: str) -> None:
-    """Say what to do about what W&B has not got."""
+def _print_unsent(mirror: MirrorClient, state: str) -> None:
+    """Print where the run is that W&B has not received completely, and how to send the rest."""
     folder = RUNS / os.environ["WANDB_SWEEP_ID"]
-    why = f" ({mirror.error})" if mirror.error else ""
-    if state != "finished":
-        print(f"W&B has not been told all of this{why}; what there is of the run is in {folder}/", file=sys.stderr)
-        return
-    print(f"W&B has not got all of this run{why}; it is complete in {folder}/. To send the rest: "
-          f"make publish SWEEP={folder}", file=sys.stderr)  # fmt: skip
+    reason = f" ({mirror.error})" if mirror.error else ""
+    if state == "finished":
+        message = f"it is complete in {folder}/. To send the rest: make publish SWEEP={folder}"
+    else:
+        message = f"its files are in {folder}/"
+    print(f"W&B has not got all of this run{reason}; {message}", file=sys.stderr)
 
 
 def _end_with_agent(agent: int, signals: ReceivedSignals) -> None:
-    """Ask this process to save and end once the agent that started it is gone, unless it has been asked already."""
+    """Send this process SIGTERM once the agent that started it is gone, unless it has received a signal before."""
     while os.getppid() == agent:
         time.sleep(1)
     if not signals.number:  # a second signal would end it before it has saved

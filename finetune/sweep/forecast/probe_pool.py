@@ -53,7 +53,7 @@ def _cache_key(request: ProbeRequest, agents: int) -> str:
         version=VERSION,
         machine=[platform.node(), platform.machine(), cores(), devices.gpus()],
         libraries=[version("torch"), version("torchvision")],
-        agents=[agents, devices.threads(agents)],
+        agents=[agents, devices.threads_per_run(agents)],
         request=dataclasses.asdict(request),
     )
 
@@ -61,7 +61,7 @@ def _cache_key(request: ProbeRequest, agents: int) -> str:
 def _measure_side_by_side(request: ProbeRequest, agents: int) -> str:
     """Return the result of the first of `agents` probes that run at once, as JSON."""
     end = time.monotonic() + LIMIT_SECONDS
-    probes = [_start_probe(request, slot, devices.threads(agents)) for slot in range(agents)]
+    probes = [_start_probe(request, slot, devices.threads_per_run(agents)) for slot in range(agents)]
     try:
         results = [_wait_for_result(probe, end) for probe in probes]
         return results[0]

@@ -91,7 +91,7 @@ def _pending_runs(
 
 
 def _forecast(plan: SweepPlan, runs: dict[str, PendingRun], unknown: int, agents: int) -> SweepForecast:
-    pending, threads = list(runs.values()), devices.threads(agents)
+    pending, threads = list(runs.values()), devices.threads_per_run(agents)
     configs = [run.config for run in pending]
     caches = model.fill_caches(pending, store.budget_bytes(), threads)
     seconds = [model.run_seconds(run, caches) for run in pending]
@@ -122,7 +122,7 @@ def _may_take_less(config: Config) -> bool:
 
 def _draw_configs(plan: SweepPlan) -> list[Config]:
     """Return configs from all over the space of a search."""
-    points = search.probes(plan.sweep.spec, plan.sweep.folder.name)[:MAX_DRAWS]
+    points = search.spanning_points(plan.sweep.spec, plan.sweep.folder.name)[:MAX_DRAWS]
     return [with_absolute_paths(resolve(parse_config(point, str(plan.sweep.source)))) for point in points]
 
 

@@ -57,6 +57,6 @@ def test_w_and_bs_own_hyperband_counts_from_there() -> None:
         slow = search.ObservedPoint(
             "slow", {"lr": 2}, "running", {}, add_best_so_far(bad[:epochs], [(0, 0.0), (4, 1.0)])
         )
-        return search.to_stop(spec, [*others, slow]) == ["slow"]
+        return search.points_to_stop(spec, [*others, slow]) == ["slow"]
 
     assert [stopped_after(epochs) for epochs in range(1, 9)] == [False] * 5 + [True] * 3

@@ -53,12 +53,12 @@ def test_a_sweep_on_a_server_can_not_be_changed(monkeypatch: pytest.MonkeyPatch,
     """--set, --folds and --name belong to sweep files."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="--set, --folds, --keep and --name change nothing"):
-        choose.choose("abcd1234", ["lr=1"], None)
+        choose.choose_sweep("abcd1234", ["lr=1"], None)
 
 
 def test_a_file_of_that_name_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Eight letters can be a file's name too."""
     monkeypatch.chdir(tmp_path)
     Path("abcd1234").write_text("method: grid\nparameters: {lr: {value: 0.1}}\n")
-    sweep = choose.choose("abcd1234", [], None)
+    sweep = choose.choose_sweep("abcd1234", [], None)
     assert isinstance(sweep, sweep_file.SweepFile)

@@ -274,7 +274,7 @@ def test_bayesian_search_goes_on_where_it_was(place: Place) -> None:
         "parameters": {"data": {"value": "demo"}, "epochs": {"value": 1}, "lr": {"min": 0.0005, "max": 0.01}},
     }
     (place.folder / "seeds.yaml").write_text(yaml.safe_dump(spec))
-    search.propose(spec, "warm", 0, [])  # imports what agents would each take seconds for
+    search.propose_point(spec, "warm", 0, [])  # imports what agents would each take seconds for
     code, output = place.run("seeds.yaml", "--count", "2")
     assert code == 0, output
     assert place.states() == ["finished"] * 2
@@ -310,7 +310,7 @@ def test_a_proposal_that_is_no_valid_config_does_not_end_the_agent(
     def propose(spec: object, name: str, number: int, observed: object) -> dict[str, object]:  # noqa: ARG001
         return {"data": "demo", "strategy": "head", "epochs": 3, "warmup_epochs": warmups[number]}
 
-    monkeypatch.setattr(search, "propose", propose)
+    monkeypatch.setattr(search, "propose_point", propose)
     code, output = place.run("seeds.yaml", "--agents", "2")
     assert (code, place.states()) == (0, ["finished"]), output
     assert output.count("the search proposed a point that is no valid config: ") == 1
@@ -324,7 +324,7 @@ def test_an_agent_waits_for_a_trial_that_another_one_is_writing(place: Place, mo
     trial.parent.mkdir(parents=True)
     trial.touch()
     looks = place.folder / "output-looks"
-    monkeypatch.setattr(search, "propose", lambda *_: pytest.fail("proposed a point"))
+    monkeypatch.setattr(search, "propose_point", lambda *_: pytest.fail("proposed a point"))
     true = local_agent.is_being_written
 
     def look(folder: Path, number: int) -> bool:
