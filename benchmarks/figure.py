@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
-import matplotlib.pyplot as plt
+import pandas as pd
 import seaborn
+from matplotlib import pyplot as plt
 from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.patches import Patch
 
 from benchmarks.baselines import OURS, PLAIN
 from benchmarks.runner import Results
@@ -35,10 +35,7 @@ BARS = {
     "ours": (OURS[0], "epochs"),
     "ours, caches filled": (OURS[0], "further"),
 }
-GAP = 0.7  # between strategies, of a bar's height
 MIN_LEGEND_SHARE = 0.0005  # of the longest bar; a shorter part can't be seen and has no entry in the legend
-
-Bar = tuple[str, str, dict[str, float]]  # strategy, label, part -> seconds
 
 
 def epoch_parts(runs: Sequence[Row], strategy: str, contender: str, key: str) -> dict[str, float] | None:
@@ -53,51 +50,36 @@ def epoch_parts(runs: Sequence[Row], strategy: str, contender: str, key: str) ->
 @rc_context()  # restores matplotlib's settings, which seaborn changes
 def draw_figure(results: Results, path: Path) -> bool:
     """Draw the figure into `path`; return False where the results lack the plain loop or ours."""
-    plan, runs = results["plan"], results["runs"]
-    bars: list[Bar] = [
-        (strategy, label, parts)
+    plan = results["plan"]
+    bars = {
+        (strategy, label): parts
         for strategy in plan["strategies"]
         for label, (contender, key) in BARS.items()
-        if (parts := epoch_parts(runs, strategy, contender, key)) is not None
-    ]
-    strategies = [strategy for strategy, _, _ in bars]
-    if len(strategies) == len(set(strategies)):  # nothing to compare
+        if (parts := epoch_parts(results["runs"], strategy, contender, key)) is not None
+    }
+    if len({strategy for strategy, _ in bars}) == len(bars):  # nothing to compare
         return False
+    names = [f"$\\bf{{{strategy}}}$   {label}" if label == "plain loop" else label for strategy, label in bars]
+    seconds = pd.DataFrame(bars.values(), index=names)
+    totals = seconds.sum(axis="columns")
+    shown = seconds.loc[:, seconds.max() > MIN_LEGEND_SHARE * totals.max()]
     seaborn.set_theme(style="whitegrid", context="paper", rc={"font.size": 9, "axes.labelsize": 9})
-    height = 1.3 + 0.27 * (len(bars) + GAP * len(set(strategies)))
-    figure, axes = plt.subplots(figsize=(7.6, height), layout="constrained")
-    _draw_bars(axes, bars)
+    palette = seaborn.color_palette("colorblind", 10)
+    figure, axes = plt.subplots(figsize=(7.6, 1.3 + 0.33 * len(bars)), layout="constrained")
+    colours = [palette[PARTS[part][1]] for part in shown]
+    shown.plot.barh(ax=axes, stacked=True, width=0.85, linewidth=0, color=colours, legend=False)
+    containers: Any = axes.containers  # of bars, one for each part
+    axes.bar_label(containers[-1], labels=[f"{total:.3g} s" for total in totals], padding=4)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(0, totals.max() * 1.1)
     axes.set_xlabel(f"seconds an epoch of {plan['pictures']} images ({plan['backbone']}, {plan['image_px']} px, fp32)")
-    longest = max(sum(parts.values()) for _, _, parts in bars)
-    axes.set_xlim(0, longest * 1.1)
-    shown = [part for part in PARTS if any(parts[part] > MIN_LEGEND_SHARE * longest for _, _, parts in bars)]
-    handles = [Patch(color=_colour(part), label=PARTS[part][0]) for part in shown]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    labels = [PARTS[part][0] for part in shown]
+    figure.legend(containers, labels, loc="outside lower center", ncols=3, frameon=False)
     seaborn.despine(figure, left=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)
     return True
-
-
-def _draw_bars(axes: Axes, bars: Sequence[Bar]) -> None:
-    """Draw the bars below one another, with a gap before each strategy."""
-    strategies = list(dict.fromkeys(strategy for strategy, _, _ in bars))
-    heights = [number + GAP * strategies.index(strategy) for number, (strategy, _, _) in enumerate(bars)]
-    for height, (_, _, parts) in zip(heights, bars, strict=True):
-        end = 0.0
-        for part, seconds in parts.items():
-            axes.barh(height, seconds, left=end, color=_colour(part), height=0.85, linewidth=0)
-            end += seconds
-        axes.annotate(f"{end:.3g} s", (end, height), (4, 0), textcoords="offset points", va="center")
-    names = [f"$\\bf{{{strategy}}}$   {label}" if label == "plain loop" else label for strategy, label, _ in bars]
-    axes.set_yticks(heights, names)
-    axes.invert_yaxis()
-    axes.grid(visible=False, axis="y")
-
-
-def _colour(part: str) -> tuple[float, float, float]:
-    colour: tuple[float, float, float] = seaborn.color_palette("colorblind", 10)[PARTS[part][1]]
-    return colour
 
 
 def main(arguments: list[str]) -> int:

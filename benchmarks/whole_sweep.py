@@ -10,11 +10,11 @@ runs are kept and not made again.
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
+import pandas as pd
 import torch
 
 from analysis.errors import InputError
@@ -33,33 +33,6 @@ from finetune.system.output import command
 RESULTS = Path(__file__).parent / "results"
 HEAD = """| strategy | runs here | plain loop, test | here, test | plain loop, a run | here, a run |
 |---|--:|--:|--:|--:|--:|"""
-
-
-class PlainComparison(NamedTuple):
-    """A strategy's chosen recipe with both loops, on the same seeds.
-
-    Attributes:
-        seeds: how many of them.
-        plain_test, here_test: mean test accuracy.
-        plain_seconds: of a run, mean.
-        here_seconds: of a run of this strategy, mean over all of them, filling caches included.
-        runs: finished here, of this strategy, all recipes.
-        grid_runs: runs of this strategy without a race: every recipe with as many seeds as the one that has most.
-    """
-
-    strategy: str
-    seeds: int
-    plain_test: float
-    here_test: float
-    plain_seconds: float
-    here_seconds: float
-    runs: int
-    grid_runs: int
-
-    def __str__(self) -> str:
-        accuracies = f"{self.plain_test:.1%} | {self.here_test:.1%}"
-        times = f"{duration(self.plain_seconds)} | {duration(self.here_seconds)}"
-        return f"| {self.strategy} | {self.runs} | {accuracies} | {times} |"
 
 
 @command
@@ -103,52 +76,58 @@ def _wall_seconds(sweep: Sweep, forecast: Mapping[str, Any]) -> float:
     return float(took["wall_seconds"] if made_all else finished["train_seconds"].sum())
 
 
-def compare(sweep: Sweep, results: Mapping[str, Mapping[str, Any]]) -> list[PlainComparison]:
-    """Return each strategy that the plain loop has trained.
+def compare(sweep: Sweep, results: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Return a row for each strategy that the plain loop has trained.
+
+    Columns: strategy; runs, finished here, of all recipes; grid_runs without a race, of every recipe with as many seeds
+    as the one with most; seeds of the chosen recipe with both loops, and their mean plain_test and here_test accuracy;
+    mean seconds of a run, plain_seconds, and here_seconds with filling caches.
 
     Args:
         results: run -> what `plain.train` returned for its config.
     """
-    finished, rows = sweep.finished, []
+    rows = []
     for strategy in dict.fromkeys(comparison.compare(sweep).strategies["strategy"]):
-        runs = finished[finished["strategy"] == strategy]
+        runs = sweep.finished[sweep.finished["strategy"] == strategy]
         both = runs[runs["run"].isin(results)]
-        if len(both):
-            plain_results = [results[name] for name in both["run"]]
-            row = PlainComparison(
-                strategy=strategy,
-                seeds=len(both),
-                plain_test=fmean(result["test/accuracy"] for result in plain_results),
-                here_test=fmean(both["test/accuracy"]),
-                plain_seconds=fmean(map(_seconds, plain_results)),
-                here_seconds=fmean(runs["train_seconds"]),
-                runs=len(runs),
-                grid_runs=runs["recipe"].nunique() * int(runs["recipe"].value_counts().max()),
-            )
-            rows.append(row)
-    return rows
+        row = {
+            "strategy": strategy,
+            "runs": len(runs),
+            "grid_runs": runs["recipe"].nunique() * runs["recipe"].value_counts().max(),
+            "seeds": len(both),
+            "plain_test": both["run"].map(lambda name: results[name]["test/accuracy"]).mean(),
+            "here_test": both["test/accuracy"].mean(),
+            "plain_seconds": both["run"].map(lambda name: _seconds(results[name])).mean(),
+            "here_seconds": runs["train_seconds"].mean(),
+        }
+        rows += [row] if len(both) else []
+    return pd.DataFrame(rows)
 
 
 def _seconds(result: Mapping[str, Any]) -> float:
     return float(sum(row["seconds/train"] + row["seconds/val"] for row in result["epochs"]))
 
 
-def describe(rows: Sequence[PlainComparison], wall_seconds: float) -> list[str]:
+def describe(rows: pd.DataFrame, wall_seconds: float) -> list[str]:
     """Return the table, and a line on the whole sweep.
 
     Args:
         wall_seconds: of all runs here together.
     """
-    seeds = " to ".join(map(str, sorted({row.seeds for row in rows})))
+    lines = [
+        f"| {row['strategy']} | {row['runs']} | {row['plain_test']:.1%} | {row['here_test']:.1%} | "
+        f"{duration(row['plain_seconds'])} | {duration(row['here_seconds'])} |"
+        for row in rows.to_dict("records")
+    ]
+    seeds = " to ".join(map(str, sorted(set(rows["seeds"]))))
     over = "of 1 seed" if seeds == "1" else f"means over {seeds} seeds"
-    return [HEAD, *map(str, rows), "", f"{_totals(rows, wall_seconds)} Accuracies are {over}."]
+    return [HEAD, *lines, "", f"{_totals(rows, wall_seconds)} Accuracies are {over}."]
 
 
-def _totals(rows: Sequence[PlainComparison], wall_seconds: float) -> str:
+def _totals(rows: pd.DataFrame, wall_seconds: float) -> str:
     """Return how long all runs take with the plain loop, and took here."""
-    runs, grid_runs = sum(row.runs for row in rows), sum(row.grid_runs for row in rows)
-    grid = sum(row.grid_runs * row.plain_seconds for row in rows)
-    same = sum(row.runs * row.plain_seconds for row in rows)
+    runs, grid_runs = rows["runs"].sum(), rows["grid_runs"].sum()
+    same, grid = (float((rows[column] * rows["plain_seconds"]).sum()) for column in ("runs", "grid_runs"))
     text = f"All {grid_runs} runs: plain loop {duration(grid)}, here {duration(wall_seconds)}"
     if runs == grid_runs:
         return f"{text}: {grid / wall_seconds:.1f} times as fast."

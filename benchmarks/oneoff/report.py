@@ -25,6 +25,7 @@ CLASSES = tuple(f"class {number}" for number in range(10))
 STRATEGIES = ("scratch", "head", "partial", "gradual", "full")
 SCORE = {"scratch": 0.4, "head": 0.75, "partial": 0.86, "gradual": 0.87, "full": 0.86}
 IMAGES = 341
+ONE_HOT = np.eye(len(CLASSES), dtype=bool)
 
 
 def main(arguments: list[str]) -> int:
@@ -88,20 +89,16 @@ def fabricate(sweep: Path, number: int, epochs: int) -> None:
         for epoch, value in enumerate(curve, start=1)
     ]
     files.write_history(run, rows)
-    labels = [CLASSES[image % len(CLASSES)] for image in range(IMAGES)]
-    correct = rng.random(IMAGES) < score
-    predictions = [
-        label if is_correct else CLASSES[int(rng.integers(len(CLASSES)))]
-        for label, is_correct in zip(labels, correct, strict=True)
-    ]
+    labels = np.arange(IMAGES) % len(CLASSES)
+    named = np.where(rng.random(IMAGES) < score, labels, rng.integers(len(CLASSES), size=IMAGES))
     table = [
-        [f"test/{label}/{image}.jpg", label, named, *(0.82 if name == named else 0.02 for name in CLASSES)]
-        for image, (label, named) in enumerate(zip(labels, predictions, strict=True))
+        [f"test/{CLASSES[label]}/{image}.jpg", CLASSES[label], CLASSES[name], *np.where(ONE_HOT[name], 0.82, 0.02)]
+        for image, (label, name) in enumerate(zip(labels, named, strict=True))
     ]
     columns = ["path", "label", "prediction", *(keys.PROBABILITY + name for name in CLASSES)]
     write_table(run / keys.PREDICTIONS, columns, table)
     write_thumbnails(run, sweep, CLASSES)
-    test = float(np.mean(np.array(labels) == np.array(predictions)))
+    test = float((labels == named).mean())
     numbers = dict.fromkeys(keys.SUMMARY_KEYS, 1.0) | {
         "state": "finished", "best/val_accuracy": float(curve[-1]), "best/val_loss": 1 - float(curve[-1]),
         "test/accuracy": test, "epochs": epochs, "full_gflops": 2.0, "test/recall": dict.fromkeys(CLASSES, test),
