@@ -25,7 +25,7 @@ from finetune.rundir.claim import RunTakenError, hold_claim
 from finetune.rundir.failures import cause_of
 from finetune.system import documents
 from tests.support.logs import each_log_line
-from tests.support.small_runs import flags, least_memory, small
+from tests.support.small_runs import flags, limit_memory, small
 
 
 def parser_of_fields() -> argparse.ArgumentParser:
@@ -34,10 +34,10 @@ def parser_of_fields() -> argparse.ArgumentParser:
     return parser
 
 
-def test_a_finished_run_directory_holds_what_the_contract_says(pictures: Path, tmp_path: Path) -> None:
+def test_a_finished_run_directory_holds_what_the_contract_says(images: Path, tmp_path: Path) -> None:
     """Files, keys and their meaning; and the numbers agree with the predictions they come from."""
     folder = tmp_path / "sweep" / "run"
-    run(small(pictures, strategy="gradual"), folder)
+    run(small(images, strategy="gradual"), folder)
     names = {path.name for path in folder.iterdir()}
     assert names == {
         *("config.yaml", "history.jsonl", "summary.json", "predictions.csv", "splits.csv", "thumbnails.zip"),
@@ -62,73 +62,43 @@ def test_a_finished_run_directory_holds_what_the_contract_says(pictures: Path, t
     words = shlex.split(config["provenance"]["command"])
     assert words[:3] == ["python", "-m", "finetune"]
     again = parse_flags(parser_of_fields(), words[3:])[1]
-    assert resolve(again) == resolve(small(pictures, strategy="gradual"))
+    assert resolve(again) == resolve(small(images, strategy="gradual"))
     best = max(history, key=lambda row: (row["val/accuracy"], -row["val/loss"]))
     assert (summary["best/epoch"], summary["best/val_accuracy"]) == (best["epoch"], best["val/accuracy"])
     assert len(load_checkpoint(folder / keys.BEST)["history"]) == best["epoch"]
 
 
-def test_training_learns(pictures: Path, tmp_path: Path) -> None:
+def test_training_learns(images: Path, tmp_path: Path) -> None:
     """Three colours are told apart: the labels, the loss and the optimiser all do their part."""
-    run(small(pictures, strategy="scratch", backbone="resnet18", epochs=6, lr=1e-3), tmp_path / "run")
+    run(small(images, strategy="scratch", backbone="resnet18", lr=1e-3), tmp_path / "run")
     summary = documents.read_json(tmp_path / "run" / keys.SUMMARY)
     assert summary is not None
     assert summary["test/accuracy"] > 0.9
 
 
-class _Killed(BaseException):
-    pass
-
-
-@pytest.mark.parametrize("strategy", ["head", "partial", "gradual", "full", "scratch"])
-def test_a_run_killed_after_any_epoch_resumes_as_the_same_run(strategy: str, pictures: Path, tmp_path: Path) -> None:
-    """Kill at the first batch after each epoch, resume: weights and metrics equal the uninterrupted run's, bitwise."""
-    config = small(pictures, strategy=strategy, backbone="shufflenet_v2_x0_5", epochs=3)
-    run(config, tmp_path / "whole")
-    for killed_after in (0, 1, 2):
-
-        def kill(progress: dict[str, Any], killed_after: int = killed_after) -> None:
-            if progress["epoch"] > killed_after and progress["phase"] == "train":
-                raise _Killed
-
-        folder = tmp_path / f"killed-{killed_after}"
-        with pytest.raises(_Killed):
-            run(config, folder, on_progress=kill)
-        assert len(files.read_history(folder)[0]) == killed_after
-        run(config, folder)
-        for name in (keys.BEST, keys.LAST):
-            whole, resumed = (load_checkpoint(tmp_path / part / name)["model"] for part in ("whole", folder.name))
-            assert all(torch.equal(whole[key], resumed[key]) for key in whole)
-        timeless = [
-            [{k: v for k, v in row.items() if "second" not in k} for row in files.read_history(tmp_path / part)[0]]
-            for part in ("whole", folder.name)
-        ]
-        assert timeless[0] == timeless[1]
-
-
-def test_a_finished_run_is_left_alone_and_a_foreign_directory_refused(pictures: Path, tmp_path: Path) -> None:
-    """Running again changes no byte; another config in the same directory is an error."""
+def test_a_finished_run_is_left_alone_and_a_foreign_directory_refused(images: Path, tmp_path: Path) -> None:
+    """Running again changes no byte, and says so; another config in the same directory is an error."""
     folder = tmp_path / "run"
-    run(small(pictures, epochs=1), folder)
-    before = {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith("claim")}
-    run(small(pictures, epochs=1), folder)
-    assert {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith("claim")} == before
+    assert run(small(images, epochs=1), folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert not run(small(images, epochs=1), folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     with pytest.raises(UserError, match="holds the run"):
-        run(small(pictures, epochs=1, seed=1), folder)
+        run(small(images, epochs=1, seed=1), folder)
 
 
-def test_a_run_that_another_process_runs_is_not_run_twice(pictures: Path, tmp_path: Path) -> None:
+def test_a_run_that_another_process_runs_is_not_run_twice(images: Path, tmp_path: Path) -> None:
     """The claim decides."""
     with hold_claim(tmp_path / "run"), pytest.raises(RunTakenError):
-        run(small(pictures), tmp_path / "run")
+        run(small(images), tmp_path / "run")
 
 
-def test_a_stop_file_ends_the_run_after_its_epoch_and_it_is_still_tested(pictures: Path, tmp_path: Path) -> None:
+def test_a_stop_file_ends_the_run_after_its_epoch_and_it_is_still_tested(images: Path, tmp_path: Path) -> None:
     """An agent that stops a hopeless run early still gets its summary."""
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / keys.STOP).touch()
-    run(small(pictures), folder)
+    run(small(images), folder)
     summary = documents.read_json(folder / keys.SUMMARY)
     assert summary is not None
     assert summary["epochs"] == 1
@@ -151,10 +121,10 @@ def cause(run_dir: Path) -> str:
     return str((documents.read_json(run_dir / keys.STATE) or {})["cause"])
 
 
-def test_a_loss_that_is_lost_is_noted_as_such(tmp_path: Path, pictures: Path) -> None:
+def test_a_loss_that_is_lost_is_noted_as_such(tmp_path: Path, images: Path) -> None:
     """So that it can be told from a fault."""
     with pytest.raises(DivergedError):
-        run(small(pictures, strategy="scratch", lr=10.0, warmup_epochs=0), tmp_path / "run")
+        run(small(images, strategy="scratch", lr=10.0, warmup_epochs=0), tmp_path / "run")
     assert cause(tmp_path / "run") == "divergence"
 
 
@@ -168,7 +138,7 @@ def full_disk(path: Path) -> Iterator[Path]:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 @pytest.mark.parametrize("state_too", [False, True])
 def test_a_full_disk_is_told_though_that_can_not_be_written_either(
-    state_too: bool, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    state_too: bool, tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is raised is the first error, with its reason, not torch's complaint about the file, nor a later one."""
     folder = tmp_path / "run"
@@ -183,7 +153,7 @@ def test_a_full_disk_is_told_though_that_can_not_be_written_either(
         raise OSError(errno.ENOSPC, "a later one")
 
     with pytest.raises(OSError, match=r"No space left on device") as ended, each_log_line(fill):
-        run(small(pictures, epochs=1), folder)
+        run(small(images, epochs=1), folder)
     assert cause_of(ended.value) == "disk"
     if not state_too:
         state, reason = files.status(folder)
@@ -195,42 +165,42 @@ def test_a_full_disk_is_told_though_that_can_not_be_written_either(
 
 
 def test_memory_that_runs_out_at_an_unfreeze_costs_time_and_no_run(
-    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run goes on with micro-batches, says it, and keeps them when it is resumed."""
     monkeypatch.setattr(
         "finetune.run.run.check_largest_stage_fits", lambda *_: (0, None)
     )  # memory that another process has taken since
-    config = small(pictures, strategy="gradual", backbone="shufflenet_v2_x0_5", unfreeze="[[0, 0], [2, 0.5], [3, 1]]")
-    least_memory(monkeypatch, most=5)
+    config = small(images, strategy="gradual", backbone="shufflenet_v2_x0_5", unfreeze="[[0, 0], [1, 1]]", epochs=2)
+    limit_memory(monkeypatch, max_images=5)
     lines: list[str] = []
     with pytest.raises(RunInterrupted), each_log_line(lines.append):
         run(config, tmp_path / "run", interrupted=lambda: any("out of memory" in x for x in lines))
-    said = [line for line in lines if "out of memory" in line]
-    assert len(said) == 1
-    assert said[0].startswith("out of memory at epoch 3, step 1, where 5")
-    assert "continues with 2 micro-batches of 4, the same batch of 8; batch-norm" in said[0]
+    messages = [line for line in lines if "out of memory" in line]
+    assert len(messages) == 1
+    assert messages[0].startswith("out of memory at epoch 2, step 1, where 100%")
+    assert "continues with 2 micro-batches of 4, the same batch of 8; batch-norm" in messages[0]
     lines.clear()
     with each_log_line(lines.append):
         run(config, tmp_path / "run")
     assert not [line for line in lines if "out of memory" in line]
     summary = documents.read_json(tmp_path / "run" / keys.SUMMARY)
     assert summary is not None
-    assert (summary["micro_batch"], summary["epochs"]) == (4, 4)
+    assert (summary["micro_batch"], summary["epochs"]) == (4, 2)
 
 
 def test_memory_that_is_too_small_for_anything_fails_the_run_with_advice(
-    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Down to two pictures, which batch-norm needs."""
-    least_memory(monkeypatch, most=1)
+    limit_memory(monkeypatch, max_images=1)
     with pytest.raises(TrainingError, match=r"even with 2 .* at a time\. Lower image_px"):
-        run(small(pictures, strategy="full", backbone="shufflenet_v2_x0_5"), tmp_path / "run")
+        run(small(images, strategy="full", backbone="shufflenet_v2_x0_5"), tmp_path / "run")
     assert cause(tmp_path / "run") == "memory"
 
 
 def test_pictures_grow_while_everything_trains_and_val_sees_them_whole(
-    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stages of start_px to image_px; epochs with a frozen part, val and test keep to image_px."""
     monkeypatch.setattr(
@@ -246,11 +216,11 @@ def test_pictures_grow_while_everything_trains_and_val_sees_them_whole(
         return true_suffix(self, hidden, cut)
 
     monkeypatch.setattr(Classifier, "suffix", suffix)
-    run(small(pictures, strategy="full", image_px=64, start_px=32), tmp_path / "full")
+    run(small(images, strategy="full", image_px=64, start_px=32), tmp_path / "full")
     assert [side for side, training in dict.fromkeys(seen) if training] == [32, 40, 56, 64]
     assert {side for side, training in seen if not training} == {64}
     seen.clear()
-    run(small(pictures, strategy="lpft", image_px=64, start_px=32), tmp_path / "lpft")
+    run(small(images, strategy="lpft", image_px=64, start_px=32), tmp_path / "lpft")
     assert [side for side, training in dict.fromkeys(seen) if training] == [40, 56, 64]
 
 
@@ -266,12 +236,12 @@ def test_pictures_grow_while_everything_trains_and_val_sees_them_whole(
         {"weight_decay": 1.0, "dropout": 0.99, "strategy": "full"},
     ],
 )
-def test_extreme_settings_give_finite_numbers(values: dict[str, Any], pictures: Path, tmp_path: Path) -> None:
+def test_extreme_settings_give_finite_numbers(values: dict[str, Any], images: Path, tmp_path: Path) -> None:
     """All of a summary's and a history's numbers, and all weights."""
-    run(small(pictures, epochs=2, **values), tmp_path / "run")
+    run(small(images, epochs=1, **values), tmp_path / "run")
     weights = load_checkpoint(tmp_path / "run" / keys.LAST)["model"]
     assert all(value.isfinite().all() for value in weights.values())
-    assert len(files.read_history(tmp_path / "run")[0]) == 2  # JSON has no other numbers
+    assert len(files.read_history(tmp_path / "run")[0]) == 1  # JSON has no other numbers
 
 
 def test_pictures_of_one_colour_and_classes_without_val_or_test_pictures_give_finite_numbers(tmp_path: Path) -> None:
@@ -287,7 +257,7 @@ def test_pictures_of_one_colour_and_classes_without_val_or_test_pictures_give_fi
             split = "train" if number < 4 or label == "rare" else ("val", "test")[number % 2]
             lines.append(f"{label}{number}.png,{label},{split}")
     (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
-    config = small(tmp_path / "list.csv", strategy="full", backbone="resnet18", epochs=2, balance="weights")
+    config = small(tmp_path / "list.csv", strategy="full", backbone="resnet18", epochs=1, balance="weights")
     run(config, tmp_path / "run")
     summary = documents.read_json(tmp_path / "run" / keys.SUMMARY) or {}
     assert set(summary["test/recall"]) == {"dark", "light"}
@@ -295,7 +265,7 @@ def test_pictures_of_one_colour_and_classes_without_val_or_test_pictures_give_fi
 
 
 def test_a_test_that_gives_no_numbers_is_told_with_the_picture(
-    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Val was fine; nothing is written of such a test."""
     from finetune.run import finish as module
@@ -311,25 +281,25 @@ def test_a_test_that_gives_no_numbers_is_told_with_the_picture(
 
     monkeypatch.setattr(module, "predict", broken)
     with pytest.raises(DivergedError, match=r"NaN for 12 of 12 test images, such as test/.*\.png"):
-        run(small(pictures, epochs=1), tmp_path / "run")
+        run(small(images, epochs=1), tmp_path / "run")
     assert not (tmp_path / "run" / keys.PREDICTIONS).exists()
 
 
 def test_the_command_runs_names_its_directory_and_does_not_run_twice(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`python -m finetune` with every field as a flag; the log goes to the terminal and into the directory."""
     monkeypatch.chdir(tmp_path)
-    assert main(flags(pictures, strategy="head")) == 0
+    assert main(flags(images, strategy="head")) == 0
     folder = next((tmp_path / "runs" / "single").iterdir())
     assert folder.name.startswith("head-")
     log = (folder / keys.LOG).read_text()
     assert "epoch 1/1" in log
     assert log in capsys.readouterr().out
-    assert main(flags(pictures, strategy="head")) == 0
+    assert main(flags(images, strategy="head")) == 0
     assert "nothing to do" in capsys.readouterr().out
     # Asked for another run in there, it would be wrong to say so.
-    assert main([*flags(pictures, strategy="head", lr=0.01), "--run-dir", str(folder)]) == 2
+    assert main([*flags(images, strategy="head", lr=0.01), "--run-dir", str(folder)]) == 2
     assert f"holds the run {folder.name}" in capsys.readouterr().err
     assert (folder / keys.LOG).read_text() == log
 
@@ -352,7 +322,7 @@ def test_the_command_runs_names_its_directory_and_does_not_run_twice(
 def test_bad_input_is_told_and_leaves_nothing(
     values: dict[str, Any],
     words: list[str],
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -361,7 +331,7 @@ def test_bad_input_is_told_and_leaves_nothing(
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    assert main(flags(pictures, **values)) == 2
+    assert main(flags(images, **values)) == 2
     said = capsys.readouterr().err
     assert all(word in said for word in words), said
     assert "Traceback" not in said

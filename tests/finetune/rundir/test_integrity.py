@@ -24,28 +24,13 @@ from tests import ROOT
 from tests.support import offline
 from tests.support.faults import FAULTS, flip
 from tests.support.logs import each_log_line
-from tests.support.small_runs import after, assert_same_run, flags, small
+from tests.support.small_runs import KILLED_FIELDS as FIELDS
+from tests.support.small_runs import Killed, after, assert_same_run, flags, leave_killed, small
 
-FIELDS: dict[str, Any] = {"strategy": "lpft", "epochs": 3}
 FILES = (
     *(keys.LAST, keys.PREVIOUS, keys.BEST, keys.HISTORY, keys.SUMMARY, keys.STATE, keys.CONFIG),
     *(keys.SPLITS, keys.PREDICTIONS, keys.THUMBNAILS, keys.SUMS, "claim-1.json"),
 )
-
-
-class _Killed(BaseException):
-    pass
-
-
-def leave_killed(pictures: Path, folder: Path) -> None:
-    """Leave a run that was killed in its third epoch, so that last.pt, previous.pt and best.pt are there."""
-
-    def kill(progress: dict[str, Any]) -> None:
-        if progress["epoch"] > 2:
-            raise _Killed
-
-    with pytest.raises(_Killed):
-        run(small(pictures, **FIELDS), folder, on_progress=kill)
 
 
 def names_in(folder: Path) -> list[str]:
@@ -181,12 +166,12 @@ def test_killed_between_the_two_checkpoints_of_an_epoch_the_best_one_is_made_fro
 
     def save(path: Path, *given: Any, **more: Any) -> None:
         if path.name == keys.BEST:
-            raise _Killed
+            raise Killed
         true_save(path, *given, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(run_writer, "save_checkpoint", save)
-        with pytest.raises(_Killed):
+        with pytest.raises(Killed):
             run(small(pictures, **FIELDS), tmp_path / "run")
     lines: list[str] = []
     with each_log_line(lines.append):
