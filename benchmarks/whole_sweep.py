@@ -90,6 +90,8 @@ def compare(sweep: Sweep, results: Mapping[str, Mapping[str, Any]]) -> pd.DataFr
     for strategy in dict.fromkeys(comparison.compare(sweep).strategies["strategy"]):
         runs = sweep.finished[sweep.finished["strategy"] == strategy]
         both = runs[runs["run"].isin(results)]
+        if both.empty:
+            continue
         row = {
             "strategy": strategy,
             "runs": len(runs),
@@ -100,7 +102,7 @@ def compare(sweep: Sweep, results: Mapping[str, Mapping[str, Any]]) -> pd.DataFr
             "plain_seconds": both["run"].map(lambda name: _seconds(results[name])).mean(),
             "here_seconds": runs["train_seconds"].mean(),
         }
-        rows += [row] if len(both) else []
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
