@@ -26,6 +26,7 @@ from finetune.models.classifier import Classifier, build_classifier, build_netwo
 from finetune.models.device import autocast_of, device_of
 from finetune.models.frozen_prefix import FrozenPrefix
 from finetune.models.unfreezing import freeze_blocks
+from finetune.training.loss import compute_logits
 from finetune.training.metering import keep_freed_memory
 
 MIN_STEPS, MAX_STEPS = 3, 20  # of each part
@@ -99,7 +100,7 @@ def measure(request: ProbeRequest) -> ProbeResult:
     """Measure in this process, with the threads that torch has."""
     keep_freed_memory()
     device = device_of(request.device)
-    autocast = partial(_autocast, device, autocast_of(request.precision, device))
+    autocast = autocast_of(request.precision, device)
     side = request.preprocessing.crop_px
     network = build_network(request.backbone, side)
     model = build_classifier(network, request.classes, dropout=0.2).to(device).to(memory_format=torch.channels_last)
@@ -115,10 +116,6 @@ def measure(request: ProbeRequest) -> ProbeResult:
             size = max(2, size // 2)
     forward = _measure_forward(model, batch, request.cuts, autocast)
     return ProbeResult(device=device.type, **_measure_loading(request), **training, **forward)
-
-
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
-    return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
 def _measure_loading(request: ProbeRequest) -> dict[str, Any]:
@@ -141,7 +138,7 @@ def _measure_loading(request: ProbeRequest) -> dict[str, Any]:
 
 
 def _measure_training(
-    model: Classifier, batch: torch.Tensor, cuts: Sequence[int], autocast: Callable[[], torch.autocast]
+    model: Classifier, batch: torch.Tensor, cuts: Sequence[int], autocast: torch.dtype | None
 ) -> dict[str, Any]:
     labels = torch.zeros(len(batch), dtype=torch.int64, device=batch.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
@@ -149,9 +146,7 @@ def _measure_training(
 
     def compute_gradients(hidden: torch.Tensor, cut: int) -> None:
         model.zero_grad(set_to_none=True)
-        with autocast():
-            logits = model.suffix(hidden, cut)
-        nn.CrossEntropyLoss()(logits.float(), labels).backward()
+        nn.CrossEntropyLoss()(compute_logits(model, hidden, cut, autocast), labels).backward()
 
     for cut in cuts:
         freeze_blocks(model, cut)
@@ -166,15 +161,14 @@ def _measure_training(
 
 @torch.no_grad()
 def _measure_forward(
-    model: Classifier, batch: torch.Tensor, cuts: Sequence[int], autocast: Callable[[], torch.autocast]
+    model: Classifier, batch: torch.Tensor, cuts: Sequence[int], autocast: torch.dtype | None
 ) -> dict[str, Any]:
     model.eval()
     frozen, hidden, start, seconds = FrozenPrefix(model), batch, 0, 0.0
     prefix, evaluate = {}, {}
 
     def run_suffix(hidden: torch.Tensor, cut: int) -> None:
-        with autocast():
-            model.suffix(hidden, cut)
+        compute_logits(model, hidden, cut, autocast)
 
     for cut in cuts:
         if cut > start:
