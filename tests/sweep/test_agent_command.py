@@ -12,7 +12,8 @@ import yaml
 from finetune.rundir import files
 from finetune.sweep.agents.training_api import REAL
 from tests import ROOT
-from tests.support.agent_processes import Place, write_sweep
+from tests.support.agent_in_process import InProcess
+from tests.support.agent_processes import write_sweep
 from tests.support.images import write_folder, write_picture
 
 AGENT = ROOT / "agent.py"
@@ -59,7 +60,7 @@ def test_bad_input_gets_a_message_and_exit_code_2(
 ) -> None:
     """No traceback, nothing written."""
     (tmp_path / "my.yaml").write_text(text)
-    place = Place(tmp_path)
+    place = InProcess(tmp_path)
     code, output = place.run("my.yaml", *arguments)
     assert code == 2
     assert message in output
@@ -77,7 +78,7 @@ def test_bad_input_gets_a_message_and_exit_code_2(
 )
 def test_a_sweep_that_is_not_there_gets_a_message_and_exit_code_2(tmp_path: Path, argument: str, message: str) -> None:
     """Whether it looks like a file, a folder or a sweep on a server."""
-    code, output = Place(tmp_path).run(argument)
+    code, output = InProcess(tmp_path).run(argument)
     assert code == 2
     assert message in output
     assert "Traceback" not in output
@@ -115,7 +116,7 @@ def test_data_and_weights_that_do_not_fit_get_a_message_and_exit_code_2(
     values = {"backbone": "resnet18", "image_px": 32, "weights": "none", **make(tmp_path)}
     spec = {"method": "grid", "parameters": {name: {"value": value} for name, value in values.items()}}
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(spec))
-    place = Place(tmp_path, REAL)
+    place = InProcess(tmp_path, REAL)
     before = place.written()
     code, output = place.run("my.yaml")
     assert code == 2, output
@@ -127,7 +128,7 @@ def test_data_and_weights_that_do_not_fit_get_a_message_and_exit_code_2(
 def test_folds_are_short_for_two_settings(tmp_path: Path) -> None:
     """Every recipe on each of them; a setting beside it may choose some."""
     write_sweep(tmp_path, seeds=2)
-    place = Place(tmp_path)
+    place = InProcess(tmp_path)
     assert "6 runs: 6 to do" in place.run("seeds.yaml", "--folds", "3", "--plan")[1]
     code, output = place.run("seeds.yaml", "--folds", "3", "--set", "fold=[0,2]")
     assert code == 0, output

@@ -1,6 +1,8 @@
 """Runs go breadth first: whatever a sweep is cut short to has a bit of everything."""
 
+import json
 from collections.abc import Callable, Hashable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,15 @@ VALUES = {
     "folds": st.just(3),
     "fold": st.integers(0, 2),
 }
-RUNS = st.lists(st.fixed_dictionaries(VALUES).map(lambda point: resolve(parse_config(point, "here"))), max_size=40)
+
+
+@cache
+def config_of(point: str) -> Config:
+    """Return the resolved config of a point, given as JSON."""
+    return resolve(parse_config(json.loads(point), "here"))
+
+
+RUNS = st.lists(st.fixed_dictionaries(VALUES).map(lambda point: config_of(json.dumps(point))), max_size=40)
 
 LEVELS: list[Callable[[Config], Hashable]] = [
     lambda config: config.strategy,

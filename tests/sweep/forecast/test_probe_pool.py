@@ -32,6 +32,7 @@ def wanted(pictures: Path) -> ProbeRequest:
 
 def test_it_measures_every_cut_that_runs_need(wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """All costs are there, and what there is none of costs nothing; sizes are those of the network."""
+    monkeypatch.setattr(probe, "MIN_STEPS", 1)
     monkeypatch.setattr(probe, "STEP_SECONDS", 0.0)
     speed = probe.measure(wanted)
     assert speed.device == "cpu"
@@ -56,6 +57,7 @@ def test_a_gpu_too_small_for_the_batch_is_measured_with_less(
         return {"train": {}, "update": {}}
 
     monkeypatch.setattr(probe, "_measure_training", training)
+    monkeypatch.setattr(probe, "MIN_STEPS", 1)
     monkeypatch.setattr(probe, "STEP_SECONDS", 0.0)
     probe.measure(wanted)
     assert sizes == [8, 4, 2]
