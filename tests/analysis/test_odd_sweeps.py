@@ -20,7 +20,7 @@ from tests.support.fabricate import fabricate_run
 
 @pytest.mark.usefixtures("without_drawing")
 def test_runs_without_histories_are_compared(tmp_path: Path) -> None:
-    """Only curves are missing, and this is said."""
+    """Only curves are missing, and a caveat says so."""
     for strategy in ("head", "full"):
         for seed in range(2):
             (
@@ -88,7 +88,7 @@ def test_a_tie_on_val_goes_to_the_lower_loss_in_any_order() -> None:
 
 
 def test_the_card_and_the_sentence_beside_it_agree_on_what_is_quickest(tmp_path: Path) -> None:
-    """Filling caches, which one run does for all, is left out in both; nothing is said where nothing is known."""
+    """Filling caches, which one run does for all, is left out in both; nothing is stated where nothing is known."""
     for seed in range(3):
         fabricate_run(
             tmp_path / "a", f"p-{seed}", strategy="partial", seed=seed, seconds=100, summary={"cache_seconds": 60.0}

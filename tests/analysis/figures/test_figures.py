@@ -160,10 +160,10 @@ def test_labels_are_pushed_apart_in_their_order(heights: list[float]) -> None:
     """No two overlap, none leaves the axes at the top, and the highest line keeps the highest name."""
     placed = style.spread_out(heights, 0.1, 1.0)
     assert all(height <= 1.0 for height in placed)
-    for one, other in itertools.combinations(range(len(heights)), 2):
-        assert abs(placed[one] - placed[other]) > 0.0999
-        if heights[one] != heights[other]:
-            assert (heights[one] < heights[other]) == (placed[one] < placed[other])
+    for first, second in itertools.combinations(range(len(heights)), 2):
+        assert abs(placed[first] - placed[second]) > 0.0999
+        if heights[first] != heights[second]:
+            assert (heights[first] < heights[second]) == (placed[first] < placed[second])
 
 
 def test_a_figure_is_written_as_png_and_pdf(tmp_path: Path, comparison: Comparison) -> None:

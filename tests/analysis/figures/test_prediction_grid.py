@@ -29,7 +29,7 @@ def answers(counts: dict[str, tuple[int, int]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["path", "label", "prediction", "confidence", "correct"])
 
 
-def test_pictures_stand_in_the_proportion_of_their_class() -> None:
+def test_images_are_shown_with_the_share_of_errors_of_their_class() -> None:
     """Of 8 shown, half of a class that is half wrong, none of one that is all right, all of one that is all wrong."""
     chosen = grid_selection.choose_images(answers({"half": (20, 20), "right": (40, 0), "wrong": (0, 40)}), [])
     assert [int((~chosen.cells[name]["correct"]).sum()) for name in ("half", "right", "wrong")] == [4, 0, 8]
@@ -38,7 +38,7 @@ def test_pictures_stand_in_the_proportion_of_their_class() -> None:
 
 
 def test_rounding_favours_neither_side() -> None:
-    """One wrong in 16 is half a picture of 8: over many draws it is shown about every other time."""
+    """One wrong in 16 is half an image of 8: over many draws it is shown about every other time."""
     table = answers({"a": (15, 1)})
     shown = [int((~grid_selection.choose_images(table, ["a"], seed).cells["a"]["correct"]).sum()) for seed in range(60)]
     assert 20 <= sum(shown) <= 40
@@ -52,17 +52,17 @@ def test_small_classes_show_what_they_have(counts: tuple[int, int]) -> None:
         assert len(cells) == min(8, sum(counts)) == cells["path"].nunique()
 
 
-def test_equal_seeds_choose_equal_pictures_in_any_order_of_rows() -> None:
+def test_equal_seeds_choose_equal_images_in_any_order_of_rows() -> None:
     """The choice can be repeated, and depends on nothing but the answers."""
     table = answers({"a": (20, 9), "b": (9, 20)})
-    one = grid_selection.choose_images(table, ["b", "a"], seed=3)
-    other = grid_selection.choose_images(table.sample(frac=1, random_state=0), ["b", "a"], seed=3)
-    assert one.rows == other.rows == ("b", "a")
-    for name in one.rows:
-        assert one.cells[name]["path"].tolist() == other.cells[name]["path"].tolist()
+    first = grid_selection.choose_images(table, ["b", "a"], seed=3)
+    second = grid_selection.choose_images(table.sample(frac=1, random_state=0), ["b", "a"], seed=3)
+    assert first.rows == second.rows == ("b", "a")
+    for name in first.rows:
+        assert first.cells[name]["path"].tolist() == second.cells[name]["path"].tolist()
 
 
-def test_many_classes_are_sampled_and_said() -> None:
+def test_many_classes_are_sampled_and_the_caption_says_so() -> None:
     """Ten rows can be looked at; the caption says that there are more."""
     chosen = grid_selection.choose_images(answers({f"c{n:02}": (1, 0) for n in range(30)}), [])
     assert len(chosen.rows) == 10
@@ -70,7 +70,7 @@ def test_many_classes_are_sampled_and_said() -> None:
 
 
 def test_right_and_wrong_differ_in_mark_border_and_colour(tmp_path: Path) -> None:
-    """More than colour tells them apart; the wrong one names what it was taken for."""
+    """They differ by more than colour; an error names the predicted class."""
     for name in ("a/0.png", "a/1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (40, 20)).save(tmp_path / name)
@@ -92,18 +92,19 @@ def test_right_and_wrong_differ_in_mark_border_and_colour(tmp_path: Path) -> Non
     assert (right - left) / (bottom - top) == pytest.approx(2)  # 40 wide, 20 high
 
 
-def test_where_rows_are_no_classes_each_picture_says_what_it_is() -> None:
-    """An error without its truth can't be judged; so can't a right answer."""
-    given = answers({"a": (1, 1)})
-    for chosen in (grid_selection.choose_confident_errors(given), grid_selection.choose_least_confident(given)):
+def test_where_rows_are_no_classes_each_image_has_its_true_class() -> None:
+    """Without it, neither an error nor a correct prediction can be judged."""
+    predictions = answers({"a": (1, 1)})
+    for choose in (grid_selection.choose_confident_errors, grid_selection.choose_least_confident):
+        chosen = choose(predictions)
         assert chosen is not None
         words = [text.get_text() for text in prediction_grid.draw_grid(chosen, {}, "title").axes[0].texts]
         assert words.count("is a") == 1  # the wrong one
         assert words.count("a") == len(chosen.cells[chosen.rows[0]]) - 1
 
 
-def test_without_pictures_the_cells_say_so(tmp_path: Path) -> None:
-    """The words are worth having even when the pictures are gone."""
+def test_without_images_the_cells_say_so(tmp_path: Path) -> None:
+    """Predictions are worth showing without images."""
     chosen = grid_selection.choose_images(answers({"a": (1, 1)}), ["a"])
     figure = prediction_grid.draw_grid(chosen, prediction_grid.find_images(chosen, [tmp_path], None), "title")
     assert [text.get_text() for text in figure.axes[0].texts].count("image\nnot found") == 2
@@ -120,37 +121,37 @@ def test_names_are_drawn_as_they_are_or_as_boxes() -> None:
     assert style.shorten("a_very_long_name_of_a_class", 10) == "a very lo…"
 
 
-def test_a_run_draws_the_pictures_that_the_grid_shows(tmp_path: Path) -> None:
+def test_a_run_stores_the_images_that_the_grid_shows(tmp_path: Path) -> None:
     """Chosen from the file at the run's end, or from the frame in the analysis: the same, in the same order."""
-    pictures = fabricate_pictures(tmp_path / "data", each=30)
-    said = [(path, name, CLASSES[index % 3], 0.4 + index % 7 / 20) for index, (path, name) in enumerate(pictures)]
-    write_predictions(tmp_path, said[::-1])
+    images = fabricate_pictures(tmp_path / "data", each=30)
+    predictions = [(path, name, CLASSES[index % 3], 0.4 + index % 7 / 20) for index, (path, name) in enumerate(images)]
+    write_predictions(tmp_path, predictions[::-1])
     thumbnails.write_thumbnails(tmp_path, tmp_path / "data", CLASSES)
     chosen = grid_selection.choose_images(read_predictions(tmp_path), list(CLASSES))
-    wanted = [path for name in chosen.rows for path in chosen.cells[name]["path"]]
-    assert len(wanted) == 24
+    paths = [path for name in chosen.rows for path in chosen.cells[name]["path"]]
+    assert len(paths) == 24
     with zipfile.ZipFile(tmp_path / keys.THUMBNAILS) as archive:
-        assert archive.namelist() == [f"{path}.jpg" for path in wanted]
+        assert archive.namelist() == [f"{path}.jpg" for path in paths]
 
 
 def test_the_grid_is_the_same_with_the_data_and_without(tmp_path: Path) -> None:
     """What travelled with the run is drawn on either machine; the data folder fills what it lacks."""
-    pictures = fabricate_pictures(tmp_path / "data", each=2)
-    write_predictions(tmp_path, [(path, name, "disc", 0.9) for path, name in pictures])
+    images = fabricate_pictures(tmp_path / "data", each=2)
+    write_predictions(tmp_path, [(path, name, "disc", 0.9) for path, name in images])
     chosen = grid_selection.choose_images(read_predictions(tmp_path), list(CLASSES))
     assert len(prediction_grid.find_images(chosen, [tmp_path], tmp_path / "data")) == 6
     assert not prediction_grid.find_images(chosen, [tmp_path], None)
-    lost = tmp_path / "data" / pictures[0][0]
+    lost = tmp_path / "data" / images[0][0]
     content = lost.read_bytes()
     lost.unlink()
     thumbnails.write_thumbnails(tmp_path, tmp_path / "data", CLASSES)
     lost.write_bytes(content)
     here, away = (prediction_grid.find_images(chosen, [tmp_path], root) for root in (tmp_path / "data", None))
-    assert set(here) - set(away) == {pictures[0][0]}
+    assert set(here) - set(away) == {images[0][0]}
     assert all((here[path] == away[path]).all() for path in away)
 
 
-def test_answers_on_new_pictures_are_shown_like_those_on_test(tmp_path: Path) -> None:
+def test_predictions_on_new_images_are_shown_like_those_on_test(tmp_path: Path) -> None:
     """The folder names the class; the frame has the columns of a run's own predictions, so that a grid takes it."""
     rows = [("new/disc/1.png", "disc", 0.9), ("new/square/1.png", "disc", 0.4)]
     found = labelled(iter(rows))

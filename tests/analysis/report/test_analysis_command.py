@@ -39,9 +39,10 @@ FILES = {
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder in which runs/tiny has been analysed: two strategies, three seeds, one failed run."""
     place = tmp_path_factory.mktemp("place")
-    pictures = fabricate_pictures(place / "data", each=4)
-    answers = [(path, name, "disc" if index % 3 == 0 else name, 0.9) for index, (path, name) in enumerate(pictures)]
-    answers_of = {"full": answers, "head": [*answers[:4], (*pictures[4], "disc", 0.9), *answers[5:]]}  # 10, 9 of 12
+    images = fabricate_pictures(place / "data", each=4)
+    predictions = [(path, name, "disc" if index % 3 == 0 else name, 0.9) for index, (path, name) in enumerate(images)]
+    worse = [*predictions[:4], (*images[4], "disc", 0.9), *predictions[5:]]
+    predictions_of = {"full": predictions, "head": worse}  # 10 and 9 of 12 are correct
     provenance = {"data_root": str(place / "data"), "splits_from": ["val is a stratified 20% of train"]}
     for strategy, test in (("head", 9 / 12), ("full", 10 / 12)):
         for seed in range(3):
@@ -52,7 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 seed=seed,
                 val=test + 0.05,
                 test=test,
-                predictions=answers_of[strategy],
+                predictions=predictions_of[strategy],
                 provenance=provenance,
             )
     fabricate_run(place / "runs/tiny", "bad", lr=0.01, state="failed", reason="<script>alert(1)</script>")

@@ -20,11 +20,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """Return the open report of a sweep of three strategies."""
     place = tmp_path_factory.mktemp("page")
     for strategy, score in SCORES.items():
-        answers = [(f"{n}.png", "disc", "disc" if n < 20 * score else "square", 0.8) for n in range(20)]
+        predictions = [(f"{n}.png", "disc", "disc" if n < 20 * score else "square", 0.8) for n in range(20)]
         for seed in range(2):
             name = f"{strategy}-{seed}"
             fabricate_run(
-                place / "sweep", name, strategy=strategy, seed=seed, val=score, test=score, predictions=answers,
+                place / "sweep", name, strategy=strategy, seed=seed, val=score, test=score, predictions=predictions,
                 seconds=100 + 100 * (strategy == "full"),
             )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
@@ -37,8 +37,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 def test_it_opens_without_errors_or_requests(page: Browser) -> None:
     """Nothing but the file is loaded; nothing is thrown, logged or refused."""
-    asked = [request["request"]["url"] for request in page.of("Network.requestWillBeSent")]
-    assert [url for url in asked if not url.startswith("data:")] == [page.run("location.href")]
+    requests = [request["request"]["url"] for request in page.of("Network.requestWillBeSent")]
+    assert [url for url in requests if not url.startswith("data:")] == [page.run("location.href")]
     assert page.of("Runtime.exceptionThrown") == []
     assert [entry["entry"]["text"] for entry in page.of("Log.entryAdded")] == []
     assert page.run("document.documentElement.className") == "scripted"

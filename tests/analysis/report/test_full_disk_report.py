@@ -45,10 +45,10 @@ def content(folder: Path) -> dict[str, bytes]:
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """The scene, once for all tests; jobs run one by one, so that writes come in the same order each time."""
     place = tmp_path_factory.mktemp("disk")
-    pictures = fabricate_pictures(place / "pictures", each=2)
-    answers = [(path, label, label if n % 3 else "disc", 0.8) for n, (path, label) in enumerate(pictures)]
+    images = fabricate_pictures(place / "pictures", each=2)
+    predictions = [(path, label, label if n % 3 else "disc", 0.8) for n, (path, label) in enumerate(images)]
     for strategy, val in (("head", 0.6), ("full", 0.8)):
-        more = {"predictions": answers, "pictures": place / "pictures", "strategy": strategy, "val": val}
+        more = {"predictions": predictions, "pictures": place / "pictures", "strategy": strategy, "val": val}
         fabricate_run(place / "runs/tiny", f"{strategy}-0", seed=0, **more)
     with pytest.MonkeyPatch.context() as patch, failing_disk(place / "reports") as disk:
         patch.chdir(place)
@@ -92,7 +92,7 @@ def test_a_disk_that_fails_at_a_write_keeps_the_earlier_report(
     """Each kind of file at one of the steps that write it, with one of the faults."""
     for place, kind in enumerate(KINDS):
         step, code = STEPS[place % len(STEPS)], CODES[place % len(CODES)]
-        of_kind = [n for n, what in enumerate(scene.writes) if what.startswith(step) and kind in what.split(".")]
+        of_kind = [n for n, write in enumerate(scene.writes) if write.startswith(step) and kind in write.split(".")]
         fail(scene, of_kind[0], code, capsys)
     finish(scene, capsys)
 
@@ -103,8 +103,9 @@ def test_a_disk_that_fails_at_any_write_keeps_the_earlier_report(
     code: int, scene: Scene, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every write meets a full disk, and every third each of the other faults."""
-    made = sum(what.startswith("folder") for what in scene.writes)  # first; they are there, so one fault is nothing
-    for number in range(0 if code != errno.EIO else made, len(scene.writes), 1 if code == errno.ENOSPC else 3):
+    # Making folders comes first; they are there, so a single fault at one of them does no harm.
+    folders = sum(write.startswith("folder") for write in scene.writes)
+    for number in range(0 if code != errno.EIO else folders, len(scene.writes), 1 if code == errno.ENOSPC else 3):
         fail(scene, number, code, capsys)
         finish(scene, capsys)
 
@@ -115,6 +116,6 @@ def test_processes_side_by_side_tell_of_a_full_disk_once(
 ) -> None:
     """What no fork can write, the command itself tries last, and says; nothing of theirs stays behind."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    first = next(n for n, what in enumerate(scene.writes) if what.startswith("write"))
+    first = next(n for n, write in enumerate(scene.writes) if write.startswith("write"))
     fail(scene, first, errno.ENOSPC, capsys)
     finish(scene, capsys)

@@ -209,8 +209,8 @@ def test_a_draft_becomes_the_report_and_a_deleted_report_is_made_anew(
     documents.write_json(folder / keys.REMOTE, {"entity": "tester", "project": "trials", "sweep": "1a2b3c4d"})
     (folder / keys.SWEEP).write_text("name: by hand\nmethod: grid\n")
     assert main(["runs/1a2b3c4d", "--draft"]) == 0
-    draft, said = capsys.readouterr()
-    assert "1 of 1 finished runs are not on W&B yet" in said
+    draft, message = capsys.readouterr()
+    assert "1 of 1 finished runs are not on W&B yet" in message
     assert "(make publish SWEEP=runs/1a2b3c4d sends them): head-1." in json.dumps(server.views()[0]["spec"])
 
     documents.write_json(folder / "head-1/wandb-head-1.json", {"path": "tester/trials/head-1", "complete": False})
@@ -226,15 +226,15 @@ def test_a_draft_becomes_the_report_and_a_deleted_report_is_made_anew(
 
     library().Report.from_url(draft.strip()).delete()
     assert main(["runs/1a2b3c4d", "--title", "Again"]) == 0
-    made, said = capsys.readouterr()
-    assert "was deleted" in said
+    again, message = capsys.readouterr()
+    assert "was deleted" in message
     view = server.views()[-1]
-    assert made.strip() == f"{server.url}/tester/trials/reports/Again--{view['id'].rstrip('=')}" != draft.strip()
+    assert again.strip() == f"{server.url}/tester/trials/reports/Again--{view['id'].rstrip('=')}" != draft.strip()
     assert server.errors == []
 
 
 def test_the_report_command_loads_no_client_before_it_needs_one() -> None:
     """Bad input is reported at once."""
-    told = "import sys, analysis.wandb_report; print(sorted({'wandb', 'wandb_workspaces'} & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    program = "import sys, analysis.wandb_report; print(sorted({'wandb', 'wandb_workspaces'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
