@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ def build_components(config: Config, name: str, peers: Sequence[Config] | None) 
     blocks = len(model.blocks)
     settings = _train_settings(config, splits, UnfreezeSchedule.of(config, blocks), device)
     uses = shared_activation_uses(config, peers, blocks)
-    fields = to_dict(config.model_copy(update={"image_px": shape.crop_px}))
+    stored_config = to_dict(config.model_copy(update={"image_px": shape.crop_px}))
     groups = param_groups(model, config.lr, config.backbone_lr, config.block_decay, config.weight_decay)
     return RunComponents(
         config=config,
@@ -82,7 +82,7 @@ def build_components(config: Config, name: str, peers: Sequence[Config] | None) 
         uses=uses,
         optimizer=adamw(groups),
         settings=settings,
-        metadata=checkpoint_metadata(name, fields, splits.classes, shape),
+        metadata=checkpoint_metadata(name, stored_config, splits.classes, shape),
     )
 
 
@@ -158,21 +158,5 @@ def build_batch_source(
         )
 
     workers = worker_count(config.loader_workers, device.type)
-    return BatchSource(
-        _batch_settings(config), splits, components.preprocessing, device, activations, open_pixels, workers
-    )
-
-
-def _batch_settings(config: Config) -> BatchSettings:
-    return BatchSettings(
-        batch_size=config.batch_size,
-        seed=config.seed,
-        epochs=config.epochs,
-        balanced=config.balance == "sampler",
-        views=config.views or 0,
-        start_px=config.start_px,
-        augment=config.augment,
-        erasing=config.erasing,
-        mixup=config.mixup,
-        cutmix=config.cutmix,
-    )
+    settings = BatchSettings(**{field.name: getattr(config, field.name) for field in fields(BatchSettings)})
+    return BatchSource(settings, splits, components.preprocessing, device, activations, open_pixels, workers)

@@ -22,7 +22,7 @@ from finetune.system import documents
 from finetune.system.atomic import delete
 from finetune.system.tables import write_table
 from finetune.training import metrics
-from finetune.training.batch_source import BatchSource, BatchStream
+from finetune.training.batch_source import BatchSource
 from finetune.training.evaluation import predict
 from finetune.training.metering import PhaseTimer
 from finetune.training.metrics import Floats, Ints
@@ -45,19 +45,20 @@ def finish(
         wall_seconds: of the run up to now, all attempts.
     """
     settings = components.settings
+    best = best_row(state.history)
+    cut = settings.schedule.cut(best["epoch"] - 1)
 
     def on_batch() -> None:
         if interrupted():
             raise RunInterrupted("stopped in the test")
 
-    def scores_of(stream: BatchStream) -> tuple[Floats, Ints]:
+    def scores_of(split: str) -> tuple[Floats, Ints]:
+        stream = source.evaluation(split, cut, PhaseTimer())
         return predict(components.model, stream, settings.device, settings.autocast, on_batch)
 
-    best = best_row(state.history)
     components.model.load_state_dict(_best_weights(run_dir / keys.BEST, best))
-    cut = settings.schedule.cut(best["epoch"] - 1)
-    temperature = metrics.fit_temperature(*scores_of(source.val(cut, PhaseTimer())))
-    scores, labels = scores_of(source.test(cut, PhaseTimer()))
+    temperature = metrics.fit_temperature(*scores_of("val"))
+    scores, labels = scores_of("test")
     _check_scores(scores, components)
     _write_predictions(run_dir, components, scores)
     summary = {

@@ -35,7 +35,6 @@ from finetune.system.checksums import quarantine
 from finetune.system.tables import write_table
 from finetune.training.loop import TrainCallbacks, Trainer
 from finetune.training.metering import EnergyMeter, energy_meter, keep_freed_memory
-from finetune.training.state import TrainState
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +143,7 @@ def _execute(spec: _RunSpec, claim: Claim, callbacks: RunCallbacks) -> None:
     components = build_components(spec.config, spec.name, spec.peers)
     meter = _record_start(spec, components, claim.attempt)
     state = resume(spec.run_dir, components)
-    seconds_before = _seconds_of(state)
+    seconds_before = state.seconds()
     if state.history or state.epoch.steps:
         logger.info(resume_line(state))
     files.write_history(spec.run_dir, state.history)
@@ -177,18 +176,12 @@ def _record_start(spec: _RunSpec, components: RunComponents, attempt: int) -> En
     return meter
 
 
-def _seconds_of(state: TrainState) -> float:
-    """Return the training time of a run's earlier attempts."""
-    finished = sum(row["epoch_seconds"] for row in state.history)
-    return float(finished + sum(state.epoch.timer.seconds_by_phase().values()))
-
-
 def _train(trainer: Trainer, writer: RunWriter) -> None:
     """Train to the end, and save; when interrupted, save too."""
     try:
         trainer.fit()
     except RunInterrupted:
-        writer.save_interrupted()
+        writer.save_last()
         raise
     trainer.state.finished = True
     writer.save_last()

@@ -44,6 +44,7 @@ class RunWriter:
 
     def save_last(self) -> None:
         """Write last.pt, and keep the one before it as previous.pt."""
+        self._claim.beat()
         state, components = self._state, self._components
         epoch = to_checkpoint(state.epoch, components.settings.device) if state.epoch.steps else None
         uses = [[*key, count] for key, count in components.uses.items()]
@@ -53,15 +54,9 @@ class RunWriter:
         last, previous = self._run_dir / keys.LAST, self._run_dir / keys.PREVIOUS
         save_checkpoint(last, components.model, optimizer, state.history, fields, previous)
 
-    def save_interrupted(self) -> None:
-        """Save in the middle of an epoch."""
-        self._claim.beat()
-        self.save_last()
-
     def save_epoch(self) -> bool:
         """Save after an epoch, and return whether the run has been asked to stop there."""
         history = self._state.history
-        self._claim.beat()
         if self._components.config.keep == "every":
             self._save_weights(retention.epoch_file(self._run_dir, len(history)))
         self.save_last()

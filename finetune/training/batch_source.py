@@ -41,18 +41,13 @@ class BatchStream(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """How batches are drawn; each field is the config's field of that name.
-
-    Attributes:
-        balanced: whether each class occurs equally often in an epoch.
-        views: number of cached augmented views of each training image; 0 augments anew in each epoch.
-    """
+    """How batches are drawn: the fields of these names of a resolved config."""
 
     batch_size: int
     seed: int
     epochs: int
-    balanced: bool
-    views: int
+    balance: str
+    views: int | None
     start_px: int | None
     augment: str
     erasing: float
@@ -93,7 +88,7 @@ class BatchSource:
         if cut and settings.views:
             view = view_at(epoch, settings.views, settings.seed)
             reader, view_name = self._open_activations(ActivationKey("train", view, cut), timer), view_stream_name(view)
-        labels = [sample.label for sample in self.splits.train] if settings.balanced else None
+        labels = [sample.label for sample in self.splits.train] if settings.balance == "sampler" else None
         sampler = EpochBatchSampler(len(self.splits.train), settings.batch_size, settings.seed, labels)
         if reader is None:
             loader, sampler = self._loader("train", sampler, timer)
@@ -103,15 +98,8 @@ class BatchSource:
             return BatchStream(0, cut, len(sampler), self._mixed(self._image_batches(loader), epoch, first))
         return BatchStream(cut, cut, len(sampler), self._activation_batches("train", reader, sampler))
 
-    def val(self, cut: int, timer: PhaseTimer) -> BatchStream:
-        """Return the batches of val in its order, for `cut` frozen blocks."""
-        return self._evaluation("val", cut, timer)
-
-    def test(self, cut: int, timer: PhaseTimer) -> BatchStream:
-        """Return the batches of test in its order; the first `cut` blocks have never been trained."""
-        return self._evaluation("test", cut, timer)
-
-    def _evaluation(self, split: str, cut: int, timer: PhaseTimer) -> BatchStream:
+    def evaluation(self, split: str, cut: int, timer: PhaseTimer) -> BatchStream:
+        """Return the batches of val or test in the split's order; the first `cut` blocks have never been trained."""
         reader = self._open_activations(ActivationKey(split, None, cut), timer)
         sampler = EpochBatchSampler(len(self._samples(split)), self.settings.batch_size, None)
         if reader is None:

@@ -262,7 +262,7 @@ class Trainer:
                 raise RunInterrupted(f"stopped in val of epoch {epoch}")
 
         with timer.phase("val"):
-            stream = self.source.val(settings.schedule.cut(epoch - 1), timer)
+            stream = self.source.evaluation("val", settings.schedule.cut(epoch - 1), timer)
             scores, labels = predict(self.model, stream, settings.device, settings.autocast, on_batch)
             loss = cross_entropy(scores, labels)
             if not math.isfinite(loss):

@@ -71,6 +71,11 @@ class TrainState:
     finished: bool = False
     memory_limit: tuple[int, int | None] = (0, None)
 
+    def seconds(self) -> float:
+        """Return the training time so far."""
+        epochs = sum(row["epoch_seconds"] for row in self.history)
+        return float(epochs + sum(self.epoch.timer.seconds_by_phase().values()))
+
 
 def to_checkpoint(epoch: EpochState, device: torch.device) -> dict[str, Any]:
     """Return the epoch and the random streams to continue with, as plain values and tensors."""

@@ -17,17 +17,17 @@ from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.tables import write_table
 from tests.support.failing_disk import each_write_failing
-from tests.support.finished_run import leave_run
 from tests.support.small_runs import small
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(trained_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with pictures/, the directory run/ of a run with temperature 2, and its model.onnx."""
     place = tmp_path_factory.mktemp("place")
-    leave_run(place, "run", 4)
+    (place / "pictures").symlink_to(trained_place / "pictures")
+    shutil.copytree(trained_place / "run", place / "run")
     summary = documents.read_json(place / "run" / keys.SUMMARY) or {}
     documents.write_json(place / "run" / keys.SUMMARY, {**summary, "temperature": 2.0})
     assert export.main([str(place / "run"), "--onnx", str(place / "model.onnx")]) == 0

@@ -20,14 +20,14 @@ from tests import ROOT
 from tests.support import offline
 from tests.support.fabricate import fabricate_run
 from tests.support.failing_disk import each_write_failing
-from tests.support.finished_run import leave_run
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(trained_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with pictures/ and a sweep runs/tiny of one run, `only`."""
     place = tmp_path_factory.mktemp("place")
-    leave_run(place, "runs/tiny/only", 1)
+    (place / "pictures").symlink_to(trained_place / "pictures")
+    shutil.copytree(trained_place / "run", place / "runs" / "tiny" / "only")
     return place
 
 

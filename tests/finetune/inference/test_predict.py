@@ -17,31 +17,22 @@ from finetune.rundir import keys
 from finetune.system import documents
 from finetune.training.metrics import scale_log_probabilities
 from tests.support.failing_disk import each_write_failing
-from tests.support.finished_run import leave_run
 from tests.support.html_page import Page
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with pictures/ of three colours and the directory run/ of a run that can tell them apart."""
-    place = tmp_path_factory.mktemp("place")
-    leave_run(place, "run", 6)
-    return place
-
-
 @pytest.fixture
-def finished(place: Path, tmp_path: Path) -> Path:
+def finished(trained_place: Path, tmp_path: Path) -> Path:
     """Return a copy of the run's directory whose temperature is 2, so that leaving it out would show."""
-    shutil.copytree(place / "run", tmp_path / "run")
+    shutil.copytree(trained_place / "run", tmp_path / "run")
     summary = documents.read_json(tmp_path / "run" / keys.SUMMARY)
     documents.write_json(tmp_path / "run" / keys.SUMMARY, {**(summary or {}), "temperature": 2.0})
     return tmp_path / "run"
 
 
 @pytest.fixture
-def colours(place: Path) -> Path:
+def colours(trained_place: Path) -> Path:
     """Return the folder of pictures that the run was made with."""
-    return place / "pictures"
+    return trained_place / "pictures"
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -53,7 +53,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "fresh views": {"strategy": "partial", "views": 0, "cache": "off", "dropout": 0.5},
     "small batches": {"strategy": "full", "batch_size": 23, "backbone": SHUFFLENET, "image_px": 32},
 }
-QUICK_OPTIONS = ("mixing", "cached views")
+QUICK_OPTIONS = {"mixing": (1, "interrupted"), "cached views": (0, "killed")}
 
 
 def cases() -> list[Any]:
@@ -69,7 +69,9 @@ def cases() -> list[Any]:
             turns = [EVERY_EPOCH[(place + turn) % 8] for turn in range(4) for place in range(8)]
             slow[f"{strategy} {precision} always"] = Case({**fields, "backbone": SHUFFLENET}, turns)
     for name, fields in OPTIONS.items():
-        (quick if name in QUICK_OPTIONS else slow)[name] = Case(fields, TWO)
+        if name in QUICK_OPTIONS:
+            quick[name] = Case(fields, [QUICK_OPTIONS[name]])
+        slow[f"{name} twice"] = Case(fields, TWO)
     memory = {"strategy": "lpft", "backbone": SHUFFLENET, "dropout": 0.5, "epochs": 2}
     quick["out of memory"] = Case(memory, [(1, "interrupted")], max_images=5)  # dropout draws by micro-batch
     return [
@@ -128,7 +130,7 @@ def test_a_disturbed_run_continues_as_the_same_run(
     states = OptimizerStates(monkeypatch)
     run(small(images, **fields), tmp_path / "undisturbed")
     trained = (documents.read_json(tmp_path / "undisturbed" / keys.SUMMARY) or {})["epochs"]
-    assert (trained < fields["epochs"]) == (name == "patience")
+    assert (trained < fields["epochs"]) == name.startswith("patience")
     expected = dict(states.by_epoch)
     for number, (epoch, how) in enumerate(case.disturbances):
         before, after = LOADER_WORKERS[number % len(LOADER_WORKERS)]

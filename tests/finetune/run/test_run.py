@@ -70,7 +70,7 @@ def test_a_finished_run_directory_holds_what_the_contract_says(images: Path, tmp
 
 def test_training_learns(images: Path, tmp_path: Path) -> None:
     """Three colours are told apart: the labels, the loss and the optimiser all do their part."""
-    run(small(images, strategy="scratch", backbone="resnet18", lr=1e-3), tmp_path / "run")
+    run(small(images, strategy="scratch", backbone="resnet18", epochs=3, lr=1e-3), tmp_path / "run")
     summary = documents.read_json(tmp_path / "run" / keys.SUMMARY)
     assert summary is not None
     assert summary["test/accuracy"] > 0.9

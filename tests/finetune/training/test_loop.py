@@ -49,8 +49,8 @@ class _Source(BatchSource):
         del epoch, timer
         return BatchStream(0, cut, len(self._train), self._train[first:])
 
-    def val(self, cut: int, timer: PhaseTimer) -> BatchStream:
-        del timer
+    def evaluation(self, split: str, cut: int, timer: PhaseTimer) -> BatchStream:
+        del split, timer
         return BatchStream(0, cut, len(self._val), self._val)
 
 
