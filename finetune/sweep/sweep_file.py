@@ -206,7 +206,7 @@ def _check(spec: dict[str, Any], source: Path) -> None:
     fold = spec["parameters"].get("fold", {"value": None})
     if method in ("random", "bayes") and "value" not in fold:
         faults.append(
-            f"fold: a {method} search would draw a fold for each run, and compare recipes on different pictures: "
+            f"fold: a {method} search would draw a fold for each run, and compare recipes on different images: "
             "use method: grid, or one fold, as `value`"
         )
     if faults:

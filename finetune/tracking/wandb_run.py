@@ -233,7 +233,7 @@ def _tables(run_dir: Path, classes: list[str]) -> dict[str, Any]:
         y_true=[number[row["label"]] for row in rows],
         preds=[number[row["prediction"]] for row in rows],
         class_names=classes,
-        title="Test pictures",
+        title="Test images",
     )
     table = wandb.Table(columns=["picture", "label", "prediction", "confidence", "right", "path"])
     images = thumbnails.read_thumbnails(run_dir)

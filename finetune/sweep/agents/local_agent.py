@@ -85,7 +85,6 @@ class LocalAgent:
         seconds: id -> seconds, of the runs that this agent has finished.
         started: number of runs started, without those that another agent turned out to run.
         failures: failures since a run last finished; a run that diverged is a result, and none of these.
-        gave_up: whether no more runs are started.
         fault: why the agent can't start runs (no process, no room on the disk); empty if it can.
         waits_for_trial: whether the next run depends on a trial that another agent is writing.
     """
@@ -101,9 +100,16 @@ class LocalAgent:
     seconds: dict[str, float] = field(default_factory=dict)
     started: int = 0
     failures: list[FailedRun] = field(default_factory=list)
-    gave_up: bool = False
     fault: str = ""
     waits_for_trial: bool = False
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether this agent starts no more runs."""
+        return bool(self.fault) or self._has_failed_too_often()
+
+    def _has_failed_too_often(self) -> bool:
+        return 0 < self.options.max_failures <= len(self.failures)
 
     def run(self, context: ForkServerContext) -> None:
         """Keep the slots filled until no run is left, or a signal came and the last run has ended."""
@@ -220,7 +226,7 @@ class LocalAgent:
         ]
 
     def _give_up(self, fault: str) -> None:
-        self.gave_up, self.fault = True, fault
+        self.fault = fault
         console.print(f"{fault}; no more runs are started")
 
     def _pass_on_signal(self) -> None:
@@ -249,6 +255,5 @@ class LocalAgent:
             self.failures.clear()
         elif outcome.cause not in ("", "divergence"):
             self.failures.append(FailedRun(run, outcome.reason))
-        if 0 < self.options.max_failures <= len(self.failures):
-            self.gave_up = True
+        if self._has_failed_too_often():
             console.print(f"{len(self.failures)} runs failed in a row: no more are started")
