@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image, ImageOps
 
@@ -73,14 +73,6 @@ def write_page(
         temperature: of the confidences, None if they are not calibrated.
         unreadable: a line for each unreadable image.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["visible"] = visible
     style = "\n" + (Path(__file__).parent / STYLE).read_text(encoding="utf-8")
     shown, total = content.least_confident(), content.counts.total()
     by_class: dict[str, list[Prediction]] = {}
@@ -93,7 +85,7 @@ def write_page(
             advance(next(numbers), len(shown))
             return _thumbnail(image)
 
-        stream = environment.get_template(TEMPLATE).stream(
+        stream = _load_template().stream(
             run=run_id,
             temperature=temperature,
             total=total,
@@ -110,6 +102,18 @@ def write_page(
         )
         with temporary.open("w", encoding="utf-8") as file:
             file.writelines(stream)
+
+
+def _load_template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["visible"] = visible
+    return environment.get_template(TEMPLATE)
 
 
 def visible(text: Any) -> str:

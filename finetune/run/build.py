@@ -13,7 +13,7 @@ from finetune.cache.reuse import ActivationKey, augmentation_of, deepest_cut, sh
 from finetune.config import Config, to_dict
 from finetune.data.dataset import EpochBatchSampler, worker_count
 from finetune.data.sampling import class_weights
-from finetune.data.splits import Splits
+from finetune.data.splits import Sample, Splits
 from finetune.data.transforms import Preprocessing, preprocessing, side_at
 from finetune.models import weights
 from finetune.models.classifier import Classifier, build_classifier, build_network
@@ -146,17 +146,27 @@ def build_batch_source(
         reads_each_image_once = config.epochs == 1 and is_last_run
         if config.cache == "off" or (config.cache == "auto" and reads_each_image_once):
             return None
-        return build_pixels(
-            splits.root,
-            samples[split],
-            components.preprocessing,
-            data_fingerprint,
-            threads=torch.get_num_threads(),
-            on_progress=lambda done, total: on_fill(done / total),
-            on_wait=lambda: on_fill(None),
-            interrupted=interrupted,
-        )
+        return _build_pixels(components, samples[split], data_fingerprint, interrupted, on_fill)
 
     workers = worker_count(config.loader_workers, device.type)
     settings = BatchSettings(**{field.name: getattr(config, field.name) for field in fields(BatchSettings)})
     return BatchSource(settings, splits, components.preprocessing, device, activations, open_pixels, workers)
+
+
+def _build_pixels(
+    components: RunComponents,
+    samples: Sequence[Sample],
+    data_fingerprint: str,
+    interrupted: Callable[[], bool],
+    on_fill: Callable[[float | None], None],
+) -> DecodedImages | None:
+    return build_pixels(
+        components.splits.root,
+        samples,
+        components.preprocessing,
+        data_fingerprint,
+        threads=torch.get_num_threads(),
+        on_progress=lambda done, total: on_fill(done / total),
+        on_wait=lambda: on_fill(None),
+        interrupted=interrupted,
+    )

@@ -76,11 +76,9 @@ def resume(run_dir: Path, components: RunComponents) -> TrainState:
     if content is None:
         return TrainState()
     state = _load_state(components, content, history)
-    # The stop was requested before the run was killed, or since. A run that has to train its best epoch again (best.pt
-    # is newer than the checkpoint) goes on to it first.
-    stop_due = history and not state.epoch.steps and stop_request.is_requested(run_dir, len(history))
-    if stop_due and best_epochs <= len(history):
-        state.finished = True
+    # A run that has to train its best epoch again (best.pt is newer than the checkpoint) does so before it stops.
+    if history and not state.epoch.steps and best_epochs <= len(history):
+        state.finished = state.finished or stop_request.is_requested(run_dir, len(history))
     return state
 
 

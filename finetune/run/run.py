@@ -1,12 +1,4 @@
-"""One run, from a config to a finished run directory: the table of contents of this package.
-
-preflight   data, splits, weights -> the run's id
-claim       no other process runs it
-build       network as blocks, new head, optimizer, settings
-resume      from the newest intact checkpoint, if there is one
-train       epochs, val, checkpoints
-finish      the test, once, at the best epoch; predictions and summary
-"""
+"""One run, from a config to a finished run directory: the table of contents of this package."""
 
 import contextlib
 import logging
@@ -47,7 +39,7 @@ class RunCallbacks(NamedTuple):
 
 
 class _RunSpec(NamedTuple):
-    """What is run: a resolved config, where, its id, and the other arguments of `run`."""
+    """A resolved config, the run's directory and id, and other arguments of `run`."""
 
     config: Config
     run_dir: Path

@@ -145,7 +145,7 @@ def _gpu_counter(device: torch.device) -> Reading | None:
 def keep_freed_memory() -> None:
     """Make glibc reuse the memory of freed tensors instead of returning it to the system. Does nothing without glibc.
 
-    By default every tensor above 32 MB is mapped anew, and the system clears each of its pages at the first touch: a
+    By default every tensor above 32 MB is mapped again, and the system clears each of its pages at the first touch: a
     fifth of the time of a training step for small networks on the CPU.
     """
     if platform.libc_ver()[0] != "glibc":
