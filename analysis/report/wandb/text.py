@@ -7,7 +7,7 @@ import yaml
 
 from analysis.report.methods import baseline_sentence, comparison_notes, data_sentence
 from analysis.report.shell import recorded_command, shell_command
-from analysis.sources.test_sets import REPEATS
+from analysis.sources.test_sets import REPLICATES
 from analysis.tables.analysis import Analysis
 from analysis.tables.metadata import origin_facts
 from analysis.tables.replicates import join_replicate_labels
@@ -81,7 +81,7 @@ def _varies(parameter: Any) -> bool:
 def _is_logarithmic(name: str, values: "pd.Series[Any]") -> bool:
     """Whether the values are numbers above 0 whose largest is at least three times the smallest."""
     numbers = pd.to_numeric(values, errors="coerce") if values.dtype != bool else pd.Series([float("nan")])
-    return name not in REPEATS and bool(
+    return name not in REPLICATES and bool(
         numbers.notna().all() and numbers.min() > 0 and numbers.max() >= 3 * numbers.min()
     )
 
