@@ -1,7 +1,7 @@
-"""The error this package raises on purpose."""
+"""The error that the analysis raises on purpose."""
 
 from finetune.errors import UserError
 
 
 class InputError(UserError):
-    """What the user gave can't be analysed; the message says what, where, and how to mend it. Exit code 2."""
+    """The user's input can't be analysed; the message says what, where, and how to fix it. Exit code 2."""

@@ -1,34 +1,30 @@
-"""Numbers as people read them: per cent, minutes, millions, and a dash where there is none."""
+"""Numbers as text: per cent, minutes, millions, and a dash where there is no number."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
 STRATEGIES = ("scratch", "head", "partial", "gradual", "lpft", "full")  # the order of every table, figure and legend
+NONE = "–"
+MIN_SHOWN_CACHE_SHARE = 0.05  # of the training time without it, from which the time to fill caches is shown apart
 
 
-def in_order(strategies: Iterable[str]) -> list[str]:
-    """Return the strategies without repeats, from the one that trains from nothing to the one that trains all."""
+def sort_strategies(strategies: Iterable[str]) -> list[str]:
+    """Return the distinct strategies in the order of STRATEGIES, unknown ones at the end."""
     found = set(strategies)
     return [name for name in STRATEGIES if name in found] + sorted(found - set(STRATEGIES))
-
-
-NONE = "–"
-
-
-MENTIONED = 0.05  # filling caches is told apart where it takes such a share of what the run took otherwise
 
 
 def percent(share: float, digits: int = 1) -> str:
     """Return 0.871 as "87.1%"."""
     text = NONE if pd.isna(share) else f"{share:.{digits}%}"
-    return text.removeprefix("-") if not text.strip("-0.%") else text  # nobody reads -0% as what it is
+    return text.removeprefix("-") if not text.strip("-0.%") else text  # no -0%
 
 
 def format_target(target: float) -> str:
-    """Return a target accuracy as it was given: 0.8 as "80%", 0.925 as "92.5%"."""
+    """Return a target accuracy with the digits it was given with: 0.8 as "80%", 0.925 as "92.5%"."""
     return f"{target * 100:.6g}%"
 
 
@@ -48,7 +44,7 @@ def format_p(p: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Return seconds as people say them: "42 s", "12.5 min", "3.1 h"."""
+    """Return seconds as "42 s", "12.5 min" or "3.1 h"."""
     if math.isnan(seconds):
         return NONE
     if seconds < 120:
@@ -56,20 +52,18 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def train_time_text(row: "pd.Series[Any]") -> str:
+    """Return a run's training time; filling caches apart, which the first run to need them does for all others."""
+    own, shared = row["train_seconds_mean"] - row["cache_seconds_mean"], row["cache_seconds_mean"]
+    is_shown = shared >= MIN_SHOWN_CACHE_SHARE * own
+    return format_duration(own) + (f" + {format_duration(shared)} cache" if is_shown else "")
+
+
 def format_quantity(number: float) -> str:
     """Return 20190000 as "20.2 M"."""
-    if math.isnan(number):
-        return NONE
-    for size, sign in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if number >= size:
-            return f"{number / size:.3g}{sign}"
-    return f"{number:.0f}"
-
-
-def train_time_text(row: "pd.Series[Any]") -> str:
-    """Return a run's training time, filling caches apart: the first run to need them pays that for all others."""
-    own, shared = row["train_seconds_mean"] - row["cache_seconds_mean"], row["cache_seconds_mean"]
-    return format_duration(own) + (f" + {format_duration(shared)} cache" if shared >= MENTIONED * own else "")
+    if number < 999.5:
+        return f"{number:.0f}"
+    return _scaled(number, ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")))
 
 
 def format_memory(megabytes: float) -> str:
@@ -78,17 +72,23 @@ def format_memory(megabytes: float) -> str:
 
 
 def format_energy(joules: float) -> str:
-    """Return joules as watt-hours, which people pay for."""
-    if math.isnan(joules):
-        return "not measured"
-    return f"{joules / 3600:.3g} Wh" if joules < 3.6e6 else f"{joules / 3.6e6:.3g} kWh"
+    """Return joules as "12.5 Wh" or "1.2 kWh"."""
+    return "not measured" if math.isnan(joules) else _scaled(joules, ((3.6e6, "kWh"), (3600, "Wh")))
 
 
 def format_gflops(count: float) -> str:
     """Return 16840 as "16.8 TFLOPs"."""
-    if math.isnan(count):
+    return _scaled(count, ((1e6, "PFLOPs"), (1e3, "TFLOPs"), (1, "GFLOPs"), (1e-3, "MFLOPs"), (1e-6, "kFLOPs")))
+
+
+def _scaled(number: float, units: Sequence[tuple[float, str]]) -> str:
+    """Return the number with three digits in the largest unit of which it is at least 1 when rounded.
+
+    Args:
+        units: (size, name), the largest first; the last one is for all smaller numbers.
+    """
+    if math.isnan(number):
         return NONE
-    for size, sign in ((1e6, "P"), (1e3, "T"), (1, "G"), (1e-3, "M")):
-        if count >= size:
-            return f"{count / size:.3g} {sign}FLOPs"
-    return f"{count * 1e6:.3g} kFLOPs"
+    size, name = next(((size, name) for size, name in units if float(f"{number / size:.3g}") >= 1), units[-1])
+    value = number / size
+    return f"{value:.3g} {name}" if value < 999.5 else f"{value:,.0f} {name}"

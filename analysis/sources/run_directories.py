@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.errors import InputError
 from analysis.sources.parallel import RunJobs, one_by_one
 from analysis.sources.sweep import RECALL, Sweep, gap_notes, nothing_finished, origin_notes, torn_notes
-from analysis.sources.test_sets import REPEATS, check_one_test_set, test_set_of_each_run
+from analysis.sources.test_sets import REPLICATES, check_one_test_set, test_set_of_each_run
 from finetune.resolve import recipe_key
 from finetune.rundir.files import find_runs, read_config, read_history, status
 from finetune.rundir.integrity import mismatched_files
@@ -56,7 +56,7 @@ def read_sweep(folder: Path, do: RunJobs = one_by_one, mix_data: bool = False) -
         notes=(*mixed, *notes, *repeats, *gap_notes(runs, typed_epochs), *origin_notes(finished)),
         text=_sweep_text(sweep_file),
         race=bool(read_json_or_empty(folder / PLAN).get("race")),
-        tested=known,
+        test_images=known,
         mixed=mix_data and bool(mixed),
     )
 
@@ -164,7 +164,7 @@ def _typed_epochs(epochs: pd.DataFrame) -> pd.DataFrame:
 
 def _without_repeats(runs: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Mark runs that repeat another in all that decides it: counted twice they would pass for another seed."""
-    finished, decides = runs["state"] == "finished", ["recipe", *(name for name in REPEATS if name in runs)]
+    finished, decides = runs["state"] == "finished", ["recipe", *(name for name in REPLICATES if name in runs)]
     repeated = finished & runs[finished].duplicated(decides).reindex(runs.index, fill_value=False)
     if not repeated.any():
         return runs, []

@@ -27,7 +27,7 @@ class Sweep:
         notes: what a reader of the numbers must know, one sentence each.
         text: the sweep file as it was run, or None.
         race: whether it gave further seeds only to recipes that val preferred at the first.
-        tested: run -> the pictures it was tested on; empty where all finished runs have the same data and split.
+        test_images: run -> the pictures it was tested on; empty where all finished runs have the same data and split.
         mixed: whether runs that were tested on different pictures are in here, as asked for.
     """
 
@@ -38,7 +38,7 @@ class Sweep:
     notes: tuple[str, ...]
     text: str | None
     race: bool = False
-    tested: Mapping[str, TestImages] = field(default_factory=dict)
+    test_images: Mapping[str, TestImages] = field(default_factory=dict)
     mixed: bool = False
 
     @property

@@ -13,7 +13,7 @@ from finetune.system.tables import unescape_cell
 
 MIX_DATA = "put runs into one table that were tested on different pictures, and say so"  # help of --mix-data
 DATA = "provenance/data_fingerprint"
-REPEATS = {"seed": "seed", "fold": "fold", "split_seed": "split", DATA: "data set"}
+REPLICATES = {"seed": "seed", "fold": "fold", "split_seed": "split", DATA: "data set"}
 SPLIT = (DATA, "split_seed", "folds", "fold")  # columns of the runs that decide what is tested
 
 TestImages = Mapping[str, str]  # of a test set: data fingerprint and path -> label

@@ -1,17 +1,14 @@
-"""The Pareto front of cost and accuracy."""
+"""The Pareto front of cost and score."""
 
 import numpy as np
 import pandas as pd
 
 
 def pareto_front(points: pd.DataFrame) -> list[str]:
-    """Return the names that no other beats: none is as cheap or cheaper and better, or as good or better and cheaper.
+    """Return the names on the Pareto front of low cost and high score, the cheapest first.
 
     Args:
         points: cost and score, indexed by name.
-
-    Returns:
-        names, the cheapest first.
     """
     front: list[str] = []
     best = -np.inf

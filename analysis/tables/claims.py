@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.formatting import NONE, format_interval, format_points, percent
-from analysis.stats.survival import kaplan_meier, share_by, times_to_target
 from analysis.tables.comparison import Comparison
+from analysis.tables.target import reached_curve, share_by, times_to_target
 
 PARTIAL, SCRATCH, TARGET, BY_EPOCH, SAVED = 0.876, 0.396, 0.8, 5, 0.40
 BACKBONE, DATA = "efficientnet_v2_s", "inaturalist12k"
@@ -83,7 +83,7 @@ def _by_epoch(runs: pd.DataFrame, epochs: pd.DataFrame) -> Claim:
     times = times_to_target(runs[runs["strategy"] == "partial"], epochs, TARGET)
     if times.empty:
         return _not_in_sweep(said, "1 run of 1")
-    share, low, high = share_by(kaplan_meier(times["epochs"], times["reached"]), BY_EPOCH)
+    share, low, high = share_by(reached_curve(times["epochs"], times["reached"]), BY_EPOCH)
     by_then = int((times["reached"] & (times["epochs"] <= BY_EPOCH)).sum())
     verdict = "holds" if share == 1 else "does not hold" if share == 0 else "holds for some runs"
     found = f"{by_then} of {len(times)} runs" if not np.isnan(share) else NONE

@@ -1,4 +1,4 @@
-"""The comparison table: per strategy the recipe that val chose over seeds, and what test then said of it."""
+"""The comparison: per strategy the recipe that val chose, and its results on test."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -6,28 +6,29 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.formatting import in_order
-from analysis.sources.outcomes import read_outcomes
+from analysis.formatting import sort_strategies
+from analysis.sources.correctness import read_correctness
 from analysis.sources.sweep import Sweep
-from analysis.tables.aggregate import aggregate_runs, epochs_to_target, test_set_size
+from analysis.tables.aggregate import aggregate_runs, test_set_size
 from analysis.tables.notes import confounding_note, fold_notes, unfinished_strategy_notes
 from analysis.tables.pairwise import intervals_and_pairs
 from analysis.tables.schema import COLUMNS
-from analysis.tables.selection import choose_recipes
+from analysis.tables.selection import best_by_val, choose_recipes
+from analysis.tables.target import epochs_to_target
 
 SEED = 0  # of the bootstrap: the same runs always give the same intervals
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the tables say.
+    """The tables of a sweep.
 
     Attributes:
-        strategies: one row a strategy, the recipe that val chose; COLUMNS, and `key`, the whole recipe.
-        recipes: one row a recipe, chosen or not; the same columns.
+        strategies: one row per strategy, of the recipe that val chose: `key` (the recipe as JSON) and COLUMNS.
+        recipes: one row per recipe, chosen or not; the same columns.
         target: the val accuracy to reach.
-        notes: what a reader must know of the choice, one sentence each.
-        pairs: the chosen recipes two by two, `pairs.PAIRS`; strategies without predictions are not in here.
+        notes: caveats, one sentence each.
+        pairs: pairwise comparisons of the chosen recipes, PAIRS; strategies without predictions are left out.
     """
 
     strategies: pd.DataFrame
@@ -42,78 +43,89 @@ def compare(sweep: Sweep, target: float = 0.8, rng: np.random.Generator | None =
 
     Args:
         target: val accuracy to reach, a fraction.
-        rng: of the bootstrap; None for the same one each time.
+        rng: of the bootstrap; by default the same one each time.
     """
     finished = sweep.finished
-    chosen, notes = choose_recipes(finished, sweep.race)
-    reached = epochs_to_target(finished, sweep.epochs, target)
-    of_strategy, of_recipe = Counter(finished["strategy"]), dict(iter(finished.groupby("recipe", sort=False)))
-    recipes_of = Counter(chosen["strategy"])
+    selection, notes = choose_recipes(finished, sweep.race)
+    recipes = _recipe_rows(sweep, selection, target)
+    pairs, faults = _add_bootstrap_intervals(finished, recipes, np.random.default_rng(SEED) if rng is None else rng)
+    strategies = recipes[recipes["chosen"]].reset_index(drop=True)
+    notes = [
+        *notes,
+        *confounding_note(strategies),
+        *fold_notes(sweep, strategies),
+        *unfinished_strategy_notes(sweep),
+        *faults,
+    ]
+    return Comparison(strategies, recipes, target, tuple(notes), pairs)
+
+
+def _recipe_rows(sweep: Sweep, selection: pd.DataFrame, target: float) -> pd.DataFrame:
+    """Return one row per recipe, `key` and COLUMNS, in the order of strategies and learning rates."""
+    finished = sweep.finished
+    epochs = epochs_to_target(finished, sweep.epochs, target)
+    runs_of_recipe = dict(iter(finished.groupby("recipe", sort=False)))
+    runs_of_strategy, recipes_of_strategy = Counter(finished["strategy"]), Counter(selection["strategy"])
     rows = []
-    for _, recipe in chosen.iterrows():
-        runs = of_recipe[recipe["recipe"]]
+    for _, recipe in selection.iterrows():
+        runs = runs_of_recipe[recipe["recipe"]]
         rows.append(
             {
                 "key": recipe["recipe"],
                 "strategy": recipe["strategy"],
                 "recipe": recipe["label"],
                 "chosen": bool(recipe["chosen"]),
-                "runs": of_strategy[recipe["strategy"]],
-                "recipes": recipes_of[recipe["strategy"]],
+                "runs": runs_of_strategy[recipe["strategy"]],
+                "recipes": recipes_of_strategy[recipe["strategy"]],
                 "target_accuracy": target,
-                **aggregate_runs(runs, reached.loc[runs.index], test_set_size(runs, sweep.tested)),
+                **aggregate_runs(runs, epochs.loc[runs.index], test_set_size(runs, sweep.test_images)),
             }
         )
     recipes = pd.DataFrame(rows)
-    _save_time(recipes)
-    order = {name: index for index, name in enumerate(in_order(recipes["strategy"]))}
+    _add_time_saved(recipes)
+    order = {name: index for index, name in enumerate(sort_strategies(recipes["strategy"]))}
     recipes["order"] = recipes["strategy"].map(order)
-    recipes = recipes.sort_values(["order", "lr", "recipe", "key"], ignore_index=True)[["key", *COLUMNS]]
-    pairs, faults = _add_bootstrap_intervals(finished, recipes, np.random.default_rng(SEED) if rng is None else rng)
-    strategies = recipes[recipes["chosen"]].reset_index(drop=True)
-    said = (
-        *notes,
-        *confounding_note(strategies),
-        *fold_notes(sweep, strategies),
-        *unfinished_strategy_notes(sweep),
-        *faults,
-    )
-    return Comparison(strategies, recipes, target, said, pairs)
+    return recipes.sort_values(["order", "lr", "recipe", "key"], ignore_index=True)[["key", *COLUMNS]]
 
 
 def _add_bootstrap_intervals(
     finished: pd.DataFrame, recipes: pd.DataFrame, rng: np.random.Generator
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Put the bootstrap's intervals of chosen recipes into `recipes`; return the pairs, and what keeps some out.
+    """Write the bootstrap intervals of chosen recipes into `recipes`; return the pairs, and a note on missing ones.
 
-    One run has Wilson's interval: its pictures are all that can be drawn anew. Several have it at least.
+    A recipe with one run keeps Wilson's interval, as only its images can be resampled.
     """
     chosen = recipes[recipes["chosen"]]
     runs = finished[finished["recipe"].isin(chosen["key"])]
-    outcomes, faults = read_outcomes(runs)
-    intervals, pairs = intervals_and_pairs(outcomes, runs, chosen["strategy"].tolist(), rng)
+    matrix, faults = read_correctness(runs)
+    intervals, pairs = intervals_and_pairs(matrix, runs, chosen["strategy"].tolist(), rng)
     for row, recipe in chosen.iterrows():
         if recipe["strategy"] in intervals and recipe["n"] > 1:
-            # Never less than for one run: three that name every picture rightly would leave no doubt at all.
+            # Never narrower than for one run: three runs without an error would have no interval at all.
             low, high = intervals[recipe["strategy"]]
             ends = np.nanmin([low, recipe["test_accuracy_low"]]), np.nanmax([high, recipe["test_accuracy_high"]])
             recipes.loc[row, ["test_accuracy_low", "test_accuracy_high"]] = ends
             recipes.loc[row, "interval"] = "bootstrap"
+    return pairs, _without_predictions_note(faults)
+
+
+def _without_predictions_note(faults: list[str]) -> list[str]:
     if not faults:
-        return pairs, []
-    more = f" (and {len(faults) - 1} more runs)" if len(faults) > 1 else ""
-    return pairs, [
-        f"{faults[0]}{more} Without predictions, intervals are of "
-        "pictures alone, and strategies are told apart only where neither intervals nor seeds overlap."
+        return []
+    others = len(faults) - 1
+    more = f" (and {others} more run{'s' if others > 1 else ''})" if others else ""
+    return [
+        f"{faults[0]}{more} Without predictions, intervals are for new images only, and two strategies count as "
+        "distinguishable only where neither their intervals nor their runs' accuracies overlap."
     ]
 
 
-def _save_time(recipes: pd.DataFrame) -> None:
-    """Put into `recipes` the share of full's training seconds that each one saves, and how far single runs differ."""
+def _add_time_saved(recipes: pd.DataFrame) -> None:
+    """Write the share of full's training seconds that each recipe saves into `recipes`, and its range over runs."""
     full = recipes[(recipes["strategy"] == "full") & recipes["chosen"]]
-    for name, ours, theirs in (("", "mean", "mean"), ("_min", "max", "min"), ("_max", "min", "max")):
-        of_full = full[f"train_seconds_{theirs}"].iloc[0] if len(full) else np.nan
-        recipes[f"time_saved{name}"] = 1 - recipes[f"train_seconds_{ours}"] / of_full
+    for suffix, own, other in (("", "mean", "mean"), ("_min", "max", "min"), ("_max", "min", "max")):
+        seconds = full[f"train_seconds_{other}"].iloc[0] if len(full) else np.nan
+        recipes[f"time_saved{suffix}"] = 1 - recipes[f"train_seconds_{own}"] / seconds
     recipes.loc[full.index, ["time_saved_min", "time_saved_max"]] = 0.0 if len(full) else np.nan
 
 
@@ -124,8 +136,5 @@ def chosen_runs(sweep: Sweep, comparison: Comparison) -> pd.DataFrame:
 
 
 def best_run(sweep: Sweep, comparison: Comparison) -> pd.Series:
-    """Return the chosen recipes' run with the highest val accuracy; ties go to the lower val loss, then the name."""
-    runs = chosen_runs(sweep, comparison).sort_values(
-        ["best/val_accuracy", "best/val_loss", "run"], ascending=[False, True, True]
-    )
-    return runs.iloc[0]
+    """Return the best run by val of the chosen recipes."""
+    return best_by_val(chosen_runs(sweep, comparison))

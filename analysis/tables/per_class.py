@@ -1,4 +1,4 @@
-"""How each class fared: what a mean over all pictures hides where classes are of unequal size."""
+"""Recall by class, the confusion matrix, and calibration: what overall accuracy hides."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -13,84 +13,83 @@ from finetune.training.metrics import BINS, calibration_error, scale_log_probabi
 
 
 def mean_recalls(runs: pd.DataFrame) -> "pd.Series[float]":
-    """Return class -> mean recall over these runs; empty unless all of them tell (earlier versions did not).
+    """Return class -> mean recall over these runs; empty unless all of them recorded it (earlier versions did not).
 
-    A class without test pictures in a run, such as a rare one in a fold, has its mean over the others.
+    A class without test images in a run, such as a rare one in a fold, has its mean over the other runs.
     """
-    told = [recall for recall in runs[RECALL] if isinstance(recall, Mapping)]
-    if len(told) < len(runs):
+    recorded = [recall for recall in runs[RECALL] if isinstance(recall, Mapping)]
+    if len(recorded) < len(runs):
         return pd.Series(dtype=float)
-    return pd.DataFrame(told).mean().dropna()
+    return pd.DataFrame(recorded).mean().dropna()
 
 
-def lowest(recalls: "pd.Series[float]") -> tuple[float, str] | None:
-    """Return the lowest recall and its class, the first by name and how many more where several share it."""
+def lowest_recall(recalls: "pd.Series[float]") -> tuple[float, str] | None:
+    """Return the lowest recall and its class; where several share it, the first by name and the number of others."""
     if recalls.empty:
         return None
     names = sorted(recalls.index[recalls == recalls.min()])
     return float(recalls.min()), names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
-def recall_frame(chosen: pd.DataFrame, pictures: Iterable[Mapping[str, str]]) -> pd.DataFrame:
+def recall_frame(runs: pd.DataFrame, test_sets: Iterable[Mapping[str, str]]) -> pd.DataFrame:
     """Return the mean recall of each strategy and class.
 
     Args:
-        chosen: the runs of the chosen recipes.
-        pictures: test sets, path -> label; those that several share count once.
+        runs: of the chosen recipes.
+        test_sets: path -> label; images that several of them share count once.
 
     Returns:
-        columns strategy, class, recall, and support (test pictures of the class); empty where no strategy tells.
+        columns strategy, class, recall, and support (test images of the class); empty where no strategy recorded it.
     """
     labels: dict[str, str] = {}
-    for some in pictures:
-        labels |= some
+    for test_set in test_sets:
+        labels |= test_set
     support = Counter(labels.values())
     return pd.DataFrame(
         [
             {"strategy": strategy, "class": name, "recall": recall, "support": support[str(name)]}
-            for strategy, runs in chosen.groupby("strategy")
-            for name, recall in mean_recalls(runs).items()
+            for strategy, group in runs.groupby("strategy")
+            for name, recall in mean_recalls(group).items()
         ],
         columns=["strategy", "class", "recall", "support"],
     )
 
 
 def reliability(run_dir: Path, temperature: float | None) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Return accuracy by confidence, and the expected calibration errors.
+    """Return accuracy by confidence, and the expected calibration errors, before and after temperature scaling.
 
     Args:
-        temperature: of the run's summary; None where an earlier version did not tell: then there is no "after".
+        temperature: of the run's summary; None where an earlier version did not record it: then there is no "after".
 
     Returns:
-        one row a bin that is not empty: which (before, after), confidence and accuracy (means), pictures; and which ->
+        one row per non-empty bin: which (before, after), confidence and accuracy (means), images; and which ->
         expected calibration error, a fraction.
 
     Raises:
         InputError: the run has no predictions, or no probabilities.
     """
     probabilities, classes, labels = read_probabilities(run_dir)
-    position = {name: index for index, name in enumerate(classes)}
-    truth = np.array([position.get(label, -1) for label in labels])
-    scores = np.log(np.maximum(probabilities, 1e-12))
-    kinds = {"before": scores} | (
-        {} if temperature is None else {"after": scale_log_probabilities(scores, temperature)}
-    )
-    rows, errors = [], {}
-    for which, given in kinds.items():
-        errors[which] = calibration_error(given, truth)
-        confidence = np.exp(given.max(axis=1).astype(float))
-        table = pd.DataFrame({"confidence": confidence, "accuracy": given.argmax(axis=1) == truth})
+    index_of = {name: index for index, name in enumerate(classes)}
+    truth = np.array([index_of.get(label, -1) for label in labels])
+    scores = {"before": np.log(np.maximum(probabilities, 1e-12))}
+    if temperature is not None:
+        scores["after"] = scale_log_probabilities(scores["before"], temperature)
+    tables, errors = [], {}
+    for which, log_probabilities in scores.items():
+        errors[which] = calibration_error(log_probabilities, truth)
+        confidence = np.exp(log_probabilities.max(axis=1).astype(float))
+        table = pd.DataFrame({"confidence": confidence, "accuracy": log_probabilities.argmax(axis=1) == truth})
         table["bin"] = np.minimum((confidence * BINS).astype(int), BINS - 1)
         means = table.groupby("bin").agg(
-            confidence=("confidence", "mean"), accuracy=("accuracy", "mean"), pictures=("accuracy", "size")
+            confidence=("confidence", "mean"), accuracy=("accuracy", "mean"), images=("accuracy", "size")
         )
-        rows.append(means.reset_index(drop=True).assign(which=which))
-    return pd.concat(rows, ignore_index=True), errors
+        tables.append(means.reset_index(drop=True).assign(which=which))
+    return pd.concat(tables, ignore_index=True), errors
 
 
-def confusion(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """Return how many test pictures of each class (rows) were taken for which (columns), in the data's order."""
-    found = pd.crosstab(predictions["label"], predictions["prediction"])
-    known = [name for name in classes if name in found.index or name in found.columns]
-    names = [*known, *sorted((set(found.index) | set(found.columns)) - set(classes))]
-    return found.reindex(index=names, columns=names, fill_value=0)
+def confusion_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """Return the number of test images of each true class (rows) and predicted class (columns), in the data's order."""
+    table = pd.crosstab(predictions["label"], predictions["prediction"])
+    found = set(table.index) | set(table.columns)
+    names = [*(name for name in classes if name in found), *sorted(found - set(classes))]
+    return table.reindex(index=names, columns=names, fill_value=0)

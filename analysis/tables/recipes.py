@@ -1,15 +1,22 @@
-"""What makes two runs the same recipe, how a recipe is named, and which one val chooses.
+"""The labels of recipes, the fields in which they differ, and how much val accuracy depends on each field.
 
-A recipe is everything that decides a run but seed, fold and split: runs that differ in these repeat it. It is chosen by
-the mean val accuracy over its runs; test is never looked at here.
+A recipe is everything that decides a run but seed, fold and split (`finetune.resolve.recipe_key`), as JSON text.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-FIRST_NAMED = ("lr", "unfreeze", "backbone_lr", "block_decay")  # what a reader looks for first in a recipe's name
-# Fields that belong to a strategy: recipes of different strategies may well differ in them.
+import numpy as np
+import pandas as pd
+
+from analysis.formatting import sort_strategies
+from analysis.stats.importance import permutation_importance
+
+FIRST_NAMED = ("lr", "unfreeze", "backbone_lr", "block_decay")  # the fields that begin a label
+CHANCE = ("seed", "fold")  # not settings: the reference for what chance explains
+MAX_SETTINGS = 8  # as many as a figure has room for
+# Fields in which recipes of different strategies may differ without making the comparison unfair.
 OF_STRATEGY = (
     "strategy",
     "lr",
@@ -24,66 +31,108 @@ OF_STRATEGY = (
 
 
 def distinguishing_labels(recipes: Iterable[str]) -> dict[str, str]:
-    """Return for each recipe the fields that tell it from the others of its strategy, such as "lr 0.001".
+    """Return recipe -> the fields that distinguish it from the others of its strategy, such as "lr 0.001".
 
-    A field that follows from those already named (a backbone rate that is a share of lr) is left out; lr never is.
+    Fields that follow from others (a backbone rate that is a share of lr) are left out; lr never is.
     """
-    by_strategy: dict[str, list[str]] = {}
+    by_strategy: dict[str, dict[str, dict[str, Any]]] = {}
     for recipe in recipes:
-        by_strategy.setdefault(str(json.loads(recipe).get("strategy")), []).append(recipe)
-    named: dict[str, str] = {}
-    for keys in by_strategy.values():
-        fields = [json.loads(key) for key in keys]
-        every = {name for field in fields for name in field} - {"strategy"}
-        order = [name for name in FIRST_NAMED if name in every] + sorted(every - set(FIRST_NAMED))
-        told: list[str] = []
-        for name in order:
-            if name == "lr" or _count_distinct(fields, [*told, name]) > _count_distinct(fields, told):
-                told.append(name)
-        for digits in (3, 5, 17):  # as few as tell the recipes apart
-            texts = [
-                ", ".join(f"{name} {format_value(name, field.get(name), digits)}" for name in told) for field in fields
-            ]
-            if len(set(texts)) == len(texts):
-                break
-        named |= {key: text or "as configured" for key, text in zip(keys, texts, strict=True)}
-    return named
+        fields = json.loads(recipe)
+        by_strategy.setdefault(str(fields.pop("strategy", None)), {})[recipe] = fields
+    labels: dict[str, str] = {}
+    for group in by_strategy.values():
+        labels |= zip(group, _labels(list(group.values())), strict=True)
+    return labels
 
 
-def _count_distinct(fields: list[dict[str, Any]], names: list[str]) -> int:
-    """Return into how many kinds the values of these fields divide the recipes."""
-    return len({json.dumps([field.get(name) for name in names]) for field in fields})
+def _labels(recipes: list[dict[str, Any]]) -> list[str]:
+    """Return the labels of one strategy's recipes, with as few digits as keep them apart."""
+    names = independent_fields(recipes, FIRST_NAMED, always=("lr",))
+    for digits in (3, 5, 17):
+        texts = [", ".join(f"{name} {format_value(name, recipe.get(name), digits)}" for name in names) for recipe in recipes]
+        if len(set(texts)) == len(texts):
+            break
+    return [text or "as configured" for text in texts]
+
+
+def independent_fields(
+    recipes: list[dict[str, Any]], first: Sequence[str], always: Sequence[str] = ()
+) -> list[str]:
+    """Return the fields that recipes differ in, leaving out those that follow from the fields before them.
+
+    Args:
+        first: the fields that come first, in this order; the others follow alphabetically.
+        always: fields that are returned even if all recipes agree in them.
+    """
+    names = {name for recipe in recipes for name in recipe}
+    found: list[str] = []
+    for name in [*(name for name in first if name in names), *sorted(names - set(first))]:
+        if name in always or _count_distinct(recipes, [*found, name]) > _count_distinct(recipes, found):
+            found.append(name)
+    return found
+
+
+def _count_distinct(recipes: list[dict[str, Any]], names: list[str]) -> int:
+    return len({json.dumps([recipe.get(name) for name in names]) for recipe in recipes})
 
 
 def format_value(name: str, value: Any, digits: int = 3) -> str:
-    """Return a field's value for people: 0.0003, or a schedule as "0%, 33% from epoch 2"."""
+    """Return a field's value as text: 0.0003, or a schedule as "0%, 33% from epoch 2"."""
     if name == "unfreeze" and isinstance(value, list):
         return format_schedule(value)
     if isinstance(value, float):
         return f"{value:.{digits}g}"
     if name == "weights" and isinstance(value, str):
-        return value[:12]  # a hash is told apart by its beginning
+        return value[:12]  # the beginning of a hash identifies it
     return "none" if value is None else str(value)
 
 
 def format_schedule(steps: list[list[float]]) -> str:
     """Return [[0, 0.0], [2, 0.33]] as "0%, 33% from epoch 3".
 
-    A step says how many epochs are finished when its share starts to train; people count the epoch that comes next.
+    A step names the number of finished epochs after which its share starts to train; epochs are counted from 1.
     """
     return ", ".join(f"{share:.0%}" + (f" from epoch {epoch + 1:g}" if epoch else "") for epoch, share in steps)
 
 
 def differing_fields(recipes: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Return the fields in which recipes of different strategies differ beyond what a strategy is.
+    """Return the fields beyond OF_STRATEGY in which recipes of different strategies differ.
 
     Args:
         recipes: strategy -> recipe.
 
     Returns:
-        field -> strategy -> readable value; empty when the comparison is fair.
+        field -> strategy -> formatted value; empty if the comparison is like for like.
     """
     fields = {strategy: json.loads(recipe) for strategy, recipe in recipes.items()}
-    every = sorted({name for field in fields.values() for name in field} - set(OF_STRATEGY))
-    values = {name: {key: format_value(name, field.get(name)) for key, field in fields.items()} for name in every}
+    names = sorted({name for field in fields.values() for name in field} - set(OF_STRATEGY))
+    values = {name: {key: format_value(name, field.get(name)) for key, field in fields.items()} for name in names}
     return {name: by_strategy for name, by_strategy in values.items() if len(set(by_strategy.values())) > 1}
+
+
+def varied_fields(runs: pd.DataFrame) -> list[str]:
+    """Return the fields of finished runs that the sweep varied; those that follow from others are left out."""
+    recipes = [json.loads(recipe) for recipe in runs["recipe"]]
+    return independent_fields([{**recipe, "weights": None} for recipe in recipes], ("strategy", "lr", "unfreeze", "backbone_lr"))[:MAX_SETTINGS]
+
+
+def setting_importance(runs: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame | None:
+    """Return the permutation importance for val accuracy of the fields that finished runs differ in, seed and fold too.
+
+    Returns:
+        see `permutation_importance`; points are fractions of val accuracy.
+    """
+    runs = runs.sort_values("run")
+    recipes = [json.loads(recipe) for recipe in runs["recipe"]]
+    settings = {name: _encode([recipe.get(name) for recipe in recipes]) for name in varied_fields(runs)}
+    settings |= {name: runs[name].fillna(-1.0).tolist() for name in CHANCE if name in runs and runs[name].nunique() > 1}
+    return permutation_importance(pd.DataFrame(settings), runs["best/val_accuracy"].to_numpy(float), rng)
+
+
+def _encode(values: list[Any]) -> list[float]:
+    """Return a field as numbers; other values, which have no order, are numbered."""
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return [float(value) for value in values]
+    texts = ["none" if value is None else value if isinstance(value, str) else json.dumps(value) for value in values]
+    numbers = {text: float(number) for number, text in enumerate(sort_strategies(texts))}
+    return [numbers[text] for text in texts]

@@ -1,11 +1,11 @@
-"""What makes runs of one recipe repetitions of each other, and how many of them there are, in words."""
+"""How often a recipe was repeated, and over what: "3 seeds", "3 seeds × 5 folds"."""
 
 from collections.abc import Iterable
 from math import prod
 
 import pandas as pd
 
-from analysis.sources.test_sets import REPEATS
+from analysis.sources.test_sets import REPLICATES
 
 
 def replicate_label(runs: pd.DataFrame) -> str:
@@ -13,31 +13,31 @@ def replicate_label(runs: pd.DataFrame) -> str:
 
     Where some are missing, as in an unfinished sweep: "7 runs of 2 seeds × 5 folds".
     """
-    counts = {name: runs[column].nunique() for column, name in REPEATS.items() if column in runs}
-    told = [f"{count} {name}s" for name, count in counts.items() if count > 1]
-    if not told and len(runs) == 1:
+    counts = {name: runs[column].nunique() for column, name in REPLICATES.items() if column in runs}
+    several = [f"{count} {name}s" for name, count in counts.items() if count > 1]
+    if not several and len(runs) == 1:
         return "1 fold" if counts.get("fold") else "1 seed"
-    whole = " × ".join(told)
+    product = " × ".join(several)
     if prod(count for count in counts.values() if count > 1) == len(runs):
-        return whole
-    return f"{len(runs)} runs of {whole}" if told else f"{len(runs)} runs"
+        return product
+    return f"{len(runs)} runs of {product}" if several else f"{len(runs)} runs"
 
 
-def replicate_kind(overs: Iterable[str]) -> str:
-    """Return what one of these runs is called: a seed or a fold where they differ in nothing else, or a run.
+def replicate_kind(labels: Iterable[str]) -> str:
+    """Return "seed" or "fold" where the runs of recipes with these labels differ in nothing else, else "run".
 
     Args:
-        overs: what `over` says of each recipe.
+        labels: see `replicate_label`.
     """
-    found = {text.split(" ", 1)[1].removesuffix("s") for text in overs}
-    return found.pop() if len(found) == 1 and found <= {"seed", "fold"} else "run"
+    kinds = {label.split(" ", 1)[1].removesuffix("s") for label in labels}
+    return kinds.pop() if len(kinds) == 1 and kinds <= {"seed", "fold"} else "run"
 
 
-def join_replicate_labels(overs: Iterable[str]) -> str:
-    """Return what `over` says of several recipes in one: "3 seeds", "2 and 3 seeds", "3 seeds × 5 folds"."""
-    told = list(dict.fromkeys(overs))
-    name = replicate_kind(told)
-    if name == "run":
-        return " and ".join(told)
-    counts = sorted({int(text.split(" ")[0]) for text in told})
-    return f"{' and '.join(map(str, counts))} {name}{'' if counts == [1] else 's'}"
+def join_replicate_labels(labels: Iterable[str]) -> str:
+    """Return the labels of several recipes as one: "3 seeds", "2 and 3 seeds", "3 seeds × 5 folds"."""
+    distinct = list(dict.fromkeys(labels))
+    kind = replicate_kind(distinct)
+    if kind == "run":
+        return " and ".join(distinct)
+    counts = sorted({int(label.split(" ")[0]) for label in distinct})
+    return f"{' and '.join(map(str, counts))} {kind}{'' if counts == [1] else 's'}"

@@ -1,10 +1,11 @@
-"""Which strategy did best on test, and which others are not distinguishable from it."""
+"""Which strategy did best on test, which others are not distinguishable from it, and which one to use."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from analysis.stats.pareto import pareto_front
 from analysis.stats.tests import ALPHA
 from analysis.tables.comparison import Comparison
 from analysis.tables.pairwise import RUNS_NEEDED
@@ -98,3 +99,19 @@ def fastest(rows: "list[pd.Series[Any]]") -> "pd.Series[Any] | None":
 def own_seconds(row: "pd.Series[Any]") -> float:
     """Return the training seconds of a run of this strategy, without filling caches, which other runs share."""
     return float(row["train_seconds_mean"] - row["cache_seconds_mean"])
+
+
+def recommended_strategy(comparison: Comparison, verdict: Verdict) -> str:
+    """Return the best strategy, or the fastest of those that are not distinguishable from it."""
+    if verdict.verdict != "not distinguishable":
+        return verdict.best
+    rows = comparison.strategies.set_index("strategy", drop=False)
+    quickest = fastest([rows.loc[name] for name in verdict.level])
+    return verdict.best if quickest is None else str(quickest["strategy"])
+
+
+def strategies_by_budget(comparison: Comparison) -> "list[pd.Series[Any]]":
+    """Return the rows of the strategies on the Pareto front of training time and test accuracy, the fastest first."""
+    rows = comparison.strategies.set_index("strategy", drop=False)
+    points = pd.DataFrame({"cost": rows.apply(own_seconds, axis=1), "score": rows["test_accuracy_mean"]})
+    return [rows.loc[name] for name in pareto_front(points.dropna())]

@@ -14,16 +14,26 @@ from typing import Any, TypeVar
 
 import yaml
 
-from analysis.sources.wandb import (address, remote_run)
+from analysis.sources.wandb import address, remote_run
 from analysis.sources.wandb.address import Address
-from analysis.sources.wandb.rate_limit import (Limiter, retry)
+from analysis.sources.wandb.errors import (
+    CALLS_VARIABLE,
+    ChangedError,
+    FetchError,
+    NoLoginError,
+    NoSweepError,
+    SwitchedOffError,
+    fetch_errors,
+    is_passing,
+    is_worth_another_try,
+)
+from analysis.sources.wandb.rate_limit import Limiter, retry
 from analysis.sources.wandb.remote_run import RemoteRun
-from analysis.sources.wandb.errors import (CALLS_VARIABLE, ChangedError, FetchError, NoLoginError, NoSweepError, SwitchedOffError, fetch_errors, is_passing, is_worth_another_try)
 from finetune.data import thumbnails
-from finetune.rundir import (files, keys)
+from finetune.rundir import files, keys
 from finetune.system import documents
-from finetune.system.atomic import (DISK_FULL_ERRNOS, WriteError)
-from finetune.system.redaction import (redact_values, without_login)
+from finetune.system.atomic import DISK_FULL_ERRNOS, WriteError
+from finetune.system.redaction import redact_values, without_login
 from finetune.tracking.wandb_exit import bound_exit
 
 CALLS_A_MINUTE, BURST = 50.0, 40  # as W&B's free plan has them

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from finetune.rundir.keys import (HISTORY_KEYS, PLAN, REMOTE, SUMMARY_KEYS, SWEEP)
+from finetune.rundir.keys import HISTORY_KEYS, PLAN, REMOTE, SUMMARY_KEYS, SWEEP
 
 ALIVE = ("running", "pending", "preempting")
 DIRECTORY = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,126}[A-Za-z0-9_-])?")  # not hidden, nothing that leads outside

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from analysis.sources.wandb import (address, remote_run)
-from analysis.sources.wandb.address import Address
 from analysis.errors import InputError
+from analysis.sources.wandb import address, remote_run
+from analysis.sources.wandb.address import Address
 from analysis.sources.wandb.remote_run import RemoteRun
-from finetune.rundir import (files, keys)
+from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.atomic import replacing
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.sources.wandb import (address, client, remote_run, store)
+from analysis.sources.wandb import address, client, remote_run, store
 from analysis.sources.wandb.address import Address
 from analysis.sources.wandb.client import Server
+from analysis.sources.wandb.errors import fetch_errors, is_passing, why
 from analysis.sources.wandb.remote_run import RemoteRun
-from analysis.sources.wandb.errors import (fetch_errors, is_passing, why)
-from finetune.rundir import (files, keys)
+from finetune.rundir import files, keys
 from finetune.system import documents
-from finetune.system.atomic import (WriteError, raising_write_error, write_atomic)
+from finetune.system.atomic import WriteError, raising_write_error, write_atomic
 
 THREADS = 6
 NEEDED = (keys.PREDICTIONS, keys.CONFIG, keys.SUMMARY)  # without these a finished run is asked for again

@@ -90,8 +90,8 @@ def test_without_full_nothing_is_measured_as_saved(tmp_path: Path) -> None:
     comparison = compared(tmp_path, {"strategy": "head"})
     cells = dict(
         zip(
-            [column.heading for column in columns.columns(0.8)],
-            columns.cells(comparison.strategies, columns.columns(0.8))[0],
+            [column.heading for column in columns.comparison_columns(0.8)],
+            columns.cells(comparison.strategies, columns.comparison_columns(0.8))[0],
             strict=True,
         )
     )
@@ -103,7 +103,7 @@ def test_one_seed_has_an_interval_and_no_spread(tmp_path: Path) -> None:
     comparison = compared(tmp_path, {"test": 0.87})
     row = comparison.strategies.iloc[0]
     assert np.isnan(row["test_accuracy_sd"])
-    cells = columns.cells(comparison.strategies, columns.columns(0.8))[0]
+    cells = columns.cells(comparison.strategies, columns.comparison_columns(0.8))[0]
     assert cells[3:5] == [formatting.NONE, "79.0–92.2%"]
     assert "± 0.0" not in cells
 
@@ -122,7 +122,7 @@ def test_a_run_that_never_reached_the_target_is_not_forgotten(
 ) -> None:
     """The median counts such a run as later than all others; it is not left out of the mean."""
     comparison = compared(tmp_path, *({"seed": seed, "curve": curve} for seed, curve in enumerate(curves)))
-    column = next(column for column in columns.columns(0.8) if column.heading.startswith("Epochs to"))
+    column = next(column for column in columns.comparison_columns(0.8) if column.heading.startswith("Epochs to"))
     assert columns.cells(comparison.strategies, [column]) == [[said]]
 
 
@@ -164,7 +164,7 @@ def test_csv_holds_fractions_and_no_formulas(tmp_path: Path) -> None:
     """A spreadsheet runs a cell that begins with an equals sign; numbers, negative ones too, stay numbers."""
     comparison = compared(tmp_path, {"strategy": "scratch", "seconds": 110.0}, {"strategy": "full", "seconds": 100.0})
     table = comparison.strategies.assign(recipe="=1+1")
-    csv_files.write_csv(tmp_path / "out.csv", table)
+    csv_files.write_records(tmp_path / "out.csv", schema.COLUMNS, csv_files.records(table))
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
     assert list(rows[0]) == list(schema.COLUMNS)
     assert rows[0]["recipe"] == "'=1+1"
@@ -176,10 +176,10 @@ def test_csv_holds_fractions_and_no_formulas(tmp_path: Path) -> None:
 def test_markdown_has_a_row_a_strategy_and_keeps_names_in_their_cells(tmp_path: Path) -> None:
     """A vertical bar in a name must not end the cell."""
     table = compared(tmp_path, {"strategy": "head"}, {"strategy": "full"}).strategies.assign(recipe="a|b")
-    lines = markdown.markdown_table(table, columns.columns(0.8)).splitlines()
+    lines = markdown.markdown_table(table, columns.comparison_columns(0.8)).splitlines()
     assert len(lines) == 4
     assert "a\\|b" in lines[2]
-    assert {line.replace("\\|", "").count("|") for line in lines} == {len(columns.columns(0.8)) + 1}
+    assert {line.replace("\\|", "").count("|") for line in lines} == {len(columns.comparison_columns(0.8)) + 1}
 
 
 def test_a_recipe_is_named_by_what_tells_it_apart() -> None:
@@ -271,7 +271,7 @@ def test_overlapping_intervals_are_not_distinguishable(tmp_path: Path) -> None:
     assert result.verdict == "not distinguishable"
     assert result.level == ("full", "partial")
     assert "not distinguishable with 3 seeds" in text.headline
-    assert "partial trained fastest: 60 s a run against 100 s" in " ".join(text.sentences)
+    assert "partial trained fastest: 60 s per run against 100 s" in " ".join(text.sentences)
 
 
 def test_filling_caches_is_told_apart_from_what_a_recipe_takes(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_a_narrow_terminal_gets_the_columns_it_has_room_for(tmp_path: Path) -> N
         fewer = headings
         widths = [max(map(len, texts)) for texts in zip(*columns.cells(table, shown), strict=True)]
         assert sum(widths) + 3 * len(widths) + 1 <= width
-    assert len(fewer) == len(columns.columns(0.8))
+    assert len(fewer) == len(columns.comparison_columns(0.8))
 
 
 @pytest.mark.parametrize(("share", "text"), [(0.871, "87%"), (-0.004, "0%"), (-0.06, "-6%"), (float("nan"), "–")])

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from analysis import figures
 from analysis.__main__ import main
+from analysis.figures import data_size
 from analysis.report.sentences import data_size_record
 from analysis.sources.run_directories import read_sweep
 from analysis.tables.comparison import compare
@@ -66,7 +66,7 @@ def test_the_figure_has_a_line_a_strategy(folder: Path) -> None:
     whole, parts = split_by_train_share(read_sweep(folder))
     data = data_size_frame(compare_data_sizes(parts, whole, compare(whole), np.random.default_rng(0)))
     assert ((data["low"] <= data["accuracy"]) & (data["accuracy"] <= data["high"])).all()
-    ax = figures.accuracy_by_size(data, Figure().add_subplot())
+    ax = data_size.accuracy_by_size(data, Figure().add_subplot())
     assert [line.get_label() for line in ax.lines] == ["head", "full"]
     heights = [np.asarray(line.get_ydata()) for line in ax.lines]
     assert np.array(heights) == pytest.approx(np.array([[0.8, 0.82], [0.5, 0.95]]))
@@ -82,6 +82,6 @@ def test_the_report_has_a_row_and_a_figure_by_size(folder: Path) -> None:
     assert [(size["pictures"], size["use"]) for size in told["card"]["by_size"]] == [(30, "head"), (300, "full")]
     assert told["answer"]["best"] == "full"
     page = (out / "report.html").read_text()
-    assert "<h2>By data size</h2>" in page
+    assert "<h2>By training-set size</h2>" in page
     assert (out / "figures/accuracy_by_size.png").exists()
     assert len((out / "runs.csv").read_text().splitlines()) == 13

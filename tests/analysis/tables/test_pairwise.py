@@ -15,7 +15,7 @@ from analysis.sources.run_directories import read_sweep
 from analysis.stats import tests
 from analysis.stats.crossed import CorrectnessMatrix, StandardError, bootstrap, p_value, standard_error, t_interval
 from analysis.tables.comparison import Comparison, compare
-from analysis.tables.recommendation import recommended_strategy
+from analysis.tables.verdict import recommended_strategy
 from analysis.tables.verdict import decide
 from tests.support.fabricate import fabricate_run
 
@@ -134,7 +134,7 @@ def test_equal_strategies_get_no_verdict(tmp_path: Path) -> None:
     """As many wrong, but others: nothing can be told, and the sentence says so."""
     comparison = sweep_of(tmp_path, {"head": [range(20)] * 3, "full": [range(80, 100)] * 3})
     assert decide(comparison).verdict == "not distinguishable"
-    assert "can't be told from none" in " ".join(describe_verdict(comparison, decide(comparison)).sentences)
+    assert "not significant; the data are compatible with any difference in this interval" in " ".join(describe_verdict(comparison, decide(comparison)).sentences)
 
 
 def test_seeds_that_differ_widen_the_interval(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_strategy_with_too_few_seeds_is_neither_told_apart_nor_recommended(tmp
     comparison = sweep_of(tmp_path, {"partial": [range(5)] * 3, "full": [range(40)] * 3, "gradual": [range(45)]})
     told = describe_verdict(comparison, decide(comparison))
     assert told.headline == "Use partial: 95.0% on test, 35.0 points above full, with 3 seeds each."
-    assert told.sentences[-1] == "No verdict on gradual, with 1 seed: 3 are needed."
+    assert told.sentences[-1] == "Not tested: gradual, with 1 seed; 3 are needed."
     assert recommended_strategy(comparison, decide(comparison)) == "partial"
     pairs = comparison.pairs.set_index(["strategy", "other"])
     assert pairs["p"].isna().tolist() == [True, False, True]

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from analysis import figures, formatting
-from analysis.figures.classes import MOST_CLASSES, height_for, recall_by_class
+from analysis import formatting
+from analysis.figures import style
+from analysis.figures.classes import MAX_CLASSES, height_for, recall_by_class
 from analysis.pipeline import build_report
 from analysis.report import columns, csv_files
 from analysis.sources.run_directories import read_sweep
@@ -30,7 +31,7 @@ def test_the_lowest_recall_is_of_the_mean_over_runs(tmp_path: Path) -> None:
     (row,) = csv_files.records(comparison.strategies)
     assert (row["lowest_recall"], row["lowest_recall_class"]) == (0.5, "dog")
     assert row["balanced_accuracy_mean"] == pytest.approx(0.6)
-    (column,) = (column for column in columns.columns(0.8) if column.heading == "Lowest recall")
+    (column,) = (column for column in columns.comparison_columns(0.8) if column.heading == "Worst class recall")
     assert columns.cells(comparison.strategies, [column]) == [["50.0% (dog)"]]
 
 
@@ -51,13 +52,13 @@ def test_a_run_of_an_earlier_version_leaves_a_blank(tmp_path: Path) -> None:
     """It is read, counted, and compared by what it tells; the figure is left out where no strategy has one."""
     fabricate_run(tmp_path / "runs", "head-0", summary=OLD)
     fabricate_run(tmp_path / "runs", "head-1", seed=1)
-    comparison, _ = build_report(read_sweep(tmp_path / "runs"), tmp_path / "out", 0.8)
+    comparison = build_report(read_sweep(tmp_path / "runs"), tmp_path / "out").comparison
     (row,) = csv_files.records(comparison.strategies)
     assert (row["n"], row["macro_f1_mean"]) == (2, pytest.approx(0.79))
     assert [row[name] for name in ("lowest_recall", "lowest_recall_class", "balanced_accuracy_mean")] == [None] * 3
     assert "recall" not in " ".join(path.name for path in (tmp_path / "out/figures").iterdir())
-    shown = columns.cells(comparison.strategies, [c for c in columns.columns(0.8) if c.heading == "Lowest recall"])
-    assert shown == [[formatting.NONE]]
+    recall = [column for column in columns.comparison_columns(0.8) if column.heading == "Worst class recall"]
+    assert columns.cells(comparison.strategies, recall) == [[formatting.NONE]]
 
 
 def frame(classes: int) -> pd.DataFrame:
@@ -83,7 +84,7 @@ def test_the_figure_has_a_row_a_class_and_a_mark_a_strategy(ax: Axes) -> None:
     assert [points.get_label() for points in ax.collections] == ["head", "full"]
     for points, bonus in zip(ax.collections, (0, 20), strict=True):
         assert [x for x, _ in points.get_offsets()] == pytest.approx([(number + bonus) / 200 for number in range(10)])  # type: ignore[attr-defined]
-        assert to_hex(points.get_facecolor()[0]) == figures.colour(str(points.get_label())).lower()  # type: ignore[index]
+        assert to_hex(points.get_facecolor()[0]) == style.colour(str(points.get_label())).lower()  # type: ignore[index]
     assert ax.get_title(loc="left") == "" or "of" not in ax.get_title(loc="left")
     figure = ax.get_figure()
     assert figure is not None
@@ -94,9 +95,9 @@ def test_of_many_classes_the_figure_shows_the_lowest(ax: Axes) -> None:
     """A hundred names can't be read; the title says what is left out, and the figure keeps to a page."""
     recall_by_class(frame(100), ax)
     labels = [label.get_text() for label in ax.get_yticklabels()]
-    assert labels == [f"c{number:03} (n={100 - number})" for number in range(MOST_CLASSES)]
+    assert labels == [f"c{number:03} (n={100 - number})" for number in range(MAX_CLASSES)]
     assert ax.get_title() == "Recall by class: the lowest 20 of 100"
-    assert height_for(100) == height_for(MOST_CLASSES) > height_for(10) > height_for(2) == figures.HEIGHT
+    assert height_for(100) == height_for(MAX_CLASSES) > height_for(10) > height_for(2) == style.HEIGHT
 
 
 def test_support_counts_each_test_picture_once() -> None:

@@ -89,7 +89,7 @@ def test_folds_are_one_recipe_and_its_interval_counts_the_pictures_of_all(tmp_pa
     assert row["test_accuracy_low"] < 0.8 < row["test_accuracy_high"]
     # Folds drawn anew make it wider than pictures alone; 200 pictures would make it narrower by far.
     assert 1 < (row["test_accuracy_high"] - row["test_accuracy_low"]) / (high - low) < 2
-    assert dict(zip([c.heading for c in columns.columns(0.8)], columns.cells(comparison.recipes, columns.columns(0.8))[0], strict=True))["Seeds"] == "2 seeds × 5 folds"  # fmt: skip  # noqa: E501
+    assert dict(zip([c.heading for c in columns.comparison_columns(0.8)], columns.cells(comparison.recipes, columns.comparison_columns(0.8))[0], strict=True))["Seeds"] == "2 seeds × 5 folds"  # fmt: skip  # noqa: E501
 
 
 def test_a_test_set_that_all_folds_share_is_counted_once(tmp_path: Path) -> None:
@@ -109,11 +109,11 @@ def test_the_verdict_speaks_of_folds(tmp_path: Path) -> None:
 
     clear = described("a", {"head": [0.5] * 5, "full": [0.9] * 5})
     assert clear.headline == "Use full: 90.0% on test, 40.0 points above head, with 5 folds each."
-    assert "(95% interval over pictures and folds; p < 0.001 after Holm's correction)" in " ".join(clear.sentences)
+    assert "(95% interval over images and folds; p < 0.001 after Holm's correction)" in " ".join(clear.sentences)
     few = described("b", {"head": [0.5] * 2, "full": [0.9] * 2})
     assert few.headline.startswith("No verdict yet")
-    assert "but 2 folds can't show that it is better" in few.headline
-    assert "At least 3 folds a recipe are needed. Add values to fold" in " ".join(few.sentences)
+    assert "but 2 folds are too few for a test" in few.headline
+    assert "At least 3 folds per recipe are needed. Add values to fold" in " ".join(few.sentences)
     level = described("c", {"head": [0.8] * 3, "full": [0.81] * 3}, seeds=2)
     assert "not distinguishable with 2 seeds × 3 folds" in level.headline
 

@@ -7,7 +7,7 @@ import pytest
 import wandb
 
 from analysis.sources.wandb import errors
-from tests.support.wandb_server.server import (Server, serve)
+from tests.support.wandb_server.server import Server, serve
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from typing import Any
 
 from analysis.sources.wandb import client
 from analysis.sources.wandb.address import Address
-from analysis.sources.wandb.sync import (SyncResult, sync_runs)
-from finetune.rundir import (files, keys)
+from analysis.sources.wandb.sync import SyncResult, sync_runs
+from finetune.rundir import files, keys
 from tests.online.runs_on_server import PROJECT
 from tests.support.wandb_server.server import Server
 from tests.support.wandb_server.store import ENTITY

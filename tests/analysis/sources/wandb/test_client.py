@@ -13,15 +13,15 @@ import yaml
 
 from analysis.__main__ import main as analyse
 from analysis.sources.run_directories import read_sweep
-from analysis.sources.wandb import (client, store)
+from analysis.sources.wandb import client, store
 from analysis.sources.wandb.address import Address
 from analysis.sources.wandb.sync import SyncResult
-from finetune.rundir import (files, keys)
+from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.tables import write_table
-from tests.support.fabricate import (fabricate_pictures, fabricate_run)
-from tests.analysis.sources.wandb.pulling import (as_fetched, config_as_fetched, contents, pulled, requests)
-from tests.online.runs_on_server import (FILES, PROJECT, SWEPT, add_row, fetched_note, put_files, put_run, put_sweep)
+from tests.analysis.sources.wandb.pulling import as_fetched, config_as_fetched, contents, pulled, requests
+from tests.online.runs_on_server import FILES, PROJECT, SWEPT, add_row, fetched_note, put_files, put_run, put_sweep
+from tests.support.fabricate import fabricate_pictures, fabricate_run
 from tests.support.wandb_server.server import Server
 from tests.support.wandb_server.store import ENTITY
 
@@ -346,11 +346,11 @@ def test_a_fetched_run_shows_no_picture_of_this_machine(server: Server, tmp_path
         del run.files[f"run/{keys.CONFIG}"]
     assert pulled(sweep, here).fetched == 1
     assert analyse([str(here), "--out", str(tmp_path / "out")]) == 0
-    assert "The prediction grid shows 0 of 3 pictures" in (tmp_path / "out/comparison.md").read_text()
+    assert "3 of the 3 images of the prediction grid are missing" in (tmp_path / "out/comparison.md").read_text()
     assert "data_root" not in files.read_config(here / "a")["provenance"]
     if way == "as it is":
         assert analyse([str(tmp_path / "there"), "--out", str(tmp_path / "out")]) == 0
-        assert "The prediction grid shows" not in (tmp_path / "out/comparison.md").read_text()
+        assert "images of the prediction grid are missing" not in (tmp_path / "out/comparison.md").read_text()
 
 
 def test_the_claim_of_a_live_process_is_seen_before_a_file_is_moved(server: Server, tmp_path: Path) -> None:

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from analysis.errors import InputError
-from analysis.sources.wandb import (client, errors, store)
+from analysis.sources.wandb import client, errors, store
 from analysis.sources.wandb.address import Address
 from analysis.sources.wandb.rate_limit import Limiter
-from analysis.sources.wandb.sync import (SyncResult, sync_runs)
-from finetune.rundir import (files, keys)
-from finetune.system import (atomic, documents)
+from analysis.sources.wandb.sync import SyncResult, sync_runs
+from finetune.rundir import files, keys
+from finetune.system import atomic, documents
 from finetune.system.atomic import replacing
+from tests.analysis.sources.wandb.pulling import as_fetched, config_as_fetched, contents, pulled, requests, unwatched
+from tests.online.runs_on_server import FILES, PROJECT, fetched_note, put_run, put_sweep
 from tests.support.fabricate import fabricate_run
-from tests.analysis.sources.wandb.pulling import (as_fetched, config_as_fetched, contents, pulled, requests, unwatched)
-from tests.online.runs_on_server import (FILES, PROJECT, fetched_note, put_run, put_sweep)
 from tests.support.wandb_server.server import Server
 from tests.support.wandb_server.store import ENTITY
 

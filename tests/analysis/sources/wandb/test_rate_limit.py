@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from analysis.sources.wandb import (client, errors, rate_limit)
-from analysis.sources.wandb.rate_limit import (Limiter, Stopped, retry)
+from analysis.sources.wandb import client, errors, rate_limit
+from analysis.sources.wandb.rate_limit import Limiter, Stopped, retry
 
 
 class Clock:
