@@ -72,7 +72,7 @@ NOISE = 2.0  # grey levels (of 255, orthonormal transform) that compression adds
 ROOT = 1 / 4
 
 
-# Cosine between near copies. `python -m benchmarks.alike DIR` shows what a number finds, and what it takes for copies
+# Cosine between near copies. `python -m benchmarks.oneoff.near_duplicates DIR` shows what a number finds, and what it takes for copies
 # wrongly; of 5.8 million pairs of photos of clothes, laid flat on plain ground, none that differ came above 0.83.
 MIN_COSINE = 0.85
 

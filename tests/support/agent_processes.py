@@ -34,7 +34,7 @@ def identify(config: Config) -> tuple[str, str]:
 
 # The processes of runs need little more than what is preloaded here.
 CODE = TrainingApi("tests.support.fake_run:run", ["finetune.sweep.agents.run_process"], identify, lambda _: None)
-search.grid({"method": "grid", "parameters": {"seed": {"value": 0}}})  # imports the engine, once for all agents
+search.grid_points({"method": "grid", "parameters": {"seed": {"value": 0}}})  # imports the engine, once for all agents
 
 
 def write_sweep(folder: Path, seeds: int = 4, epochs: int = 2, **parameters: object) -> None:
