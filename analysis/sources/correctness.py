@@ -26,8 +26,8 @@ def read_correctness(runs: pd.DataFrame) -> tuple[CorrectnessMatrix, list[str]]:
             faults.append(str(error))
             continue
         images = f"{run.get(DATA)}:" + predictions["path"]
-        correct = pd.Series(predictions["correct"].to_numpy(float), index=images)
-        columns[str(run["run"])] = correct.groupby(level=0).first()
+        of_run = pd.Series(predictions["correct"].to_numpy(float), index=images)
+        columns[str(run["run"])] = of_run.groupby(level=0).first()
     table = pd.DataFrame(columns).sort_index().sort_index(axis=1)
     correct = table.to_numpy(dtype=float).T.reshape(len(table.columns), len(table))
     return CorrectnessMatrix(tuple(map(str, table.columns)), tuple(map(str, table.index)), correct), faults

@@ -25,7 +25,7 @@ ORIGIN = {
 
 
 def data_facts(sweep: Sweep, predictions: pd.DataFrame | None) -> dict[str, Any]:
-    """Return name, fingerprint, classes, images per split, chance and majority of the data, and whether it is synthetic.
+    """Return name, fingerprint, classes, images per split, chance and majority of the data, and whether synthetic.
 
     Args:
         predictions: of one run, for the majority class; None where there are none.

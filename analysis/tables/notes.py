@@ -14,7 +14,9 @@ def confounding_note(strategies: pd.DataFrame) -> list[str]:
         f"{name} ({', '.join(f'{strategy} {value}' for strategy, value in values.items())})"
         for name, values in differing.items()
     ]
-    return [f"The chosen recipes differ in more than strategy, schedule and rates: {'; '.join(texts)}."] if texts else []
+    if not texts:
+        return []
+    return [f"The chosen recipes differ in more than strategy, schedule and rates: {'; '.join(texts)}."]
 
 
 def fold_notes(sweep: Sweep, strategies: pd.DataFrame) -> list[str]:

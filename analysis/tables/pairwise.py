@@ -20,7 +20,7 @@ PAIRS = {
     "difference_high": "upper end of that interval",
     "p": "two-sided p-value of a t test with the bootstrap's standard error; empty below 3 runs each",
     "p_holm": "the same after Holm's correction for the number of pairs",
-    "probability_of_improvement": "probability that a run of the first beats one of the second; empty below 3 runs each",
+    "probability_of_improvement": "probability that a run of the first beats one of the second; empty below 3 runs",
     "only_one": "test images that only the first's best run (by val) classified correctly",
     "only_other": "test images that only the second's best run classified correctly",
     "mcnemar_p": "exact p-value of McNemar's test of these two networks",
@@ -50,9 +50,12 @@ def intervals_and_pairs(
         accuracies = sorted(rows["test/accuracy"])
         intervals[name] = t_interval(fmean(accuracies), standard_error(samples[name], accuracies))
     pairs = [
-        {"strategy": first, "other": second}
-        | _compare_pair(by_strategy[first], by_strategy[second], samples[first] - samples[second])
-        | _compare_networks(matrix, best_by_val(by_strategy[first]), best_by_val(by_strategy[second]))
+        {
+            "strategy": first,
+            "other": second,
+            **_compare_pair(by_strategy[first], by_strategy[second], samples[first] - samples[second]),
+            **_compare_networks(matrix, best_by_val(by_strategy[first]), best_by_val(by_strategy[second])),
+        }
         for first, second in combinations(by_strategy, 2)
     ]
     table = pd.DataFrame(pairs, columns=[name for name in PAIRS if not name.endswith("_holm")])
@@ -82,9 +85,7 @@ def _compare_pair(first: pd.DataFrame, second: pd.DataFrame, samples: Floats) ->
     }
 
 
-def _compare_networks(
-    matrix: CorrectnessMatrix, first: "pd.Series[Any]", second: "pd.Series[Any]"
-) -> dict[str, float]:
+def _compare_networks(matrix: CorrectnessMatrix, first: "pd.Series[Any]", second: "pd.Series[Any]") -> dict[str, float]:
     """Return McNemar's test of two runs; NaN where they share no test image."""
     ours, theirs = (matrix.correct[matrix.indices_of([str(run["run"])])[0]] for run in (first, second))
     if not (~np.isnan(ours) & ~np.isnan(theirs)).any():

@@ -49,15 +49,15 @@ def _labels(recipes: list[dict[str, Any]]) -> list[str]:
     """Return the labels of one strategy's recipes, with as few digits as keep them apart."""
     names = independent_fields(recipes, FIRST_NAMED, always=("lr",))
     for digits in (3, 5, 17):
-        texts = [", ".join(f"{name} {format_value(name, recipe.get(name), digits)}" for name in names) for recipe in recipes]
+        texts = [
+            ", ".join(f"{name} {format_value(name, recipe.get(name), digits)}" for name in names) for recipe in recipes
+        ]
         if len(set(texts)) == len(texts):
             break
     return [text or "as configured" for text in texts]
 
 
-def independent_fields(
-    recipes: list[dict[str, Any]], first: Sequence[str], always: Sequence[str] = ()
-) -> list[str]:
+def independent_fields(recipes: list[dict[str, Any]], first: Sequence[str], always: Sequence[str] = ()) -> list[str]:
     """Return the fields that recipes differ in, leaving out those that follow from the fields before them.
 
     Args:
@@ -113,7 +113,8 @@ def differing_fields(recipes: Mapping[str, str]) -> dict[str, dict[str, str]]:
 def varied_fields(runs: pd.DataFrame) -> list[str]:
     """Return the fields of finished runs that the sweep varied; those that follow from others are left out."""
     recipes = [json.loads(recipe) for recipe in runs["recipe"]]
-    return independent_fields([{**recipe, "weights": None} for recipe in recipes], ("strategy", "lr", "unfreeze", "backbone_lr"))[:MAX_SETTINGS]
+    first = ("strategy", "lr", "unfreeze", "backbone_lr")
+    return independent_fields([{**recipe, "weights": None} for recipe in recipes], first)[:MAX_SETTINGS]
 
 
 def setting_importance(runs: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame | None:

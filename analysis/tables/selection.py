@@ -76,7 +76,8 @@ def _race_note(table: pd.DataFrame) -> list[str]:
     lost = table[~table["competes"]]
     if lost.empty:
         return []
-    ordered = [row for name in sort_strategies(lost["strategy"]) for _, row in lost[lost["strategy"] == name].iterrows()]
+    strategies = sort_strategies(lost["strategy"])
+    ordered = [row for name in strategies for _, row in lost[lost["strategy"] == name].iterrows()]
     listed = "; ".join(f"{row['strategy']} {row['label']}" for row in ordered)
     return [
         "A race: recipes that val did not prefer at the first seed got no further seeds and did not compete: "

@@ -106,7 +106,7 @@ def recommended_strategy(comparison: Comparison, verdict: Verdict) -> str:
     if verdict.verdict != "not distinguishable":
         return verdict.best
     rows = comparison.strategies.set_index("strategy", drop=False)
-    quickest = fastest([rows.loc[name] for name in verdict.level])
+    quickest = fastest([row for name, row in rows.iterrows() if name in verdict.level])
     return verdict.best if quickest is None else str(quickest["strategy"])
 
 
@@ -114,4 +114,5 @@ def strategies_by_budget(comparison: Comparison) -> "list[pd.Series[Any]]":
     """Return the rows of the strategies on the Pareto front of training time and test accuracy, the fastest first."""
     rows = comparison.strategies.set_index("strategy", drop=False)
     points = pd.DataFrame({"cost": rows.apply(own_seconds, axis=1), "score": rows["test_accuracy_mean"]})
-    return [rows.loc[name] for name in pareto_front(points.dropna())]
+    by_name = dict(rows.iterrows())
+    return [by_name[name] for name in pareto_front(points.dropna())]

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Tests of the analysis, room by room."""

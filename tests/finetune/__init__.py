@@ -1,1 +1,1 @@
-"""TODO"""
+"""Tests of the package finetune, room by room."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Tests with a loopback W&B server, the real client and real agents."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""What several tests share: fabricated runs, processes, servers, a failing disk."""

@@ -45,9 +45,7 @@ class EndedRun:
 def execute(context: object, args: RunProcessArgs) -> EndedRun:  # noqa: ARG001
     """Execute a stand-in run here and now."""
     try:
-        fake_run.run(
-            args.config, args.run_dir, on_progress=lambda _: None, interrupted=lambda: False, peers=args.peers
-        )
+        fake_run.run(args.config, args.run_dir, on_progress=lambda _: None, interrupted=lambda: False, peers=args.peers)
     except RunTakenError as error:
         return EndedRun(RunOutcome("taken", str(error)))
     except Exception as error:

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -238,7 +239,7 @@ def test_a_wilson_interval_contains_its_proportion(counts: tuple[int, int]) -> N
 def test_the_interval_over_seeds_contains_the_mean(accuracies: list[float], pictures: int) -> None:
     """Rounding the mean to whole pictures does not push it out."""
     low, high = tests.wilson_over_seeds(accuracies, pictures)
-    assert low - 1e-12 <= tests.mean(accuracies) <= high + 1e-12
+    assert low - 1e-12 <= fmean(accuracies) <= high + 1e-12
 
 
 def test_more_seeds_on_the_same_pictures_do_not_narrow_the_interval() -> None:

@@ -15,8 +15,7 @@ from analysis.sources.run_directories import read_sweep
 from analysis.stats import tests
 from analysis.stats.crossed import CorrectnessMatrix, StandardError, bootstrap, p_value, standard_error, t_interval
 from analysis.tables.comparison import Comparison, compare
-from analysis.tables.verdict import recommended_strategy
-from analysis.tables.verdict import decide
+from analysis.tables.verdict import decide, recommended_strategy
 from tests.support.fabricate import fabricate_run
 
 
@@ -77,11 +76,11 @@ def test_pictures_alone_give_infinite_degrees_of_freedom_and_nothing_gives_no_wi
     """A normal interval; and where neither seeds nor pictures differ, a difference of none can't be told."""
     drawn = np.random.default_rng(0).normal(0.8, 0.02, 100_000)
     around = standard_error(drawn, [0.8, 0.8, 0.8])
-    assert around.freedom == math.inf
+    assert around.df == math.inf
     assert t_interval(0.8, around) == pytest.approx((0.8 - 1.96 * 0.02, 0.8 + 1.96 * 0.02), abs=1e-3)
     assert p_value(0.0, standard_error(np.zeros(10), [1.0, 1.0], [1.0, 1.0])) == 1.0
     assert t_interval(0.99, StandardError(0.1, 3.0))[1] == 1.0
-    assert t_interval(-0.9, StandardError(0.5, 3.0), least=-1.0)[0] == -1.0
+    assert t_interval(-0.9, StandardError(0.5, 3.0), minimum=-1.0)[0] == -1.0
 
 
 def test_the_level_is_held_where_seeds_differ_more_than_pictures() -> None:
@@ -134,7 +133,8 @@ def test_equal_strategies_get_no_verdict(tmp_path: Path) -> None:
     """As many wrong, but others: nothing can be told, and the sentence says so."""
     comparison = sweep_of(tmp_path, {"head": [range(20)] * 3, "full": [range(80, 100)] * 3})
     assert decide(comparison).verdict == "not distinguishable"
-    assert "not significant; the data are compatible with any difference in this interval" in " ".join(describe_verdict(comparison, decide(comparison)).sentences)
+    sentences = " ".join(describe_verdict(comparison, decide(comparison)).sentences)
+    assert "not significant; the data are compatible with any difference in this interval" in sentences
 
 
 def test_seeds_that_differ_widen_the_interval(tmp_path: Path) -> None:

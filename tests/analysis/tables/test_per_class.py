@@ -16,7 +16,7 @@ from analysis.report import columns, csv_files
 from analysis.sources.run_directories import read_sweep
 from analysis.sources.sweep import RECALL
 from analysis.tables.comparison import compare
-from analysis.tables.per_class import lowest, mean_recalls, recall_frame
+from analysis.tables.per_class import lowest_recall, mean_recalls, recall_frame
 from tests.support.fabricate import fabricate_run
 
 OLD = dict.fromkeys(("test/recall", "test/min_recall", "test/balanced_accuracy", "best/val_macro_f1"))
@@ -37,8 +37,8 @@ def test_the_lowest_recall_is_of_the_mean_over_runs(tmp_path: Path) -> None:
 
 def test_classes_that_share_the_lowest_recall_are_counted() -> None:
     """Of many classes with few pictures, several are never found."""
-    assert lowest(pd.Series({"dog": 0.0, "cat": 0.0, "eel": 0.0, "owl": 0.1})) == (0.0, "cat and 2 more")
-    assert lowest(pd.Series(dtype=float)) is None
+    assert lowest_recall(pd.Series({"dog": 0.0, "cat": 0.0, "eel": 0.0, "owl": 0.1})) == (0.0, "cat and 2 more")
+    assert lowest_recall(pd.Series(dtype=float)) is None
 
 
 def test_a_class_that_a_fold_does_not_test_has_its_mean_over_the_others() -> None:

@@ -69,7 +69,7 @@ def test_random_weights_are_shared_by_runs_of_the_same_seed() -> None:
 
 
 def test_only_cuts_of_views_that_a_run_reads_are_computed() -> None:
-    """A run that freezes nothing needs no copy of the backbone, whatever runs beside it; others fill for their peers."""
+    """A run that freezes nothing needs no copy of the backbone; others fill entries for their peers."""
     head, partial, full = (config(strategy=strategy) for strategy in ("head", "partial", "full"))
 
     def deepest(mine: Config, *peers: Config) -> int:

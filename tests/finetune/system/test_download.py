@@ -145,9 +145,7 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(tmp_path: Path) 
 
 def test_no_connection_is_said_in_a_line(tmp_path: Path) -> None:
     """With the address, and without the wrappers of the library."""
-    with pytest.raises(
-        DownloadError, match=r"^http://127.0.0.1:9/x can't be downloaded \(no connection"
-    ):
+    with pytest.raises(DownloadError, match=r"^http://127.0.0.1:9/x can't be downloaded \(no connection"):
         download("http://127.0.0.1:9/x", tmp_path / "x")
 
 

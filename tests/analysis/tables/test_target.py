@@ -1,31 +1,30 @@
-"""Time to a target with runs that never reach it, against a curve worked out on paper."""
+"""Epochs and seconds to a target, and the share of runs that reach it, with runs that never do."""
 
 import numpy as np
 import pandas as pd
-import pytest
 
-from analysis.stats.survival import kaplan_meier, share_by, times_to_target
+from analysis.stats.tests import wilson
+from analysis.tables.target import reached_curve, share_by, times_to_target
 
 
 def test_a_curve_worked_out_on_paper() -> None:
-    """Reached after 2, 4 and 5 epochs, given up after 3: shares 1/4, 1 - 3/4 * 1/2 and 1."""
-    curve = kaplan_meier(pd.Series([2, 3, 4, 5]), pd.Series([True, False, True, True]))
-    assert [share_by(curve, epoch)[0] for epoch in (1, 2, 3, 4, 5, 9)] == pytest.approx([0, 1 / 4, 1 / 4, 5 / 8, 1, 1])
+    """Reached after 2, 4 and 5 epochs, ended after 3 without: 1, 2 and 3 of 4 runs."""
+    curve = reached_curve(pd.Series([2, 3, 4, 5]), pd.Series([True, False, True, True]))
+    assert [share_by(curve, epoch)[0] for epoch in (1, 2, 3, 4, 5, 9)] == [0, 0.25, 0.25, 0.5, 0.75, 0.75]
     assert curve.until == 5
 
 
-def test_runs_that_never_arrive_are_not_left_out() -> None:
-    """Two of four gave up at once: leaving them out would say that all arrive by epoch 3."""
-    curve = kaplan_meier(pd.Series([1, 1, 2, 3]), pd.Series([False, False, True, True]))
-    assert share_by(curve, 2)[0] == pytest.approx(0.5)
-    nobody = kaplan_meier(pd.Series([4.0, 4.0]), pd.Series([False, False]))
-    assert share_by(nobody, 4)[0] == 0
-    assert np.isnan(share_by(nobody, 4)[1])
+def test_runs_that_never_reach_it_count() -> None:
+    """Two of four ended at once: leaving them out would say that all reach it by epoch 3."""
+    curve = reached_curve(pd.Series([1, 1, 2, 3]), pd.Series([False, False, True, True]))
+    assert share_by(curve, 3) == (0.5, *wilson(2, 4))
+    nobody = reached_curve(pd.Series([4.0, 4.0]), pd.Series([False, False]))
+    assert share_by(nobody, 4) == (0, *wilson(0, 2))
 
 
 def test_an_interval_holds_its_share() -> None:
     """The ends of the interval lie on either side of what was found, inside [0, 1]."""
-    curve = kaplan_meier(pd.Series(range(1, 13)), pd.Series([True] * 8 + [False] * 4))
+    curve = reached_curve(pd.Series(range(1, 13)), pd.Series([True] * 8 + [False] * 4))
     for epoch in range(1, 9):
         share, low, high = share_by(curve, epoch)
         assert 0 <= low <= share <= high <= 1
@@ -43,8 +42,8 @@ def test_times_leave_out_filling_caches() -> None:
             )
         ]
     )  # fmt: skip
-    told = times_to_target(runs, epochs.sample(frac=1, random_state=0), 0.8)
-    assert told.to_dict("list") == {
+    times = times_to_target(runs, epochs.sample(frac=1, random_state=0), 0.8)
+    assert times.to_dict("list") == {
         "run": ["a", "b"],
         "strategy": ["head", "full"],
         "reached": [True, False],

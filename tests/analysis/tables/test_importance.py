@@ -7,7 +7,7 @@ import numpy as np
 
 from analysis.sources.run_directories import read_sweep
 from analysis.sources.sweep import Sweep
-from analysis.stats.importance import importance, varied_fields
+from analysis.tables.recipes import setting_importance, varied_fields
 from tests.support.fabricate import fabricate_run
 
 
@@ -21,7 +21,7 @@ def sweep_of(folder: Path, rates: list[float], seeds: int) -> Sweep:
 def test_the_setting_that_decides_comes_first(tmp_path: Path) -> None:
     """The others do not rise above chance, which the seed shows."""
     runs = sweep_of(tmp_path, [0.001, 0.003, 0.01, 0.03], 3).finished
-    table = importance(runs, np.random.default_rng(0))
+    table = setting_importance(runs, np.random.default_rng(0))
     assert table is not None
     assert table["field"].iloc[0] == "lr"
     assert set(table["field"]) == {"lr", "weight_decay", "seed"}
@@ -36,7 +36,9 @@ def test_the_setting_that_decides_comes_first(tmp_path: Path) -> None:
 def test_equal_generators_give_equal_numbers_in_any_order_of_rows(tmp_path: Path) -> None:
     """A frame is a set of rows."""
     runs = sweep_of(tmp_path, [0.001, 0.003], 3).finished
-    tables = [importance(some, np.random.default_rng(7)) for some in (runs, runs.sample(frac=1, random_state=1))]
+    tables = [
+        setting_importance(some, np.random.default_rng(7)) for some in (runs, runs.sample(frac=1, random_state=1))
+    ]
     assert tables[0] is not None
     assert tables[1] is not None
     assert tables[0].equals(tables[1])
@@ -44,7 +46,7 @@ def test_equal_generators_give_equal_numbers_in_any_order_of_rows(tmp_path: Path
 
 def test_too_few_runs_say_nothing(tmp_path: Path) -> None:
     """A forest on eight runs would rank noise."""
-    assert importance(sweep_of(tmp_path, [0.001, 0.003], 2).finished, np.random.default_rng(0)) is None
+    assert setting_importance(sweep_of(tmp_path, [0.001, 0.003], 2).finished, np.random.default_rng(0)) is None
 
 
 def test_a_setting_that_follows_from_another_is_no_setting(tmp_path: Path) -> None:
