@@ -23,11 +23,11 @@ Schedule = list[tuple[int, float]]  # [(epochs finished, share of the backbone's
 # weights and has far to go, the blocks must not lose what they know.
 BACKBONE_LR_SHARE = 0.2
 
-# Random views of each picture that a frozen prefix sees, where `views` is not given (README, "Never computed twice").
+# Augmented views of each image that a frozen prefix sees, unless `views` is given (README, "Never computed twice").
 DEFAULT_VIEWS = 4
 
 MAX_FOLDS = 100
-MIN_ALPHA = 0.01  # of MixUp and CutMix; with less, hardly a picture would be mixed
+MIN_ALPHA = 0.01  # of MixUp and CutMix; below it, hardly an image would be mixed
 
 
 def _no_bool(value: Any) -> Any:
@@ -58,7 +58,7 @@ class Config(BaseModel):
 
     data: str = Field(
         "inaturalist12k",
-        description="inaturalist12k, demo, a folder of pictures, or a CSV file of path,label[,split]",
+        description="inaturalist12k, demo, a folder of images, or a CSV file of path,label[,split]",
         min_length=1,
     )
     backbone: str = Field("efficientnet_v2_s", description="a torchvision classification network")
@@ -81,8 +81,8 @@ class Config(BaseModel):
         1.0, gt=0, le=1, description="factor on the rate from one backbone block to the next, going away from the head"
     )
     weight_decay: Float = Field(0.01, ge=0, le=1, description="AdamW's decoupled weight decay, not on 1-D parameters")
-    epochs: Int = Field(10, ge=1, le=10_000, description="passes over the training pictures")
-    batch_size: Int = Field(32, ge=1, le=65_536, description="pictures in an optimiser step")
+    epochs: Int = Field(10, ge=1, le=10_000, description="passes over the training images")
+    batch_size: Int = Field(32, ge=1, le=65_536, description="images per optimizer step")
     image_px: Int | None = Field(
         None, ge=16, le=2048, description="side of the square the network sees, in pixels (default: the weights' own)"
     )
@@ -94,26 +94,26 @@ class Config(BaseModel):
         0.0,
         ge=0,
         le=10,
-        description="alpha of MixUp: training pictures are blended in pairs, with their labels; 0: off",
+        description="alpha of MixUp: training images are blended in pairs, with their labels; 0: off",
     )
     cutmix: Float = Field(
         0.0,
         ge=0,
         le=10,
-        description="alpha of CutMix: a part of another picture is pasted in; with mixup too, batches get either",
+        description="alpha of CutMix: a part of another image is pasted in; with mixup too, batches get either",
     )
     views: Int | None = Field(
         None,
         ge=0,
         le=10_000,
-        description="in epochs in which a part is frozen: so many augmented views of each picture, the same for every "
+        description="while a prefix is frozen: number of augmented views of each image, the same for every "
         f"seed, take turns; 0 has a new one for each epoch (default: {DEFAULT_VIEWS}; 1 without augmentation)",
     )
     start_px: Int | None = Field(
         None,
         ge=16,
         le=2048,
-        description="where everything trains: side of the training pictures at first, rising to image_px in the last "
+        description="where everything trains: side of the training images at first, rising to image_px in the last "
         "quarter of the epochs (default: image_px all along)",
     )
     label_smoothing: Float = Field(0.1, ge=0, lt=1, description="share of the target spread over all classes")
@@ -136,22 +136,22 @@ class Config(BaseModel):
         1.0,
         gt=0,
         le=1,
-        description="share of the training pictures that train, to see what fewer would do; a smaller share is part of "
-        "a larger one, and every class keeps a picture",
+        description="share of the training images to train on, to see what fewer would do; a smaller share is part of "
+        "a larger one, and every class keeps an image",
     )
     folds: Int | None = Field(
-        None, ge=2, le=MAX_FOLDS, description="cross-validation: the pictures are split into so many parts"
+        None, ge=2, le=MAX_FOLDS, description="cross-validation: number of parts the images are split into"
     )
     fold: Int | None = Field(
         None, ge=0, lt=MAX_FOLDS, description="which of these parts is left out of training, from 0 on"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
     loader_workers: Int | None = Field(
-        None, ge=0, le=256, description="processes that load pictures; changes no result (default: by device)"
+        None, ge=0, le=256, description="processes that load images; changes no result (default: by device)"
     )
     cache: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="keep decoded pictures and what the frozen part makes of them on disk, for all runs; auto where "
+        description="keep decoded images and activations of the frozen prefix on disk, for all runs; auto where "
         "they are used twice and fit",
     )
     keep: Keep = Field(
@@ -242,7 +242,7 @@ def _mix_faults(config: Config) -> list[str]:
     ]
     if alphas and config.views:
         faults.append(
-            f"views: {config.views} can't be kept, as {' and '.join(alphas)} mix the pictures anew in each step: leave "
+            f"views: {config.views} can't be kept, as {' and '.join(alphas)} mix images anew in each step: leave "
             "views out, or at 0"
         )
     return faults

@@ -88,7 +88,7 @@ class ExportError(Exception):
 
 
 class RunInterrupted(Exception):
-    """The run was asked to stop, and did; the message says where. Exit code 128 + the signal's number."""
+    """The run stopped on request; the message says where. Exit code 128 + the signal's number."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -127,7 +127,7 @@ def damaged(runs: Path, live: set[Path]) -> Iterator[Deletable]:
         if path.is_symlink() or not path.is_file() or live & set(path.parents):
             continue
         if path.match(DAMAGED):
-            yield from _file(path, "set aside as damaged")
+            yield from _file(path, "quarantined as damaged")
         elif TEMPORARY.fullmatch(path.name):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > OLD_SECONDS:

@@ -1,8 +1,8 @@
-"""A trained network on new pictures: `python -m finetune.predict RUN|best IMAGES_OR_FOLDERS... [--csv FILE]`.
+"""Predict on new images: `python -m finetune.predict RUN|best IMAGES_OR_FOLDERS... [--csv FILE]`.
 
-The run's own preprocessing and class names are used, and its temperature, so that of answers args with a confidence of
-80% about 80% are right on pictures like those it was trained on. Rows are written as they are made: the number of
-pictures has no bearing on the memory it takes.
+Uses the run's own preprocessing, class names and temperature: of predictions with a confidence of 80%, about 80% are
+right on images like those it was trained on. Rows are written as they are made: memory does not grow with the number
+of images.
 """
 
 import argparse
@@ -32,10 +32,10 @@ HTML_LIMIT = 500
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:
-    """Return the picture files that the arguments name: files as args, folders searched through.
+    """Return the image files that the arguments name: files as given, folders searched.
 
     Raises:
-        DataError: something named does not exist, or no picture was found.
+        DataError: something named does not exist, or no image was found.
     """
     from finetune.data.layout import find_pictures
 
@@ -43,14 +43,14 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     if missing:
         raise DataError(f"no such file or folder: {', '.join(missing)}")
     paths = [Path(argument) for argument in arguments]
-    found = [picture for path in paths for picture in ([path] if path.is_file() else find_pictures(path))]
+    found = [image for path in paths for image in ([path] if path.is_file() else find_pictures(path))]
     if not found:
-        raise DataError(f"no pictures in {', '.join(arguments)}")
+        raise DataError(f"no images in {', '.join(arguments)}")
     return found
 
 
 def columns(top: int) -> list[str]:
-    """Return the names of the columns where `top` classes are told of each picture."""
+    """Return the column names for `top` classes per image."""
     return [*COLUMNS, *(f"{name}_{place}" for place in range(2, top + 1) for name in COLUMNS[1:])]
 
 
@@ -61,7 +61,7 @@ def readable(path: Path) -> str:
 
 @result_command
 def main(arguments: list[str]) -> int:
-    """Predict, print or write the rows; return the exit code: 1 when a picture was unreadable, 2 on bad input."""
+    """Predict, print or write the rows; return the exit code: 1 when an image was unreadable, 2 on bad input."""
     args = _parser().parse_args(arguments)
     checkpoint, paths = find.find_checkpoint(args.run), find_images(args.images)
     _check_files(args)
@@ -72,11 +72,11 @@ def main(arguments: list[str]) -> int:
     trained = load_trained(checkpoint)
     top = min(args.top, len(trained.classes))
     if top < args.top:
-        logger.info(f"--top {args.top}: there are {top} classes, and all of them are told")
+        logger.info(f"--top {args.top}: there are {top} classes; all of them are listed")
     page = PageContent(args.html_limit) if args.html is not None else None
-    told = top if page is None else min(max(top, SHOWN_TOP), len(trained.classes))
+    ranks = top if page is None else min(max(top, SHOWN_TOP), len(trained.classes))
     unreadable: list[str] = []
-    predictions = predict_files(trained, paths, told, unreadable)
+    predictions = predict_files(trained, paths, ranks, unreadable)
     rows = _rows(track(predictions, len(paths), "predicting", hidden=not (args.csv or args.html)), top, page)
     if args.csv is not None:
         write_table(args.csv, columns(top), rows)
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
         write_page(args.html, page, trained.run_id, trained.temperature if trained.calibrated else None, unreadable)
     written = [str(file) for file in (args.csv, args.html) if file is not None]
     if written:
-        print(f"{len(paths) - len(unreadable)} pictures, see {' and '.join(written)}")
+        print(f"{len(paths) - len(unreadable)} images, see {' and '.join(written)}")
     return EXIT_FAILED if unreadable else 0
 
 
@@ -117,9 +117,9 @@ def _check_files(args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m finetune.predict", description="Name what is on pictures.")
+    parser = argparse.ArgumentParser("python -m finetune.predict", description="Classify images.")
     parser.add_argument("run", metavar="RUN", help=find.HELP)
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help="picture files and folders, in any mix")
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="image files and folders, in any mix")
     parser.add_argument("--csv", type=Path, metavar="FILE", help=f"write {', '.join(COLUMNS)} to this file")
     parser.add_argument("--top", type=_count, default=1, metavar="K", help="tell the K likeliest classes (default: 1)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page to look at, least confident first")
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_count,
         default=HTML_LIMIT,
         metavar="N",
-        help="pictures on the page, the least confident ones; each takes some 8 kB (default: %(default)s)",
+        help="images on the page, the least confident ones; each takes some 8 kB (default: %(default)s)",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""Send to W&B what it has not got: an offline sweep as a whole, or the rest of a sweep whose runs missed the server.
+"""Send to W&B what it lacks: a whole offline sweep, or the rest of a sweep whose runs missed the server.
 
     python -m finetune.publish runs/demo        (make publish SWEEP=runs/demo)
 
@@ -153,7 +153,7 @@ def _missing(run: Path, remote: WandbSweep, there: dict[str, tuple[str | None, s
     sent = {id for id, note in notes.items() if id in there and _is_sent(note, state)}
     ids = {id for id in notes if there.get(id, (remote.id,))[0] == remote.id}  # of this sweep, not of another
     if not ids:
-        # A run of this name in another sweep of the project is another run: it must not be gone on with.
+        # A run of this name in another sweep of the project is another run: it must not be continued.
         taken = there.get(run.name, (remote.id,))[0] != remote.id
         ids = {f"{run.name}-{remote.id}" if taken else run.name}
     return [
@@ -170,11 +170,11 @@ def _is_sent(note: dict[str, Any], state: str) -> bool:
 def _send(run: Path, target: WandbRunRef, mirrors: list[MirrorClient]) -> str:
     """Send one run directory; return what went wrong, or nothing."""
     state, reason = files.status(run)
-    told = documents.read_json_or_empty(run / keys.STATE)
+    recorded = documents.read_json_or_empty(run / keys.STATE)
     mirror = MirrorClient(target, WAIT_SECONDS)
     mirrors.append(mirror)
     mirror.follow(run)
-    arrived = mirror.end(0 if state == "finished" else 1, state, reason, told.get("cause", ""))
+    arrived = mirror.end(0 if state == "finished" else 1, state, reason, recorded.get("cause", ""))
     return "" if arrived else mirror.error or "the server did not take all of it in time; try again"
 
 

@@ -72,7 +72,7 @@ def resolve(config: Config) -> Config:
             "block_decay": config.block_decay if trains_backbone and strategy != "scratch" else 1.0,
             "rewarm_epochs": config.rewarm_epochs if len(schedule) > 1 else 0.0,
             "views": _views(config, shares[0] < 1),
-            # Where nothing trains at smaller pictures, it makes no difference.
+            # Without smaller training images, it makes no difference.
             "start_px": config.start_px if shares[-1] == 1 and config.start_px != config.image_px else None,
         }
     )
@@ -80,7 +80,7 @@ def resolve(config: Config) -> Config:
 
 def _views(config: Config, frozen: bool) -> int:
     """Return the number of views; 0 where none can be kept, and 1 where all are the same."""
-    if not frozen or config.mixup or config.cutmix:  # mixed pictures are new each time
+    if not frozen or config.mixup or config.cutmix:  # mixed images differ each time
         return 0
     if config.augment == "none" and not config.erasing:
         return 1

@@ -1,9 +1,9 @@
-"""Which epoch of a run is the best, and what a search may know of a run while it goes on."""
+"""The best epoch of a run, and the best-so-far columns that a search ranks running runs by."""
 
 from collections.abc import Iterable
 from typing import Any
 
-EpochMetrics = dict[str, Any]  # one epoch, record.HISTORY_KEYS
+EpochMetrics = dict[str, Any]  # one epoch, keys.HISTORY_KEYS
 
 _KEYS = {
     "best/epoch": "epoch",
@@ -22,8 +22,8 @@ def add_best_so_far(history: list[EpochMetrics], schedule: Iterable[tuple[int, f
     """Return the rows, each with the best epoch up to it under the summary's names, such as `best/val_accuracy`.
 
     Rows before the schedule's last step has trained for an epoch do not get them. Hyperband compares runs by the rows
-    that have the sweep's metric, here and on W&B's server; so it can't stop a schedule before what it is for has
-    begun, and its `min_iter` counts epochs from then on.
+    that have the sweep's metric, here and on W&B's server; so it can't stop a run before its schedule has unfrozen
+    all that it will, and its `min_iter` counts epochs from then on.
 
     Args:
         schedule: pairs (epochs finished, share that trains), as in a resolved config.
@@ -32,10 +32,10 @@ def add_best_so_far(history: list[EpochMetrics], schedule: Iterable[tuple[int, f
     rows = []
     best: EpochMetrics | None = None
     for row in history:
-        if "val/accuracy" not in row:  # of another program's making; nothing can be said of it
+        if "val/accuracy" not in row:  # written by another program
             rows.append(dict(row))
             continue
         best = row if best is None else best_row([best, row])
-        known = {name: best[key] for name, key in _KEYS.items() if key in best}
-        rows.append({**row, **known} if row["epoch"] > last else dict(row))
+        best_so_far = {name: best[key] for name, key in _KEYS.items() if key in best}
+        rows.append({**row, **best_so_far} if row["epoch"] > last else dict(row))
     return rows

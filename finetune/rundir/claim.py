@@ -106,8 +106,8 @@ def _read(claim: Path) -> _ClaimOwner | None:
         OSError: it can't be read.
     """
     try:
-        said = json.loads(claim.read_bytes())
-        return _ClaimOwner(str(said["host"]), int(said["pid"]), float(said["started"]), bool(said["released"]))
+        fields = json.loads(claim.read_bytes())
+        return _ClaimOwner(str(fields["host"]), int(fields["pid"]), float(fields["started"]), bool(fields["released"]))
     except (ValueError, LookupError, TypeError):
         return None
 
@@ -125,7 +125,7 @@ def _number(name: str) -> int:
 
 
 def _owner_lives(claim: Path) -> bool:
-    """Whether the owner that a claim file names lives; where that can't be told, the heartbeat decides."""
+    """Whether the owner that a claim file names lives; if that is unknown, the heartbeat decides."""
     if claim.absolute() in _given_back:
         return False
     try:
@@ -268,6 +268,6 @@ def hold_claim(run_dir: Path) -> Iterator[Claim]:
     finally:
         done.set()
         thread.join()
-        # What ended the run is to be told, not this; and a dead owner gives way anyway.
+        # The error that ended the run matters more, and the claim of a dead owner expires anyway.
         with contextlib.suppress(OSError):
             claim.release()

@@ -1,28 +1,7 @@
-"""What a run leaves behind: the run directory, its files, their keys, and how they are written and read.
+"""Reading and writing the files of a run directory (keys.py lists them).
 
 A run directory is the only channel between a run and everything that looks at it: agents, `analysis`, `predict`, a
-person with `cat`. This file imports neither torch nor anything else of the package that does.
-
-All of it may come from elsewhere: reading is bounded, runs nothing, and raises few kinds of errors.
-
-    config.yaml      every resolved field, and `provenance`: commit, versions, data fingerprint, weights hash, classes
-    history.jsonl    one line an epoch, HISTORY_KEYS
-    summary.json     written once, at the end, SUMMARY_KEYS; its presence means that the run is finished
-    predictions.csv  one row a test picture: path (inside the data folder), label, prediction, probability/<class>
-    thumbnails.zip   small pictures of the test set, the ones that the prediction grid shows (see thumbnails.py)
-    attention.zip    the same pictures with what the network looked at, if asked for (see gradcam.py)
-    splits.csv       path, label, split of every picture
-    best.pt last.pt  the checkpoint that val chose; the last one, with all that a resume needs (see retention.py)
-    epoch-0001.pt    with `keep: every`, the checkpoint of each epoch
-    previous.pt      the one before last.pt, gone on from should that be damaged; deleted once the run is finished
-    SHA256SUMS       written before the summary: checksums of the files that results rest on (see integrity.py)
-    NAME.damaged-N   a file that was found damaged, set aside; it can be deleted
-    log.txt          what the run printed
-    state.json       the state the run last reported, and why
-    wandb-ID.json    what the W&B run of this id has been sent (see mirror_process.py); wandb.json beside the run
-    directories
-                     names the W&B sweep they belong to
-    claim-N.json     who runs it (see claim.py); the newest one's modification time is the heartbeat
+person with `cat`. It may come from elsewhere: reading is bounded, runs nothing, and raises few kinds of errors.
 """
 
 import json
@@ -50,7 +29,7 @@ MAX_LINE_BYTES = 2**20  # of a history
 
 
 def write_config(run_dir: Path, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-    """Write the resolved fields and, under `provenance`, where they were run, on what, with which versions."""
+    """Write the resolved fields and, under `provenance`, machine, data, weights and versions."""
     fields = redact_values({**config, "provenance": dict(provenance)}, environment=False)
     content = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     write_atomic(run_dir / CONFIG, content)
@@ -61,20 +40,20 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the run has not started yet.
-        CorruptFileError: it holds something else.
+        CorruptFileError: the file is no YAML mapping of fields.
     """
     path = run_dir / CONFIG
     try:
         content = documents.load_yaml(read_bounded_text(path, MAX_JSON_BYTES))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CorruptFileError(f"{path} is damaged: it is no YAML ({error})") from error
+        raise CorruptFileError(f"{path} is damaged: it is not YAML ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("provenance", {}), dict):
         raise CorruptFileError(f"{path} is damaged: it holds no fields")
     return {str(name): value for name, value in content.items()}
 
 
 def write_history(run_dir: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Replace the history by `rows`, atomically (a resumed run goes back to its checkpoint's)."""
+    """Replace the history by `rows`, atomically (a resumed run returns to the history of its checkpoint)."""
     write_atomic(run_dir / HISTORY, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
@@ -88,8 +67,8 @@ def append_history(run_dir: Path, row: Mapping[str, Any]) -> None:
 def read_history(run_dir: Path) -> tuple[list[dict[str, Any]], int]:
     """Return the rows of the history, and how many torn lines were dropped (more than 1 means a damaged file).
 
-    A row has a number as its epoch; whatever else it should have is not looked at. What lies beyond MOST_HISTORY is not
-    read, and counts as one such line.
+    A row has a number as its epoch; its other values are not checked. Whatever lies beyond MAX_HISTORY_BYTES is not
+    read, and counts as one torn line.
     """
     path = run_dir / HISTORY
     rows: list[dict[str, Any]] = []
@@ -115,7 +94,7 @@ def read_history(run_dir: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _rest_of_line(file: IO[bytes]) -> bytes:
-    """Pass over the rest of a line that is too long to be one; what stands for it is no JSON."""
+    """Skip the rest of a line that is too long for a row; return text that is not JSON in its place."""
     while (part := file.readline(MAX_LINE_BYTES)) and not part.endswith(b"\n"):
         if file.tell() > MAX_HISTORY_BYTES:
             break
@@ -123,11 +102,11 @@ def _rest_of_line(file: IO[bytes]) -> bytes:
 
 
 def write_state(run_dir: Path, state: str, reason: str = "", cause: str = "") -> None:
-    """Note the state the run is in: running, finished, failed (an error in the run) or killed (by a signal).
+    """Record the state of the run: running, finished, failed (an error in the run) or killed (by a signal).
 
     Args:
-        reason: secrets are taken out of it.
-        cause: of a failure, one of `causes.CAUSES`.
+        reason: secrets in it are redacted.
+        cause: of a failure, one of `failures.CAUSES`.
     """
     write_json(run_dir / STATE, {"state": state, "reason": redact(reason), "cause": cause})
 
@@ -145,14 +124,14 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def status(run_dir: Path) -> tuple[str, str]:
-    """Return the run's state and reason: finished, failed, killed, or unfinished (running, or ended without a word).
+    """Return the run's state and reason: finished, failed, killed, or unfinished (running, or ended without a record).
 
-    Whether an unfinished run is alive is for `claim.is_alive` to say.
+    `claim.is_alive` tells whether an unfinished run is alive.
     """
     if (run_dir / SUMMARY).is_file():
-        whole = bool(read_json_or_empty(run_dir / SUMMARY))
-        return ("finished", "") if whole else ("unfinished", f"{SUMMARY} is damaged")
-    told = read_json_or_empty(run_dir / STATE)
-    if told.get("state") in ("failed", "killed"):
-        return str(told["state"]), str(told.get("reason", ""))
+        intact = bool(read_json_or_empty(run_dir / SUMMARY))
+        return ("finished", "") if intact else ("unfinished", f"{SUMMARY} is damaged")
+    recorded = read_json_or_empty(run_dir / STATE)
+    if recorded.get("state") in ("failed", "killed"):
+        return str(recorded["state"]), str(recorded.get("reason", ""))
     return "unfinished", ""

@@ -96,11 +96,11 @@ def _reported(sweep: Path, finished: dict[Path, dict[str, Any]], reports: Path) 
 
 
 def _check_one_data(sweep: Path, finished: dict[Path, dict[str, Any]]) -> None:
-    """Refuse to rank runs by val accuracies that were read on different pictures."""
+    """Raise UserError if val accuracies were measured on different images."""
     prints = {files.read_config(run).get("provenance", {}).get("data_fingerprint") for run in finished}
     if len(prints) > 1:
         raise UserError(
-            f"{sweep}: its runs were made on {len(prints)} different sets of pictures, so that their val accuracies "
+            f"{sweep}: its runs used {len(prints)} different image sets, so their val accuracies "
             "do not compare. Name one of its runs"
         )
 
@@ -109,7 +109,7 @@ def _why_without(run: Path) -> str:
     if any(run.glob("wandb-*.json")) and not any(run.glob("claim-*.json")):
         return "it was fetched from W&B, which has no checkpoints. Copy that file from the machine that ran it"
     if (run / keys.SUMMARY).is_file():
-        return "its weights were not kept (keep: none, or freed by finetune.gc). Copy it back, or run the run anew"
+        return "its weights were not kept (keep: none, or freed by finetune.gc). Copy it back, or run it again"
     return "has it finished an epoch yet?"
 
 

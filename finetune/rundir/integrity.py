@@ -1,7 +1,7 @@
-"""The checksums of a finished run: SHA256SUMS in its directory, which `sha256sum -c SHA256SUMS` checks, too.
+"""The checksums of a finished run: SHA256SUMS in its directory, which `sha256sum -c SHA256SUMS` checks too.
 
-They tell a file that a disk or a copy has damaged, or a hand has edited. The checkpoints are not among them: they carry
-their own (see checksums.py). Runs that an earlier version finished, or that were fetched, have none, and are believed.
+They reveal files that a disk or a copy has damaged, or a person has edited. Checkpoints carry their own checksums
+(system/checksums.py). Runs that an earlier version finished, or that were fetched, have none, and count as intact.
 """
 
 import errno
@@ -22,34 +22,34 @@ CHECKED_FILES = (keys.SUMMARY, keys.CONFIG, keys.HISTORY, keys.PREDICTIONS, keys
 _LINE = re.compile(r"([0-9a-f]{64})  ([\w.]+)")
 
 
-def write_checksums(run_dir: Path, to_come: Mapping[str, str]) -> None:
-    """Write the checksums of the files of a run that is about to be finished.
+def write_checksums(run_dir: Path, pending: Mapping[str, str]) -> None:
+    """Write the checksums of the files of a run that is about to finish.
 
     Args:
-        to_come: the texts of files that are going to be written next, by name.
+        pending: name -> text of the files that are written next.
     """
-    names = [name for name in (*CHECKED_FILES, keys.THUMBNAILS) if name not in to_come and (run_dir / name).is_file()]
+    names = [name for name in (*CHECKED_FILES, keys.THUMBNAILS) if name not in pending and (run_dir / name).is_file()]
     digests = {name: _digest((run_dir / name).read_bytes()) for name in names}
-    digests |= {name: _digest(text.encode()) for name, text in to_come.items()}
+    digests |= {name: _digest(text.encode()) for name, text in pending.items()}
     write_atomic(run_dir / keys.SUMS, "".join(f"{digest}  {name}\n" for name, digest in digests.items()))
 
 
 def mismatched_files(run_dir: Path, names: Collection[str] = CHECKED_FILES) -> list[str]:
-    """Return which of these files of a finished run are not as it left them. One that is gone is not damaged."""
+    """Return the files among `names` that differ from their checksums. A missing file is not damaged."""
     path = run_dir / keys.SUMS
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     known = {match[2]: match[1] for line in text.splitlines() if (match := _LINE.fullmatch(line))}
-    return [name for name in names if (run_dir / name).is_file() and not _is_right(run_dir / name, known.get(name))]
+    return [name for name in names if (run_dir / name).is_file() and not _matches(run_dir / name, known.get(name))]
 
 
-def _is_right(path: Path, digest: str | None) -> bool:
+def _matches(path: Path, digest: str | None) -> bool:
     if digest is not None:
         try:
             return _digest(path.read_bytes()) == digest
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
-            return False  # a part of the disk that can't be read any more
+            return False  # an unreadable part of the disk
     if path.name != keys.SUMMARY:
         return True
     try:
@@ -59,10 +59,10 @@ def _is_right(path: Path, digest: str | None) -> bool:
 
 
 def damaged_files(run_dir: Path, checkpoints: bool = True) -> list[str]:
-    """Return the files of a finished run that are damaged and would have to be made anew; see `damaged`.
+    """Return the damaged files of a finished run: those of `mismatched_files`, and best.pt.
 
     Args:
-        checkpoints: whether best.pt counts, too, without which the run may have to be trained again.
+        checkpoints: whether to check best.pt; without it the run may have to train again.
     """
     best = run_dir / keys.BEST
     bad = mismatched_files(run_dir, (*CHECKED_FILES, keys.THUMBNAILS))
@@ -70,25 +70,25 @@ def damaged_files(run_dir: Path, checkpoints: bool = True) -> list[str]:
 
 
 def quarantine_damaged(run_dir: Path, checkpoints: bool = True) -> bool:
-    """Set aside what is damaged in a finished run, and the summary with it, so that the run is to be finished again.
+    """Rename the damaged files of a finished run, and its summary, so that the run counts as unfinished.
 
-    To be called by who holds the claim, or where nobody does.
+    The caller holds the claim, or nobody does.
 
     Args:
-        checkpoints: see `faults`.
+        checkpoints: see `damaged_files`.
 
     Returns:
-        Whether the run is finished still.
+        Whether the run is still finished.
     """
     if not (run_dir / keys.SUMMARY).is_file():
         return False
     bad = damaged_files(run_dir, checkpoints)
     if bad and keys.SUMMARY not in bad:
-        quarantine(run_dir / keys.SUMMARY)  # first: were this process killed, what is gone would not be missed
+        quarantine(
+            run_dir / keys.SUMMARY
+        )  # first: if this process is killed, the run must not count as finished without these files
     for name in bad:
-        logger.info(
-            f"{run_dir.name}: {name} is damaged: set aside as {quarantine(run_dir / name).name}; it is made anew"
-        )
+        logger.info(f"{run_dir.name}: {name} is damaged: renamed to {quarantine(run_dir / name).name}; rebuilt")
     return not bad
 
 

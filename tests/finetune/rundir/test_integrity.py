@@ -1,4 +1,4 @@
-"""Damaged files of a run directory: detected, set aside, said, and made anew; never a traceback."""
+"""Damaged files of a run directory: detected, renamed, reported and rebuilt; never a traceback."""
 
 import os
 import random
@@ -261,7 +261,7 @@ def test_a_run_that_the_analysis_leaves_out_is_mended_by_the_agent(pictures: Pat
     run_dir = files.find_runs(tmp_path / "runs" / "one")[0]
     before = (run_dir / keys.PREDICTIONS).read_bytes()
     flip(run_dir / keys.PREDICTIONS, random.Random(0))
-    assert "predictions.csv is damaged: set aside as predictions.csv.damaged-1" in agent()
+    assert "predictions.csv is damaged: renamed to predictions.csv.damaged-1" in agent()
     assert (run_dir / keys.PREDICTIONS).read_bytes() == before
     assert integrity.damaged_files(run_dir) == []
     assert len(load_checkpoint(run_dir / keys.BEST)["history"]) == 1
