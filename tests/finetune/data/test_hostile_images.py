@@ -70,9 +70,9 @@ READ = {"frames.gif": gif(100_000), "cycle.tif": tiff_cycle()}
 LOOK = """
 import resource, sys
 from pathlib import Path
-from finetune.data.scan import look
+from finetune.data.scan import inspect_file
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-said = look(Path(sys.argv[1])).why
+said = inspect_file(Path(sys.argv[1])).why
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, said)
 """
 

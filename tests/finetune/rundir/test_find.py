@@ -107,7 +107,7 @@ def test_what_can_not_be_told_is_an_error_that_says_how_to_mend_it(sweep: Path) 
     fabricate_run(Path("runs/failing"), "bad", state="failed")
     assert "no run is finished yet" in refused("runs/failing")
     with_checkpoint(sweep, "other-data", 0.3, provenance={"data_fingerprint": "bbbb"})
-    assert "2 different sets of pictures" in refused("runs/one")
+    assert "2 different image sets" in refused("runs/one")
 
 
 def test_without_any_sweep_the_word_best_says_what_to_do(tmp_path: Path) -> None:
