@@ -103,7 +103,7 @@ def train(
     Returns:
         `epochs`, a row for each: epoch, train/loss, val/accuracy, val/loss, and seconds as seconds/train, seconds/val
         and, inside train, seconds/loader, seconds/prefix (forward pass of the frozen blocks) and seconds/suffix (the
-        rest); best/epoch, best/val_accuracy, test/accuracy, pictures by split, config, peak_rss_bytes.
+        rest); best/epoch, best/val_accuracy, test/accuracy, images by split, config, peak_rss_bytes.
 
     Raises:
         UserError: data or weights do not fit.

@@ -44,7 +44,7 @@ class BenchmarkPlan:
     """What to measure.
 
     Attributes:
-        pictures: training images of an epoch; None for a number of IMAGES.
+        images: training images of an epoch; None for a number of IMAGES.
         full: whether that is the larger number.
         loader_px: crop sides for which loading is measured, from images of a photo's size.
         threads: of each process.
@@ -53,7 +53,7 @@ class BenchmarkPlan:
     contenders: tuple[str, ...]
     strategies: tuple[str, ...]
     rounds: int
-    pictures: int | None
+    images: int | None
     full: bool
     batch_size: int
     backbone: str
@@ -82,8 +82,8 @@ def measure(plan: BenchmarkPlan, target: Fields | None, out: Path) -> Results:
     floor = _execute({"kind": "floor", "fields": fields, "device": plan.device}, plan.threads)
     if "error" in floor:
         raise UserError(f"can't begin: {floor['error']}")
-    if plan.pictures is None:
-        plan = replace(plan, pictures=IMAGES["cpu" if floor["device"] == "cpu" else "gpu"][plan.full])
+    if plan.images is None:
+        plan = replace(plan, images=IMAGES["cpu" if floor["device"] == "cpu" else "gpu"][plan.full])
     results: Results = {"machine": describe_machine(plan.threads), "plan": asdict(plan), "floor": floor}
     results |= {"target": target, "skipped": find_skipped(plan, floor["peaks"])}
     results |= {"runs": [], "loader": [], "accuracy": []}
@@ -110,7 +110,7 @@ def find_skipped(plan: BenchmarkPlan, peaks: dict[str, float]) -> dict[str, str]
 
 def _jobs(plan: BenchmarkPlan, target: Fields | None, names: list[str], folder: Path) -> Iterator[Job]:
     """Draw the images into the folder, and yield all jobs in their order."""
-    count, few = plan.pictures or 0, len(CLASSES)
+    count, few = plan.images or 0, len(CLASSES)
     val = max(few, count // VAL_SHARE)
     data = draw_folder(folder / "pictures", {"train": count, "val": val, "test": few})
     tiny = {"train": plan.batch_size, "val": min(val, plan.batch_size), "test": few}

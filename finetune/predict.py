@@ -37,13 +37,13 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     Raises:
         DataError: something named does not exist, or no image was found.
     """
-    from finetune.data.layout import find_pictures
+    from finetune.data.layout import find_images
 
     missing = [argument for argument in arguments if not Path(argument).exists()]
     if missing:
         raise DataError(f"no such file or folder: {', '.join(missing)}")
     paths = [Path(argument) for argument in arguments]
-    found = [image for path in paths for image in ([path] if path.is_file() else find_pictures(path))]
+    found = [image for path in paths for image in ([path] if path.is_file() else find_images(path))]
     if not found:
         raise DataError(f"no images in {', '.join(arguments)}")
     return found

@@ -1,4 +1,4 @@
-"""What several tests share: a quiet, closed-off environment and a tiny folder of pictures."""
+"""What several tests share: a quiet, closed-off environment and a tiny folder of images."""
 
 import os
 import signal

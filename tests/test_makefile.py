@@ -84,8 +84,8 @@ def test_every_target_takes_one_sweep_or_none(folder: Path, target: str) -> None
 
 def test_further_arguments_are_words_of_the_shell(folder: Path) -> None:
     """Split where they are not quoted, after the arguments that have a variable of their own."""
-    given = ["SWEEP=runs/a", "AGENTS=2", "ARGS=--set lr=[1e-3,3e-3] --set 'data=my pictures' --plan"]
-    words = ["agent.py", "runs/a", "--agents", "2", "--set", "lr=[1e-3,3e-3]", "--set", "data=my pictures", "--plan"]
+    given = ["SWEEP=runs/a", "AGENTS=2", "ARGS=--set lr=[1e-3,3e-3] --set 'data=my images' --plan"]
+    words = ["agent.py", "runs/a", "--agents", "2", "--set", "lr=[1e-3,3e-3]", "--set", "data=my images", "--plan"]
     assert arguments_of(folder, "agents", *given) == words
     assert arguments_of(folder, "gc", "ARGS=--dry-run") == ["-m", "finetune.gc", "--dry-run"]
 

@@ -53,7 +53,7 @@ def choose_images(predictions: pd.DataFrame, classes: list[str], seed: int = thu
     shown = len(chosen.classes)
     which = f"{shown} of the {chosen.of_classes} classes and up" if shown < chosen.of_classes else "Up"
     caption = (
-        f"{which} to {thumbnails.MOST_PICTURES} test images per class, chosen at random with each class's share of "
+        f"{which} to {thumbnails.MAX_IMAGES} test images per class, chosen at random with each class's share of "
         "errors; correct ones first, then by confidence."
     )
     row_notes = {name: f"{correct} of {total} correct" for name, (correct, total) in chosen.recall.items()}

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from finetune.data.image_io import read_image
-from finetune.data.layout import find_pictures
+from finetune.data.layout import find_images
 from finetune.system.progress_bar import track
 
 CLASSES = 10
@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--size", default="800x600", help="width x height in pixels (default: %(default)s)")
     args = parser.parse_args()
     width, height = map(int, args.size.split("x"))
-    photos, count = list(find_pictures(args.dir)), args.pictures
+    photos, count = list(find_images(args.dir)), args.images
     with tempfile.TemporaryDirectory() as folder:
 
         def write(number: int) -> int:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from finetune.data.duplicates import LENGTH, MIN_COSINE, MIRROR, perceptual_hash
-from finetune.data.layout import find_pictures
+from finetune.data.layout import find_images
 from finetune.data.scan import inspect_file
 from finetune.system.progress_bar import track
 
@@ -74,7 +74,7 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.oneoff.near_duplicates", description=__doc__)
     parser.add_argument("dir", type=Path)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        files = list(find_pictures(parser.parse_args().dir))
+        files = list(find_images(parser.parse_args().dir))
         hashes = {path: inspection.trace for path, inspection in zip(files, pool.map(inspect_file, files), strict=True)}
         paths = [path for path in files if hashes[path] is not None]
         edited = track(pool.map(_hash_edits, paths[::EVERY]), len(paths[::EVERY]), "editing")

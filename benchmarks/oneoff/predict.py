@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from finetune.data.dataset import EpochBatchSampler, ImageDataset, make_loader, worker_count
-from finetune.data.layout import find_pictures
+from finetune.data.layout import find_images
 from finetune.data.splits import Sample
 from finetune.data.transforms import eval_transform, normalise
 from finetune.inference.predictor import TrainedModel, load_trained, predict_files
@@ -38,7 +38,7 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     trained = load_trained(find.find_checkpoint(args.run))
-    paths = list(find_pictures(args.dir))[: args.pictures]
+    paths = list(find_images(args.dir))[: args.images]
     for path in paths:
         path.read_bytes()
     sides: dict[str, Callable[[], list[int]]] = {

@@ -1,9 +1,9 @@
-"""What the frozen part makes of the pictures: computed once, kept on disk, shared by all runs that need it.
+"""What the frozen part makes of the images: computed once, kept on disk, shared by all runs that need it.
 
-An entry of the store holds one row a picture: what enters block `cut` for one view of each picture of a split. It is
+An entry of the store holds one row an image: what enters block `cut` for one view of each image of a split. It is
 computed in float32, in eval mode, and stored in float16; a network whose activations do not fit into float16 gets
-float32. The key is of everything that decides the values: the frozen blocks' own weights, the pictures, their
-preprocessing, and the view. One pass over the pictures fills all cuts that the runs of a sweep need.
+float32. The key is of everything that decides the values: the frozen blocks' own weights, the images, their
+preprocessing, and the view. One pass over the images fills all cuts that the runs of a sweep need.
 """
 
 import contextlib
@@ -32,11 +32,11 @@ from finetune.rundir.failures import is_out_of_memory
 logger = logging.getLogger(__name__)
 
 ACTIVATION_VERSION = 1  # to be raised whenever the same key would give other values
-CHUNK = 16  # pictures in one pass; few, so that a run with a frozen part needs little memory
+CHUNK = 16  # images in one pass; few, so that a run with a frozen part needs little memory
 STORED: type = np.float16  # half the bytes of float32, and 7 times closer to it than bfloat16 (in first gradients)
 FLOAT16_MAX = float(torch.finfo(torch.float16).max)
 
-InOrder = Callable[[int], Iterable[Tensor]]  # first picture -> CHUNKs of inputs from there on, in the split's order
+InOrder = Callable[[int], Iterable[Tensor]]  # first image -> CHUNKs of inputs from there on, in the split's order
 
 
 class _StoredShape(NamedTuple):
@@ -57,7 +57,7 @@ class ActivationCache:
     Attributes:
         prefix: deep enough for all cuts in `uses`.
         blocks: of the backbone.
-        splits: name -> its pictures.
+        splits: name -> its images.
         origin: what else decides the values: `data` (the fingerprint), `augment`, `backbone`.
         uses: how often the runs that are to do use what; `auto` keeps what is used twice.
         mode: auto, on or off (see Config.cache).
@@ -79,13 +79,13 @@ class ActivationCache:
     _open: dict[ActivationKey, ActivationReader] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
     _no_room: set[ActivationKey] = field(default_factory=set)
-    _piece: int | None = None  # pictures in one pass at most, once memory ran out
+    _piece: int | None = None  # images in one pass at most, once memory ran out
 
     def rows(self, need: ActivationKey, in_order: InOrder) -> ActivationReader | None:
         """Return activations, filled first if need be; None where they are to be computed each time.
 
         Args:
-            in_order: gives the split's pictures of this view, as the network wants them.
+            in_order: gives the split's images of this view, as the network wants them.
 
         Raises:
             Interrupted: as asked; what was computed is kept, and the next call goes on from there.
@@ -156,7 +156,7 @@ class ActivationCache:
             logger.info(line)
 
     def _compute(self, wanted: dict[ActivationKey, type], in_order: InOrder) -> None:
-        """Fill these entries in one pass over the pictures; one that overflows float16 starts again in float32."""
+        """Fill these entries in one pass over the images; one that overflows float16 starts again in float32."""
         while wanted:
             try:
                 self._one_pass(wanted, in_order)
@@ -189,7 +189,7 @@ class ActivationCache:
                     done += len(inputs)
                     self.on_progress(done / count)
                     if self.interrupted():
-                        raise RunInterrupted(f"stopped while filling the cache, at picture {done} of {count}")
+                        raise RunInterrupted(f"stopped while filling the cache, at image {done} of {count}")
             for need, draft in drafts.items():
                 layout = self._layout(need.cut)
                 about = {"shape": [count, *layout.stored], "channels_last": layout.channels_last}
@@ -211,7 +211,7 @@ class ActivationCache:
             largest = float(hidden.abs().amax())
             if not math.isfinite(largest):
                 raise TrainingError(
-                    f"the frozen part gives numbers that are not finite before {self._place(need.cut)}, at pictures "
+                    f"the frozen part gives numbers that are not finite before {self._place(need.cut)}, at images "
                     f"{done + 1} to {done + len(hidden)} of {need.split}: see that the weights are of this backbone"
                 )
             if types[need] is np.float16 and largest > FLOAT16_MAX:
@@ -220,10 +220,10 @@ class ActivationCache:
             draft.append({FILE: rows.cpu().numpy().astype(types[need], order="C")}, len(rows))
 
     def _through(self, hidden: Tensor, start: int, cut: int) -> Tensor:
-        """Send pictures through these blocks, in smaller pieces where memory runs out.
+        """Send images through these blocks, in smaller pieces where memory runs out.
 
         Raises:
-            TrainingError: the memory is too small even for one picture.
+            TrainingError: the memory is too small even for one image.
         """
 
         def work(sizes: list[int]) -> Tensor:
@@ -231,7 +231,7 @@ class ActivationCache:
             return parts[0] if len(parts) == 1 else torch.cat(parts)
 
         def again(what: str, sizes: list[int]) -> None:
-            self._say(f"cache: {what}: goes on with {sizes[0]} pictures at a time")
+            self._say(f"cache: {what}: goes on with {sizes[0]} images at a time")
 
         where = f"while the frozen part before {self._place(cut)} was computed"
         result, self._piece = run_in_microbatches(work, len(hidden), self._piece, 1, self.device, where, again)
@@ -257,7 +257,7 @@ class ActivationCache:
 
     @torch.no_grad()
     def _look(self) -> Iterator["_StoredShape"]:
-        """Send two pictures through the network, and yield how what enters each block lies, and the features."""
+        """Send two images through the network, and yield how what enters each block lies, and the features."""
         side = self.to.crop_px
         hidden = torch.zeros(2, 3, side, side, device=self.device).to(memory_format=torch.channels_last)
         for cut in range(len(self.prefix.hashes) + 1):
@@ -270,7 +270,7 @@ class ActivationCache:
         return f"activations-{store.key_of(**self._what(need, kind))}"
 
     def _what(self, need: ActivationKey, kind: type) -> dict[str, Any]:
-        paths = "\n".join(picture.path for picture in self.splits[need.split])
+        paths = "\n".join(sample.path for sample in self.splits[need.split])
         return {
             "version": ACTIVATION_VERSION,
             "blocks": hashlib.sha256("".join(self.prefix.hashes[: need.cut]).encode()).hexdigest(),

@@ -18,7 +18,7 @@ WHOLE_BYTES = 64e6  # a smaller entry (pooled features, say) is kept in memory
 
 
 class ActivationReader:
-    """Activations of a split, one row a picture.
+    """Activations of a split, one row an image.
 
     Rows are read, not mapped: mapped pages count as the process's own memory, and one run can touch many GB of them.
     An entry that is deleted meanwhile can still be read.
@@ -48,7 +48,7 @@ class ActivationReader:
         return int(self._shape[0])
 
     def take(self, indices: Sequence[int], device: torch.device) -> Tensor:
-        """Return the rows of these pictures, (B, ...) float32 on the device.
+        """Return the rows of these images, (B, ...) float32 on the device.
 
         Raises:
             OSError: the file is shorter than it should be, or its disk is gone.

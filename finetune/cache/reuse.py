@@ -1,4 +1,4 @@
-"""How often the runs of a sweep would use what the frozen part makes of the pictures: what `cache: auto` goes by."""
+"""How often the runs of a sweep would use what the frozen part makes of the images: what `cache: auto` goes by."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -92,7 +92,7 @@ def deepest_cut(config: Config, uses: Counter[ActivationKey], blocks: int) -> in
 
 
 def training_views(config: Config) -> tuple[str, float]:
-    """Return what runs must agree in to share the activations of training pictures, beside SAME_FIELDS."""
+    """Return what runs must agree in to share the activations of training images, beside SAME_FIELDS."""
     return augmentation_of(config), config.train_share
 
 
@@ -105,7 +105,7 @@ def view_at(epoch: int, views: int, seed: int) -> int:
     """Return the view, from 0 to `views` - 1, for the epoch after `epoch` finished ones.
 
     The views take turns: each comes once in `views` epochs, in an order of the seed's own that is drawn anew for each
-    turn. So seeds share views, which are computed once, and yet differ in more than the order of pictures.
+    turn. So seeds share views, which are computed once, and yet differ in more than the order of images.
     """
     turn, place = divmod(epoch, views)
     generator = torch.Generator().manual_seed(stream_seed(seed, "views", turn))
@@ -118,5 +118,5 @@ def view_stream_name(view: int) -> str:
 
 
 def augmentation_of(config: Config) -> str:
-    """Return how training pictures are augmented: runs that agree in it share views of the same pictures."""
+    """Return how training images are augmented: runs that agree in it share views of the same images."""
     return f"{config.augment}, erasing {config.erasing}" if config.erasing else config.augment

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 PART, LOCK = ".part", ".lock"
 
-BUDGET_VARIABLE, DEFAULT_BUDGET = "FINETUNE_CACHE_GB", 20e9  # bytes; a view of 10,000 pictures takes 0.2 to 3 GB
+BUDGET_VARIABLE, DEFAULT_BUDGET = "FINETUNE_CACHE_GB", 20e9  # bytes; a view of 10,000 images takes 0.2 to 3 GB
 FREE_SHARE, MOST_FREE = 0.10, 5e9  # of the disk, and bytes: so much stays free, whatever the budget
 RECENT_SECONDS = 1800.0  # an entry used since then is probably being read
 

@@ -8,9 +8,9 @@ from finetune.system.output import command
 
 # command -> (what it does, the module that adds its arguments and does it); imported when asked for, as some load torch
 COMMANDS = {
-    "check": ("say what is wrong with a folder of pictures", "finetune.data.check.command"),
-    "show": ("draw what augmentation makes of some pictures", "finetune.data.check.show_command"),
-    "split": ("write which picture trains, chooses and tests into a file that can be edited and used as data",
+    "check": ("say what is wrong with a folder of images", "finetune.data.check.command"),
+    "show": ("draw what augmentation makes of some images", "finetune.data.check.show_command"),
+    "split": ("write which image trains, chooses and tests into a file that can be edited and used as data",
               "finetune.data.check.split_command"),
 }  # fmt: skip
 

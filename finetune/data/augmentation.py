@@ -1,4 +1,4 @@
-"""What training does to a picture: a random crop and a flip, changes of colour and shape, an erased part.
+"""What training does to an image: a random crop and a flip, changes of colour and shape, an erased part.
 
 `python -m finetune.data show DATA` draws it. All random numbers follow from the picture's seed.
 """
@@ -17,11 +17,11 @@ from finetune.seeds import seeded_rng, stream_seed
 
 
 class AugmentationLevel(NamedTuple):
-    """What a level of augmentation does beside flipping half of the pictures.
+    """What a level of augmentation does beside flipping half of the images.
 
     Attributes:
         crop_scale: the smallest and the largest share of the picture's area that a crop has.
-        distorts: whether one of TrivialAugment's changes follows, drawn anew for each picture: of colour, contrast,
+        distorts: whether one of TrivialAugment's changes follows, drawn anew for each image: of colour, contrast,
             sharpness, or a rotation, shear or shift (Mueller and Hutter, arXiv 2103.10158; the wide space).
     """
 
@@ -30,7 +30,7 @@ class AugmentationLevel(NamedTuple):
 
 
 # torchvision's default for ImageNet crops down to 0.08. With few epochs a crop should rather show the object: standard
-# stops at a quarter, light is for things that fill the picture or differ in detail. Choices, not compared yet.
+# stops at a quarter, light is for things that fill the image or differ in detail. Choices, not compared yet.
 LEVELS = {
     "light": AugmentationLevel((0.7, 1.0)),
     "standard": AugmentationLevel((0.25, 1.0)),
@@ -60,7 +60,7 @@ def random_crop(
     """Return top, left, height and width of a crop, distributed as torchvision's RandomResizedCrop draws them.
 
     Args:
-        height, width: of the picture.
+        height, width: of the image.
         numbers: 2 * CROP_ATTEMPTS + 2 uniform ones in [0, 1).
         scale: the smallest and the largest share of the picture's area.
     """
@@ -77,13 +77,13 @@ def random_crop(
 
 
 def _random_view(
-    picture: Tensor, seed: int = 0, side: int | None = None, *, to: Preprocessing, level: AugmentationLevel
+    image: Tensor, seed: int = 0, side: int | None = None, *, to: Preprocessing, level: AugmentationLevel
 ) -> Tensor:
     """Return a random resized crop, flipped half of the time, changed as the level says."""
     generator = torch.Generator().manual_seed(seed)
     flip, *numbers = torch.rand(2 * CROP_ATTEMPTS + 3, generator=generator).tolist()
-    box = random_crop(picture.shape[1], picture.shape[2], numbers, level.crop_scale)
-    view = resized_crop(picture, box, side or to.crop_px, to)
+    box = random_crop(image.shape[1], image.shape[2], numbers, level.crop_scale)
+    view = resized_crop(image, box, side or to.crop_px, to)
     view = view.flip(2) if flip < 0.5 else view
     if not level.distorts:
         return view
@@ -94,10 +94,10 @@ def _random_view(
 
 
 def _erased(
-    picture: Tensor, seed: int = 0, side: int | None = None, *, view_of: Transform, erase: v2.RandomErasing
+    image: Tensor, seed: int = 0, side: int | None = None, *, view_of: Transform, erase: v2.RandomErasing
 ) -> Tensor:
     """Return a view with a part of it erased, or not; the view itself is the one there is without erasing."""
-    view = view_of(picture, seed, side)
+    view = view_of(image, seed, side)
     with seeded_rng(stream_seed("erase", seed)):
         erased: Tensor = erase(view)
         return erased
@@ -108,15 +108,15 @@ def _eraser(to: Preprocessing, share: float) -> v2.RandomErasing:
 
 
 def mean_colour(to: Preprocessing) -> list[int]:
-    """Return the colour that is zero, or nearly, once a picture is normalised: three bytes."""
+    """Return the colour that is zero, or nearly, once an image is normalised: three bytes."""
     return [round(255 * mean) for mean in to.mean]
 
 
 def mix(images: Tensor, labels: Tensor, classes: int, mixup: float, cutmix: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return a batch mixed with itself moved on by one, and what share of which class is in each picture.
+    """Return a batch mixed with itself moved on by one, and what share of which class is in each image.
 
-    MixUp (Zhang et al., arXiv 1710.09412) adds up the two pictures, CutMix (Yun et al., arXiv 1905.04899) pastes a
-    rectangle of one into the other; both by torchvision. The batch has one share for all of its pictures, drawn from
+    MixUp (Zhang et al., arXiv 1710.09412) adds up the two images, CutMix (Yun et al., arXiv 1905.04899) pastes a
+    rectangle of one into the other; both by torchvision. The batch has one share for all of its images, drawn from
     Beta(alpha, alpha). The seed decides alone, and torch's own streams are left as they are.
 
     Args:

@@ -1,4 +1,4 @@
-"""Where the pictures lie: named data sets and folders, and the fingerprint of what is in them."""
+"""Where the images lie: named data sets and folders, and the fingerprint of what is in them."""
 
 import hashlib
 import logging
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finetune.data import catalog
 from finetune.data.duplicates import content_hash, size_and_ends
-from finetune.data.layout import find_pictures, inside, read_layout
+from finetune.data.layout import find_images, inside, read_layout
 from finetune.errors import DataError, NotDownloadedError
 from finetune.system import locks
 from finetune.system.archive import unpack
@@ -43,12 +43,12 @@ def locate(data: str) -> Path:
     folder = Path(data).expanduser()
     if not folder.is_dir() and not (folder.is_file() and folder.suffix.lower() == ".csv"):
         what = "is a file, no folder and no .csv" if folder.exists() else "does not exist"
-        raise DataError(f"data: {data} {what}. Give a folder of pictures, a CSV file, `demo` or `inaturalist12k`")
+        raise DataError(f"data: {data} {what}. Give a folder of images, a CSV file, `demo` or `inaturalist12k`")
     return folder.resolve()
 
 
 def fingerprint(place: Path) -> str:
-    """Return 16 hex digits that change when a picture of the data is added, removed, renamed, edited or labelled anew.
+    """Return 16 hex digits that change when an image of the data is added, removed, renamed, edited or labelled anew.
 
     It covers the name, the size and the ends of each file, and all bytes of a format without compression, where an
     edit need not reach the ends. It covers neither the folder's own path nor the files' times: a copy elsewhere has the
@@ -68,9 +68,9 @@ def fingerprint(place: Path) -> str:
 
 
 def _listed(place: Path) -> Iterable[tuple[str, Path]]:
-    """Return the pictures, each with what is said of it: its path, and what a CSV file has beside that."""
+    """Return the images, each with what is said of it: its path, and what a CSV file has beside that."""
     if not place.is_file():
-        return ((inside(path, place), path) for path in find_pictures(place))
+        return ((inside(path, place), path) for path in find_images(place))
     layout = read_layout(place)
     return sorted(
         (f"{inside(path, layout.root)}\0{label}\0{part}", path)
@@ -114,7 +114,7 @@ MIN_SHARE = 0.9  # of these; a copy with less is a torso
 
 
 def find_inaturalist() -> Path | None:
-    """Return the folder with the pictures if it is on this machine, unpacked."""
+    """Return the folder with the images if it is on this machine, unpacked."""
     candidates = [place / FOLDER for place in _places()]
     if given := os.environ.get(ROOT_VARIABLE):
         candidates.insert(0, Path(given).expanduser())
@@ -122,7 +122,7 @@ def find_inaturalist() -> Path | None:
 
 
 def locate_inaturalist() -> Path:
-    """Return the folder with the pictures.
+    """Return the folder with the images.
 
     Raises:
         NotDownloadedError: it is not on this machine.
@@ -134,7 +134,7 @@ def locate_inaturalist() -> Path:
 
 
 def fetch_inaturalist() -> Path:
-    """Return the folder with the pictures, fetched and unpacked first if need be.
+    """Return the folder with the images, fetched and unpacked first if need be.
 
     Of several processes one does that, and the others wait for it.
 
@@ -170,18 +170,18 @@ def count_mismatches(folder: Path) -> list[str]:
     """Return how a copy differs from what is published, a sentence each.
 
     Raises:
-        DataError: so many pictures are missing that it is a torso.
+        DataError: so many images are missing that it is a torso.
     """
     told = []
     for split, published in COUNTS.items():
         found = sum(1 for name in CLASSES for _ in (folder / split / name).glob("[!.]*"))
         if found < MIN_SHARE * published:
             raise DataError(
-                f"data: {folder / split} has {found:,} of {published:,} pictures: it was not unpacked to the end, it "
+                f"data: {folder / split} has {found:,} of {published:,} images: it was not unpacked to the end, it "
                 "seems. Delete the folder, and the same command unpacks or fetches it anew"
             )
         if found != published:
-            told.append(f"{folder / split} has {found:,} pictures, {published:,} were published")
+            told.append(f"{folder / split} has {found:,} images, {published:,} were published")
     return told
 
 

@@ -1,4 +1,4 @@
-"""Batches of pictures, from the cache or decoded anew; the same for a seed whatever the number of loader processes."""
+"""Batches of images, from the cache or decoded anew; the same for a seed whatever the number of loader processes."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from finetune.system.environment import cores
 from finetune.system.signals import ignore_signals_in_worker
 
 Loader = DataLoader[Any]  # of images (B, 3, H, W) uint8, channels last, and labels (B,) int64
-SampleRequest = tuple[str, int, int | None]  # (draw, index of the picture in its split, side): see Batches
+SampleRequest = tuple[str, int, int | None]  # (draw, index of the image in its split, side): see Batches
 
 
 class ImageSource(Protocol):
@@ -34,53 +34,53 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
     """One split. Item (draw, index, side) -> image (3, side, side) uint8, label; `normalise` is for the batch.
 
     Args:
-        root: of the data, which the pictures' paths start from.
-        to: the size of base pictures.
-        transform: what it cuts out of a base picture depends on draw and index alone.
-        pixels: the split's base pictures where a cache has them, else None; it changes no result.
+        root: of the data, which the images' paths start from.
+        to: the size of base images.
+        transform: what it cuts out of a base image depends on draw and index alone.
+        pixels: the split's base images where a cache has them, else None; it changes no result.
     """
 
     def __init__(
         self,
         root: Path,
-        pictures: Sequence[Sample],
+        samples: Sequence[Sample],
         to: Preprocessing,
         transform: Transform,
         pixels: ImageSource | None = None,
     ) -> None:
-        if pixels is not None and len(pixels) != len(pictures):
-            raise ValueError(f"{len(pixels)} cached pictures are not those of a split of {len(pictures)}")
-        self.root, self.pictures, self.to, self.transform, self.pixels = root, pictures, to, transform, pixels
+        if pixels is not None and len(pixels) != len(samples):
+            raise ValueError(f"{len(pixels)} cached images are not those of a split of {len(samples)}")
+        self.root, self.samples, self.to, self.transform, self.pixels = root, samples, to, transform, pixels
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.samples)
 
     def __getitem__(self, key: SampleRequest) -> tuple[Tensor, int]:
         draw, index, side = key
-        picture = self.pictures[index]
+        sample = self.samples[index]
         if self.pixels is None:
-            base = resize_for_cache(read_image(self.root / picture.path), self.to)
+            base = resize_for_cache(read_image(self.root / sample.path), self.to)
         else:
             base = self.pixels[index]
-        return self.transform(base, stream_seed("augment", draw, index), side), picture.label
+        return self.transform(base, stream_seed("augment", draw, index), side), sample.label
 
 
 class EpochBatchSampler(Sampler[list[SampleRequest]]):
     """Batches of keys for one epoch after another; set its attributes before iterating.
 
     Args:
-        count: pictures in the split.
-        batch_size: pictures in a batch. A last batch of one joins the batch before it: batch-norm can't train on one.
+        count: images in the split.
+        batch_size: images in a batch. A last batch of one joins the batch before it: batch-norm can't train on one.
         seed: the order's seed, or None to keep the order of the split.
-        labels: of the pictures, for an order in which every class comes as often (see sampling.py); None for one in
-            which every picture comes once. Needs a seed.
+        labels: of the images, for an order in which every class comes as often (see sampling.py); None for one in
+            which every image comes once. Needs a seed.
 
     Attributes:
         epoch: epochs finished; the order is drawn anew for each.
         first: the first batch to make.
-        draw: names the random numbers that augment the pictures: the same name, the same squares. None for numbers of
-            this seed and epoch alone, and other ones for each time that a picture comes in an epoch.
-        side: of the pictures, in pixels; None for the preprocessing's own.
+        draw: names the random numbers that augment the images: the same name, the same squares. None for numbers of
+            this seed and epoch alone, and other ones for each time that an image comes in an epoch.
+        side: of the images, in pixels; None for the preprocessing's own.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int | None, labels: Sequence[int] | None = None) -> None:
@@ -113,17 +113,17 @@ class EpochBatchSampler(Sampler[list[SampleRequest]]):
             yield keys[start:end]
 
     def _draws(self, order: Sequence[int]) -> Iterator[str]:
-        """Yield the name of the numbers that augment each picture of an epoch."""
+        """Yield the name of the numbers that augment each image of an epoch."""
         usual = f"seed {self.seed} epoch {self.epoch}" if self.draw is None else self.draw
         seen = Counter[int]()
         for index in order:
-            again = self.draw is None and seen[index]  # a named draw is one square a picture, and may be cached
+            again = self.draw is None and seen[index]  # a named draw is one square an image, and may be cached
             yield f"{usual} again {again}" if again else usual
             seen[index] += 1
 
 
 def worker_count(asked: int | None, device: str) -> int:
-    """Return how many processes load pictures: as many as the config asks for, or what suits the device (its type).
+    """Return how many processes load images: as many as the config asks for, or what suits the device (its type).
 
     On the CPU the network is the slower part, and loader processes would only take cores away from it.
     """

@@ -57,7 +57,7 @@ def content_hash(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-SIDE = 32  # of the grey picture
+SIDE = 32  # of the grey image
 
 
 LOWEST = 16  # coefficients in each direction
@@ -72,24 +72,25 @@ NOISE = 2.0  # grey levels (of 255, orthonormal transform) that compression adds
 ROOT = 1 / 4
 
 
-# Cosine between near copies. `python -m benchmarks.oneoff.near_duplicates DIR` shows what a number finds, and what it takes for copies
-# wrongly; of 5.8 million pairs of photos of clothes, laid flat on plain ground, none that differ came above 0.83.
+# Cosine between near copies. `python -m benchmarks.oneoff.near_duplicates DIR` shows what a threshold finds, and what
+# it takes for copies wrongly; of 5.8 million pairs of different photos of clothes, laid flat on plain ground, none
+# came above 0.83.
 MIN_COSINE = 0.85
 
 
-# Below this deviation of its grey values (of 255) a picture has no content to compare.
+# Below this deviation of its grey values (of 255) an image has no content to compare.
 MIN_CONTRAST = 2.0
 
 
-# With more near copies of a picture than this, on average, the pictures are of one kind (digits, frames of a film)
+# With more near copies of an image than this, on average, the images are of one kind (digits, frames of a film)
 # and what looks the same need not be the same.
 MAX_PAIRS_PER_IMAGE = 5.0
 
 
-BLOCK = 512  # pictures compared with all others at a time
+BLOCK = 512  # images compared with all others at a time
 
 
-# What mirroring a picture left to right multiplies its coefficients by: odd waves across it change sign.
+# What mirroring an image left to right multiplies its coefficients by: odd waves across it change sign.
 MIRROR = np.tile(np.where(np.arange(LOWEST) % 2, np.float32(-1), np.float32(1)), LOWEST)[1:]
 
 
@@ -97,7 +98,7 @@ PerceptualHash = NDArray[np.float16]  # (LENGTH,), of length 1
 
 
 def perceptual_hash(image: Image.Image) -> PerceptualHash | None:
-    """Return what tells near copies of an upright picture, or None where it is of one colour, almost."""
+    """Return what tells near copies of an upright image, or None where it is of one colour, almost."""
     small = image.convert("L").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     grey = np.asarray(small, np.float32)
     if grey.std() < MIN_CONTRAST:
@@ -113,15 +114,15 @@ def near_copies(
     least: float = MIN_COSINE,
     show: Callable[[int, int | None], None] | None = None,
 ) -> list[tuple[int, int]] | None:
-    """Return the pairs (i, j), i < j, of pictures that look the same, as they are or mirrored.
+    """Return the pairs (i, j), i < j, of images that look the same, as they are or mirrored.
 
     Args:
-        traces: of each picture, as `trace_of` gives them; None is like nothing.
+        traces: of each image, as `trace_of` gives them; None is like nothing.
         least: cosine between near copies.
-        show: called with how many pictures are compared, and of how many.
+        show: called with how many images are compared, and of how many.
 
     Returns:
-        The pairs in order, or None where there are so many that the pictures are merely of one kind.
+        The pairs in order, or None where there are so many that the images are merely of one kind.
     """
     index = np.array([number for number, some in enumerate(traces) if some is not None], dtype=np.int64)
     known = np.array([some for some in traces if some is not None], np.float32).reshape(-1, LENGTH)
@@ -136,7 +137,7 @@ def near_copies(
 
 
 def _pairs(traces: NDArray[np.float32], least: float) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield how many pictures are compared, and the pairs (n, 2) that they add."""
+    """Yield how many images are compared, and the pairs (n, 2) that they add."""
     mirrored = traces * MIRROR
     for start in range(0, len(traces), BLOCK):
         some = traces[start : start + BLOCK]

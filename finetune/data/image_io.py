@@ -1,4 +1,4 @@
-"""One picture from its file: decoded, upright, RGB."""
+"""One image from its file: decoded, upright, RGB."""
 
 import os
 import struct
@@ -19,27 +19,27 @@ MAX_DEPTH = 2**16 - 1
 # What is read, by content. Of the others that Pillow knows some start programs (EPS runs Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO")
 
-LIMIT_VARIABLE = "FINETUNE_MOST_MEGAPIXELS"  # of one picture; what says that it has more is refused unread
+LIMIT_VARIABLE = "FINETUNE_MOST_MEGAPIXELS"  # of one image; what says that it has more is refused unread
 MAX_MEGAPIXELS = 179.0  # as Pillow has it
 
-BACKGROUND = (255, 255, 255)  # what shows through where a picture is transparent
+BACKGROUND = (255, 255, 255)  # what shows through where an image is transparent
 
 
 def read_image(path: Path) -> Image.Image:
-    """Return the picture as RGB, turned upright as its EXIF orientation says.
+    """Return the image as RGB, turned upright as its EXIF orientation says.
 
     Raises:
-        DataError: the file can't be read as a picture.
+        DataError: the file can't be read as an image.
     """
     try:
         with open_image(path) as image:
             return to_rgb(ImageOps.exif_transpose(image))
     except UNREADABLE as error:
-        raise DataError(f"{path}: can't be read as a picture ({reason_of(error)}). Repair it or take it out") from error
+        raise DataError(f"{path}: can't be read as an image ({reason_of(error)}). Repair it or take it out") from error
 
 
 def open_image(path: Path) -> Image.Image:
-    """Return a picture of which the header has been read, not the pixels.
+    """Return an image of which the header has been read, not the pixels.
 
     Raises:
         one of UNREADABLE: it is none of FORMATS, or has more pixels than are allowed.
@@ -50,7 +50,7 @@ def open_image(path: Path) -> Image.Image:
 
 
 def max_pixels() -> int:
-    """Return how many pixels a picture may have.
+    """Return how many pixels an image may have.
 
     Raises:
         UserError: the variable that says so is no number.
@@ -66,7 +66,7 @@ def max_pixels() -> int:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a picture of any mode as RGB.
+    """Return an image of any mode as RGB.
 
     Of 16 bits a channel the upper 8 are used. Where it is transparent it lies on white: the colours below transparency,
     which convert() would show, are of no meaning and often black.
@@ -77,14 +77,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in DEEP_MODES:
         return _from_deep(image).convert("RGB")
     if has_alpha(image):
-        picture = image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (*BACKGROUND, 255))
-        return Image.alpha_composite(white, picture).convert("RGB")
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (*BACKGROUND, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
 
 
 def has_alpha(image: Image.Image) -> bool:
-    """Whether any part of a decoded picture is transparent."""
+    """Whether any part of a decoded image is transparent."""
     if not image.has_transparency_data:
         return False
     lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
@@ -92,9 +92,9 @@ def has_alpha(image: Image.Image) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return why a picture can't be read, without its path, which differs from machine to machine."""
+    """Return why an image can't be read, without its path, which differs from machine to machine."""
     if isinstance(error, UnidentifiedImageError):
-        return f"no picture of a kind that is read here: {', '.join(FORMATS)}"
+        return f"no image of a kind that is read here: {', '.join(FORMATS)}"
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {max_pixels() / 1e6:g} million pixels; {LIMIT_VARIABLE} sets how many may be read"
     return str(getattr(error, "strerror", None) or error)

@@ -1,4 +1,4 @@
-"""Which picture is of which class, and in which split if it is in one: by folders, or by a CSV file.
+"""Which image is of which class, and in which split if it is in one: by folders, or by a CSV file.
 
 train/cat/1.jpg  val/cat/2.jpg  test/cat/3.jpg     folders of splits (val/ may be called validation/), or
 cat/1.jpg  dog/2.jpg                               of classes only; or the file, whatever its name,
@@ -14,13 +14,13 @@ from finetune.errors import CorruptFileError, DataError
 from finetune.system.output import one_line
 from finetune.system.tables import read_cells, unescape_cell
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 VAL_NAMES = ("val", "validation", "valid")
 DELIMITERS = ",;\t"  # what spreadsheets write depends on the language
 COLUMNS = {"path": ("path", "file", "filename"), "label": ("label", "class"), "split": ("split",)}
 SHOWN = 5  # names in a message
 
-PathsByClass = dict[str, list[Path]]  # class -> its pictures, in a fixed order
+PathsByClass = dict[str, list[Path]]  # class -> its images, in a fixed order
 
 
 _NOTHING: dict[str, PathsByClass] = {"": {}}
@@ -31,8 +31,8 @@ class DatasetLayout:
     """What lies there.
 
     Attributes:
-        root: the folder that the pictures' paths start from.
-        parts: train, val, test -> class -> pictures; one part called "" where nothing is split.
+        root: the folder that the images' paths start from.
+        parts: train, val, test -> class -> images; one part called "" where nothing is split.
         where: part -> what it is called there, such as validation/.
         notes: sentences on what was passed over.
     """
@@ -43,7 +43,7 @@ class DatasetLayout:
     notes: tuple[str, ...] = ()
 
     def paths(self) -> list[str]:
-        """Return the paths of all pictures inside `root`, with forward slashes."""
+        """Return the paths of all images inside `root`, with forward slashes."""
         return [inside(path, self.root) for part in self.parts.values() for paths in part.values() for path in paths]
 
 
@@ -68,8 +68,8 @@ def read_layout(place: Path) -> DatasetLayout:
     return DatasetLayout(place, parts, {part: f"{name}/" for part, name in names.items()})
 
 
-def find_pictures(folder: Path) -> Iterator[Path]:
-    """Yield the pictures below `folder`, by suffix, in a fixed order; not what is hidden, and no dead links.
+def find_images(folder: Path) -> Iterator[Path]:
+    """Yield the images below `folder`, by suffix, in a fixed order; not what is hidden, and no dead links.
 
     A link to a folder that contains it is not followed.
 
@@ -88,7 +88,7 @@ def _walk(folder: Path, entered: frozenset[Path]) -> Iterator[Path]:
         if entry.is_dir():
             if (target := entry.resolve()) not in entered:
                 yield from _walk(entry, entered | {target})
-        elif entry.suffix.lower() in PICTURE_SUFFIXES and entry.is_file():
+        elif entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
             yield entry
 
 
@@ -133,7 +133,7 @@ def _by_class(folder: Path) -> PathsByClass:
     classes = _subfolders(folder)
     for entry in classes:
         check_name(entry)
-    return {entry.name: list(find_pictures(entry)) for entry in classes}
+    return {entry.name: list(find_images(entry)) for entry in classes}
 
 
 def _read_csv(file: Path) -> DatasetLayout:

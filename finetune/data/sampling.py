@@ -12,13 +12,13 @@ from finetune.seeds import stream_seed
 
 
 def class_weights(labels: Iterable[int], classes: int) -> list[float]:
-    """Return a weight for each class, (classes,): all pictures / (classes that have any * the class's pictures).
+    """Return a weight for each class, (classes,): all images / (classes that have any * the class's images).
 
-    scikit-learn's "balanced" (King and Zeng, Logistic Regression in Rare Events Data, 2001): together, the pictures of
-    each class weigh the same, and the mean weight of a training picture is 1. A class without pictures gets 0.
+    scikit-learn's "balanced" (King and Zeng, Logistic Regression in Rare Events Data, 2001): together, the images of
+    each class weigh the same, and the mean weight of a training image is 1. A class without images gets 0.
 
     Args:
-        labels: of the training pictures.
+        labels: of the training images.
     """
     counts = Counter(labels)
     share = counts.total() / len(counts)
@@ -26,15 +26,15 @@ def class_weights(labels: Iterable[int], classes: int) -> list[float]:
 
 
 def balanced_order(labels: Sequence[int], seed: int, epoch: int) -> list[int]:
-    """Return as many positions as there are pictures, (N,): each class as often as any other, give or take one.
+    """Return as many positions as there are images, (N,): each class as often as any other, give or take one.
 
-    Positions are dealt to the classes in turn, from the first epoch on. A class hands out its pictures in an order that
+    Positions are dealt to the classes in turn, from the first epoch on. A class hands out its images in an order that
     is drawn anew once all have been used: a rare one comes several times in an epoch, a common one goes round over
-    several epochs, and no picture of a class is used again before all others have been. All of it follows from seed
+    several epochs, and no image of a class is used again before all others have been. All of it follows from seed
     and epoch alone.
 
     Args:
-        labels: of the pictures, by position.
+        labels: of the images, by position.
         epoch: epochs finished.
     """
     members: defaultdict[int, list[int]] = defaultdict(list)
@@ -44,12 +44,12 @@ def balanced_order(labels: Sequence[int], seed: int, epoch: int) -> list[int]:
     drawn: list[int] = []
     # In an order of the seed's own: the remainder of an uneven deal is not always the same classes'.
     for place, number in enumerate(_permutation(len(classes), seed, "order", "classes")):
-        pictures = members[classes[number]]
+        samples = members[classes[number]]
         begin, end = (-(-(cards - place) // len(classes)) for cards in (epoch * count, (epoch + 1) * count))
-        for turn in range(begin // len(pictures), -(-end // len(pictures))):
-            order = _permutation(len(pictures), seed, "order", "class", classes[number], turn)
-            first = turn * len(pictures)
-            drawn += [pictures[index] for index in order[max(begin - first, 0) : end - first]]
+        for turn in range(begin // len(samples), -(-end // len(samples))):
+            order = _permutation(len(samples), seed, "order", "class", classes[number], turn)
+            first = turn * len(samples)
+            drawn += [samples[index] for index in order[max(begin - first, 0) : end - first]]
     return [drawn[index] for index in _permutation(count, seed, "order", epoch)]
 
 
@@ -60,10 +60,10 @@ def _permutation(count: int, *stream: int | str) -> list[int]:
 
 
 def subsample_train(splits: Splits, share: float, split_seed: int) -> Splits:
-    """Return the splits with a stratified `share` of train, at least one picture a class.
+    """Return the splits with a stratified `share` of train, at least one image a class.
 
-    Pictures are drawn by a hash of seed and path, so that a smaller share is part of a larger one: what a curve over
-    shares shows is then more pictures, not other ones.
+    Images are drawn by a hash of seed and path, so that a smaller share is part of a larger one: what a curve over
+    shares shows is then more images, not other ones.
 
     Args:
         share: in (0, 1]; 1 changes nothing.
@@ -71,17 +71,17 @@ def subsample_train(splits: Splits, share: float, split_seed: int) -> Splits:
     if share == 1:
         return splits
     by_class: dict[int, list[Sample]] = defaultdict(list)
-    for picture in splits.train:
-        by_class[picture.label].append(picture)
+    for sample in splits.train:
+        by_class[sample.label].append(sample)
 
-    def drawn(picture: Sample) -> bytes:
-        return hashlib.sha256(f"part {split_seed}/{picture.path}".encode()).digest()
+    def drawn(sample: Sample) -> bytes:
+        return hashlib.sha256(f"part {split_seed}/{sample.path}".encode()).digest()
 
     kept = {
-        picture
-        for pictures in by_class.values()
-        for picture in sorted(pictures, key=drawn)[: max(1, round(share * len(pictures)))]
+        sample
+        for samples in by_class.values()
+        for sample in sorted(samples, key=drawn)[: max(1, round(share * len(samples)))]
     }
-    train = tuple(picture for picture in splits.train if picture in kept)
-    told = f"of the {len(splits.train):,} training pictures, {len(train):,} train (train_share {share:g}), stratified"
+    train = tuple(sample for sample in splits.train if sample in kept)
+    told = f"of the {len(splits.train):,} training images, {len(train):,} train (train_share {share:g}), stratified"
     return replace(splits, train=train, how=(*splits.how, told))

@@ -1,4 +1,4 @@
-"""One look at a picture file: whether it can be decoded, of what kind it is, and what tells near copies of it."""
+"""One look at an image file: whether it can be decoded, of what kind it is, and what tells near copies of it."""
 
 import contextlib
 import threading
@@ -19,9 +19,9 @@ from finetune.system.checksums import read_checked_json, write_checked_json
 from finetune.system.environment import cache_folder, cores
 from finetune.system.progress_bar import progress_bar
 
-MIN_PX = 200  # pictures; fewer need no bar
+MIN_PX = 200  # images; fewer need no bar
 LARGE_PIXELS = 30_000_000  # pixels; so large ones are decoded one after the other, for the memory they take
-UPRIGHT = 1  # EXIF's orientation of a picture that need not be turned
+UPRIGHT = 1  # EXIF's orientation of an image that need not be turned
 ORIENTATION = 0x0112
 _one_at_a_time = threading.Lock()
 
@@ -32,13 +32,13 @@ class FileInspection:
 
     Attributes:
         why: it can't be decoded, or None; then what follows is known as far as its header tells.
-        kind: such as JPEG, by the content and not by the name; "" where it is no picture.
+        kind: such as JPEG, by the content and not by the name; "" where it is no image.
         mode: of Pillow, such as RGB, CMYK, P, I;16.
         size: (width, height) in pixels, as stored.
         turned: EXIF says that it is to be turned or mirrored for viewing.
         animated: it has several frames, of which the first is used.
         clear: parts of it are transparent.
-        top: the largest value, of pictures with more than 8 bits a channel.
+        top: the largest value, of images with more than 8 bits a channel.
         trace: what tells near copies; None where it can't be decoded, or is of one colour.
     """
 
@@ -53,9 +53,7 @@ class FileInspection:
     trace: PerceptualHash | None = None
 
 
-def inspect_files(
-    root: Path, paths: Sequence[str], title: str = "looking at the pictures"
-) -> dict[str, FileInspection]:
+def inspect_files(root: Path, paths: Sequence[str], title: str = "looking at the images") -> dict[str, FileInspection]:
     """Return path -> what the file is. Several at once: Pillow decodes outside of Python's lock.
 
     Args:
@@ -102,7 +100,7 @@ def inspect_file(path: Path) -> FileInspection:
 
 
 def plain(kind: str | None) -> str:
-    """Return a kind of file without its variants: phones write JPEG files with further pictures behind, called MPO."""
+    """Return a kind of file without its variants: phones write JPEG files with further images behind, called MPO."""
     return "JPEG" if kind == "MPO" else str(kind)
 
 
@@ -128,16 +126,16 @@ def _decoded(image: Image.Image, known: FileInspection) -> FileInspection:
     )
 
 
-SCAN_VERSION = 3  # to be raised when other pictures count as readable, or as alike
+SCAN_VERSION = 3  # to be raised when other images count as readable, or as alike
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What is wrong with single pictures, and which belong together; paths are inside the data folder.
+    """What is wrong with single images, and which belong together; paths are inside the data folder.
 
     Attributes:
         unreadable: path -> why it can't be decoded (see image_io.py).
-        alike: groups of pictures that look the same; None where so many do that it means nothing.
+        alike: groups of images that look the same; None where so many do that it means nothing.
     """
 
     unreadable: Mapping[str, str] = field(default_factory=dict)
@@ -145,7 +143,7 @@ class ScanResult:
 
 
 def load_or_scan(root: Path, paths: Sequence[str], fingerprint: str) -> ScanResult:
-    """Return what a look at all pictures finds; the second time it is read from the user's cache.
+    """Return what a look at all images finds; the second time it is read from the user's cache.
 
     Args:
         root: of the data, which the paths start from.
@@ -155,7 +153,7 @@ def load_or_scan(root: Path, paths: Sequence[str], fingerprint: str) -> ScanResu
         known = read_checked_json(_saved_scan(fingerprint))
         if known is not None and known["pictures"] == len(paths):
             return ScanResult(dict(known["unreadable"]), known["alike"])
-    found = summarise(inspect_files(root, paths, "looking for damaged pictures and copies"))
+    found = summarise(inspect_files(root, paths, "looking for damaged images and copies"))
     save_scan(found, len(paths), fingerprint)
     return found
 
@@ -163,20 +161,20 @@ def load_or_scan(root: Path, paths: Sequence[str], fingerprint: str) -> ScanResu
 def summarise(looks: Mapping[str, FileInspection]) -> ScanResult:
     """Return what these looks come to."""
     paths = list(looks)
-    with progress_bar("comparing the pictures", len(paths) < MIN_PX) as show:
+    with progress_bar("comparing the images", len(paths) < MIN_PX) as show:
         pairs = near_copies([looks[path].trace for path in paths], show=show)
     unreadable = {path: one.why for path, one in looks.items() if one.why is not None}
     groups = None if pairs is None else merge_overlapping([(paths[i], paths[j]) for i, j in pairs])
     return ScanResult(unreadable, groups)
 
 
-def save_scan(found: ScanResult, pictures: int, fingerprint: str) -> None:
+def save_scan(found: ScanResult, images: int, fingerprint: str) -> None:
     """Keep a survey in the user's cache; one that can't be written costs time and nothing else."""
     with contextlib.suppress(OSError):
         kept = _saved_scan(fingerprint)
         kept.parent.mkdir(parents=True, exist_ok=True)
         delete_stale_temporaries(kept.parent)
-        write_checked_json(kept, {"pictures": pictures, "unreadable": found.unreadable, "alike": found.alike})
+        write_checked_json(kept, {"pictures": images, "unreadable": found.unreadable, "alike": found.alike})
 
 
 def merge_overlapping(groups: Iterable[Sequence[str]]) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""Which pictures train, which choose (val), which are tested: by the folder's layout, for the rest by hash."""
+"""Which images train, which choose (val), which are tested: by the folder's layout, for the rest by hash."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ PathsBySplit = dict[str, PathsByClass]
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled picture: its path inside the data folder, with forward slashes, and the number of its class."""
+    """One labelled image: its path inside the data folder, with forward slashes, and the number of its class."""
 
     path: str
     label: int
@@ -26,16 +26,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Splits:
-    """The pictures of each split, and what was used as what.
+    """The images of each split, and what was used as what.
 
     Attributes:
         root: the data folder.
         classes: class names, sorted; a label is an index into them.
-        train: pictures that train.
-        val: pictures that choose the epoch and the hyperparameters.
-        test: pictures read once a run, at the checkpoint that val chose.
+        train: images that train.
+        val: images that choose the epoch and the hyperparameters.
+        test: images read once a run, at the checkpoint that val chose.
         how: sentences that say where each split came from, and what was passed over.
-        left_out: path -> why, for pictures that can't be read.
+        left_out: path -> why, for images that can't be read.
     """
 
     root: Path
@@ -47,9 +47,9 @@ class Splits:
     left_out: Mapping[str, str]
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Return (path, class name, split) of every picture."""
+        """Return (path, class name, split) of every image."""
         parts = (("train", self.train), ("val", self.val), ("test", self.test))
-        return [(picture.path, self.classes[picture.label], name) for name, part in parts for picture in part]
+        return [(sample.path, self.classes[sample.label], name) for name, part in parts for sample in part]
 
 
 def find_splits(
@@ -59,18 +59,18 @@ def find_splits(
     fold: int | None = None,
     survey: ScanResult = ScanResult(),  # noqa: B008  (frozen)
 ) -> Splits:
-    """Return the splits of the pictures in a folder, or that a CSV file lists.
+    """Return the splits of the images in a folder, or that a CSV file lists.
 
     `train`, `val` and `test` are taken as they are. With `train` and one other, that other is the test set and val is a
-    stratified 20% of train. With classes only, 70/15/15, stratified. With folds, pictures are dealt into so many parts,
+    stratified 20% of train. With classes only, 70/15/15, stratified. With folds, images are dealt into so many parts,
     stratified: where there is a test set, it stays, and part `fold` of the rest is val; elsewhere it is the test set,
     and val is a stratified 20% of the rest.
 
-    Which picture goes where depends on `split_seed` and its path alone, never on the model's seed. Copies of a picture,
-    and pictures that look the same, go where the first of them goes.
+    Which image goes where depends on `split_seed` and its path alone, never on the model's seed. Copies of an image,
+    and images that look the same, go where the first of them goes.
 
     Args:
-        survey: of the pictures: what it could not read is left out.
+        survey: of the images: what it could not read is left out.
 
     Raises:
         DataError: no classes, a class too small to split, or a class that is tested but never trained.
@@ -92,16 +92,16 @@ def find_splits(
         more += _missing_notes(layout, parts, classes)
     how += [*more, *notes, *_copy_notes(groups, found)]
     if survey.alike is None:
-        how.append("so many pictures look the same that only exact copies are kept on one side")
+        how.append("so many images look the same that only exact copies are kept on one side")
     return _build(layout.root, classes, found, how, left_out)
 
 
 @dataclass(frozen=True)
 class _HashSplitter:
-    """Draws pictures by a hash of seed and path: one more picture moves few others, which a shuffle would not give.
+    """Draws images by a hash of seed and path: one more image moves few others, which a shuffle would not give.
 
     Attributes:
-        first: of a picture that has copies -> the first of them, which stands for all.
+        first: of an image that has copies -> the first of them, which stands for all.
     """
 
     root: Path
@@ -109,14 +109,14 @@ class _HashSplitter:
     first: Mapping[Path, Path]
 
     def drawn(self, paths: Sequence[Path]) -> list[list[Path]]:
-        """Return the pictures in the order in which they are drawn, copies together."""
+        """Return the images in the order in which they are drawn, copies together."""
         together: dict[Path, list[Path]] = {}
         for path in paths:
             together.setdefault(self.first.get(path, path), []).append(path)
         return [together[path] for path in sorted(together, key=self._key)]
 
     def carve(self, paths: Sequence[Path], shares: Iterable[float]) -> list[list[Path]]:
-        """Return the rest and then one part a share, each at least one picture where there are that many."""
+        """Return the rest and then one part a share, each at least one image where there are that many."""
         drawn, parts = self.drawn(paths), []
         for share in shares:
             part: list[Path] = []
@@ -157,9 +157,7 @@ def _split_all(
         return parts, ["the data has no splits of its own: train, val and test are a stratified 70%, 15% and 15% of it"]
     rest, test = deal.fold(by_class, folds, fold)
     train, val = _carve_val(rest, deal)
-    how = (
-        f"test is part {fold} of {folds} (counted from 0) of all pictures, val a stratified {VAL_SHARE:.0%} of the rest"
-    )
+    how = f"test is part {fold} of {folds} (counted from 0) of all images, val a stratified {VAL_SHARE:.0%} of the rest"
     return {"train": train, "val": val, "test": test}, [how]
 
 
@@ -212,7 +210,7 @@ def _left_out_notes(left_out: Mapping[str, str]) -> list[str]:
 
 
 def _copies(parts: PathsBySplit, root: Path, survey: ScanResult) -> list[list[Path]]:
-    """Return the groups of pictures that are copies of each other, or look the same."""
+    """Return the groups of images that are copies of each other, or look the same."""
     here = {inside(path, root): path for by_class in parts.values() for paths in by_class.values() for path in paths}
     exact = [[inside(path, root) for path in group] for group in exact_duplicates(here.values())]
     alike = [[name for name in group if name in here] for group in survey.alike or ()]
@@ -232,7 +230,7 @@ def _copy_notes(groups: Sequence[Sequence[Path]], found: PathsBySplit) -> list[s
             for path in group
         )
         if leaks:
-            notes.append(f"warning: {leaks} of the pictures in {name} are in train, too, or look the same; {ask}")
+            notes.append(f"warning: {leaks} of the images in {name} are in train, too, or look the same; {ask}")
     torn = sum(len({label_of.get(path) for path in group}) > 1 for group in groups)
     return (
         [*notes, f"warning: {torn} group{'s'[: torn > 1]} of copies or lookalikes in more than one class; {ask}"]
@@ -252,45 +250,43 @@ def _missing_notes(layout: DatasetLayout, parts: PathsBySplit, classes: Sequence
         where = layout.where[part]
         unknown = sorted(set(by_class) - set(classes))
         if any(by_class[label] for label in unknown):
-            raise DataError(
-                f"{layout.root}: {where} has pictures of {names(unknown)}, but train has none to learn from"
-            )
+            raise DataError(f"{layout.root}: {where} has images of {names(unknown)}, but train has none to learn from")
         missing = [label for label in classes if not by_class.get(label)]
         if missing:
-            notes.append(f"{where} has no picture of {names(missing)}")
+            notes.append(f"{where} has no image of {names(missing)}")
     return notes
 
 
 def _check_classes(where: str, by_class: PathsByClass, least: int) -> tuple[list[str], list[str]]:
-    """Return the classes that have pictures, and notes on those that have none."""
+    """Return the classes that have images, and notes on those that have none."""
     classes = sorted(label for label, paths in by_class.items() if paths)
     empty = [label for label, paths in by_class.items() if not paths]
     if len(classes) < 2:
         raise DataError(
-            f"{where}: found {len(classes)} classes with pictures, need at least 2. "
+            f"{where}: found {len(classes)} classes with images, need at least 2. "
             "Expected one folder a class, such as train/cat/1.jpg, or cat/1.jpg without splits"
         )
     small = [f"{label} ({len(by_class[label])})" for label in classes if len(by_class[label]) < least]
     if small:
         raise DataError(
-            f"{where}: each class needs at least {least} pictures to be split, too few in {names(small)}. "
-            "Add pictures, or take the class out"
+            f"{where}: each class needs at least {least} images to be split, too few in {names(small)}. "
+            "Add images, or take the class out"
         )
-    return classes, [f"{names(empty)}: no pictures, not a class"] if empty else []
+    return classes, [f"{names(empty)}: no images, not a class"] if empty else []
 
 
 def _build(
     root: Path, classes: Sequence[str], found: PathsBySplit, how: list[str], left_out: Mapping[str, str]
 ) -> Splits:
-    def pictures(name: str) -> tuple[Sample, ...]:
+    def samples(name: str) -> tuple[Sample, ...]:
         return tuple(
             Sample(inside(path, root), label)
             for label, class_name in enumerate(classes)
             for path in found[name].get(class_name, [])
         )
 
-    splits = Splits(root, tuple(classes), pictures("train"), pictures("val"), pictures("test"), tuple(how), left_out)
+    splits = Splits(root, tuple(classes), samples("train"), samples("val"), samples("test"), tuple(how), left_out)
     for name in ("val", "test"):
         if not getattr(splits, name):
-            raise DataError(f"{root}: the {name} split has no pictures")
+            raise DataError(f"{root}: the {name} split has no images")
     return splits

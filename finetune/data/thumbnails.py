@@ -1,6 +1,6 @@
-"""Which test pictures are shown of a run, and thumbnails of them that travel with it.
+"""Which test images are shown of a run, and thumbnails of them that travel with it.
 
-A run chooses at its end exactly the pictures that the prediction grid of `analysis` will show, so the grid can be drawn
+A run chooses at its end exactly the images that the prediction grid of `analysis` will show, so the grid can be drawn
 on a machine that has no data. This file loads neither torch nor pandas.
 """
 
@@ -20,11 +20,11 @@ from finetune.rundir.keys import PREDICTIONS, PROBABILITY, THUMBNAILS
 from finetune.system.atomic import replacing
 from finetune.system.tables import read_table
 
-SEED = 0  # of the choice: the same answers always give the same pictures
-MOST_CLASSES, MOST_PICTURES = 10, 8  # rows and columns that can be looked at in one picture
+SEED = 0  # of the choice: the same answers always give the same images
+MOST_CLASSES, MAX_IMAGES = 10, 8  # rows and columns that can be looked at in one image
 THUMBNAIL_PX = 160  # longest side
 QUALITY = 85
-THUMBNAIL_SUFFIX = ".jpg"  # added to every path, so that no two pictures share an entry
+THUMBNAIL_SUFFIX = ".jpg"  # added to every path, so that no two images share an entry
 MOST_ARCHIVE_BYTES, MOST_ENTRY_BYTES = 8 * 2**20, 2**18  # a thumbnail takes some 8 kB, and there are at most 80
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -32,12 +32,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class GridSelection:
-    """The pictures that stand for a run's answers.
+    """The images that stand for a run's answers.
 
     Attributes:
         classes: the classes shown, in the data's order.
-        rows: class -> the positions of its pictures in the answers, right ones first, the most confident first.
-        recall: class -> (named rightly, pictures) over the whole test set.
+        rows: class -> the positions of its images in the answers, right ones first, the most confident first.
+        recall: class -> (named rightly, images) over the whole test set.
         of_classes: how many classes there are.
     """
 
@@ -55,13 +55,13 @@ def choose_grid_images(
     classes: Sequence[str],
     seed: int = SEED,
 ) -> GridSelection:
-    """Draw pictures of each class at random, right and wrong ones in the proportion they have in that class.
+    """Draw images of each class at random, right and wrong ones in the proportion they have in that class.
 
     The draw does not depend on the order of the answers, and on their confidence only in the order of what is drawn.
 
     Args:
-        paths, labels, predictions, confidences: one of each a test picture; a confidence may be NaN.
-        classes: in the data's order; classes without test pictures are passed over.
+        paths, labels, predictions, confidences: one of each a test image; a confidence may be NaN.
+        classes: in the data's order; classes without test images are passed over.
     """
     rng = np.random.default_rng(seed)
     of_class: dict[str, list[int]] = {}
@@ -81,7 +81,7 @@ def choose_grid_images(
         right = [row for row in of_class[name] if predictions[row] == name]
         wrong = [row for row in of_class[name] if predictions[row] != name]
         recall[name] = (len(right), len(of_class[name]))
-        room = min(MOST_PICTURES, len(of_class[name]))
+        room = min(MAX_IMAGES, len(of_class[name]))
         # Rounded up or down by chance, so that over all classes neither side is favoured.
         wanted = int(room * len(wrong) / len(of_class[name]) + rng.random())
         most_wrong = min(max(wanted, room - len(right)), len(wrong), room)
@@ -95,7 +95,7 @@ def _last_if_unknown(confidence: float) -> float:
 
 
 def write_thumbnails(run_dir: Path, root: Path, classes: Sequence[str]) -> None:
-    """Write `thumbnails.zip`: a JPEG of each picture that the prediction grid will show, as far as it can be read.
+    """Write `thumbnails.zip`: a JPEG of each image that the prediction grid will show, as far as it can be read.
 
     Args:
         run_dir: holds predictions.csv.
@@ -108,15 +108,15 @@ def write_thumbnails(run_dir: Path, root: Path, classes: Sequence[str]) -> None:
     chosen = choose_grid_images(paths, labels, predictions, confidences, classes)
     shown = [paths[row] for name in chosen.classes for row in chosen.rows[name]]
     opened = ((path, open_thumbnail_source(root, path)) for path in shown)
-    pack_thumbnails(run_dir / THUMBNAILS, ((path, picture) for path, picture in opened if picture is not None))
+    pack_thumbnails(run_dir / THUMBNAILS, ((path, image) for path, image in opened if image is not None))
 
 
-def pack_thumbnails(file: Path, pictures: Iterable[tuple[str, Array]]) -> None:
-    """Write pictures (path, uint8 (height, width, 3)) as `read_thumbnails` reads them, wholly or not at all."""
+def pack_thumbnails(file: Path, images: Iterable[tuple[str, Array]]) -> None:
+    """Write images (path, uint8 (height, width, 3)) as `read_thumbnails` reads them, wholly or not at all."""
     with replacing(file) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for path, picture in pictures:
+        for path, image in images:
             packed = io.BytesIO()
-            Image.fromarray(picture).save(packed, "JPEG", quality=QUALITY)
+            Image.fromarray(image).save(packed, "JPEG", quality=QUALITY)
             # An entry without the time of day: equal runs write equal files.
             archive.writestr(zipfile.ZipInfo(path + THUMBNAIL_SUFFIX), packed.getvalue())
 
@@ -124,7 +124,7 @@ def pack_thumbnails(file: Path, pictures: Iterable[tuple[str, Array]]) -> None:
 def open_thumbnail_source(root: Path, path: str) -> Array | None:
     """Return a thumbnail as uint8 (height, width, 3) in its own proportions and the right way up, or None.
 
-    None stands for a picture that is not there, can't be read, or lies outside the data folder.
+    None stands for an image that is not there, can't be read, or lies outside the data folder.
     """
     if not is_inside(path):
         return None
@@ -139,7 +139,7 @@ def open_thumbnail_source(root: Path, path: str) -> Array | None:
 
 
 def read_thumbnails(run_dir: Path, name: str = THUMBNAILS) -> dict[str, Array]:
-    """Return path -> uint8 (height, width, 3) of the pictures that `thumbnails.zip` holds, or another file of its kind.
+    """Return path -> uint8 (height, width, 3) of the images that `thumbnails.zip` holds, or another file of its kind.
 
     The file may come from anywhere: nothing is unpacked to the disk, and what is larger than a thumbnail is not read.
     """
@@ -150,17 +150,17 @@ def read_thumbnails(run_dir: Path, name: str = THUMBNAILS) -> dict[str, Array]:
             return found
         with zipfile.ZipFile(file) as archive:
             entries = [entry for entry in archive.namelist() if entry.endswith(THUMBNAIL_SUFFIX)]
-            for entry in entries[: MOST_CLASSES * MOST_PICTURES]:
-                picture = _decode(archive, entry)
-                if picture is not None:
-                    found[entry.removesuffix(THUMBNAIL_SUFFIX)] = picture
+            for entry in entries[: MOST_CLASSES * MAX_IMAGES]:
+                image = _decode(archive, entry)
+                if image is not None:
+                    found[entry.removesuffix(THUMBNAIL_SUFFIX)] = image
     except Exception:  # zipfile raises many kinds for a damaged file
         return found
     return found
 
 
 def _decode(archive: zipfile.ZipFile, entry: str) -> Array | None:
-    """Return one entry as a picture, or None if it is none or too large to be a thumbnail."""
+    """Return one entry as an image, or None if it is none or too large to be a thumbnail."""
     try:
         with archive.open(entry) as packed:
             content = packed.read(MOST_ENTRY_BYTES + 1)  # whatever size the archive claims

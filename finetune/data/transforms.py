@@ -1,11 +1,11 @@
-"""From a picture to the network's input: sizes, mean and std come from the pretrained weights, never retyped.
+"""From an image to the network's input: sizes, mean and std come from the pretrained weights, never retyped.
 
-    decoded picture -> base picture -> crop -> normalised batch
+    decoded image -> base image -> crop -> normalised batch
 
-A *base picture* has the short side that evaluation resizes to. It is what a cache keeps (see pixel_cache.py), and both
+A *base image* has the short side that evaluation resizes to. It is what a cache keeps (see pixel_cache.py), and both
 training and evaluation cut their squares out of it. All are uint8 up to the batch: a quarter of the bytes to move, and
 on the CPU torch resizes uint8 several times faster than float. Tensors are (3, H, W) that lie in memory as (H, W, 3),
-"channels last", which is how pictures are decoded, how torch resizes them fastest, and how convolutions want them.
+"channels last", which is how images are decoded, how torch resizes them fastest, and how convolutions want them.
 What training does to the squares is in augmentation.py.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
 
-# A longer picture is cut to its middle first. Resized to its short side, a strip of 2 x 60,000 pixels would fill the
+# A longer image is cut to its middle first. Resized to its short side, a strip of 2 x 60,000 pixels would fill the
 # memory; evaluation looks at the middle square in any case.
 MAX_ASPECT = 16
 
@@ -38,15 +38,15 @@ class Preprocessing:
 
 
 class Transform(Protocol):
-    """Cuts a square out of a base picture, (3, h, w) uint8 -> (3, side, side) uint8."""
+    """Cuts a square out of a base image, (3, h, w) uint8 -> (3, side, side) uint8."""
 
-    def __call__(self, picture: Tensor, seed: int = 0, side: int | None = None) -> Tensor:
+    def __call__(self, image: Tensor, seed: int = 0, side: int | None = None) -> Tensor:
         """Return the square.
 
         Args:
             seed: of the random numbers; the same seed gives the same square, whatever else draws numbers.
             side: of the square that is returned, in pixels; None for `Preprocessing.crop_px`. It changes the
-                resolution, not what part of the picture is seen.
+                resolution, not what part of the image is seen.
         """
 
 
@@ -70,34 +70,34 @@ def preprocessing(backbone: str, weights: str, image_px: int | None) -> Preproce
 
 
 def resize_for_cache(image: Image.Image, to: Preprocessing) -> Tensor:
-    """Return the base picture of an upright RGB picture: (3, h, w) uint8, its short side `to.resize_px`."""
-    picture: Tensor = v2.functional.pil_to_tensor(image)
-    longest = MAX_ASPECT * min(picture.shape[1:])
-    if max(picture.shape[1:]) > longest:
-        picture = v2.functional.center_crop(picture, [min(side, longest) for side in picture.shape[1:]])
-    base: Tensor = v2.functional.resize(picture, [to.resize_px], InterpolationMode(to.interpolation), antialias=True)
+    """Return the base image of an upright RGB image: (3, h, w) uint8, its short side `to.resize_px`."""
+    pixels: Tensor = v2.functional.pil_to_tensor(image)
+    longest = MAX_ASPECT * min(pixels.shape[1:])
+    if max(pixels.shape[1:]) > longest:
+        pixels = v2.functional.center_crop(pixels, [min(side, longest) for side in pixels.shape[1:]])
+    base: Tensor = v2.functional.resize(pixels, [to.resize_px], InterpolationMode(to.interpolation), antialias=True)
     return base
 
 
 def eval_transform(to: Preprocessing) -> Transform:
-    """Return the transform that takes the middle of a base picture."""
+    """Return the transform that takes the middle of a base image."""
     return partial(_center_crop, to=to)
 
 
-def stack(pictures: Sequence[Tensor]) -> Tensor:
-    """Return pictures of one size as a batch (B, 3, H, W), channels last.
+def stack(images: Sequence[Tensor]) -> Tensor:
+    """Return images of one size as a batch (B, 3, H, W), channels last.
 
     One copy of each; torch.stack() itself would lay the channels out one after the other, at ten times the cost.
     """
-    return torch.stack([picture.permute(1, 2, 0) for picture in pictures]).permute(0, 3, 1, 2)
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
-def resized_crop(picture: Tensor, box: tuple[int, int, int, int], side: int, to: Preprocessing) -> Tensor:
-    """Return what of a base picture lies in `box` (top, left, height, width) as a square, (3, side, side) uint8."""
+def resized_crop(image: Tensor, box: tuple[int, int, int, int], side: int, to: Preprocessing) -> Tensor:
+    """Return what of a base image lies in `box` (top, left, height, width) as a square, (3, side, side) uint8."""
     top, left, height, width = box
     # The batch dimension goes in front of all others, and torch, not torchvision, resizes: otherwise the result has
     # its channels one after the other, and turning them around takes as long as the resizing.
-    crop = picture.permute(1, 2, 0)[None, top : top + height, left : left + width].permute(0, 3, 1, 2)
+    crop = image.permute(1, 2, 0)[None, top : top + height, left : left + width].permute(0, 3, 1, 2)
     if (height, width) == (side, side):
         return crop[0]
     return functional.interpolate(crop, (side, side), mode=to.interpolation, antialias=True)[0]
@@ -114,17 +114,17 @@ def normalise(images: Tensor, to: Preprocessing) -> Tensor:
     # Whole rows of pixels at once: with the channels innermost, broadcasting over them would go in steps of three.
     rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels)
     result = torch.empty(rows.shape, device=images.device)
-    # A picture stays in a CPU's cache between the three passes, a batch does not.
+    # An image stays in a CPU's cache between the three passes, a batch does not.
     step = 1 if images.device.type == "cpu" else count
     for some, out in zip(torch.split(rows, step), torch.split(result, step), strict=True):
         out.copy_(some).mul_(scale).add_(shift)
     return result.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _center_crop(picture: Tensor, seed: int = 0, side: int | None = None, *, to: Preprocessing) -> Tensor:  # noqa: ARG001
-    """Return the central square of `to.crop_px`; the base picture is at least as large."""
-    top, left = (round((length - to.crop_px) / 2) for length in picture.shape[1:])
-    return resized_crop(picture, (top, left, to.crop_px, to.crop_px), side or to.crop_px, to)
+def _center_crop(image: Tensor, seed: int = 0, side: int | None = None, *, to: Preprocessing) -> Tensor:  # noqa: ARG001
+    """Return the central square of `to.crop_px`; the base image is at least as large."""
+    top, left = (round((length - to.crop_px) / 2) for length in image.shape[1:])
+    return resized_crop(image, (top, left, to.crop_px, to.crop_px), side or to.crop_px, to)
 
 
 @cache
@@ -139,7 +139,7 @@ RESIZING_STAGES = 4  # Tan and Le, EfficientNetV2, arXiv 2104.00298, table 6
 
 
 def side_at(epoch: int, epochs: int, start_px: int | None, px: int) -> int:
-    """Return the side of the training pictures in pixels: from `start_px` to `px` in four equal stages.
+    """Return the side of the training images in pixels: from `start_px` to `px` in four equal stages.
 
     Progressive resizing (EfficientNetV2, section 4), without its second half: the strength of augmentation and
     regularisation stays the same. Sides in between are multiples of 8.

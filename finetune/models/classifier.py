@@ -41,7 +41,7 @@ class Classifier(nn.Module):
         return self.suffix(images, 0)
 
     def prefix(self, images: Tensor, cut: int) -> Tensor:
-        """Return what enters block `cut`; after the last block, the pooled features (B, D). 0 is the pictures."""
+        """Return what enters block `cut`; after the last block, the pooled features (B, D). 0 is the images."""
         hidden = images
         for block in self.blocks[:cut]:
             hidden = block(hidden)
@@ -87,7 +87,7 @@ def build_classifier(network: nn.Module, classes: int, dropout: float) -> Classi
 
 @cache
 def check_image_px(backbone: str, image_px: int, start_px: int | None = None) -> None:
-    """Send a picture of this size through a network without memory, so that a size it can't take is found at once.
+    """Send an image of this size through a network without memory, so that a size it can't take is found at once.
 
     Args:
         start_px: another size that the network for `image_px` must take.
@@ -103,5 +103,5 @@ def check_image_px(backbone: str, image_px: int, start_px: int | None = None) ->
             with torch.device("meta"), torch.no_grad():
                 build_classifier(network, 2, 0.0).eval()(torch.zeros(1, 3, side, side))
         except (RuntimeError, ValueError, AssertionError) as error:
-            fault = f"{field}: {backbone} can't take pictures of {side} pixels ({str(error).splitlines()[0]})"
+            fault = f"{field}: {backbone} can't take images of {side} pixels ({str(error).splitlines()[0]})"
             raise ConfigError([fault], "the config") from error

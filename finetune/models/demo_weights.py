@@ -24,7 +24,7 @@ DEMO_WEIGHTS_VERSION = f"demo-{DEMO_BACKBONE}-{DEMO_IMAGE_PX}px-pictures-{DEMO_V
 
 STEPS, BATCH_SIZE = 420, 32
 PER_CLASS, HELD_OUT_PER_CLASS = 160, 15
-# The first steps see small pictures, a step of which takes 0.7 of the time (progressive resizing, as in
+# The first steps see small images, a step of which takes 0.7 of the time (progressive resizing, as in
 # Howard's DAWNBench entry, https://www.fast.ai/posts/2018-08-10-fastai-diu-imagenet.html).
 SMALL_PX, SMALL_SHARE = 32, 0.6
 PEAK_LR, WEIGHT_DECAY, LABEL_SMOOTHING = 2e-3, 0.05, 0.1
@@ -47,12 +47,12 @@ def demo_weights_path(progress: bool = True) -> Path:
         console.print(f"{path} is damaged: set aside as {quarantine(path).name}; it is made anew", highlight=False)
     if not path.is_file():
         began = time.perf_counter()
-        what = f"{DEMO_BACKBONE} on {len(SOURCE_CLASSES)} classes of synthetic pictures"
+        what = f"{DEMO_BACKBONE} on {len(SOURCE_CLASSES)} classes of synthetic images"
         console.print(f"Pretraining the demo's {what}, once (about a minute)", highlight=False)
         with progress_bar("drawing", hidden=not progress) as advance:
             accuracy = pretrain(path, on_progress=lambda phase, share: advance(100 * share, 100, phase))
         seconds = time.perf_counter() - began
-        console.print(f"Pretrained in {seconds:.0f} s: {accuracy:.1%} right on held-out pictures", highlight=False)
+        console.print(f"Pretrained in {seconds:.0f} s: {accuracy:.1%} right on held-out images", highlight=False)
     return path
 
 
@@ -69,7 +69,7 @@ def pretrain(
     Args:
         path: where the state dict goes, with the source task's classifier.
         steps: optimiser steps.
-        per_class: training pictures of each class.
+        per_class: training images of each class.
         on_progress: told what is being done and the share that is done, in [0, 1].
     """
     images, labels = _source(per_class, first=HELD_OUT_PER_CLASS)
@@ -86,7 +86,7 @@ def pretrain(
 
 
 def _source(per_class: int, first: int) -> tuple[Tensor, Tensor]:
-    """Return source pictures (N, 3, H, W) uint8 and labels (N,) int64 as tensors."""
+    """Return source images (N, 3, H, W) uint8 and labels (N,) int64 as tensors."""
     images, labels = draw_source(per_class, DEMO_IMAGE_PX, first)
     return torch.from_numpy(images), torch.from_numpy(labels)
 
@@ -128,7 +128,7 @@ def _one_cycle(done: float) -> float:
 
 
 def _augmented(images: Tensor, px: int) -> Tensor:
-    """Return pictures (B, 3, px, px) float in [0, 1], each flipped, turned, scaled, shifted, recoloured at random."""
+    """Return images (B, 3, px, px) float in [0, 1], each flipped, turned, scaled, shifted, recoloured at random."""
     count = len(images)
     turn = (torch.rand(count) - 0.5) * math.radians(30)
     scale = torch.empty(count).uniform_(0.7, 1.1)
@@ -138,20 +138,20 @@ def _augmented(images: Tensor, px: int) -> Tensor:
     matrix = torch.cat([torch.stack(rows, dim=1).view(-1, 2, 2), shift[:, :, None]], dim=2)
     grid = functional.affine_grid(matrix, [count, 3, px, px], align_corners=False)
     moved = functional.grid_sample(images.float() / 255, grid, padding_mode="reflection", align_corners=False)
-    # Colour tells nothing about the class, so any order of the channels is as good a picture.
+    # Colour tells nothing about the class, so any order of the channels is as good an image.
     channels = torch.rand(count, 3).argsort(dim=1)
     return moved[torch.arange(count)[:, None], channels]
 
 
 def _normalised(images: Tensor) -> Tensor:
-    """Return pictures (B, 3, H, W) in [0, 1] as the network expects them."""
+    """Return images (B, 3, H, W) in [0, 1] as the network expects them."""
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     return (images - mean) / std
 
 
 @torch.no_grad()
 def _accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Return the share of pictures named rightly."""
+    """Return the share of images named rightly."""
     network.eval()
     right = 0
     for start in range(0, len(images), 120):

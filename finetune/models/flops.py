@@ -12,7 +12,7 @@ from finetune.models.classifier import Classifier
 
 
 class Flops(NamedTuple):
-    """The FLOPs of training on one picture.
+    """The FLOPs of training on one image.
 
     Attributes:
         frozen: the forward pass of the frozen blocks.
@@ -27,9 +27,9 @@ class Flops(NamedTuple):
 
 @torch.no_grad()
 def forward_flops(model: Classifier, image_px: int) -> list[int]:
-    """Return the forward FLOPs of one picture (two a multiply-add, convolutions and matrices) in each block.
+    """Return the forward FLOPs of one image (two a multiply-add, convolutions and matrices) in each block.
 
-    Counted by running one picture through the blocks in eval mode; the head's are left out, they are negligible.
+    Counted by running one image through the blocks in eval mode; the head's are left out, they are negligible.
     """
     counts = []
     with _in_eval(model):
@@ -42,9 +42,9 @@ def forward_flops(model: Classifier, image_px: int) -> list[int]:
 
 
 def count_flops(model: Classifier, cut: int, image_px: int) -> Flops:
-    """Return the FLOPs of training on one picture with the blocks before `cut` frozen, head included.
+    """Return the FLOPs of training on one image with the blocks before `cut` frozen, head included.
 
-    Counted as in `forward_flops`, in eval mode, which counts the same and lets a single picture through batch-norm.
+    Counted as in `forward_flops`, in eval mode, which counts the same and lets a single image through batch-norm.
     Gradients are gone afterwards, and the blocks from `cut` on are left with requires_grad, the others without.
     """
     for index, block in enumerate(model.blocks):

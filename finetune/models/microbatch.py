@@ -1,4 +1,4 @@
-"""Memory: the same pictures in smaller pieces when it runs out; keeping what is freed; how much it was."""
+"""Memory: the same images in smaller pieces when it runs out; keeping what is freed; how much it was."""
 
 import gc
 from collections.abc import Callable
@@ -15,11 +15,11 @@ Result = TypeVar("Result")
 
 
 def microbatch_sizes(count: int, limit: int | None, least: int = 1) -> list[int]:
-    """Return the sizes of the pieces that `count` pictures are cut into: nearly equal, the largest first.
+    """Return the sizes of the pieces that `count` images are cut into: nearly equal, the largest first.
 
     Args:
-        limit: pictures in a piece at most, or None for one piece.
-        least: pictures in a piece at least. It comes before `limit`; only a batch that is smaller itself is smaller.
+        limit: images in a piece at most, or None for one piece.
+        least: images in a piece at least. It comes before `limit`; only a batch that is smaller itself is smaller.
     """
     pieces = 1 if limit is None else max(1, min(-(-count // limit), count // least))
     return [count // pieces + (index < count % pieces) for index in range(pieces)]
@@ -34,11 +34,11 @@ def run_in_microbatches(
     where: str,
     on_smaller: Callable[[str, list[int]], None],
 ) -> tuple[Result, int | None]:
-    """Do `work` on `count` pictures in one piece, or in as small ones as memory asks for.
+    """Do `work` on `count` images in one piece, or in as small ones as memory asks for.
 
     Args:
         work: called with the sizes of the pieces, again with smaller ones each time memory runs out in it.
-        limit: pictures in a piece at most, as an earlier call returned it; None at first.
+        limit: images in a piece at most, as an earlier call returned it; None at first.
         least: see `piece_sizes`.
         where: for messages, such as "at epoch 4, step 1".
         on_smaller: called before a repetition, with "out of memory <where>" and the new sizes.
@@ -71,7 +71,7 @@ def run_in_microbatches(
 
 
 def _image_count(count: int) -> str:
-    return "1 picture" if count == 1 else f"{count} pictures"
+    return "1 image" if count == 1 else f"{count} images"
 
 
 class BatchNormStats(NamedTuple):
@@ -92,7 +92,7 @@ def _training_norms(model: nn.Module) -> list[_BatchNorm]:
 
 
 def min_batch_size(model: nn.Module) -> int:
-    """Return how few pictures can train at once: batch-norm needs two."""
+    """Return how few images can train at once: batch-norm needs two."""
     return 2 if _training_norms(model) else 1
 
 

@@ -1,7 +1,7 @@
 """A sweep of twelve run directories with everything in it that happens to sweeps, and what must be said of it.
 
-partial wins: 90 of 100 test pictures. gradual and full are a tie: 80 each, of which 70 are the same. One run of head
-has a torn line in its history, one has failed; scratch was run on other pictures.
+partial wins: 90 of 100 test images. gradual and full are a tie: 80 each, of which 70 are the same. One run of head
+has a torn line in its history, one has failed; scratch was run on other images.
 """
 
 import json
@@ -95,7 +95,7 @@ def test_other_pictures_on_request_are_said(golden: Path) -> None:
     """The run counts then, and a note says that its test is another one."""
     sweep = read_sweep(golden, mix_data=True)
     assert len(sweep.finished) == 11
-    assert sweep.notes[0].startswith("Mixed, as asked for with --mix-data: the runs were tested on different pictures")
+    assert sweep.notes[0].startswith("Mixed, as asked for with --mix-data: the runs were tested on different images")
     assert "scratch-0" in sweep.notes[0]
 
 

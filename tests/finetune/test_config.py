@@ -101,7 +101,7 @@ def test_points_that_train_the_same_thing_are_one_run() -> None:
 def test_a_path_does_not_enter_the_hash_but_what_it_points_to_does() -> None:
     """A run has the same name on every machine, and another one on other data."""
     assert identity(data="here", weights="a.pth") == identity(data="there", weights="b.pth")
-    assert run_id(config(), "pictures", "weights") != run_id(config(), "other pictures", "weights")
+    assert run_id(config(), "pictures", "weights") != run_id(config(), "other images", "weights")
     assert run_id(config(), "pictures", "weights") != run_id(config(), "pictures", "other weights")
 
 

@@ -218,7 +218,7 @@ def test_zip_files(content: bytes) -> None:
 
 
 def picture(kind: str) -> bytes:
-    """Return a small picture."""
+    """Return a small image."""
     from PIL import Image
 
     made = io.BytesIO()
@@ -230,5 +230,5 @@ def picture(kind: str) -> bytes:
 @given(st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"]).flatmap(lambda kind: mutated(picture(kind))))
 @pytest.mark.filterwarnings("ignore")
 def test_pictures(content: bytes) -> None:
-    """A picture with bytes exchanged is read, or has a reason why not."""
+    """An image with bytes exchanged is read, or has a reason why not."""
     apart(content, "a.jpg", inspect_file)

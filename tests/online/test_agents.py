@@ -80,18 +80,18 @@ def test_a_run_tells_the_server_all_there_is(outcome: Any) -> None:
 
 @pytest.mark.scenario("two_agents")
 def test_a_run_sends_two_tables_the_pictures_among_them(outcome: Any) -> None:
-    """The confusion matrix, and the prediction grid's pictures with what was said of them."""
+    """The confusion matrix, and the prediction grid's images with what was said of them."""
     server, _, sweep, *_ = outcome
     run = server.runs(sweep=sweep)[0]
     files = {name: content for artifact in server.artifacts(run.id) for name, content in artifact.files.items()}
     assert {"test/predictions.table.json", "test/confusion_table.table.json"} <= files.keys()
-    assert len([name for name in files if name.endswith(".jpg")]) == 1  # both pictures of the stand-in are the same
+    assert len([name for name in files if name.endswith(".jpg")]) == 1  # both images of the stand-in are the same
     assert b'"cat", "dog"' in files["test/confusion_table.table.json"].replace(b'","', b'", "')
 
 
 @pytest.mark.scenario("two_agents")
 def test_a_run_makes_few_requests(outcome: Any) -> None:
-    """What README.md says of a run, files and pictures left out, which go to a storage without a limit."""
+    """What README.md says of a run, files and images left out, which go to a storage without a limit."""
     server, _, sweep, _, _, asked, *_ = outcome
     of_agents = ("Heartbeat", "CreateAgent", "SweepWithRuns", "GetSweeps", "GetSweep", "Runs", "file_stream")
     of_runs = {name: count for name, count in asked.items() if name not in (*of_agents, "upload", "download")}

@@ -1,4 +1,4 @@
-"""Run directories, sweeps and pictures made by hand, for tests of what reads them. Nothing is trained."""
+"""Run directories, sweeps and images made by hand, for tests of what reads them. Nothing is trained."""
 
 import json
 from pathlib import Path
@@ -41,8 +41,8 @@ def fabricate_run(
         curve: val accuracy by epoch (default: up to `val` in equal steps).
         state: finished, failed, killed or unfinished.
         provenance, summary: replace what would be written; a value of None takes the key out.
-        predictions: (path, label, prediction, confidence) a test picture.
-        pictures: the folder of the test pictures, for their thumbnails.
+        predictions: (path, label, prediction, confidence) a test image.
+        images: the folder of the test images, for their thumbnails.
         fields: of the config, such as strategy, lr and seed.
     """
     run_dir = folder / name
@@ -156,7 +156,7 @@ def tear_history(run_dir: Path) -> None:
 def fabricate_pictures(
     root: Path, classes: tuple[str, ...] = CLASSES, each: int = 10, px: int = 48
 ) -> list[tuple[str, str]]:
-    """Draw `each` pictures of each class, wide and tall ones, as JPEG; return (path below root, class) of all."""
+    """Draw `each` images of each class, wide and tall ones, as JPEG; return (path below root, class) of all."""
     rng = np.random.default_rng(0)
     made = []
     for number, name in enumerate(classes):

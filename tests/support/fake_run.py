@@ -39,7 +39,7 @@ def run(
 ) -> None:
     """Write what a real run writes, as far as agents look at it."""
     if told("REFUSE", config):
-        raise DataError("no pictures here")
+        raise DataError("no images here")
     with hold_claim(run_dir) as claim:
         if (run_dir / keys.SUMMARY).exists():
             return

@@ -1,4 +1,4 @@
-"""A real run on pictures of three colours, for tests of what is done with its network."""
+"""A real run on images of three colours, for tests of what is done with its network."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Tiny picture folders for tests."""
+"""Tiny image folders for tests."""
 
 import struct
 import zlib
@@ -11,7 +11,7 @@ COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
 
 
 def write_picture(path: Path, colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (40, 32)) -> None:
-    """Write a noisy picture of one colour; `size` is (width, height)."""
+    """Write a noisy image of one colour; `size` is (width, height)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(-40, 40, (size[1], size[0], 3))
     pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
@@ -19,7 +19,7 @@ def write_picture(path: Path, colour: tuple[int, int, int], seed: int, size: tup
 
 
 def write_folder(root: Path, splits: dict[str, int], classes: dict[str, tuple[int, int, int]] = COLOURS) -> Path:
-    """Write `splits[name]` pictures of each class below root/name (name "" for no split folder)."""
+    """Write `splits[name]` images of each class below root/name (name "" for no split folder)."""
     seed = 0
     for name, count in splits.items():
         for label, colour in classes.items():

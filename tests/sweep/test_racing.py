@@ -164,7 +164,7 @@ def test_the_plan_of_a_race_reckons_with_what_it_will_run(place: Place) -> None:
 
 
 def test_parts_of_the_pictures_have_contests_of_their_own(tmp_path: Path) -> None:
-    """The best rate for all pictures says nothing of a tenth: the further seed of a winner is run for each part."""
+    """The best rate for all images says nothing of a tenth: the further seed of a winner is run for each part."""
     shares = {"values": [0.1, 1.0]}
     write_sweep(tmp_path, seeds=2, strategy={"value": "head"}, lr={"values": RATES}, train_share=shares)
     place = InProcess(tmp_path)

@@ -7,28 +7,29 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from finetune.data.check.findings import Finding, SuggestedFix, count_text
+from finetune.data.check.findings import Finding, SuggestedFix
 from finetune.data.image_io import UNREADABLE
-from finetune.data.layout import PICTURE_SUFFIXES, inside
+from finetune.data.layout import IMAGE_SUFFIXES, inside
 from finetune.data.scan import suffix_of
+from finetune.system.output import count_text
 
-UNEQUAL = 10  # times as many pictures in the largest class as in the smallest
-FEW = 10  # test pictures: one of them is ten points of recall
+UNEQUAL = 10  # times as many images in the largest class as in the smallest
+FEW = 10  # test images: one of them is ten points of recall
 ASIDE = frozenset({".csv", ".json", ".txt", ".md", ".xml", ".yaml", ".yml", ".html", ".pdf", ".zip", ".gz", ".tar"})
 
 
 def class_findings(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
-    """Yield what is wrong with the numbers of pictures.
+    """Yield what is wrong with the numbers of images.
 
     Args:
-        counts: split -> class -> pictures; splits that are not known yet are one, called "".
+        counts: split -> class -> images; splits that are not known yet are one, called "".
     """
     trains = {label: n for label, n in counts.get("train", counts.get("", {})).items() if n}
     if trains and max(trains.values()) >= UNEQUAL * min(trains.values()):
         most, least = max(trains, key=trains.__getitem__), min(trains, key=trains.__getitem__)
         yield Finding(
             "warning", "imbalance",
-            f"{most} has {trains[most] / trains[least]:.0f} times the training pictures of {least} "
+            f"{most} has {trains[most] / trains[least]:.0f} times the training images of {least} "
             f"({trains[most]:,} and {trains[least]:,})",
             "Compare macro-F1 and recall by class, not accuracy alone; try `balance: weights` and `balance: sampler`.",
         )  # fmt: skip
@@ -38,15 +39,15 @@ def class_findings(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]
         absent = [label for label in trains if not counts[split].get(label)]
         if absent:
             yield Finding(
-                "warning", "absent", f"no picture in {split}: {count_text(len(absent), 'class', 'classes')}",
+                "warning", "absent", f"no image in {split}: {count_text(len(absent), 'class', 'classes')}",
                 "What a network makes of these is not measured.", tuple(absent),
             )  # fmt: skip
     tests = counts.get("test", {})
     few = [f"{label} ({tests[label]})" for label in trains if 0 < tests.get(label, 0) < FEW]
     if few:
         yield Finding(
-            "note", "few", f"fewer than {FEW} test pictures: {count_text(len(few), 'class', 'classes')}",
-            "Their recall is a guess; `agent.py --folds 5` tests every picture once.", tuple(few),
+            "note", "few", f"fewer than {FEW} test images: {count_text(len(few), 'class', 'classes')}",
+            "Their recall is a guess; `agent.py --folds 5` tests every image once.", tuple(few),
         )  # fmt: skip
     spelled: defaultdict[str, list[str]] = defaultdict(list)
     for label in sorted({label for by_class in counts.values() for label in by_class}):
@@ -58,10 +59,10 @@ def class_findings(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]
 
 
 def unused_findings(root: Path, used: Collection[str]) -> Iterator[Finding]:
-    """Yield what lies in the data folder and is no picture of a class.
+    """Yield what lies in the data folder and is no image of a class.
 
     Args:
-        used: the paths, inside the folder, of the pictures that are.
+        used: the paths, inside the folder, of the images that are.
     """
     dead, hidden, stray, others = [], Counter[str](), [], []
     for folder, below, files in os.walk(root):
@@ -76,7 +77,7 @@ def unused_findings(root: Path, used: Collection[str]) -> Iterator[Finding]:
                 hidden[inside(path, root)] += 1
             elif not path.is_file():
                 dead.append(inside(path, root))
-            elif suffix not in PICTURE_SUFFIXES:
+            elif suffix not in IMAGE_SUFFIXES:
                 others.append(path)
             elif inside(path, root) not in used:
                 stray.append(inside(path, root))
@@ -84,7 +85,7 @@ def unused_findings(root: Path, used: Collection[str]) -> Iterator[Finding]:
         yield Finding("warning", "dead-link", f"dead links: {len(dead):,}", "They are passed over.",
                       tuple(dead), tuple(SuggestedFix(path, "remove", "", "a dead link") for path in dead))  # fmt: skip
     if stray:
-        yield Finding("warning", "stray", f"in no class folder of a split: {count_text(len(stray), 'picture')}",
+        yield Finding("warning", "stray", f"in no class folder of a split: {count_text(len(stray), 'image')}",
                       "They are passed over; move them to where they belong.", tuple(stray))  # fmt: skip
     yield from _by_suffix(others, root)
     if hidden:
@@ -92,27 +93,27 @@ def unused_findings(root: Path, used: Collection[str]) -> Iterator[Finding]:
 
 
 def _by_suffix(others: list[Path], root: Path) -> Iterator[Finding]:
-    """Yield which files with other suffixes are pictures, and which are none."""
-    pictures, rest = {}, []
+    """Yield which files with other suffixes are images, and which are none."""
+    images, rest = {}, []
     for path in others:
         kind = None if path.suffix.lower() in ASIDE else _kind(path)
         if kind is None:
             rest.append(inside(path, root))
         else:
-            pictures[inside(path, root)] = kind
-    if pictures:
+            images[inside(path, root)] = kind
+    if images:
         fixes = [
             SuggestedFix(path, "rename", str(PurePosixPath(path).with_suffix(suffix)), f"it is {kind}")
-            for path, kind in pictures.items()
-            if (suffix := suffix_of(kind)) in PICTURE_SUFFIXES
+            for path, kind in images.items()
+            if (suffix := suffix_of(kind)) in IMAGE_SUFFIXES
         ]
         yield Finding(
-            "warning", "unknown-suffix", f"a suffix that is passed over: {count_text(len(pictures), 'picture')}",
-            f"Rename or convert them; read are {', '.join(sorted(PICTURE_SUFFIXES))}.",
-            tuple(f"{path} is {kind}" for path, kind in pictures.items()), tuple(fixes),
+            "warning", "unknown-suffix", f"a suffix that is passed over: {count_text(len(images), 'image')}",
+            f"Rename or convert them; read are {', '.join(sorted(IMAGE_SUFFIXES))}.",
+            tuple(f"{path} is {kind}" for path, kind in images.items()), tuple(fixes),
         )  # fmt: skip
     if rest:
-        yield Finding("note", "other", f"no pictures, passed over: {count_text(len(rest), 'file')}", "", tuple(rest))
+        yield Finding("note", "other", f"no images, passed over: {count_text(len(rest), 'file')}", "", tuple(rest))
 
 
 def _kind(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""`python -m finetune.data check`: what is wrong with the pictures, before a GPU hour is spent on them."""
+"""`python -m finetune.data check`: what is wrong with the images, before a GPU hour is spent on them."""
 
 import argparse
 import json
@@ -16,17 +16,17 @@ from finetune.data import catalog
 from finetune.data.check.classes import class_findings, unused_findings
 from finetune.data.check.copies import copy_findings
 from finetune.data.check.files import file_findings
-from finetune.data.check.findings import LEVELS, Finding, SuggestedFix, count_text
+from finetune.data.check.findings import LEVELS, Finding, SuggestedFix
 from finetune.data.duplicates import exact_duplicates
 from finetune.data.layout import DatasetLayout, inside, read_layout
 from finetune.data.scan import FileInspection, inspect_files, save_scan, summarise
 from finetune.data.splits import Splits, find_splits
 from finetune.errors import DataError
 from finetune.system.atomic import WriteError
-from finetune.system.output import SafeConsole
+from finetune.system.output import SafeConsole, count_text
 from finetune.system.tables import write_table
 
-SHOWN = 5  # pictures of a finding; --json and --fix-list have all
+SHOWN = 5  # images of a finding; --json and --fix-list have all
 FIX_COLUMNS = ["path", "do", "to", "why"]
 NAMES = {"error": ("wrong", "bold red"), "warning": ("warning", "yellow"), "note": ("note", "cyan")}
 
@@ -39,8 +39,8 @@ class DataReport:
         place: the folder, or the CSV file.
         fingerprint: of the data.
         pictures: how many were looked at.
-        short_side: the smallest, the median and the largest short side of a picture, in pixels.
-        classes: split -> class -> pictures that can be decoded.
+        short_side: the smallest, the median and the largest short side of an image, in pixels.
+        classes: split -> class -> images that can be decoded.
         findings: the worst first.
     """
 
@@ -54,7 +54,7 @@ class DataReport:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("data", metavar="DIR", help="a folder of pictures, a CSV file, or a name as in --data")
+    parser.add_argument("data", metavar="DIR", help="a folder of images, a CSV file, or a name as in --data")
     parser.add_argument("--fix-list", type=Path, metavar="FILE", help="write what would mend it, as a CSV file, "
                         f"{','.join(FIX_COLUMNS)}; `split --without FILE` leaves out what it removes")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print all of it as JSON")
@@ -81,7 +81,7 @@ def main(known: argparse.Namespace) -> int:
 
 
 def check(data: str, split_seed: int = 0) -> DataReport:
-    """Look at every picture of the data, and return what is found.
+    """Look at every image of the data, and return what is found.
 
     Args:
         data: as in `Config.data`.
@@ -129,9 +129,9 @@ def check(data: str, split_seed: int = 0) -> DataReport:
 
 
 def show(report: DataReport, console: Console) -> None:
-    """Print a report: the classes, then what is found, with a few pictures each."""
+    """Print a report: the classes, then what is found, with a few images each."""
     low, middle, high = report.short_side
-    console.print(f"{report.place}: {count_text(report.pictures, 'picture')}, data {report.fingerprint}", markup=False)
+    console.print(f"{report.place}: {count_text(report.pictures, 'image')}, data {report.fingerprint}", markup=False)
     console.print(f"short side: {low} to {high} pixels, median {middle}")
     console.print(_class_table(report.classes))
     for finding in report.findings:
@@ -180,7 +180,7 @@ def _counts_as_they_lie(layout: DatasetLayout, looks: Mapping[str, FileInspectio
 
 def _is_told(line: str) -> bool:
     """Whether a sentence on the splits is one that a finding tells with more detail."""
-    return line.startswith(("warning:", "left out,", "so many pictures"))
+    return line.startswith(("warning:", "left out,", "so many images"))
 
 
 def _write_fixes(file: Path, findings: Sequence[Finding]) -> None:

@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from finetune.data.check.findings import Finding, SuggestedFix, count_text
+from finetune.data.check.findings import Finding, SuggestedFix
+from finetune.system.output import count_text
 
 KEPT_FIRST = ("test", "val", "train", "")  # of a leak the copy stays that is looked at last: published numbers hold
 
@@ -17,7 +18,7 @@ def copy_findings(
 
     Args:
         exact: groups of paths whose files are the same, byte for byte.
-        alike: groups of paths whose pictures look the same; None where so many do that it means nothing.
+        alike: groups of paths whose images look the same; None where so many do that it means nothing.
         place_of: path -> (split, class).
     """
     same = {path: number for number, group in enumerate(exact) for path in group}
@@ -26,7 +27,7 @@ def copy_findings(
         yield from _findings([sorted(group) for group in groups], kind, are, place_of)
     if alike is None:
         yield Finding(
-            "warning", "all-alike", "so many pictures look the same that near copies can't be told from others",
+            "warning", "all-alike", "so many images look the same that near copies can't be told from others",
             "If they are frames of films, or shots of the same thing, give each film to one split by a CSV file.",
         )  # fmt: skip
 
@@ -40,7 +41,7 @@ def _findings(
     if torn:
         yield Finding(
             "error", f"{kind}-labels", f"{are} in several classes: {count_text(len(torn), 'group')}",
-            "At most one label is right: keep the picture there, or take all out.",
+            "At most one label is right: keep the image there, or take all out.",
             _lines(torn), tuple(SuggestedFix(path, "remove", "", f"lies in several classes: {_with(path, group)}")
                                 for group in torn for path in group),
         )  # fmt: skip

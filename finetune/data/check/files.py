@@ -1,4 +1,4 @@
-"""Findings on single pictures: damaged, and decodable but of a kind that needs care."""
+"""Findings on single images: damaged, and decodable but of a kind that needs care."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -7,21 +7,22 @@ from pathlib import PurePosixPath
 
 from PIL import Image
 
-from finetune.data.check.findings import Finding, SuggestedFix, count_text
+from finetune.data.check.findings import Finding, SuggestedFix
 from finetune.data.image_io import DEEP_MODES, MAX_DEPTH
 from finetune.data.scan import FileInspection, plain, suffix_of
 from finetune.data.transforms import MAX_ASPECT
+from finetune.system.output import count_text
 
 Looks = Mapping[str, FileInspection]  # path inside the data folder -> what it is
 
 LOST_SHARE = 0.05  # of a class in a split: where more can't be read, what is left may be another selection
-TINY_PX = 32  # short side; the smallest pictures that networks were made for
+TINY_PX = 32  # short side; the smallest images that networks were made for
 ENORMOUS = 50_000_000  # pixels; decoding one takes about a second
 DARK_SHARE = 1 / 4  # of the range of 16 bits: what lies below is nearly black in 8 bits
 
 
 def file_findings(looks: Looks, place_of: Mapping[str, tuple[str, str]]) -> Iterator[Finding]:
-    """Yield what is wrong with single pictures.
+    """Yield what is wrong with single images.
 
     Args:
         place_of: path -> (split, class).
@@ -42,7 +43,7 @@ def _unreadable(looks: Looks, place_of: Mapping[str, tuple[str, str]]) -> Iterat
         lost[place_of[path]] += path in damaged
     hit = [f"{' of '.join(filter(None, (label, part)))}" for (part, label), n in lost.items()
            if n > LOST_SHARE * all_of[part, label]]  # fmt: skip
-    text = f"can't be decoded: {count_text(len(damaged), 'picture')}"
+    text = f"can't be decoded: {count_text(len(damaged), 'image')}"
     if hit:
         text += f"; {', '.join(hit[:5])}{' and others' if len(hit) > 5 else ''} would lose more than {LOST_SHARE:.0%}"
     yield Finding(
@@ -54,7 +55,7 @@ def _unreadable(looks: Looks, place_of: Mapping[str, tuple[str, str]]) -> Iterat
 
 
 def _of_kinds(looks: Looks) -> Iterator[Finding]:
-    """Yield a finding for each kind of picture that is there."""
+    """Yield a finding for each kind of image that is there."""
     kinds: list[tuple[str, str, str, str, Callable[[FileInspection], bool]]] = [
         ("warning", "dark", "16 bits a channel, of whose range they use a quarter or less",
          "They come out nearly black: stretch their values to the whole range.", _is_dark),
@@ -82,7 +83,7 @@ def _of_kinds(looks: Looks) -> Iterator[Finding]:
         found = [path for path, one in looks.items() if is_so(one)]
         if found:
             lines = tuple(f"{path} ({_described(looks[path])})" for path in found)
-            yield Finding(level, kind, f"{text}: {count_text(len(found), 'picture')}", mend, lines)  # type: ignore[arg-type]
+            yield Finding(level, kind, f"{text}: {count_text(len(found), 'image')}", mend, lines)  # type: ignore[arg-type]
 
 
 def _is_dark(one: FileInspection) -> bool:
@@ -107,7 +108,7 @@ def _misnamed(looks: Looks) -> Iterator[Finding]:
     fixes = [SuggestedFix(path, "rename", str(PurePosixPath(path).with_suffix(suffix_of(kind))), f"it is {kind}")
              for path, kind in found.items()]  # fmt: skip
     yield Finding(
-        "note", "suffix", f"of another kind than their suffix says: {count_text(len(found), 'picture')}",
+        "note", "suffix", f"of another kind than their suffix says: {count_text(len(found), 'image')}",
         "They are read by their content here; other programs may refuse them.",
         tuple(f"{path} is {kind}" for path, kind in found.items()), tuple(fixes),
     )  # fmt: skip

@@ -1,8 +1,8 @@
-"""`python -m finetune.data show`: a contact sheet of what training sees of some pictures, by level of augmentation.
+"""`python -m finetune.data show`: a contact sheet of what training sees of some images, by level of augmentation.
 
     python -m finetune.data show demo --erasing 1 --mixup 1 --cutmix 1 --image-px 80 --out docs/augmentation.jpg
 
-A row is a picture: first as evaluation sees it, then as the first epochs of a run would. It is drawn by what training
+A row is an image: first as evaluation sees it, then as the first epochs of a run would. It is drawn by what training
 itself uses.
 """
 
@@ -28,14 +28,14 @@ from finetune.seeds import stream_seed
 from finetune.system.atomic import WriteError, replacing
 
 DEFAULT_OUT = Path("augmentation.png")
-VIEWS = 3  # of each picture and level: those of the first epochs
+VIEWS = 3  # of each image and level: those of the first epochs
 MAX_IMAGES = 50
 TILE_PX, GAP_PX, GROUP_GAP_PX, TEXT_PX, LABEL_PX = 80, 3, 14, 13, 110
 WHITE, BLACK = (255, 255, 255), (30, 30, 30)
 
 
 class SheetColumns(NamedTuple):
-    """Columns of the sheet under a title; each is a batch with a picture for each row, (B, 3, side, side) uint8."""
+    """Columns of the sheet under a title; each is a batch with an image for each row, (B, 3, side, side) uint8."""
 
     title: str
     columns: list[Tensor]
@@ -43,7 +43,7 @@ class SheetColumns(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("data", metavar="DATA", help="a folder of pictures, or as in --data")
+    parser.add_argument("data", metavar="DATA", help="a folder of images, or as in --data")
     levels = ["none", *LEVELS]
     parser.add_argument("--augment", choices=levels, help="this level alone, with all that is asked for at once")
     parser.add_argument("--erasing", default=0.0, metavar="SHARE", help="erase a part of this share of the views")
@@ -74,7 +74,7 @@ def main(known: argparse.Namespace) -> int:
     splits = find_splits(layout, 0, survey=load_or_scan(layout.root, layout.paths(), catalog.fingerprint(place)))
     chosen = choose(splits, known.pictures)
     groups = list(views(config, splits, chosen, only=known.augment is not None))
-    names_of_rows = [splits.classes[picture.label] for picture in chosen]
+    names_of_rows = [splits.classes[image.label] for image in chosen]
     image = sheet(groups, names_of_rows)
     kind = "PNG" if known.out.suffix.lower() == ".png" else "JPEG"
     try:
@@ -84,22 +84,22 @@ def main(known: argparse.Namespace) -> int:
         raise
     except OSError as error:
         raise UserError(f"--out: {known.out} can't be written ({error.strerror or error})") from error
-    print(f"{known.out}: {len(chosen)} training pictures, {', '.join(group.title for group in groups)}")
+    print(f"{known.out}: {len(chosen)} training images, {', '.join(group.title for group in groups)}")
     return 0
 
 
 def choose(splits: Splits, count: int) -> list[Sample]:
-    """Return training pictures, from as many classes as there are, the first of each class first."""
+    """Return training images, from as many classes as there are, the first of each class first."""
     seen: dict[int, int] = {}
     ranked = []
-    for picture in splits.train:
-        seen[picture.label] = seen.get(picture.label, 0) + 1
-        ranked.append((seen[picture.label], picture.label, picture))
-    return [picture for *_, picture in sorted(ranked, key=lambda item: item[:2])[:count]]
+    for image in splits.train:
+        seen[image.label] = seen.get(image.label, 0) + 1
+        ranked.append((seen[image.label], image.label, image))
+    return [image for *_, image in sorted(ranked, key=lambda item: item[:2])[:count]]
 
 
 def by_split(splits: Splits, to: Preprocessing, each: int = VIEWS) -> list[SheetColumns]:
-    """Return a group for each split, as evaluation sees it: a row for each class, its first `each` pictures.
+    """Return a group for each split, as evaluation sees it: a row for each class, its first `each` images.
 
     Where a class has fewer, the squares stay white.
     """
@@ -108,7 +108,7 @@ def by_split(splits: Splits, to: Preprocessing, each: int = VIEWS) -> list[Sheet
     for name, part in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
         rows = []
         for label in range(len(splits.classes)):
-            first = [picture for picture in part if picture.label == label][:each]
+            first = [image for image in part if image.label == label][:each]
             tiles = [*evaluated(splits.root, first, to)] if first else []
             rows.append(tiles + [white] * (each - len(first)))
         columns = [stack(list(column)) for column in zip(*rows, strict=True)]
@@ -116,9 +116,9 @@ def by_split(splits: Splits, to: Preprocessing, each: int = VIEWS) -> list[Sheet
     return groups
 
 
-def evaluated(root: Path, pictures: Sequence[Sample], to: Preprocessing) -> Tensor:
-    """Return pictures as evaluation sees them, (B, 3, side, side) uint8."""
-    return _batch(ImageDataset(root, pictures, to, eval_transform(to)), "")
+def evaluated(root: Path, images: Sequence[Sample], to: Preprocessing) -> Tensor:
+    """Return images as evaluation sees them, (B, 3, side, side) uint8."""
+    return _batch(ImageDataset(root, images, to, eval_transform(to)), "")
 
 
 def views(config: Config, splits: Splits, chosen: Sequence[Sample], only: bool) -> Iterator[SheetColumns]:
@@ -142,11 +142,11 @@ def views(config: Config, splits: Splits, chosen: Sequence[Sample], only: bool) 
 
 
 def _group(title: str, config: Config, splits: Splits, chosen: Sequence[Sample], to: Preprocessing) -> SheetColumns:
-    """Return the views of a run's first epochs, with the pictures as a batch of their own."""
-    pictures = ImageDataset(splits.root, chosen, to, train_transform(to, config.augment, config.erasing))
-    columns = [_batch(pictures, f"seed {config.seed} epoch {epoch}") for epoch in range(VIEWS)]
+    """Return the views of a run's first epochs, with the images as a batch of their own."""
+    images = ImageDataset(splits.root, chosen, to, train_transform(to, config.augment, config.erasing))
+    columns = [_batch(images, f"seed {config.seed} epoch {epoch}") for epoch in range(VIEWS)]
     if config.mixup or config.cutmix:
-        labels = torch.tensor([picture.label for picture in chosen])
+        labels = torch.tensor([image.label for image in chosen])
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (to.mean, to.std))
         for epoch, batch in enumerate(columns):
             seed = stream_seed(config.seed, "mix", epoch, 0)
@@ -155,12 +155,12 @@ def _group(title: str, config: Config, splits: Splits, chosen: Sequence[Sample],
     return SheetColumns(title, columns)
 
 
-def _batch(pictures: ImageDataset, draw: str) -> Tensor:
-    return stack([pictures[draw, index, None][0] for index in range(len(pictures))])
+def _batch(images: ImageDataset, draw: str) -> Tensor:
+    return stack([images[draw, index, None][0] for index in range(len(images))])
 
 
 def sheet(groups: Sequence[SheetColumns], rows: Sequence[str]) -> Image.Image:
-    """Return the groups side by side, a row for each picture, with its class before it."""
+    """Return the groups side by side, a row for each image, with its class before it."""
     font = ImageFont.load_default(TEXT_PX)
     step, top = TILE_PX + GAP_PX, 2 * TEXT_PX
     width = LABEL_PX + sum(len(group.columns) * step + GROUP_GAP_PX for group in groups)
@@ -172,8 +172,8 @@ def sheet(groups: Sequence[SheetColumns], rows: Sequence[str]) -> Image.Image:
     for group in groups:
         draw.text((left, top // 2), group.title, BLACK, font, anchor="lm")
         for batch in group.columns:
-            for row, picture in enumerate(batch):
-                tile = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+            for row, tile_pixels in enumerate(batch):
+                tile = Image.fromarray(tile_pixels.permute(1, 2, 0).contiguous().numpy())
                 image.paste(tile.resize((TILE_PX, TILE_PX)), (left, top + row * step))
             left += step
         left += GROUP_GAP_PX

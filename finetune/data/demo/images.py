@@ -1,6 +1,6 @@
-"""The demo's data: synthetic pictures that this project draws itself, the same for a seed, kept in the user's cache.
+"""The demo's data: synthetic images that this project draws itself, the same for a seed, kept in the user's cache.
 
-Two tasks that share no class: ten things to fine-tune on, few pictures of each; and 24 others, drawn in memory, on
+Two tasks that share no class: ten things to fine-tune on, few images of each; and 24 others, drawn in memory, on
 which the demo's network is pretrained (see finetune/models/demo_weights.py).
 """
 
@@ -19,17 +19,17 @@ from finetune.data.demo.source_shapes import SOURCE_SHAPES
 from finetune.system.atomic import raising_write_error, replacing
 from finetune.system.environment import cache_folder
 
-DEMO_VERSION = "1"  # to be raised whenever the pictures change
+DEMO_VERSION = "1"  # to be raised whenever the images change
 DEMO_SEED = 20
-PICTURE_PX = 80
+IMAGE_PX = 80
 TARGET_CLASSES = tuple(TARGET_SHAPES)
 SOURCE_CLASSES = tuple(SOURCE_SHAPES)
 TARGET_MESS, SOURCE_MESS = 0.9, 0.5  # see demo_paint.paint; the source has up to as much
-SPLITS = {"train": 30, "val": 12, "test": 40}  # pictures of each class
+SPLITS = {"train": 30, "val": 12, "test": 40}  # images of each class
 
 
 def demo_folder() -> Path:
-    """Return the folder with the target task's pictures, drawn first (in a few seconds) where it is not whole.
+    """Return the folder with the target task's images, drawn first (in a few seconds) where it is not whole.
 
     It is drawn under a temporary name and renamed, so that it is either whole or not there, and processes that draw
     it at once do each other no harm.
@@ -42,7 +42,7 @@ def demo_folder() -> Path:
         return folder
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     count = len(TARGET_CLASSES) * sum(SPLITS.values())
-    print(f"Drawing the demo's {count} synthetic pictures, once", file=sys.stderr)
+    print(f"Drawing the demo's {count} synthetic images, once", file=sys.stderr)
     try:
         with raising_write_error(folder):
             draw_target(temporary)
@@ -62,7 +62,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def draw_target(folder: Path) -> None:
-    """Draw the target task: `folder`/<split>/<class>/<number>.png, SPLITS pictures of each class."""
+    """Draw the target task: `folder`/<split>/<class>/<number>.png, SPLITS images of each class."""
     for split_index, (split, count) in enumerate(SPLITS.items()):
         for label, name in enumerate(TARGET_CLASSES):
             place = folder / split / name
@@ -72,7 +72,7 @@ def draw_target(folder: Path) -> None:
 
 
 def draw_new(folder: Path, per_class: int) -> list[Path]:
-    """Draw further pictures of the target task, none of which is in a split, and return their paths, class by class.
+    """Draw further images of the target task, none of which is in a split, and return their paths, class by class.
 
     They go to `folder`/<class>/<number>.png, always the same ones; what is there is left as it is.
     """
@@ -89,21 +89,21 @@ def draw_new(folder: Path, per_class: int) -> list[Path]:
 
 
 def _draw_one(path: Path, split: int, label: int, number: int) -> None:
-    # A stream for each picture: one can change the number of pictures and the others stay as they are.
+    # A stream for each image: one can change the number of images and the others stay as they are.
     rng = np.random.default_rng([DEMO_SEED, 0, split, label, number])
-    picture = paint(TARGET_SHAPES[TARGET_CLASSES[label]](rng), PICTURE_PX, rng, TARGET_MESS)
-    Image.fromarray(picture).save(path, format="PNG")
+    image = paint(TARGET_SHAPES[TARGET_CLASSES[label]](rng), IMAGE_PX, rng, TARGET_MESS)
+    Image.fromarray(image).save(path, format="PNG")
 
 
 def draw_source(
     per_class: int, px: int, first: int = 0, seed: int = DEMO_SEED
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return pictures of the source task, class by class in turn.
+    """Return images of the source task, class by class in turn.
 
     Args:
-        per_class: pictures of each class.
-        px: side of a picture.
-        first: number of the first picture of each class; ranges that don't overlap have no picture in common.
+        per_class: images of each class.
+        px: side of an image.
+        first: number of the first image of each class; ranges that don't overlap have no image in common.
         seed: of all of them.
 
     Returns:
@@ -116,6 +116,6 @@ def draw_source(
         rng = np.random.default_rng([seed, 1, first + index // len(shapes), int(label)])
         mess = (
             SOURCE_MESS * rng.random()
-        )  # clean pictures among the messy ones: from those a network learns to see outlines sooner
+        )  # clean images among the messy ones: from those a network learns to see outlines sooner
         images[index] = paint(shapes[label](rng), px, rng, mess)
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels

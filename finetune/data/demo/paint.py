@@ -1,4 +1,4 @@
-"""Paints one thing as one picture: textured, lit from the side, among clutter, in part hidden, as a camera saw it.
+"""Paints one thing as one image: textured, lit from the side, among clutter, in part hidden, as a camera saw it.
 
 A scene is painted back to front twice: once in colours, once as heights; light and shadow come from the heights.
 Nothing but the outline tells a class: colours, textures, clutter, pose and light are drawn alike for all.
@@ -24,11 +24,11 @@ NOISE = (2.0, 12.0)  # standard deviation of the camera's noise, in grey levels 
 
 
 def paint(parts: Sequence[Part], px: int, rng: np.random.Generator, mess: float = 1.0) -> NDArray[np.uint8]:
-    """Return a picture (px, px, 3) of the thing with these parts.
+    """Return an image (px, px, 3) of the thing with these parts.
 
     Args:
         parts: what to paint, from `demo_shapes`.
-        px: side of the picture.
+        px: side of the image.
         rng: of everything that chance decides.
         mess: how much clutter, texture and noise there is, from 0 (none) to 1.
     """
@@ -66,7 +66,7 @@ class _Scene:
         self.draw_heights = ImageDraw.Draw(self.heights)
 
     def add_piece(self, outline: Points) -> None:
-        """Paint one piece of clutter in any colour of the picture, the thing's among them."""
+        """Paint one piece of clutter in any colour of the image, the thing's among them."""
         corners = _corners(outline)
         self.draw_colours.polygon(corners, fill=self.palette[self.rng.choice(5, p=CLUTTER_COLOURS)])
         self.draw_heights.polygon(corners, fill=int(self.rng.integers(40, 150)))
@@ -87,7 +87,7 @@ class _Scene:
 
 
 def _corners(outline: Points) -> list[float]:
-    """Return the outline, in pixels of the picture, as Pillow wants it, in pixels of the finer grid."""
+    """Return the outline, in pixels of the image, as Pillow wants it, in pixels of the finer grid."""
     return (outline * FINER).ravel().tolist()
 
 
@@ -147,22 +147,22 @@ def _photograph(scene: _Scene, rng: np.random.Generator, mess: float) -> NDArray
     heights = np.asarray(rounded, dtype=np.float32) / 255
 
     pattern = _texture(px, rng) * (1 - thing) + _texture(px, rng) * thing
-    picture = colours * (1 + mess * pattern)
+    image = colours * (1 + mess * pattern)
 
     light = _direction(rng)
     down, right = np.gradient(heights)
     slope = (right * light[0] + down * light[1]) * px / 16
-    picture *= 1 + 0.9 * np.clip(slope, -0.6, 0.7)[..., None]
+    image *= 1 + 0.9 * np.clip(slope, -0.6, 0.7)[..., None]
 
     # What lies between a point and the light, and is higher, casts a shadow on it.
     shift = np.round(-light * px * 0.05).astype(int)
     higher = np.roll(heights, (int(shift[1]), int(shift[0])), axis=(0, 1)) - heights
-    picture *= 1 - 0.5 * np.clip(3 * higher, 0, 1)[..., None]
+    image *= 1 - 0.5 * np.clip(3 * higher, 0, 1)[..., None]
 
     brightness = rng.uniform(0.7, 1.15) * (1 + 0.35 * _ramp(px, rng)[..., None])
     tint = rng.uniform(0.88, 1.08, 3).astype(np.float32)
-    noise = rng.normal(0, mess * rng.uniform(*NOISE) / 255, picture.shape)
-    return (np.clip(picture * brightness * tint + noise, 0, 1) * 255).astype(np.uint8)
+    noise = rng.normal(0, mess * rng.uniform(*NOISE) / 255, image.shape)
+    return (np.clip(image * brightness * tint + noise, 0, 1) * 255).astype(np.uint8)
 
 
 def _ramp(px: int, rng: np.random.Generator) -> PixelArray:

@@ -1,4 +1,4 @@
-"""The outlines of the things that the demo's pictures show: a few polygons each, proportions drawn at random.
+"""The outlines of the things that the demo's images show: a few polygons each, proportions drawn at random.
 
 A thing is a list of parts in painting order. A part is a level (CUT: a hole, BODY, DETAIL: painted in a second
 colour) and a closed polygon, float (N, 2), in a box from -1 to 1, y pointing down.

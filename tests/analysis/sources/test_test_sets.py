@@ -1,4 +1,4 @@
-"""Accuracies on different pictures do not compare: such runs meet in one table on request alone."""
+"""Accuracies on different images do not compare: such runs meet in one table on request alone."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def put(name: str, tested: str, **more: Any) -> None:
-    """Fabricate a run whose 10 test pictures have this name."""
+    """Fabricate a run whose 10 test images have this name."""
     answers = [(f"{tested}/{number}.png", "disc", "disc", 0.9) for number in range(10)]
     fabricate_run(Path("runs/sweep"), name, predictions=answers, **more)
 
@@ -69,12 +69,12 @@ def test_the_flag_changes_nothing_where_there_is_one_data_set(capsys: pytest.Cap
 
 
 def test_splits_with_other_test_pictures_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where a folder has classes only, another split_seed tests other pictures."""
+    """Where a folder has classes only, another split_seed tests other images."""
     put("head-0", "x", split_seed=0)
     put("head-1", "y", split_seed=1)
     code, said = analyse(capsys)
     assert code == 2
-    assert "tested on different pictures" in said
+    assert "tested on different images" in said
     assert "split_seed 0: 1 run: head-0" in said
     assert "split_seed 1: 1 run: head-1" in said
     code, said = analyse(capsys, "--mix-data")
@@ -89,7 +89,7 @@ def test_splits_with_the_same_test_pictures_repeat_a_recipe(capsys: pytest.Captu
     put("head-1", "x", split_seed=1, val=0.7, test=0.8)
     code, said = analyse(capsys)
     assert code == 0, said
-    assert "all were tested on the same pictures" in said
+    assert "all were tested on the same images" in said
     (recipe,) = json.loads(Path("reports/sweep/report.json").read_text())["recipes"]
     assert (recipe["over"], recipe["test_pictures"]) == ("2 splits", 10)
     assert recipe["test_accuracy_mean"] == pytest.approx(0.7)
@@ -101,23 +101,23 @@ def test_without_predictions_nothing_is_refused_and_the_doubt_is_told(capsys: py
         fabricate_run(Path("runs/sweep"), f"head-{seed}", split_seed=seed)
     code, said = analyse(capsys)
     assert code == 0, said
-    assert "may have been tested on different pictures" in said
+    assert "may have been tested on different images" in said
 
 
 def test_the_folds_of_a_cross_validation_belong_together(capsys: pytest.CaptureFixture[str]) -> None:
-    """Different test pictures by design, of another split too: over all folds each picture is tested once."""
+    """Different test images by design, of another split too: over all folds each image is tested once."""
     for fold in range(3):
         put(f"head-{fold}", f"part {fold}", folds=3, fold=fold)
     put("head-other", "another part 0", folds=3, fold=0, split_seed=1)
     code, said = analyse(capsys)
     assert code == 0, said
-    assert "different pictures" not in said
+    assert "different images" not in said
     (recipe,) = json.loads(Path("reports/sweep/report.json").read_text())["recipes"]
     assert (recipe["over"], recipe["n"]) == ("4 runs of 3 folds × 2 splits", 4)
 
 
 def test_folds_beside_a_plain_split_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """One tests all pictures, the other a part of them."""
+    """One tests all images, the other a part of them."""
     put("head-cv", "x", folds=2, fold=0)
     put("head-plain", "y")
     code, said = analyse(capsys)

@@ -11,7 +11,7 @@ from tests.support.fabricate import fabricate_run
 
 
 def claims_of(folder: Path, **more: object) -> tuple[dict[str, Claim], str]:
-    """Return the claims about a sweep of scratch, partial and full with three seeds of 100 pictures each."""
+    """Return the claims about a sweep of scratch, partial and full with three seeds of 100 images each."""
     for strategy, wrong, seconds in (("scratch", 60, 100), ("partial", 12, 60), ("full", 12, 100)):
         for seed in range(3):
             answers = [(f"{n}.png", "disc", "square" if n < wrong else "disc", 0.9) for n in range(100)]

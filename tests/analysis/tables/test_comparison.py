@@ -237,13 +237,13 @@ def test_a_wilson_interval_contains_its_proportion(counts: tuple[int, int]) -> N
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.integers(1, 500))
 def test_the_interval_over_seeds_contains_the_mean(accuracies: list[float], pictures: int) -> None:
-    """Rounding the mean to whole pictures does not push it out."""
+    """Rounding the mean to whole images does not push it out."""
     low, high = tests.wilson_over_seeds(accuracies, pictures)
     assert low - 1e-12 <= fmean(accuracies) <= high + 1e-12
 
 
 def test_more_seeds_on_the_same_pictures_do_not_narrow_the_interval() -> None:
-    """Three runs on 100 pictures are not 300 independent trials."""
+    """Three runs on 100 images are not 300 independent trials."""
     assert tests.wilson_over_seeds([0.8, 0.8, 0.8], 100) == tests.wilson(80, 100)
 
 
@@ -261,7 +261,7 @@ def test_two_seeds_get_no_verdict(tmp_path: Path) -> None:
 
 
 def test_overlapping_intervals_are_not_distinguishable(tmp_path: Path) -> None:
-    """88 and 85 of 100 pictures; the cheaper one is named."""
+    """88 and 85 of 100 images; the cheaper one is named."""
     comparison = compared(
         tmp_path,
         *of_seeds("partial", [0.85, 0.85, 0.85], seconds=60.0),
@@ -291,7 +291,7 @@ def test_filling_caches_is_told_apart_from_what_a_recipe_takes(tmp_path: Path) -
 
 
 def test_overlapping_seeds_are_not_distinguishable_however_many_pictures(tmp_path: Path) -> None:
-    """With 100,000 pictures the intervals are narrow, and the seeds still disagree."""
+    """With 100,000 images the intervals are narrow, and the seeds still disagree."""
     many = {"provenance": {"splits": {"test": 100_000}}}
     comparison = compared(
         tmp_path, *of_seeds("head", [0.6, 0.7, 0.8], **many), *of_seeds("full", [0.7, 0.8, 0.9], **many)
@@ -313,7 +313,7 @@ def test_a_clear_lead_is_a_verdict(tmp_path: Path) -> None:
 
 
 def test_an_unknown_test_set_gives_no_interval_and_no_verdict(tmp_path: Path) -> None:
-    """Without the number of pictures nothing says how sure an accuracy is."""
+    """Without the number of images nothing says how sure an accuracy is."""
     unknown = {"provenance": {"splits": None}}
     comparison = compared(tmp_path, *of_seeds("head", [0.1] * 3, **unknown), *of_seeds("full", [0.9] * 3, **unknown))
     assert comparison.strategies["test_accuracy_low"].isna().all()

@@ -1,4 +1,4 @@
-"""Recommendations by number of training pictures, where a sweep was run on parts of them."""
+"""Recommendations by number of training images, where a sweep was run on parts of them."""
 
 import json
 from pathlib import Path
@@ -15,12 +15,12 @@ from analysis.tables.comparison import compare
 from analysis.tables.data_size import compare_data_sizes, data_size_frame, split_by_train_share
 from tests.support.fabricate import fabricate_run
 
-WRONG = {(0.1, "head"): 20, (0.1, "full"): 50, (1.0, "head"): 18, (1.0, "full"): 5}  # of 100 test pictures
+WRONG = {(0.1, "head"): 20, (0.1, "full"): 50, (1.0, "head"): 18, (1.0, "full"): 5}  # of 100 test images
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a sweep in which head wins with 30 training pictures, full with 300."""
+    """Return a sweep in which head wins with 30 training images, full with 300."""
     for (share, strategy), wrong in WRONG.items():
         answers = [(f"{n}.png", "disc", "square" if n < wrong else "disc", 0.9) for n in range(100)]
         for seed in range(3):
@@ -39,7 +39,7 @@ def test_each_size_has_its_own_answer(folder: Path) -> None:
     comparison = compare(whole)
     assert len(whole.finished) == 6
     assert set(whole.finished["train_share"]) == {1.0}
-    assert "6 runs on fewer training pictures" in whole.notes[-1]
+    assert "6 runs on fewer training images" in whole.notes[-1]
     few, many = map(data_size_record, compare_data_sizes(parts, whole, comparison, np.random.default_rng(0)))
     assert (few["pictures"], few["use"], few["accuracy"], few["verdict"]) == (30, "head", "80.0%", "distinguishable")
     assert (many["pictures"], many["use"], many["accuracy"], many["verdict"]) == (
@@ -51,7 +51,7 @@ def test_each_size_has_its_own_answer(folder: Path) -> None:
 
 
 def test_a_sweep_of_one_size_has_no_such_table(folder: Path) -> None:
-    """Runs of earlier versions, which had no such field, trained on all pictures."""
+    """Runs of earlier versions, which had no such field, trained on all images."""
     for run_dir in folder.glob("*-0.1-*"):
         run_dir.rename(folder.parent / run_dir.name)
     sweep = read_sweep(folder)
@@ -62,7 +62,7 @@ def test_a_sweep_of_one_size_has_no_such_table(folder: Path) -> None:
 
 
 def test_the_figure_has_a_line_a_strategy(folder: Path) -> None:
-    """Over the numbers of pictures, with intervals that hold the means."""
+    """Over the numbers of images, with intervals that hold the means."""
     whole, parts = split_by_train_share(read_sweep(folder))
     data = data_size_frame(compare_data_sizes(parts, whole, compare(whole), np.random.default_rng(0)))
     assert ((data["low"] <= data["accuracy"]) & (data["accuracy"] <= data["high"])).all()

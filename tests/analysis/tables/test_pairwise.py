@@ -46,7 +46,7 @@ def test_an_interval_contains_its_mean_and_repeats(runs: int, pictures: int, see
 
 
 def test_a_bootstrap_of_one_run_agrees_with_wilson() -> None:
-    """One run of 400 pictures: only pictures can be drawn anew, which is what Wilson's interval is about."""
+    """One run of 400 images: only images can be drawn anew, which is what Wilson's interval is about."""
     right = np.array([[1.0] * 320 + [0.0] * 80])
     outcomes = CorrectnessMatrix(("a",), tuple(map(str, range(400))), right)
     found = t_interval(0.8, standard_error(bootstrap(outcomes, [[0]], np.random.default_rng(0))[:, 0], [0.8]))
@@ -73,7 +73,7 @@ def test_where_only_seeds_differ_it_is_welchs_test() -> None:
 
 
 def test_pictures_alone_give_infinite_degrees_of_freedom_and_nothing_gives_no_width() -> None:
-    """A normal interval; and where neither seeds nor pictures differ, a difference of none can't be told."""
+    """A normal interval; and where neither seeds nor images differ, a difference of none can't be told."""
     drawn = np.random.default_rng(0).normal(0.8, 0.02, 100_000)
     around = standard_error(drawn, [0.8, 0.8, 0.8])
     assert around.df == math.inf
@@ -84,7 +84,7 @@ def test_pictures_alone_give_infinite_degrees_of_freedom_and_nothing_gives_no_wi
 
 
 def test_the_level_is_held_where_seeds_differ_more_than_pictures() -> None:
-    """Equal strategies with 3 seeds each, 2,000 pictures, seeds 3 points apart: a difference in few of 150 sweeps."""
+    """Equal strategies with 3 seeds each, 2,000 images, seeds 3 points apart: a difference in few of 150 sweeps."""
     rng, told, covered = np.random.default_rng(1), 0, 0
     for _ in range(150):
         seeds = np.clip(rng.normal(0.85, 0.03, 6), 0, 1)
@@ -101,7 +101,7 @@ def test_the_level_is_held_where_seeds_differ_more_than_pictures() -> None:
 
 
 def sweep_of(folder: Path, wrong: dict[str, list[range]]) -> Comparison:
-    """Return the comparison of strategies on 100 pictures, of which each seed's run names these wrongly."""
+    """Return the comparison of strategies on 100 images, of which each seed's run names these wrongly."""
     for strategy, seeds in wrong.items():
         for seed, missed in enumerate(seeds):
             answers = [(f"{n}.png", "disc", "square" if n in missed else "disc", 0.9) for n in range(100)]
@@ -146,7 +146,7 @@ def test_seeds_that_differ_widen_the_interval(tmp_path: Path) -> None:
 
 
 def test_a_third_that_can_not_be_told_from_the_first_keeps_the_verdict_open(tmp_path: Path) -> None:
-    """gradual is 10 points behind on the same pictures, full as far behind on others: only the one can be told."""
+    """gradual is 10 points behind on the same images, full as far behind on others: only the one can be told."""
     wrong = {"partial": [range(10)] * 3, "gradual": [range(20)] * 3, "full": [range(12, 32)] * 3}
     comparison = sweep_of(tmp_path, wrong)
     verdict = decide(comparison)
@@ -158,7 +158,7 @@ def test_a_third_that_can_not_be_told_from_the_first_keeps_the_verdict_open(tmp_
 
 
 def test_three_seeds_without_an_error_have_no_less_doubt_than_one(tmp_path: Path) -> None:
-    """100 of 100 pictures right: where accuracy may lie on others is Wilson's to say."""
+    """100 of 100 images right: where accuracy may lie on others is Wilson's to say."""
     comparison = sweep_of(tmp_path, {"head": [range(0)] * 3, "full": [range(1)] * 3})
     ends = comparison.strategies[["test_accuracy_low", "test_accuracy_high"]].to_numpy()
     assert ends[0] == pytest.approx(tests.wilson(100, 100))

@@ -36,13 +36,13 @@ def test_the_lowest_recall_is_of_the_mean_over_runs(tmp_path: Path) -> None:
 
 
 def test_classes_that_share_the_lowest_recall_are_counted() -> None:
-    """Of many classes with few pictures, several are never found."""
+    """Of many classes with few images, several are never found."""
     assert lowest_recall(pd.Series({"dog": 0.0, "cat": 0.0, "eel": 0.0, "owl": 0.1})) == (0.0, "cat and 2 more")
     assert lowest_recall(pd.Series(dtype=float)) is None
 
 
 def test_a_class_that_a_fold_does_not_test_has_its_mean_over_the_others() -> None:
-    """A rare class may have fewer pictures than there are folds."""
+    """A rare class may have fewer images than there are folds."""
     runs = pd.DataFrame({RECALL: [{"cat": 0.5, "dog": 1.0}, {"cat": 0.7}]})
     assert mean_recalls(runs).to_dict() == {"cat": pytest.approx(0.6), "dog": 1.0}
 
@@ -62,7 +62,7 @@ def test_a_run_of_an_earlier_version_leaves_a_blank(tmp_path: Path) -> None:
 
 
 def frame(classes: int) -> pd.DataFrame:
-    """Return two strategies on so many classes; class 0 has most pictures and the lowest recall."""
+    """Return two strategies on so many classes; class 0 has most images and the lowest recall."""
     return pd.DataFrame(
         {"strategy": strategy, "class": f"c{number:03}", "recall": (number + bonus) / 200, "support": classes - number}
         for strategy, bonus in (("head", 0), ("full", 20))
@@ -76,7 +76,7 @@ def ax() -> Axes:
 
 
 def test_the_figure_has_a_row_a_class_and_a_mark_a_strategy(ax: Axes) -> None:
-    """Most test pictures on top, their number beside the name; colours as everywhere; the legend outside."""
+    """Most test images on top, their number beside the name; colours as everywhere; the legend outside."""
     assert recall_by_class(frame(10).sample(frac=1, random_state=0), ax) is ax
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels == [f"c{number:03} (n={10 - number})" for number in range(10)]
@@ -101,7 +101,7 @@ def test_of_many_classes_the_figure_shows_the_lowest(ax: Axes) -> None:
 
 
 def test_support_counts_each_test_picture_once() -> None:
-    """Seeds test the same pictures, folds others; without predictions there is no number."""
+    """Seeds test the same images, folds others; without predictions there is no number."""
     runs = pd.DataFrame({"strategy": ["head", "head"], RECALL: [{"cat": 0.5, "dog": 1.0}] * 2})
     one, other = {"a": "cat", "b": "dog"}, {"c": "cat"}
     rows = recall_frame(runs, [one, one, other]).set_index("class")

@@ -12,7 +12,7 @@ DATA = {"splits": {"train": 300}, "classes": ["disc", "square"]}
 
 
 def sweep_of(folder: Path, wrong: dict[str, range], seconds: dict[str, float], seeds: int = 3) -> Comparison:
-    """Return the comparison of strategies on 100 pictures, of which all seeds' runs name these wrongly."""
+    """Return the comparison of strategies on 100 images, of which all seeds' runs name these wrongly."""
     for strategy, missed in wrong.items():
         answers = [(f"{n}.png", "disc", "square" if n in missed else "disc", 0.9) for n in range(100)]
         for seed in range(seeds):
@@ -24,7 +24,7 @@ def sweep_of(folder: Path, wrong: dict[str, range], seconds: dict[str, float], s
 
 
 def test_of_equals_the_quickest_is_recommended(tmp_path: Path) -> None:
-    """Full is one picture ahead and takes three times as long: use partial, and it is said that they are level."""
+    """Full is one image ahead and takes three times as long: use partial, and it is said that they are level."""
     comparison = sweep_of(tmp_path, {"partial": range(13), "full": range(12)}, {"partial": 50.0, "full": 150.0})
     facts = recommendation_facts(comparison, decide(comparison), DATA)
     assert facts["Use"].startswith("partial, ")
@@ -63,6 +63,6 @@ def test_more_time_is_worth_what_it_buys(tmp_path: Path) -> None:
 
 
 def test_a_gain_that_may_be_chance_is_called_that(tmp_path: Path) -> None:
-    """One picture of a hundred."""
+    """One image of a hundred."""
     comparison = sweep_of(tmp_path, {"head": range(9), "full": range(8)}, {"head": 5.0, "full": 150.0})
     assert budget_options(comparison)[1].gain.endswith(", not significant)")

@@ -66,7 +66,7 @@ def answers(fold: int, test: float) -> list[tuple[str, str, str, float]]:
 
 
 def cross_validated(folder: Path, tests: dict[str, list[float]], seeds: int = 1, **more: Any) -> Comparison:
-    """Return the comparison of strategies with a test accuracy a fold; each fold has 20 test pictures of its own."""
+    """Return the comparison of strategies with a test accuracy a fold; each fold has 20 test images of its own."""
     for strategy, accuracies in tests.items():
         for fold, test in enumerate(accuracies):
             for seed in range(seeds):
@@ -79,7 +79,7 @@ def cross_validated(folder: Path, tests: dict[str, list[float]], seeds: int = 1,
 
 
 def test_folds_are_one_recipe_and_its_interval_counts_the_pictures_of_all(tmp_path: Path) -> None:
-    """Five folds of 20 pictures are 100 pictures, each tested once, or twice with two seeds."""
+    """Five folds of 20 images are 100 images, each tested once, or twice with two seeds."""
     comparison = cross_validated(tmp_path, {"head": [0.8, 0.9, 0.7, 0.85, 0.75]}, seeds=2)
     (row,) = comparison.recipes.to_dict("records")
     assert (row["n"], row["seeds"], row["over"], row["test_pictures"]) == (10, 2, "2 seeds × 5 folds", 100)
@@ -87,7 +87,7 @@ def test_folds_are_one_recipe_and_its_interval_counts_the_pictures_of_all(tmp_pa
     low, high = tests.wilson(80, 100)
     assert row["interval"] == "bootstrap"
     assert row["test_accuracy_low"] < 0.8 < row["test_accuracy_high"]
-    # Folds drawn anew make it wider than pictures alone; 200 pictures would make it narrower by far.
+    # Folds drawn anew make it wider than images alone; 200 images would make it narrower by far.
     assert 1 < (row["test_accuracy_high"] - row["test_accuracy_low"]) / (high - low) < 2
     assert dict(zip([c.heading for c in columns.comparison_columns(0.8)], columns.cells(comparison.recipes, columns.comparison_columns(0.8))[0], strict=True))["Seeds"] == "2 seeds × 5 folds"  # fmt: skip  # noqa: E501
 

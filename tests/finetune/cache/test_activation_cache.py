@@ -107,7 +107,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
     true_run = FrozenPrefix.run
 
     def counting(self: FrozenPrefix, hidden: torch.Tensor, start: int, cut: int) -> torch.Tensor:
-        if start < cut and len(hidden) > 2:  # two pictures are for looking at shapes
+        if start < cut and len(hidden) > 2:  # two images are for looking at shapes
             passes.append((len(hidden), start, cut))
         return true_run(self, hidden, start, cut)
 
@@ -118,7 +118,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
 def test_a_sweep_computes_the_frozen_part_once_for_all_cuts_rates_and_seeds(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One pass over the pictures for each view, and one over val and test; later runs have nothing left to compute."""
+    """One pass over the images for each view, and one over val and test; later runs have nothing left to compute."""
     configs = [
         small(pictures, strategy=strategy, lr=lr, weights=str(weights_file(tmp_path)), seed=seed)
         for seed in (0, 1)
@@ -128,7 +128,7 @@ def test_a_sweep_computes_the_frozen_part_once_for_all_cuts_rates_and_seeds(
     passes = counted(monkeypatch)
     Done(configs[0], tmp_path / "0", peers=configs)
     first = sum(count for count, start, _ in passes if start == 0)
-    assert first == 2 * 24 + 6 + 12  # train twice, val, test: 24, 6 and 12 pictures
+    assert first == 2 * 24 + 6 + 12  # train twice, val, test: 24, 6 and 12 images
     assert {about["network"][1] for about in entries()} == {6, 12, 18}
     passes.clear()
     logs = [Done(config, tmp_path / str(number), peers=configs) for number, config in enumerate(configs[1:], start=1)]
@@ -186,7 +186,7 @@ def test_auto_keeps_what_is_used_twice_and_says_why(pictures: Path, tmp_path: Pa
 
 
 def test_off_keeps_nothing(pictures: Path, tmp_path: Path) -> None:
-    """Neither activations nor pictures."""
+    """Neither activations nor images."""
     Done(small(pictures, strategy="head", cache="off"), tmp_path / "run")
     assert not store.entries_folder().exists()
 
@@ -269,13 +269,13 @@ def test_want_of_memory_while_a_cache_is_filled_takes_smaller_pieces(
     pieces = Done(small(pictures, strategy="partial", cache="on"), tmp_path / "pieces")
     told = [line for line in pieces if "out of memory" in line]
     assert len(told) == 2  # 16, 8, and 4 from there on
-    assert told[1].endswith("was computed: goes on with 4 pictures at a time")
+    assert told[1].endswith("was computed: goes on with 4 images at a time")
     assert entries()
     assert all(row["cached_share"] == plain.history[0]["cached_share"] > 0 for row in pieces.history)
     assert pieces.history[0]["train/loss"] == pytest.approx(plain.history[0]["train/loss"], rel=5e-3)
     shutil.rmtree(store.entries_folder())
     most = 0
-    with pytest.raises(TrainingError, match=r"out of memory .*, even with \d pictures? at a time. Lower image_px"):
+    with pytest.raises(TrainingError, match=r"out of memory .*, even with \d images? at a time. Lower image_px"):
         Done(small(pictures, strategy="partial", cache="on"), tmp_path / "never")
 
 
@@ -340,7 +340,7 @@ def test_a_frozen_part_that_gives_no_numbers_is_told_as_such(
         return true_run(self, hidden, start, cut) * float("nan")
 
     monkeypatch.setattr(FrozenPrefix, "run", broken)
-    with pytest.raises(TrainingError, match=r"frozen part gives numbers that are not finite .* pictures 1 to 16 of "):
+    with pytest.raises(TrainingError, match=r"frozen part gives numbers that are not finite .* images 1 to 16 of "):
         Done(small(pictures, strategy="head", cache="on"), tmp_path / "run")
 
 

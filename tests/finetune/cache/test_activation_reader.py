@@ -36,7 +36,7 @@ def _either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.usefixtures("_either")
 @pytest.mark.parametrize("kind", ["float16", "float32"])
 def test_rows_come_in_the_order_asked_for(tmp_path: Path, kind: str) -> None:
-    """As float32, and pictures as (C, H, W), however they lie in the file; the same row twice is two rows."""
+    """As float32, and images as (C, H, W), however they lie in the file; the same row twice is two rows."""
     values = np.random.default_rng(0).normal(size=(7, 4, 5, 3)).astype(kind)
     last = ActivationReader(entry(tmp_path / "last", values, channels_last=True))
     first = ActivationReader(entry(tmp_path / "first", values, channels_last=False))

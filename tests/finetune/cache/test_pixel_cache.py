@@ -1,4 +1,4 @@
-"""The cache of decoded pictures: it changes no result, is filled once, goes on after an interruption, and gives way."""
+"""The cache of decoded images: it changes no result, is filled once, goes on after an interruption, and gives way."""
 
 import pickle
 import shutil
@@ -26,7 +26,7 @@ TO = Preprocessing(resize_px=48, crop_px=40, mean=(0.5,) * 3, std=(0.25,) * 3, i
 
 @pytest.fixture
 def odd(tmp_path: Path) -> tuple[Path, list[Sample]]:
-    """Return a folder of pictures of many kinds, and the list of them."""
+    """Return a folder of images of many kinds, and the list of them."""
     root, rng = tmp_path / "odd", np.random.default_rng(0)
     root.mkdir()
 
@@ -47,7 +47,7 @@ def odd(tmp_path: Path) -> tuple[Path, list[Sample]]:
 
 
 def counter(done: list[int]) -> Callable[[int, int], None]:
-    """Return an `on_progress` that notes the pictures done."""
+    """Return an `on_progress` that notes the images done."""
     return lambda some, _: done.append(some)
 
 
@@ -59,7 +59,7 @@ def build(root: Path, pictures: list[Sample], threads: int = 2, fingerprint: str
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_cache_changes_no_result(odd: tuple[Path, list[Sample]], threads: int) -> None:
-    """Turned, grey, palette, long and tiny pictures: bit for bit what decoding them anew gives, in both transforms."""
+    """Turned, grey, palette, long and tiny images: bit for bit what decoding them anew gives, in both transforms."""
     root, pictures = odd
     pixels = build(root, pictures, threads)
     assert len(pixels) == len(pictures)
@@ -101,7 +101,7 @@ def test_it_can_be_sent_to_another_process(odd: tuple[Path, list[Sample]]) -> No
 
 
 def test_it_is_found_by_all_that_decides_its_bytes(odd: tuple[Path, list[Sample]]) -> None:
-    """Another fingerprint of the data (a picture was changed), list of pictures or size: another entry."""
+    """Another fingerprint of the data (an image was changed), list of images or size: another entry."""
     root, pictures = odd
     build(root, pictures)
     assert open_pixels(pictures, TO, "data") is not None
@@ -129,7 +129,7 @@ def test_an_interrupted_build_is_gone_on_with(odd: tuple[Path, list[Sample]]) ->
     again = build_pixels(root, pictures, TO, "data", threads=2, on_progress=counter(done))
     assert again is not None
     assert done == list(range(1, len(pictures) + 1))
-    undisturbed = build(root, pictures, fingerprint="same pictures, another name")
+    undisturbed = build(root, pictures, fingerprint="same images, another name")
     assert (again.entry / "data.bin").read_bytes() == (undisturbed.entry / "data.bin").read_bytes()
     assert (again.entry / "index.bin").read_bytes() == (undisturbed.entry / "index.bin").read_bytes()
 
@@ -151,7 +151,7 @@ def test_of_two_builds_at_once_one_decodes(odd: tuple[Path, list[Sample]]) -> No
 
 
 def test_a_picture_that_cannot_be_read_is_named(odd: tuple[Path, list[Sample]]) -> None:
-    """As without the cache; and the pictures before it need not be decoded again."""
+    """As without the cache; and the images before it need not be decoded again."""
     root, pictures = odd
     (root / "zz.jpg").write_bytes(b"\xff\xd8\xff nothing")
     with pytest.raises(DataError, match=r"zz\.jpg"):
@@ -186,7 +186,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 
 
 def test_what_is_evicted_can_be_used_to_the_end(odd: tuple[Path, list[Sample]]) -> None:
-    """A run that has opened its pictures keeps them, whoever deletes the files."""
+    """A run that has opened its images keeps them, whoever deletes the files."""
     root, pictures = odd
     pixels = build(root, pictures)
     shutil.rmtree(store.entries_folder())
@@ -194,7 +194,7 @@ def test_what_is_evicted_can_be_used_to_the_end(odd: tuple[Path, list[Sample]]) 
 
 
 def test_the_disk_that_it_takes_is_known_before(pictures: Path) -> None:
-    """From the headers of some pictures: right where all have one size."""
+    """From the headers of some images: right where all have one size."""
     listed = [Sample(path.relative_to(pictures).as_posix(), 0) for path in sorted(pictures.glob("*/*/*.png"))]
     pixels = build(pictures, listed)
     size = (pixels.entry / "data.bin").stat().st_size

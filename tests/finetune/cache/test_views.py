@@ -16,7 +16,7 @@ def test_views_take_turns(views: int) -> None:
 
 
 def test_each_seed_has_its_own_order_and_each_turn_too() -> None:
-    """Else the seeds of a sweep would differ in the order of pictures alone."""
+    """Else the seeds of a sweep would differ in the order of images alone."""
     orders = {tuple(view_at(epoch, 6, seed) for epoch in range(12)) for seed in range(10)}
     assert len(orders) == 10
     assert any(order[:6] != order[6:] for order in orders)

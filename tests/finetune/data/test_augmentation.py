@@ -48,7 +48,7 @@ def test_levels_differ_in_how_much_of_the_picture_a_crop_keeps() -> None:
 
 
 def test_only_strong_changes_colours() -> None:
-    """A grey picture stays grey 90 but there; and what a turn brings into view has the mean colour."""
+    """A grey image stays grey 90 but there; and what a turn brings into view has the mean colour."""
     grey = torch.full((3, 80, 80), 90, dtype=torch.uint8)
     values = {
         level: {int(value) for seed in range(60) for value in train_transform(TO, level)(grey, seed).unique()}
@@ -71,7 +71,7 @@ def test_erasing_fills_a_part_of_so_many_views_with_the_mean_colour(share: float
     base = torch.full((3, 80, 80), 7, dtype=torch.uint8)
     kept, plain = base.clone(), train_transform(TO, "standard")
     parts = [erased_share(train_transform(TO, "standard", share)(base, seed)) for seed in range(400)]
-    assert torch.equal(base, kept)  # a cache's picture is not written into
+    assert torch.equal(base, kept)  # a cache's image is not written into
     assert all(part == 0 or 0.015 < part < 0.36 for part in parts)
     assert sum(part > 0 for part in parts) / 400 == pytest.approx(share, abs=0.07)
     picture = resize_for_cache(photo(133, 100), TO)

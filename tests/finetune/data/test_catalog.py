@@ -42,7 +42,7 @@ def zipped(extra: dict[str, bytes] | None = None, pictures: int = PICTURES, size
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder for data sets; few pictures count as whole."""
+    """An empty folder for data sets; few images count as whole."""
     monkeypatch.setenv("DATA_ROOT", str(tmp_path / "data"))
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(catalog, "COUNTS", {"train": PICTURES * len(CLASSES), "val": PICTURES * len(CLASSES)})
@@ -179,10 +179,10 @@ def test_a_torso_is_refused_and_a_small_difference_is_told() -> None:
     """Counts as published are a warning; a third of them is no data set."""
     folder = catalog.fetch_inaturalist()
     (folder / "val" / "Aves" / "0.jpg").unlink()
-    assert catalog.count_mismatches(folder) == [f"{folder / 'val'} has 29 pictures, 30 were published"]
+    assert catalog.count_mismatches(folder) == [f"{folder / 'val'} has 29 images, 30 were published"]
     for picture in folder.glob("train/*/[12].jpg"):
         picture.unlink()
-    with pytest.raises(DataError, match="10 of 30 pictures"):
+    with pytest.raises(DataError, match="10 of 30 images"):
         catalog.count_mismatches(folder)
 
 

@@ -28,7 +28,7 @@ def epoch_tensor(
 
 
 def sorted_rows(images: torch.Tensor) -> torch.Tensor:
-    """Return the pictures in an order of their own: equal for the same pictures in any order."""
+    """Return the images in an order of their own: equal for the same images in any order."""
     return torch.stack(sorted(images.flatten(1), key=lambda row: row.tolist()))
 
 
@@ -43,7 +43,7 @@ def test_a_picture_taken_sideways_is_turned_upright(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "I;16"])
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
-    """Grey, palette, alpha, print and 16-bit pictures all reach the network with three channels."""
+    """Grey, palette, alpha, print and 16-bit images all reach the network with three channels."""
     name = "a.tif" if mode in ("CMYK", "I;16") else "a.png"
     Image.new(mode, (8, 8)).save(tmp_path / name)
     assert read_image(tmp_path / name).mode == "RGB"
@@ -102,7 +102,7 @@ def test_each_picture_has_numbers_of_its_own(pictures: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_another_side_reaches_processes_that_live_on(pictures: Path, workers: int) -> None:
-    """The side of the pictures can change from epoch to epoch, with loader processes of the first epoch too."""
+    """The side of the images can change from epoch to epoch, with loader processes of the first epoch too."""
     split = find_splits(pictures, 0).train
     batches = EpochBatchSampler(len(split), 5, 0)
     loader = make_loader(
@@ -123,7 +123,7 @@ def test_loading_leaves_the_global_stream_alone(pictures: Path) -> None:
 
 
 def test_train_augments_and_evaluation_does_not(pictures: Path) -> None:
-    """The same picture through both: two epochs differ in training and are equal in evaluation, whoever goes first."""
+    """The same image through both: two epochs differ in training and are equal in evaluation, whoever goes first."""
     split = find_splits(pictures, 0).train
     train = ImageDataset(pictures, split, TO, train_transform(TO, "standard"))
     evaluation = ImageDataset(pictures, split, TO, eval_transform(TO))
@@ -137,7 +137,7 @@ def test_train_augments_and_evaluation_does_not(pictures: Path) -> None:
     ("count", "size", "sizes"), [(10, 5, [5, 5]), (11, 5, [5, 6]), (12, 5, [5, 5, 2]), (1, 5, [1])]
 )
 def test_no_training_batch_of_one(count: int, size: int, sizes: list[int]) -> None:
-    """Batch-norm can't train on one picture, so a lone last one joins the batch before it; none is left out."""
+    """Batch-norm can't train on one image, so a lone last one joins the batch before it; none is left out."""
     batches = list(EpochBatchSampler(count, size, seed=0))
     assert [len(batch) for batch in batches] == sizes
     assert len(EpochBatchSampler(count, size, seed=0)) == len(sizes)

@@ -1,4 +1,4 @@
-"""Copies of a picture: found by content, and kept on one side of a split."""
+"""Copies of an image: found by content, and kept on one side of a split."""
 
 import shutil
 from collections import defaultdict
@@ -23,7 +23,7 @@ def test_copies_are_found_by_their_content(tmp_path: Path) -> None:
 
 
 def sides(splits: Splits) -> dict[str, set[str]]:
-    """Return the content's first picture -> the splits that its copies are in."""
+    """Return the content's first image -> the splits that its copies are in."""
     seen: defaultdict[str, set[str]] = defaultdict(set)
     for path, _, name in splits.rows():
         seen[Path(path).name.removeprefix("copy-")].add(name)
@@ -57,6 +57,6 @@ def test_copies_across_given_splits_and_classes_are_told(tmp_path: Path) -> None
     shutil.copy(root / "train" / "red" / "000.png", root / "test" / "red" / "leak.png")
     shutil.copy(root / "train" / "red" / "001.png", root / "test" / "blue" / "leak.png")
     how = " ".join(find_splits(root, 0).how)
-    assert "2 of the pictures in test are in train, too, or look the same" in how
+    assert "2 of the images in test are in train, too, or look the same" in how
     assert "1 group of copies or lookalikes in more than one class" in how
     assert "in val are" not in how

@@ -1,4 +1,4 @@
-"""Pictures that are no pictures: refused by name, in little memory and time, in the survey and in predict alike."""
+"""Pictures that are no images: refused by name, in little memory and time, in the survey and in predict alike."""
 
 import io
 import struct
@@ -66,7 +66,7 @@ REFUSED = {
 }
 READ = {"frames.gif": gif(100_000), "cycle.tif": tiff_cycle()}
 
-# Reads one picture in a process of its own, and prints what was said and the most memory that was taken, in MB.
+# Reads one image in a process of its own, and prints what was said and the most memory that was taken, in MB.
 LOOK = """
 import resource, sys
 from pathlib import Path
@@ -108,7 +108,7 @@ def test_memory_has_a_bound(tmp_path: Path, name: str) -> None:
 
 
 def test_the_limit_is_told_and_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture with more pixels than allowed is refused with the limit and its name; a wrong limit is bad input."""
+    """An image with more pixels than allowed is refused with the limit and its name; a wrong limit is bad input."""
     Image.new("L", (1100, 1000)).save(tmp_path / "a.png")
     assert inspect_file(tmp_path / "a.png").why is None
     monkeypatch.setenv(LIMIT_VARIABLE, "0.5")

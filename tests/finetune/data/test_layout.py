@@ -13,7 +13,7 @@ from tests.support.images import write_folder
 
 
 def listed(root: Path, columns: str = "path,label,split") -> Path:
-    """Write ten pictures of each class into one folder, and a file that says of which class and split they are."""
+    """Write ten images of each class into one folder, and a file that says of which class and split they are."""
     file = root / "pictures.csv"
     if not file.exists():
         write_folder(root, {"photos": 10})
@@ -32,7 +32,7 @@ def parts(splits: Splits) -> tuple[int, int, int]:
 
 
 def test_a_file_says_class_and_split(tmp_path: Path) -> None:
-    """Whatever folders the pictures lie in; what it does not list is left alone."""
+    """Whatever folders the images lie in; what it does not list is left alone."""
     splits = find_splits(listed(tmp_path), 0)
     assert splits.classes == ("BLUE", "GREEN", "RED")
     assert parts(splits) == (18, 6, 6)
@@ -61,7 +61,7 @@ def test_spreadsheets_ways_of_writing_are_read(tmp_path: Path, delimiter: str) -
 
 
 def test_rows_without_a_split_are_left_out_and_this_is_said(tmp_path: Path) -> None:
-    """So a picture can be taken out of a file that says what every other one is for."""
+    """So an image can be taken out of a file that says what every other one is for."""
     file = listed(tmp_path)
     file.write_text(file.read_text().replace("photos/red/009.png,RED,train", "photos/red/009.png,RED,"))
     splits = find_splits(file, 0)
@@ -108,7 +108,7 @@ def test_line_breaks_in_quoted_cells_are_part_of_the_cell(tmp_path: Path) -> Non
 
 
 def test_links_to_folders_above_are_not_followed(tmp_path: Path) -> None:
-    """Each picture counts once, in its own class; a link to pictures elsewhere is followed."""
+    """Each image counts once, in its own class; a link to images elsewhere is followed."""
     root = write_folder(tmp_path / "data", {"": 3})
     write_folder(tmp_path / "elsewhere", {"": 2})
     before, first = read_layout(root), fingerprint(root)

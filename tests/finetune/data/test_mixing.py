@@ -1,4 +1,4 @@
-"""MixUp and CutMix: what they make of pictures and labels, in the loss, and in runs."""
+"""MixUp and CutMix: what they make of images and labels, in the loss, and in runs."""
 
 import itertools
 from pathlib import Path
@@ -20,7 +20,7 @@ from tests.support.small_runs import after, assert_same_run, small
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
-    """Return four pictures of one value each, 0, 1, 2 and 3, and their labels, the same."""
+    """Return four images of one value each, 0, 1, 2 and 3, and their labels, the same."""
     values = torch.arange(4.0).view(4, 1, 1, 1)
     return values.expand(4, 3, 16, 16).contiguous(memory_format=torch.channels_last), torch.arange(4)
 
@@ -50,7 +50,7 @@ def test_mixup_blends_neighbours_and_their_labels_by_the_same_share() -> None:
 
 
 def test_cutmix_pastes_a_rectangle_and_counts_its_area() -> None:
-    """Each pixel is of one of the two pictures; the labels' shares are those of the pixels."""
+    """Each pixel is of one of the two images; the labels' shares are those of the pixels."""
     images, labels = batch()
     for seed in range(50):
         mixed, targets = mix(images, labels, 4, mixup=0, cutmix=1.0, seed=seed)
@@ -103,7 +103,7 @@ def test_a_mixed_run_interrupted_again_and_again_is_the_same_run(strategy: str, 
 
 
 def test_a_run_erases_and_counts_mixed_pictures_by_their_heavier_label(pictures: Path, tmp_path: Path) -> None:
-    """Erasing changes what training sees; colours are learnt from mixed pictures too, as the accuracy tells."""
+    """Erasing changes what training sees; colours are learnt from mixed images too, as the accuracy tells."""
     losses = []
     for share in (0.0, 1.0):
         run(small(pictures, strategy="full", epochs=1, erasing=share), tmp_path / str(share))

@@ -36,7 +36,7 @@ UNEQUAL = [0] * 17 + [1] * 5 + [3] * 2  # nothing of class 2
 
 @given(LABELS, st.integers(0, 5), st.integers(0, 3))
 def test_each_class_comes_as_often_in_every_epoch_and_over_all(labels: list[int], seed: int, epochs: int) -> None:
-    """As many pictures as before; classes differ by one at most, and over epochs the ones do not pile up."""
+    """As many images as before; classes differ by one at most, and over epochs the ones do not pile up."""
     together = Counter[int]()
     for epoch in range(epochs + 1):
         order = balanced_order(labels, seed, epoch)
@@ -49,7 +49,7 @@ def test_each_class_comes_as_often_in_every_epoch_and_over_all(labels: list[int]
 
 @given(LABELS, st.integers(0, 5), st.integers(0, 3))
 def test_no_picture_comes_again_before_all_of_its_class_have(labels: list[int], seed: int, epochs: int) -> None:
-    """Up to the end of any epoch, pictures of a class have been used equally often, give or take once."""
+    """Up to the end of any epoch, images of a class have been used equally often, give or take once."""
     used = Counter[int](dict.fromkeys(range(len(labels)), 0))
     for epoch in range(epochs + 1):
         used.update(balanced_order(labels, seed, epoch))
@@ -72,7 +72,7 @@ def test_the_order_is_the_seeds_and_the_epochs_own() -> None:
 
 
 def test_without_it_the_order_is_what_it_was() -> None:
-    """Every picture once, as runs of earlier versions had them."""
+    """Every image once, as runs of earlier versions had them."""
     batches = EpochBatchSampler(10, 4, seed=5)
     batches.epoch = 2
     assert list(batches) == [
@@ -119,7 +119,7 @@ def logits_and_labels() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_a_picture_weighs_the_same_in_any_company() -> None:
-    """Its smoothed loss times its class's weight, over the number of pictures; torch's own mean differs."""
+    """Its smoothed loss times its class's weight, over the number of images; torch's own mean differs."""
     logits, labels = logits_and_labels()
     weights = torch.tensor([0.5, 2.0, 4.0])
     each = -(0.9 * functional.one_hot(labels, 3) + 0.1 / 3) * torch.log_softmax(logits, dim=1)
@@ -140,7 +140,7 @@ def test_equal_classes_have_the_plain_loss() -> None:
 
 @pytest.fixture
 def unequal(tmp_path: Path) -> Path:
-    """Return a folder of 60 grey pictures and 6 warm ones that a few grey ones look like; val and test are equal."""
+    """Return a folder of 60 grey images and 6 warm ones that a few grey ones look like; val and test are equal."""
     root, seed = tmp_path / "unequal", 0
     for split, counts in {"train": (60, 6), "val": (12, 12), "test": (12, 12)}.items():
         for label, red, count in zip(("grey", "warm"), (120, 136), counts, strict=True):
@@ -172,7 +172,7 @@ class Done:
 
 
 def test_rare_classes_are_found_once_classes_are_balanced(unequal: Path, tmp_path: Path) -> None:
-    """With ten times as many pictures of one class, a network names nothing else; either remedy makes it look."""
+    """With ten times as many images of one class, a network names nothing else; either remedy makes it look."""
     asked = {"strategy": "head", "lr": 1e-2, "epochs": 6, "augment": "none", "cache": "off"}
     done = {
         balance: Done(config(unequal, balance=balance, **asked), tmp_path / balance)
@@ -223,7 +223,7 @@ def test_an_interrupted_run_is_the_same_run_with_any_number_of_loader_processes(
 def test_cached_or_not_the_run_is_the_same(
     strategy: str, balance: str, unequal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Activations are read by position, pictures several times in an epoch; losses differ by rounding alone."""
+    """Activations are read by position, images several times in an epoch; losses differ by rounding alone."""
     monkeypatch.setattr(activation_cache, "STORED", np.float32)
     asked = {"strategy": strategy, "balance": balance, "epochs": 3, "lr": 3e-3, "views": 2}
     cached, plain = (Done(config(unequal, cache=cache, **asked), tmp_path / cache) for cache in ("on", "off"))
@@ -234,7 +234,7 @@ def test_cached_or_not_the_run_is_the_same(
 
 
 def test_val_and_test_are_measured_without_weights(unequal: Path, tmp_path: Path) -> None:
-    """The loss of the test split is the plain mean over its predictions, of the val split that over its pictures."""
+    """The loss of the test split is the plain mean over its predictions, of the val split that over its images."""
     done = Done(config(unequal, strategy="head", balance="weights", epochs=1), tmp_path / "run")
     with (tmp_path / "run" / keys.PREDICTIONS).open() as file:
         rights = [float(row[keys.PROBABILITY + row["label"]]) for row in csv.DictReader(file)]
@@ -245,7 +245,7 @@ def test_val_and_test_are_measured_without_weights(unequal: Path, tmp_path: Path
 
 
 def test_numbers_by_class_are_those_of_the_predictions(unequal: Path, tmp_path: Path) -> None:
-    """On test as scikit-learn has them; on val, which has the same pictures here, the same at the best epoch."""
+    """On test as scikit-learn has them; on val, which has the same images here, the same at the best epoch."""
     shutil.rmtree(unequal / "val")
     shutil.copytree(unequal / "test", unequal / "val")
     asked = {"strategy": "head", "balance": "sampler", "lr": 1e-2, "epochs": 3, "augment": "none"}

@@ -29,7 +29,7 @@ def holed(content: bytes) -> bytes:
 
 DAMAGED = {
     "empty.jpg": b"",
-    "text.jpg": b"this is no picture",
+    "text.jpg": b"this is no image",
     "head.jpg": encoded("JPEG")[:300],
     "half.jpg": encoded("JPEG")[:-8000],
     "progressive.jpg": encoded("JPEG", progressive=True)[:-8000],

@@ -44,7 +44,7 @@ def test_classes_only_are_split_70_15_15(tmp_path: Path, layout: str) -> None:
 
 
 def test_the_split_repeats_for_its_seed_and_moves_little_when_pictures_come(tmp_path: Path) -> None:
-    """Another split seed gives another split; one more picture moves at most one other."""
+    """Another split seed gives another split; one more image moves at most one other."""
     root = write_folder(tmp_path, {"": 20})
     first = paths(find_splits(root, 0))
     assert paths(find_splits(root, 0)) == first
@@ -61,11 +61,11 @@ def test_what_is_no_picture_is_never_a_class(tmp_path: Path) -> None:
     (root / "train" / "red" / "notes.txt").write_text("x")
     splits = find_splits(root, 0)
     assert splits.classes == tuple(sorted(COLOURS))
-    assert any("empty: no pictures" in line for line in splits.how)
+    assert any("empty: no images" in line for line in splits.how)
 
 
 def test_layouts_that_can_not_work_are_refused_with_a_reason(tmp_path: Path) -> None:
-    """No classes, one class, a class with one picture, a tested class that nobody learns, two val folders."""
+    """No classes, one class, a class with one image, a tested class that nobody learns, two val folders."""
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="found 0 classes"):
         find_splits(tmp_path / "none", 0)
@@ -84,7 +84,7 @@ def test_layouts_that_can_not_work_are_refused_with_a_reason(tmp_path: Path) -> 
 
 
 def test_the_fingerprint_follows_the_content_and_not_the_place(tmp_path: Path) -> None:
-    """A copy has the same one; an edit, a new name or one picture less gives another."""
+    """A copy has the same one; an edit, a new name or one image less gives another."""
     here, there = (write_folder(tmp_path / name, {"": 3}) for name in ("here", "there"))
     first = fingerprint(here)
     assert fingerprint(there) == first
@@ -119,7 +119,7 @@ def test_folds_leave_each_picture_out_once(tmp_path: Path, splits: dict[str, int
         assert not part["test"] & (part["train"] | part["val"])
         assert sum(map(len, part.values())) == 36 + 3 * splits.get("test", 0)
         assert min(sum(known.label == label for known in getattr(one, left_out)) for label in range(3)) >= 2
-        assert 7 <= len(part[left_out]) <= 8  # 36 pictures in 5 parts
+        assert 7 <= len(part[left_out]) <= 8  # 36 images in 5 parts
         assert part["val"]
     if "test" in splits:
         assert all(part["test"] == parts[0]["test"] for part in parts)
@@ -127,11 +127,11 @@ def test_folds_leave_each_picture_out_once(tmp_path: Path, splits: dict[str, int
 
 
 def test_another_split_seed_deals_other_folds_and_small_classes_are_refused(tmp_path: Path) -> None:
-    """A class needs a picture for each fold."""
+    """A class needs an image for each fold."""
     root = write_folder(tmp_path, {"": 6})
     assert paths(find_splits(root, 0, 3, 0)) != paths(find_splits(root, 1, 3, 0))
     assert paths(find_splits(root, 0, 3, 0)) == paths(find_splits(root, 0, 3, 0))
-    with pytest.raises(DataError, match="at least 7 pictures"):
+    with pytest.raises(DataError, match="at least 7 images"):
         find_splits(root, 0, 7, 0)
 
 

@@ -1,4 +1,4 @@
-"""Parts of the training pictures: stratified, one inside the other, and nothing else changed."""
+"""Parts of the training images: stratified, one inside the other, and nothing else changed."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from tests.support.small_runs import small
 
 
 def test_a_part_is_stratified_and_lies_within_larger_ones(tmp_path: Path) -> None:
-    """A tenth, a third, a half of 20 pictures a class; val and test are the same; the sentence has the numbers."""
+    """A tenth, a third, a half of 20 images a class; val and test are the same; the sentence has the numbers."""
     whole = find_splits(write_folder(tmp_path, {"train": 20, "val": 4, "test": 4}), 0)
     before: set[str] = set()
     for share, each in ((0.1, 2), (0.3, 6), (0.5, 10), (1.0, 20)):
@@ -27,9 +27,7 @@ def test_a_part_is_stratified_and_lies_within_larger_ones(tmp_path: Path) -> Non
         paths = {picture.path for picture in part.train}
         assert before <= paths
         before = paths
-    assert (
-        subsample_train(whole, 0.1, 0).how[-1] == "of the 60 training pictures, 6 train (train_share 0.1), stratified"
-    )
+    assert subsample_train(whole, 0.1, 0).how[-1] == "of the 60 training images, 6 train (train_share 0.1), stratified"
 
 
 def test_another_split_seed_draws_others_and_no_class_is_lost(tmp_path: Path) -> None:
@@ -51,7 +49,7 @@ def test_a_run_trains_on_its_part_and_tests_on_all(pictures: Path, tmp_path: Pat
 
 
 def test_runs_on_other_parts_share_val_and_test_alone() -> None:
-    """What a cache holds of training pictures is of these pictures."""
+    """What a cache holds of training images is of these images."""
     fields = {"strategy": "head", "epochs": 4, "unfreeze": [[0, 0]], "views": 2}
     configs = [parse_config({**fields, "train_share": share}, "a test") for share in (0.5, 1.0)]
     alone, both = (shared_activation_uses(configs[0], peers, 10) for peers in (configs[:1], configs))

@@ -25,14 +25,14 @@ def a_run(folder: Path, paths: list[str]) -> Path:
 
 
 def packed(size: tuple[int, int], kind: str = "JPEG") -> bytes:
-    """Return a picture as a file's content."""
+    """Return an image as a file's content."""
     content = io.BytesIO()
     Image.new("RGB", size, (200, 30, 30)).save(content, kind)
     return content.getvalue()
 
 
 def test_a_picture_is_turned_upright_and_keeps_its_proportions(tmp_path: Path) -> None:
-    """A camera writes a tall picture lying down and notes so in EXIF tag 274 (orientation)."""
+    """A camera writes a tall image lying down and notes so in EXIF tag 274 (orientation)."""
     image = Image.new("RGB", (60, 30))
     image.paste((255, 0, 0), (0, 0, 30, 30))  # the left half, which orientation 6 turns to the top
     exif = Image.Exif()
@@ -49,7 +49,7 @@ def test_a_picture_is_turned_upright_and_keeps_its_proportions(tmp_path: Path) -
     "path", ["missing.png", "broken.png", "../outside.png", "/etc/hostname", "a/../../outside.png"]
 )
 def test_what_can_not_be_shown_is_none_and_is_not_packed(tmp_path: Path, path: str) -> None:
-    """Missing, broken, or outside the data folder; the other pictures are there all the same."""
+    """Missing, broken, or outside the data folder; the other images are there all the same."""
     root = tmp_path / "data"
     (root / "a").mkdir(parents=True)
     (root / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n no")
@@ -78,7 +78,7 @@ def test_thumbnails_are_small_and_read_back(tmp_path: Path) -> None:
 
 
 def test_pictures_with_one_stem_keep_apart(tmp_path: Path) -> None:
-    """a.png and a.jpg of one folder are two pictures."""
+    """a.png and a.jpg of one folder are two images."""
     (tmp_path / "data").mkdir()
     for name, colour in (("a.png", (250, 0, 0)), ("a.jpg", (0, 0, 250)), ("a", (0, 250, 0))):
         Image.new("RGB", (8, 8), colour).save(tmp_path / "data" / name, "PNG")
@@ -98,7 +98,7 @@ def test_pictures_with_one_stem_keep_apart(tmp_path: Path) -> None:
     ids=["large", "png", "torn", "empty", "bomb"],
 )
 def test_hostile_thumbnails_are_not_shown(tmp_path: Path, content: bytes) -> None:
-    """One bad entry costs one picture."""
+    """One bad entry costs one image."""
     with zipfile.ZipFile(tmp_path / keys.THUMBNAILS, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bad.png.jpg", content)
         archive.writestr("good.png.jpg", packed((8, 8)))

@@ -21,7 +21,7 @@ TO = Preprocessing(64, 56, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
 
 
 def photo(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Return a picture with large and small structures."""
+    """Return an image with large and small structures."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height))
     noise = rng.integers(-30, 30, (height, width, 3))
@@ -29,7 +29,7 @@ def photo(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def ramp(width: int, height: int) -> Tensor:
-    """Return a base picture that gets brighter to the right, in the first channel, and downwards, in the second."""
+    """Return a base image that gets brighter to the right, in the first channel, and downwards, in the second."""
     picture = torch.zeros(height, width, 3, dtype=torch.uint8)
     picture[:, :, 0] = torch.linspace(0, 250, width).to(torch.uint8)
     picture[:, :, 1] = torch.linspace(0, 250, height).to(torch.uint8)[:, None]
@@ -105,7 +105,7 @@ def test_crops_reach_every_edge() -> None:
 
 
 def test_a_training_picture_is_an_antialiased_resized_crop() -> None:
-    """A quarter to all of the picture, resized as torchvision does, up to one grey level; half of them are flipped."""
+    """A quarter to all of the image, resized as torchvision does, up to one grey level; half of them are flipped."""
     base = resize_for_cache(photo(300, 200), TO)
     flipped = 0
     for seed in range(60):
@@ -134,7 +134,7 @@ def test_a_crop_depends_on_its_seed_alone() -> None:
 
 @pytest.mark.parametrize("augment", ["none", "standard"])
 def test_another_side_shows_the_same_at_another_resolution(augment: str) -> None:
-    """Progressive resizing changes the size of the pictures, not what is seen of them."""
+    """Progressive resizing changes the size of the images, not what is seen of them."""
     transform, base = train_transform(TO, augment), ramp(120, 64)
     for seed in range(10):
         large, small = transform(base, seed), transform(base, seed, 28)
@@ -150,7 +150,7 @@ def test_without_augmentation_training_sees_what_evaluation_sees() -> None:
 
 
 def test_all_pictures_lie_channels_last() -> None:
-    """Base pictures, crops and flips: a batch of anything else would have to be turned around."""
+    """Base images, crops and flips: a batch of anything else would have to be turned around."""
     base = resize_for_cache(photo(100, 133), TO)
     views = [base, eval_transform(TO)(base), *(train_transform(TO, "standard")(base, seed) for seed in range(6))]
     assert [view.stride()[0] for view in views] == [1] * len(views)
@@ -160,7 +160,7 @@ def test_all_pictures_lie_channels_last() -> None:
 
 
 def test_a_strip_does_not_fill_the_memory() -> None:
-    """A picture of 1 x 6,000 pixels is cut to its middle before its short side is enlarged."""
+    """An image of 1 x 6,000 pixels is cut to its middle before its short side is enlarged."""
     assert resize_for_cache(photo(6000, 1), TO).shape == (3, 64, 16 * 64)
     assert resize_for_cache(photo(1, 6000), TO).shape == (3, 16 * 64, 64)
 

@@ -59,7 +59,7 @@ def test_the_file_says_what_predict_says(place: Path, tmp_path: Path) -> None:
 
 
 def prepared(path: Path, told: dict[str, int]) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
-    """Return a picture (3, side, side) in [0, 1], made with nothing of this project."""
+    """Return an image (3, side, side) in [0, 1], made with nothing of this project."""
     picture = Image.open(path).convert("RGB")
     scale = told["resize_px"] / min(picture.size)
     size = tuple(int(side * scale) for side in picture.size)

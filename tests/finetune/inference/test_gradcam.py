@@ -83,7 +83,7 @@ def test_the_last_block_with_places_is_taken(backbone: str, px: int, last: int) 
 
 
 def test_the_pictures_are_those_of_the_grid(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each under its name, and the same file when asked again; pictures elsewhere are found by --data."""
+    """Each under its name, and the same file when asked again; images elsewhere are found by --data."""
     run_dir = Path(shutil.copytree(place / "runs/tiny/only", tmp_path / "run"))
     assert main([str(run_dir)]) == 0
     assert "12 of 12 images" in capsys.readouterr().out
@@ -96,7 +96,7 @@ def test_the_pictures_are_those_of_the_grid(place: Path, tmp_path: Path, capsys:
 
 
 def test_what_can_not_be_drawn_is_told(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """No pictures here, none that the run showed, a transformer: exit code 2, a way out, nothing written."""
+    """No images here, none that the run showed, a transformer: exit code 2, a way out, nothing written."""
     run_dir = Path(shutil.copytree(place / "runs/tiny/only", tmp_path / "run"))
     assert main([str(run_dir), "--data", str(tmp_path / "nowhere")]) == 2
     assert "none of the 12 images is below" in capsys.readouterr().err

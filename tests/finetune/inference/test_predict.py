@@ -31,7 +31,7 @@ def finished(trained_place: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def colours(trained_place: Path) -> Path:
-    """Return the folder of pictures that the run was made with."""
+    """Return the folder of images that the run was made with."""
     return trained_place / "pictures"
 
 
@@ -41,7 +41,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 def test_predictions_are_those_of_the_run_at_its_temperature(finished: Path, colours: Path, tmp_path: Path) -> None:
-    """The test pictures get the class that the run itself wrote down, and its probability with logits halved."""
+    """The test images get the class that the run itself wrote down, and its probability with logits halved."""
     lone = colours / "train" / "red" / "000.png"
     out = tmp_path / "out.csv"
     assert main([str(finished), str(colours / "test"), str(lone), "--csv", str(out)]) == 0
@@ -104,7 +104,7 @@ def test_the_likeliest_classes_are_told_in_order(
 
 
 def test_a_turned_picture_is_seen_upright(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What EXIF says is turned back: to the digit the answer on the upright picture, unlike that without EXIF."""
+    """What EXIF says is turned back: to the digit the answer on the upright image, unlike that without EXIF."""
     ramp = np.linspace(0, 255, 40 * 32).reshape(32, 40)
     upright = Image.fromarray(np.stack([ramp, 255 - ramp, ramp / 2], axis=2).astype(np.uint8))
     turned = upright.transpose(Image.Transpose.ROTATE_90)
@@ -129,7 +129,7 @@ def test_unreadable_pictures_are_named_and_skipped(
         colour = ("blue", "green", "red")[number % 3]
         shutil.copy(colours / "test" / colour / "000.png", many / f"{number:03}-{colour}.png")
     for number in (0, 70, 149):
-        (many / f"{number:03}-bad.jpg").write_text("no picture")
+        (many / f"{number:03}-bad.jpg").write_text("no image")
     assert main([str(finished), str(many)]) == 1
     said = capsys.readouterr()
     assert said.err.count("skipped: ") == 3
@@ -141,7 +141,7 @@ def test_unreadable_pictures_are_named_and_skipped(
 
 
 def test_bad_input_is_told(finished: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """No run, no pictures, no such file, nowhere to write: exit code 2, a message, nothing written."""
+    """No run, no images, no such file, nowhere to write: exit code 2, a message, nothing written."""
     (tmp_path / "empty").mkdir()
     picture = str(colours / "test" / "red" / "000.png")
     for arguments in (
@@ -161,13 +161,13 @@ def test_bad_input_is_told(finished: Path, colours: Path, tmp_path: Path, capsys
 
 
 def test_the_page_holds_the_pictures_and_nothing_that_runs(finished: Path, colours: Path, tmp_path: Path) -> None:
-    """Names of files are text, whatever they are; all pictures are in the page, which may load and run nothing."""
+    """Names of files are text, whatever they are; all images are in the page, which may load and run nothing."""
     hostile = tmp_path / "<script>alert(1)<" / '" onerror="alert(1).png'
     hostile.parent.mkdir()
     shutil.copy(colours / "test" / "red" / "000.png", hostile)
     turned = tmp_path / "gpj.\u202eexe.png"
     shutil.copy(hostile, turned)
-    (tmp_path / "<b>bad.jpg").write_text("no picture")
+    (tmp_path / "<b>bad.jpg").write_text("no image")
     page = tmp_path / "page.html"
     named = [str(hostile), str(turned), str(tmp_path / "<b>bad.jpg"), str(colours / "test")]
     assert main([str(finished), *named, "--html", str(page)]) == 1

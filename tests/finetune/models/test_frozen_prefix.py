@@ -33,7 +33,7 @@ def classifier(backbone: str, px: int = 64) -> Classifier:
 
 
 def smallest_px(backbone: str) -> int:
-    """Return a picture's side that the network can take, for a quick test."""
+    """Return an image's side that the network can take, for a quick test."""
     sides = {"maxvit_t": 224, "inception_v3": 80, "vit_h_14": 28, "alexnet": 64}
     return sides.get(backbone, 64 if backbone.startswith("squeezenet") else 32)
 

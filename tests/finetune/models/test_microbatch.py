@@ -28,7 +28,7 @@ def test_pieces_make_up_the_batch_and_keep_to_the_limits(count: int, limit: int 
 
 
 def needs(most: int, seen: list[int]):  # type: ignore[no-untyped-def]
-    """Return work that fits in memory up to so many pictures at a time."""
+    """Return work that fits in memory up to so many images at a time."""
 
     def work(sizes: list[int]) -> int:
         for size in sizes:
@@ -53,9 +53,9 @@ def test_pieces_are_halved_until_they_fit_and_stay_small() -> None:
 
 @pytest.mark.parametrize(("count", "least", "last"), [(8, 1, 1), (8, 2, 2), (5, 2, 3), (1, 2, 1)])
 def test_when_the_smallest_piece_does_not_fit_the_error_says_what_to_lower(count: int, least: int, last: int) -> None:
-    """Batch-norm is never given a single picture of several."""
+    """Batch-norm is never given a single image of several."""
     seen: list[int] = []
-    with pytest.raises(TrainingError, match=rf"out of memory here, even with {last} picture.* Lower image_px"):
+    with pytest.raises(TrainingError, match=rf"out of memory here, even with {last} image.* Lower image_px"):
         run_in_microbatches(needs(0, seen), count, None, least, CPU, "here", lambda *_: None)
     assert seen[-1] == last
 

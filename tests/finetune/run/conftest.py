@@ -13,7 +13,7 @@ from tests.support.small_runs import small
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder like `pictures`, for tests that only read it."""
+    """Return a folder like `images`, for tests that only read it."""
     return write_folder(tmp_path_factory.mktemp("images"), {"train": 10, "test": 4})
 
 

@@ -47,7 +47,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    """Serves real pictures in the layout of iNaturalist-12K."""
+    """Serves real images in the layout of iNaturalist-12K."""
     monkeypatch.setattr(catalog, "COUNTS", {"train": 30, "val": 10})
     colours = {name: (20 * number, 100, 200) for number, name in enumerate(CLASSES)}
     made = write_folder(tmp_path / "made", {"train": 3, "val": 1}, colours)
@@ -106,7 +106,7 @@ def test_a_fault_elsewhere_is_told_before_anything_is_fetched(
 def test_what_was_fetched_ahead_needs_no_network(
     archive: Served, published: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`make data` on one machine; then a run where there is no network, of the same pictures and weights."""
+    """`make data` on one machine; then a run where there is no network, of the same images and weights."""
     assert agent.main(["small.yaml", "--fetch"]) == 0
     assert "all data and weights of its runs" in capsys.readouterr().out
     assert len(archive.asked) == len(published.asked) == 1

@@ -105,7 +105,7 @@ def test_a_stop_file_ends_the_run_after_its_epoch_and_it_is_still_tested(images:
 
 
 def test_a_failed_run_says_why(tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture that breaks after all were looked at leaves state failed, with the file's name."""
+    """An image that breaks after all were looked at leaves state failed, with the file's name."""
     monkeypatch.setattr("finetune.run.preflight.load_or_scan", lambda *_: ScanResult())
     bad = sorted(pictures.glob("train/red/*.png"))[0]
     bad.write_bytes(bad.read_bytes()[:60])
@@ -192,7 +192,7 @@ def test_memory_that_runs_out_at_an_unfreeze_costs_time_and_no_run(
 def test_memory_that_is_too_small_for_anything_fails_the_run_with_advice(
     tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Down to two pictures, which batch-norm needs."""
+    """Down to two images, which batch-norm needs."""
     limit_memory(monkeypatch, max_images=1)
     with pytest.raises(TrainingError, match=r"even with 2 .* at a time\. Lower image_px"):
         run(small(images, strategy="full", backbone="shufflenet_v2_x0_5"), tmp_path / "run")
@@ -210,7 +210,7 @@ def test_pictures_grow_while_everything_trains_and_val_sees_them_whole(
     true_suffix = Classifier.suffix
 
     def suffix(self: Classifier, hidden: torch.Tensor, cut: int) -> torch.Tensor:
-        # Preflight looks at sizes without memory; FLOPs are counted with one picture.
+        # Preflight looks at sizes without memory; FLOPs are counted with one image.
         if cut == 0 and hidden.device.type != "meta" and len(hidden) > 1:
             seen.append((hidden.shape[-1], self.training))
         return true_suffix(self, hidden, cut)

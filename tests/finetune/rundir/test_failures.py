@@ -37,7 +37,7 @@ def full_disk() -> OSError:
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk"),
         (OSError(errno.EROFS, "Read-only file system"), "disk"),
         (OSError(errno.EIO, "Input/output error"), "disk"),
-        (DataError("a.png: can't be read as a picture"), "data"),
+        (DataError("a.png: can't be read as an image"), "data"),
         (DownloadError("no connection"), "network"),
         (NotDownloadedError("not here"), "network"),
         (DiskFullError("1 GB free"), "disk"),
@@ -64,10 +64,10 @@ def test_an_error_has_a_cause(error: Exception, cause: str) -> None:
     ("outer", "inner", "cause"),
     [
         (RuntimeError("no weights"), DownloadError("no connection"), "network"),
-        (TrainingError("even 2 pictures do not fit"), torch.OutOfMemoryError("CUDA"), "memory"),
+        (TrainingError("even 2 images do not fit"), torch.OutOfMemoryError("CUDA"), "memory"),
         (DataError("a.png can't be read"), OSError(errno.EIO, "Input/output error"), "disk"),
         (RuntimeError("unexpected"), full_disk(), "disk"),
-        (DataError("no pictures"), KeyError("x"), "data"),
+        (DataError("no images"), KeyError("x"), "data"),
     ],
 )
 def test_the_error_behind_an_error_tells_more(outer: Exception, inner: Exception, cause: str) -> None:
@@ -91,7 +91,7 @@ def test_an_error_that_was_put_out_of_sight_does_not_count() -> None:
 @pytest.mark.parametrize(
     ("line", "cause"),
     [
-        ("DataError: no pictures here", "data"),
+        ("DataError: no images here", "data"),
         ("finetune.errors.DataError: a.png: can't be read", "data"),
         (
             "DownloadError: http://127.0.0.1/w.pth can't be downloaded (no connection; is this machine online?)",

@@ -92,7 +92,7 @@ def test_a_run_and_a_file_are_meant_as_they_are_named(sweep: Path) -> None:
 
 
 def test_what_can_not_be_told_is_an_error_that_says_how_to_mend_it(sweep: Path) -> None:
-    """No checkpoint, no run finished, sweeps instead of runs, other pictures: never a worse network in silence."""
+    """No checkpoint, no run finished, sweeps instead of runs, other images: never a worse network in silence."""
 
     def refused(given: str) -> str:
         with pytest.raises(UserError) as error:

@@ -67,7 +67,7 @@ def flags_of(undisturbed: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a small run with room enough; its pictures and caches lie beside it."""
+    """The directory of a small run with room enough; its images and caches lie beside it."""
     run_dir = tmp_path_factory.mktemp("undisturbed") / "run"
     write_folder(run_dir.parent / "pictures", {"train": 10, "test": 4})
     flags = [*flags_of(run_dir), f"--run-dir={run_dir}"]

@@ -285,7 +285,7 @@ def test_a_zip_file_writes_nothing_outside(tmp_path: Path, name: str) -> None:
 
 
 def test_links_and_bombs_in_a_zip_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A symbolic link, a ratio that no pictures have, more members than a data set: nothing is unpacked."""
+    """A symbolic link, a ratio that no images have, more members than a data set: nothing is unpacked."""
     link = zipped(tmp_path / "link.zip", {"d/x": b"/etc"}, mode=0o120777)
     bomb = zipped(tmp_path / "bomb.zip", {"d/x": bytes(300 * 2**20)})
     many = zipped(tmp_path / "many.zip", {f"d/{number}": b"x" for number in range(50)})
@@ -367,7 +367,7 @@ def test_arrays_are_read_without_objects(tmp_path: Path, mark: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="names of files are bytes there")
 def test_names_that_can_not_be_written_down_are_refused(tmp_path: Path) -> None:
-    """A class or picture with a newline, an escape sequence or bytes that are no UTF-8 in its name is told by it."""
+    """A class or image with a newline, an escape sequence or bytes that are no UTF-8 in its name is told by it."""
     from finetune.data.layout import read_layout
 
     for number, name in enumerate([b"a\nb", b"\x1b[2J", b"\xff\xfe", "\u202egpj".encode()]):

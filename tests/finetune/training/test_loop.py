@@ -118,7 +118,7 @@ def test_a_val_that_gives_no_numbers_ends_the_run() -> None:
 def trained(
     most: int | None, backbone: str, size: int, weights: list[float] | None = None, lr: float = 0.1, **values: Any
 ) -> tuple[dict[str, Tensor], TrainState, list[int]]:
-    """Return weights, state and the sizes of all training passes after an epoch where `most` pictures fit."""
+    """Return weights, state and the sizes of all training passes after an epoch where `most` images fit."""
     torch.manual_seed(0)
     model = build_classifier(build_network(backbone, 32), 2, 0.0)
     passes: list[int] = []
@@ -162,7 +162,7 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(weights: list[f
 
 
 def test_batch_norm_is_never_given_one_image_and_the_log_says_what_it_sees() -> None:
-    """Of five pictures, two and three."""
+    """Of five images, two and three."""
     lines: list[str] = []
     with each_log_line(lines.append):
         _, state, passes = trained(3, "shufflenet_v2_x0_5", 5, lr=0.01)

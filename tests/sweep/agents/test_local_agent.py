@@ -127,7 +127,7 @@ def test_a_run_that_refuses_its_input_is_a_failed_run(place: Place) -> None:
     """A fault that only the run itself finds is noted by the agent."""
     code, output = place.run("seeds.yaml", "--set", "seed=[0,1]", refuse="1")
     assert code == 1
-    assert "failed: exit code 2: DataError: no pictures here" in output
+    assert "failed: exit code 2: DataError: no images here" in output
     assert f"): {CAUSES['data']}" in output
 
 

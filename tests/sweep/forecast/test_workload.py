@@ -48,7 +48,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> Probed:
 
 @pytest.fixture
 def plan(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SweepPlan]:
-    """Return a function from parameters to the plan of their grid, on three classes of 10 and 4 pictures."""
+    """Return a function from parameters to the plan of their grid, on three classes of 10 and 4 images."""
     monkeypatch.chdir(pictures.parent)
     fixed = {"data": "pictures", "backbone": "resnet18", "weights": "DEFAULT", "image_px": 224, "epochs": 6}
 
@@ -68,7 +68,7 @@ def expected(todo: SweepPlan, unknown: int = 0, agents: int = 2) -> SweepForecas
 
 
 def test_runs_of_one_network_are_probed_once(plan: Callable[..., SweepPlan], probed: Probed) -> None:
-    """For all cuts that any of them needs, on pictures of the data, with as many at once as there are agents."""
+    """For all cuts that any of them needs, on images of the data, with as many at once as there are agents."""
     todo = plan(strategy=["head", "partial", "gradual", "full"], lr=[0.001, 0.01], seed=[0, 1])
     outlook = expected(todo)
     assert outlook is not None
@@ -95,7 +95,7 @@ def test_few_runs_are_not_worth_a_probe(plan: Callable[..., SweepPlan], probed: 
 
 
 def test_few_pictures_are_not_worth_a_probe(plan: Callable[..., SweepPlan], probed: Probed) -> None:
-    """Three runs over 30 pictures are over before it is."""
+    """Three runs over 30 images are over before it is."""
     assert expected(plan(seed=[0, 1, 2], image_px=[32])) is None
     assert not probed
 

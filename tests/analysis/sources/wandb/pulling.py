@@ -31,13 +31,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def as_fetched(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Return files of run directories as they are once fetched: their configs do not tell where the pictures were."""
+    """Return files of run directories as they are once fetched: their configs do not tell where the images were."""
     line = re.compile(rb"^  data_root: .*\n", re.MULTILINE)
     return {name: line.sub(b"", file) if name.endswith(keys.CONFIG) else file for name, file in files.items()}
 
 
 def config_as_fetched(run_dir: Path) -> dict[str, Any]:
-    """Return the config of a run directory as it is once fetched: it does not tell where the pictures were."""
+    """Return the config of a run directory as it is once fetched: it does not tell where the images were."""
     config = files.read_config(run_dir)
     del config["provenance"]["data_root"]
     return config

@@ -27,7 +27,7 @@ from tests.support.wandb_server.store import ENTITY
 
 
 def test_finished_runs_arrive_as_they_are(server: Server, tmp_path: Path) -> None:
-    """Every file is the one of the machine that ran it, but for where its pictures were; beside them is the sweep's."""
+    """Every file is the one of the machine that ran it, but for where its images were; beside them is the sweep's."""
     pictures = fabricate_pictures(tmp_path / "data", each=2)
     answers = [(path, name, "disc", 0.9) for path, name in pictures]
     sweep = put_sweep(server)

@@ -1,4 +1,4 @@
-"""The check of the data: every kind of broken picture, planted leaks, classes that do not add up."""
+"""The check of the data: every kind of broken image, planted leaks, classes that do not add up."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ RED = (200, 60, 50)
 
 
 def scene(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
-    """Return a picture with large shapes, as photos have them; another one for each seed."""
+    """Return an image with large shapes, as photos have them; another one for each seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
@@ -61,7 +61,7 @@ def check(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
 
 
 def test_a_sound_folder_has_nothing_wrong(root: Path, check: Callable[..., Said]) -> None:
-    """Exit code 0, all pictures counted, no warning."""
+    """Exit code 0, all images counted, no warning."""
     code, found = check(root)
     assert code == 0
     report = found["report"]
@@ -73,7 +73,7 @@ def test_a_sound_folder_has_nothing_wrong(root: Path, check: Callable[..., Said]
 def test_three_planted_leaks_are_found_and_the_fix_list_mends_them(
     root: Path, tmp_path: Path, check: Callable[..., Said], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A copy, a small re-encoded version and a mirrored one of training pictures; the test picture stays."""
+    """A copy, a small re-encoded version and a mirrored one of training images; the test image stays."""
     train, test = root / "train" / "cat", root / "test" / "cat"
     shutil.copy(train / "000.jpg", test / "same.jpg")
     Image.open(train / "001.jpg").resize((96, 72)).save(test / "small.jpg", quality=40)
@@ -191,7 +191,7 @@ def test_pictures_that_need_care_are_named(root: Path, check: Callable[..., Said
     assert code == 0
     assert len(found[kind]["pictures"]) == 1
     assert found[kind]["pictures"][0].startswith(f"train/cat/{name}")
-    assert "1 picture" in found[kind]["text"]
+    assert "1 image" in found[kind]["text"]
     if kind != "enormous":
         assert read_image(path).mode == "RGB"
 
@@ -199,7 +199,7 @@ def test_pictures_that_need_care_are_named(root: Path, check: Callable[..., Said
 DAMAGED: dict[str, tuple[str, Callable[[Path], object]]] = {
     "truncated": ("truncated", lambda path: path.write_bytes((path.parent / "000.jpg").read_bytes()[:-900])),
     "empty": ("empty", lambda path: path.write_bytes(b"")),
-    "foreign": ("no picture", lambda path: path.write_text("<html>404</html>")),
+    "foreign": ("no image", lambda path: path.write_text("<html>404</html>")),
     "bomb": ("more than 179 million pixels", bomb),
     "real numbers": ("real numbers", lambda path: Image.fromarray(np.ones((50, 50), np.float32)).save(path, "TIFF")),
 }
@@ -237,7 +237,7 @@ def test_what_16_bits_and_transparency_come_to(tmp_path: Path) -> None:
 
 
 def test_what_is_no_picture_of_a_class_is_told(root: Path, check: Callable[..., Said]) -> None:
-    """Hidden and other files, pictures outside of class folders or with a foreign suffix, dead links, empty classes."""
+    """Hidden and other files, images outside of class folders or with a foreign suffix, dead links, empty classes."""
     (root / ".git").mkdir()
     (root / ".git" / "index").touch()
     (root / "train" / ".DS_Store").touch()
@@ -253,26 +253,26 @@ def test_what_is_no_picture_of_a_class_is_told(root: Path, check: Callable[..., 
     assert found["stray"]["pictures"] == ["train/lost.jpg"]
     assert found["dead-link"]["pictures"] == ["train/cat/link.jpg"]
     assert [fix["to"] for fix in found["unknown-suffix"]["fixes"]] == ["train/cat/phone.jpg"]
-    assert "empty: no pictures" in json.dumps(found["report"])
+    assert "empty: no images" in json.dumps(found["report"])
     assert "empty" not in found["report"]["classes"]["train"]
 
 
 def test_numbers_of_pictures_that_do_not_compare_are_told(tmp_path: Path, check: Callable[..., Said]) -> None:
-    """Unequal classes, a class that is not tested, few test pictures, names that differ in spelling."""
+    """Unequal classes, a class that is not tested, few test images, names that differ in spelling."""
     root = folder(tmp_path / "photos", {"train": 3, "test": 2}, ("cat", "dog", "Dog "))
     for number in range(40):
         scene(1000 + number).save(root / f"train/cat/more{number}.jpg")
     shutil.rmtree(root / "test" / "dog")
     code, found = check(root)
     assert code == 0
-    assert "17 times" in found["imbalance"]["text"] or "times the training pictures" in found["imbalance"]["text"]
+    assert "17 times" in found["imbalance"]["text"] or "times the training images" in found["imbalance"]["text"]
     assert found["absent"]["pictures"] == ["dog"]
     assert found["few"]["pictures"] == ["Dog  (2)", "cat (2)"]
     assert found["spelling"]["pictures"] == ["Dog  and dog"]
 
 
 def test_what_can_not_be_split_is_an_error(root: Path, check: Callable[..., Said]) -> None:
-    """Such as pictures to test that nothing was trained on; the rest is checked all the same."""
+    """Such as images to test that nothing was trained on; the rest is checked all the same."""
     folder(root, {"test": 2}, ("owl",))
     shutil.copy(root / "train/cat/005.jpg", root / "test/cat/same.jpg")
     code, found = check(root)
@@ -297,7 +297,7 @@ def test_pictures_of_one_kind_are_not_taken_for_copies(tmp_path: Path, check: Ca
 
 
 def test_the_report_is_for_reading(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Classes, what is wrong first, a few pictures each, and a last line that counts."""
+    """Classes, what is wrong first, a few images each, and a last line that counts."""
     for number in range(8):
         shutil.copy(root / f"train/cat/00{number}.jpg", root / f"test/cat/same{number}.jpg")
     scene(99).convert("CMYK").save(root / "train/cat/[red]cmyk.jpg")

@@ -46,11 +46,11 @@ def test_a_row_a_picture_and_columns_for_each_level(
         tile = np.asarray(image.convert("RGB"))[2 * TEXT_PX : 2 * TEXT_PX + TILE_PX, LABEL_PX : LABEL_PX + TILE_PX]
     assert tile[..., 2].mean() > tile[..., 0].mean() + 50  # the first row is blue
     said = capsys.readouterr().out
-    assert said == f"{out}: 4 training pictures, evaluation, light, standard, strong, erasing 1, mixup 1, cutmix 1\n"
+    assert said == f"{out}: 4 training images, evaluation, light, standard, strong, erasing 1, mixup 1, cutmix 1\n"
 
 
 def test_one_level_alone_is_what_a_run_of_these_settings_sees(pictures: Path) -> None:
-    """The very views of its first epochs; mixed pictures have something of their neighbour."""
+    """The very views of its first epochs; mixed images have something of their neighbour."""
     splits = find_splits(pictures, 0)
     chosen = choose(splits, 3)
     assert [splits.classes[picture.label] for picture in chosen] == ["blue", "green", "red"]
@@ -69,7 +69,7 @@ def test_one_level_alone_is_what_a_run_of_these_settings_sees(pictures: Path) ->
 
 
 def test_each_split_is_shown_by_class(pictures: Path) -> None:
-    """The first pictures of every class as evaluation sees them; a class that has fewer leaves white squares."""
+    """The first images of every class as evaluation sees them; a class that has fewer leaves white squares."""
     (pictures / "test" / "red" / "001.png").unlink()
     for number in (2, 3):
         (pictures / "test" / "red" / f"00{number}.png").unlink()

@@ -1,4 +1,4 @@
-"""The embedded demo: its pictures, its cache, its pretrained weights."""
+"""The embedded demo: its images, its cache, its pretrained weights."""
 
 import shutil
 import threading
@@ -16,7 +16,7 @@ from finetune.models.demo_weights import DEMO_BACKBONE, demo_weights_path, pretr
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and few pictures a class, so that drawing takes no time."""
+    """An empty cache, and few images a class, so that drawing takes no time."""
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(images, "SPLITS", {"train": 3, "val": 1, "test": 2})
     return tmp_path / "cache"
@@ -40,7 +40,7 @@ def test_source_pictures_repeat_and_ranges_share_none() -> None:
     assert drawn.shape == (2 * len(images.SOURCE_CLASSES), 3, 32, 32)
     assert labels.tolist() == 2 * list(range(len(images.SOURCE_CLASSES)))
     np.testing.assert_array_equal(drawn, again)
-    # Picture 1 of each class is the same wherever a range begins, and is not picture 0.
+    # Image 1 of each class is the same wherever a range begins, and is not image 0.
     np.testing.assert_array_equal(drawn[len(images.SOURCE_CLASSES) :], later)
     assert not (drawn[: len(images.SOURCE_CLASSES)] == later).all(axis=(1, 2, 3)).any()
 
@@ -55,7 +55,7 @@ def test_every_class_has_its_pictures_in_every_split() -> None:
             pictures = list((folder / split / name).iterdir())
             assert len(pictures) == count
             with Image.open(pictures[0]) as picture:
-                assert (picture.size, picture.mode) == ((images.PICTURE_PX, images.PICTURE_PX), "RGB")
+                assert (picture.size, picture.mode) == ((images.IMAGE_PX, images.IMAGE_PX), "RGB")
 
 
 @pytest.mark.usefixtures("cache")
@@ -86,7 +86,7 @@ def test_target_and_source_share_no_class() -> None:
 
 
 def test_the_mean_colour_does_not_tell_the_class() -> None:
-    """Naming source pictures by their mean colour, nearest class mean, is hardly better than guessing."""
+    """Naming source images by their mean colour, nearest class mean, is hardly better than guessing."""
     drawn, labels = images.draw_source(20, 32)
     colours = drawn.mean(axis=(2, 3))
     known = np.arange(len(labels)) < len(labels) // 2
@@ -134,7 +134,7 @@ def test_two_can_draw_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_pretraining_leaves_a_state_dict_of_the_backbone(tmp_path: Path) -> None:
-    """Two steps on few pictures write a file that torchvision's network takes, and leave the random stream alone."""
+    """Two steps on few images write a file that torchvision's network takes, and leave the random stream alone."""
     stream = torch.get_rng_state()
     told: list[float] = []
     accuracy = pretrain(tmp_path / "cache" / "w.pt", 2, 2, lambda _, share: told.append(share))

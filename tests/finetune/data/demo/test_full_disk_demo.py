@@ -1,4 +1,4 @@
-"""The demo's pictures and weights on a disk that is full: a message, nothing half-way, and the whole later."""
+"""The demo's images and weights on a disk that is full: a message, nothing half-way, and the whole later."""
 
 from collections.abc import Callable
 from pathlib import Path
