@@ -28,7 +28,7 @@ ORDER = (
     keys.CONFIG,
     keys.SUMMARY,
 )
-STALE_SECONDS = 120.0  # a claim without a sign of life for this long holds no run (as in finetune/claim.py)
+STALE_SECONDS = 120.0  # a claim without a sign of life for this long holds no run (as in finetune/rundir/claim.py)
 
 
 def note_origin(folder: Path, origin: Address, url: str) -> None:
