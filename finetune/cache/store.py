@@ -94,7 +94,7 @@ def find_verified(name: str) -> Path | None:
         _looked_at.add(this)
         return entry
     if entry.is_dir():  # else evicted at this moment
-        logger.info(f"cache: {entry} is damaged, or an earlier version's: removed; it is made anew where it is needed")
+        logger.info(f"cache: {entry} is damaged, or an earlier version's: deleted, and rebuilt where needed")
         delete_entry([rename_for_deletion(entry)])
     return None
 

@@ -102,7 +102,7 @@ def _weights_file(backbone: str, weights: str) -> Path:
     path = _weights_path(str(published[weights].url))
     digest = _digest(path.name)
     if digest is not None and path.is_file() and not sha256(path).startswith(digest):
-        logger.info(f"{path} is damaged: set aside as {quarantine(path).name}; it is fetched anew")
+        logger.info(f"{path} is damaged: renamed to {quarantine(path).name}; fetched again")
         missing = required_weights(backbone, weights)
     if missing is not None:
         fetch(missing, digest)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
+from finetune.data.layout import IMAGE_SUFFIXES
 from finetune.data.scan import suffix_of
 from finetune.system.output import count_text
 
@@ -86,6 +87,6 @@ class Rule:
         fixes = [
             SuggestedFix(path, "rename", str(PurePosixPath(path).with_suffix(suffix)), f"it is {kind}")
             for path, kind in kinds.items()
-            if (suffix := suffix_of(kind)) is not None
+            if (suffix := suffix_of(kind)) in IMAGE_SUFFIXES
         ]
         return self.findings([f"{path} is {kind}" for path, kind in kinds.items()], fixes)

@@ -19,6 +19,7 @@ from finetune.cache import entry_writer, store
 from finetune.errors import RunInterrupted, UserError
 from finetune.system import checksums, documents
 from tests.support.faults import flip
+from tests.support.logs import each_log_line
 
 # Fills an entry with rows of 1,000 equal bytes, and says so in a file when it is the one that does.
 BUILDER = """
@@ -259,12 +260,14 @@ def test_a_flipped_bit_has_an_entry_removed_and_said(place: str) -> None:
     lines: list[str] = []
     flip(entry / place, random.Random(0))
     store._looked_at.clear()
-    assert store.find_verified("numbers-1", lines.append) is None
+    with each_log_line(lines.append):
+        assert store.find_verified("numbers-1") is None
     assert len(lines) == 1
     assert lines[0].startswith(f"cache: {entry} is damaged")
     assert not entry.exists()
     make("numbers-1", 10_000)
-    assert store.find_verified("numbers-1", lines.append) == entry
+    with each_log_line(lines.append):
+        assert store.find_verified("numbers-1") == entry
     part = leave_draft("numbers-2", 10_000)
     flip(part / ("data.bin" if place == "data.bin" else "progress.json"), random.Random(1))
     with store.writing_entry("numbers-2") as made:
@@ -277,7 +280,8 @@ def test_an_entry_of_an_earlier_version_is_made_anew() -> None:
     entry = make("numbers-1", 10)
     documents.write_json(entry / entry_writer.ABOUT, {"files": {"data.bin": 10}})
     lines: list[str] = []
-    assert store.find_verified("numbers-1", lines.append) is None
+    with each_log_line(lines.append):
+        assert store.find_verified("numbers-1") is None
     assert "an earlier version's" in lines[0]
     make("numbers-1", 10)
 

@@ -22,6 +22,7 @@ from finetune.system.documents import read_json
 from tests.support import offline
 from tests.support.failing_disk import each_write_failing
 from tests.support.file_server import Served, serving
+from tests.support.logs import each_log_line
 
 PICTURES = 3  # of each class in each split
 
@@ -59,7 +60,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 def test_it_is_fetched_unpacked_and_found_again(place: Path, served: Served) -> None:
     """What it was made of is recorded; the zip file is gone; nothing is asked for twice."""
     lines: list[str] = []
-    folder = catalog.fetch_inaturalist(lines.append)
+    with each_log_line(lines.append):
+        folder = catalog.fetch_inaturalist()
     assert folder == place / FOLDER
     assert len(list(folder.glob("train/*/*.jpg"))) == PICTURES * len(CLASSES)
     assert catalog.count_mismatches(folder) == []
@@ -67,8 +69,8 @@ def test_it_is_fetched_unpacked_and_found_again(place: Path, served: Served) -> 
     assert mark is not None
     assert (mark["url"], mark["bytes"]) == (served.url, len(served.content))
     assert not (place / ARCHIVE).exists()
-    assert [line.split()[0] for line in lines] == ["fetching", "unpacking"]
-    assert catalog.fetch_inaturalist(lines.append) == folder
+    assert [line.split()[0] for line in lines] == ["downloading", "unpacking"]
+    assert catalog.fetch_inaturalist() == folder
     assert len(served.asked) == 1
     assert not list(place.glob(".*"))
     assert not (place / "__MACOSX").exists()

@@ -14,6 +14,7 @@ from finetune.models import torch_files, weights
 from finetune.models.classifier import build_network
 from tests.support.faults import flip
 from tests.support.file_server import Served, serving
+from tests.support.logs import each_log_line
 
 
 def save(path: Path, backbone: str, classes: int = 1000) -> dict[str, torch.Tensor]:
@@ -78,9 +79,7 @@ def test_files_that_are_no_weights_are_refused_and_not_executed(
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_damaged_published_file_is_set_aside_and_fetched_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_published_file_is_renamed_and_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flipped bit in a tensor, which torch.load() would take; its SHA-256 is in the file's name."""
     state = save(tmp_path / "w.pth", "squeezenet1_1")
     content = (tmp_path / "w.pth").read_bytes()
@@ -93,12 +92,14 @@ def test_a_damaged_published_file_is_set_aside_and_fetched_anew(
     with serving(Served(content)) as served:
         monkeypatch.setenv("FINETUNE_WEIGHTS_URL", served.url.rpartition("/")[0])
         network = build_network("squeezenet1_1", 64)
-        weights.load_weights(network, "squeezenet1_1", "DEFAULT", 64)
+        lines: list[str] = []
+        with each_log_line(lines.append):
+            weights.load_weights(network, "squeezenet1_1", "DEFAULT", 64)
         assert len(served.asked) == 1
         weights.load_weights(network, "squeezenet1_1", "DEFAULT", 64)
         assert len(served.asked) == 1
     assert torch.equal(network.features[0].weight, state["features.0.weight"])
-    assert f"{place} is damaged: set aside as {place.name}.damaged-1; it is fetched anew" in capsys.readouterr().err
+    assert f"{place} is damaged: renamed to {place.name}.damaged-1; fetched again" in lines
 
 
 def test_unknown_names_are_told_with_the_known_ones() -> None:
