@@ -79,7 +79,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.set_defaults(**QUICK)
     if "--full" in arguments:
         parser.set_defaults(**FULL)
-    return parser.parse_args(arguments, argparse.Namespace(images=None, out=None, data=None, weights=None))
+    return parser.parse_args(arguments, argparse.Namespace(pictures=None, out=None, data=None, weights=None))
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The tidy frame of predictions: one row a test picture, of one run or of several."""
+"""The tidy frame of predictions: one row a test image, of one run or of several."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +16,7 @@ MOST_COLUMNS, MOST_HEADER = 50_000, 8 * 2**20  # of the largest sets of classes 
 
 
 def read_predictions(run_dir: Path) -> pd.DataFrame:
-    """Return a run's answers on test, one row a picture, in the file's order.
+    """Return a run's answers on test, one row an image, in the file's order.
 
     Returns:
         columns path, label, prediction (text, whatever a class is called), confidence (the probability of the
@@ -43,7 +43,7 @@ def read_predictions(run_dir: Path) -> pd.DataFrame:
 
 
 def labelled(rows: Iterable[tuple[str, str, float]]) -> pd.DataFrame:
-    """Return what `finetune.predict` says of pictures that lie in a folder of their class, as `read_predictions` would.
+    """Return what `finetune.predict` says of images that lie in a folder of their class, as `read_predictions` would.
 
     Args:
         rows: path, prediction, confidence.

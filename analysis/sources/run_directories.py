@@ -31,10 +31,10 @@ def read_sweep(folder: Path, do: RunJobs = one_by_one, mix_data: bool = False) -
 
     Args:
         do: reads some of them at a time, and returns what comes of it (see parallel.py).
-        mix_data: whether runs that were tested on different pictures may be put together.
+        mix_data: whether runs that were tested on different images may be put together.
 
     Raises:
-        InputError: no run is finished, or runs that were tested on different pictures lie side by side.
+        InputError: no run is finished, or runs that were tested on different images lie side by side.
     """
     paths = find_runs(folder)
     parts = do([partial(_read, paths[first : first + AT_A_TIME]) for first in range(0, len(paths), AT_A_TIME)])

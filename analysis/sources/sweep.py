@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.sources.test_sets import TestImages, format_run_list
 from finetune.rundir.keys import HISTORY
 
-RECALL = "test/recall"  # of a run's summary: class -> share of its test pictures that were named rightly
+RECALL = "test/recall"  # of a run's summary: class -> share of its test images that were named rightly
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Sweep:
         notes: what a reader of the numbers must know, one sentence each.
         text: the sweep file as it was run, or None.
         race: whether it gave further seeds only to recipes that val preferred at the first.
-        test_images: run -> the pictures it was tested on; empty where all finished runs have the same data and split.
-        mixed: whether runs that were tested on different pictures are in here, as asked for.
+        test_images: run -> the images it was tested on; empty where all finished runs have the same data and split.
+        mixed: whether runs that were tested on different images are in here, as asked for.
     """
 
     name: str

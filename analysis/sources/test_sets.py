@@ -1,4 +1,4 @@
-"""Which pictures the runs of a folder were tested on: accuracies compare where they are the same."""
+"""Which images the runs of a folder were tested on: accuracies compare where they are the same."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from analysis.sources.predictions import check_size
 from finetune.rundir.keys import PREDICTIONS
 from finetune.system.tables import unescape_cell
 
-MIX_DATA = "put runs into one table that were tested on different pictures, and say so"  # help of --mix-data
+MIX_DATA = "put runs into one table that were tested on different images, and say so"  # help of --mix-data
 DATA = "provenance/data_fingerprint"
 REPLICATES = {"seed": "seed", "fold": "fold", "split_seed": "split", DATA: "data set"}
 SPLIT = (DATA, "split_seed", "folds", "fold")  # columns of the runs that decide what is tested
@@ -30,13 +30,13 @@ def test_set_of_each_run(finished: pd.DataFrame) -> dict[str, TestImages]:
         return {}
     found: dict[str, TestImages] = {}
     for group in groups:
-        pictures = next(filter(None, map(_pictures, group["path"], group.get(DATA, group["run"]))), None)
-        if pictures:
-            found |= dict.fromkeys(group["run"], pictures)
+        images = next(filter(None, map(_images, group["path"], group.get(DATA, group["run"]))), None)
+        if images:
+            found |= dict.fromkeys(group["run"], images)
     return found
 
 
-def _pictures(run_dir: str, fingerprint: object) -> TestImages | None:
+def _images(run_dir: str, fingerprint: object) -> TestImages | None:
     """Return what one run was tested on, or None where its predictions can't be read."""
     path = Path(run_dir) / PREDICTIONS
     try:
@@ -51,11 +51,11 @@ def _pictures(run_dir: str, fingerprint: object) -> TestImages | None:
 def check_one_test_set(finished: pd.DataFrame, known: Mapping[str, TestImages], folder: Path, mix: bool) -> list[str]:
     """Return what has to be said of runs that differ in data or split.
 
-    The folds of a cross-validation belong together: over all of them, every picture is tested once.
+    The folds of a cross-validation belong together: over all of them, every image is tested once.
 
     Args:
         known: as `tested` has it.
-        mix: whether runs that were tested on different pictures may be put together all the same.
+        mix: whether runs that were tested on different images may be put together all the same.
 
     Raises:
         InputError: there are such runs, and `mix` is false.
@@ -65,18 +65,18 @@ def check_one_test_set(finished: pd.DataFrame, known: Mapping[str, TestImages], 
         return []
     sets = {kind: _together(runs, known) for kind, runs in kinds.items()}
     on_data = {fingerprint for fingerprint, *_ in kinds}
-    unknown = any(pictures is None for pictures in sets.values())
-    if len(on_data) == 1 and len({pictures for pictures in sets.values() if pictures is not None}) < 2:
+    unknown = any(images is None for images in sets.values())
+    if len(on_data) == 1 and len({images for images in sets.values() if images is not None}) < 2:
         if unknown:
-            return ["The runs split the data differently, so that they may have been tested on different pictures."]
-        return ["The runs split the data differently; all were tested on the same pictures."]
+            return ["The runs split the data differently, so that they may have been tested on different images."]
+        return ["The runs split the data differently; all were tested on the same images."]
     lines = [f"{_named(kind, runs, kinds)}: {format_run_list(list(runs['run']))}" for kind, runs in kinds.items()]
     if mix:
         return [
-            "Mixed, as asked for with --mix-data: the runs were tested on different pictures, and means over them are "
+            "Mixed, as asked for with --mix-data: the runs were tested on different images, and means over them are "
             f"neither of the one nor of the other: {'; '.join(lines)}."
         ]
-    how = "made on different data" if len(on_data) > 1 else "tested on different pictures"
+    how = "made on different data" if len(on_data) > 1 else "tested on different images"
     raise InputError(
         f"The runs in {folder} were {how}, so their accuracies do not compare:\n  "
         + "\n  ".join(lines)
@@ -89,7 +89,7 @@ Kind = tuple[str, bool, float | None]  # data fingerprint, whether with folds, s
 
 
 def _kinds(finished: pd.DataFrame) -> dict[Kind, pd.DataFrame]:
-    """Return the runs by what decides their test pictures; runs that do not tell their data are left out."""
+    """Return the runs by what decides their test images; runs that do not tell their data are left out."""
     if DATA not in finished:
         return {}
     rows: dict[Kind, list[int]] = {}
@@ -101,12 +101,10 @@ def _kinds(finished: pd.DataFrame) -> dict[Kind, pd.DataFrame]:
 
 
 def _together(runs: pd.DataFrame, known: Mapping[str, TestImages]) -> frozenset[str] | None:
-    """Return all pictures that these runs were tested on, or None where that is not known of each."""
+    """Return all images that these runs were tested on, or None where that is not known of each."""
     if not set(runs["run"]) <= known.keys():
         return None
-    return frozenset(
-        path for pictures in {id(known[run]): known[run] for run in runs["run"]}.values() for path in pictures
-    )
+    return frozenset(path for images in {id(known[run]): known[run] for run in runs["run"]}.values() for path in images)
 
 
 def _named(kind: Kind, runs: pd.DataFrame, kinds: Mapping[Kind, pd.DataFrame]) -> str:

@@ -128,6 +128,6 @@ def _setting(runs: pd.DataFrame) -> str:
         return ""
     return (
         f"The claims are about {BACKBONE} on {DATA}, this sweep about "
-        f"{', '.join(sorted(backbones)) or 'another network'} on other pictures: "
+        f"{', '.join(sorted(backbones)) or 'another network'} on other images: "
         "it shows what the claims would be here, and neither confirms nor refutes them."
     )

@@ -39,7 +39,7 @@ def split_by_train_share(sweep: Sweep) -> tuple[Sweep, list[Sweep]]:
         return sweep, []
     parts = [replace(sweep, runs=sweep.runs[shares == share].reset_index(drop=True)) for share in finished]
     count = sum(len(part.finished) for part in parts[:-1])
-    note = f"{count} runs on fewer training pictures are told by number of pictures, and in nothing else."
+    note = f"{count} runs on fewer training images appear only under their number of images."
     return replace(parts[-1], notes=(*sweep.notes, note)), parts[:-1]
 
 

@@ -38,7 +38,7 @@ def data_facts(sweep: Sweep, predictions: pd.DataFrame | None) -> dict[str, Any]
     splits = {split: plain_value(first.get(f"provenance/splits/{split}")) for split in ("train", "val", "test")}
     shares = predictions["label"].value_counts(normalize=True) if predictions is not None else None
     return {
-        "name": "demo (synthetic pictures)" if names == ["demo"] else " and ".join(names),
+        "name": "demo (synthetic images)" if names == ["demo"] else " and ".join(names),
         "synthetic": bool((sweep.finished["data"] == "demo").any()) if "data" in sweep.finished else False,
         "fingerprint": plain_value(first.get("provenance/data_fingerprint")),
         "classes": classes,

@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--size", default="800x600", help="width x height in pixels (default: %(default)s)")
     args = parser.parse_args()
     width, height = map(int, args.size.split("x"))
-    photos, count = list(find_images(args.dir)), args.images
+    photos, count = list(find_images(args.dir)), args.pictures
     with tempfile.TemporaryDirectory() as folder:
 
         def write(number: int) -> int:

@@ -38,7 +38,7 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     trained = load_trained(find.find_checkpoint(args.run))
-    paths = list(find_images(args.dir))[: args.images]
+    paths = list(find_images(args.dir))[: args.pictures]
     for path in paths:
         path.read_bytes()
     sides: dict[str, Callable[[], list[int]]] = {

@@ -1,6 +1,6 @@
 """Where runs fetched from a W&B server come to lie: which of them are wanted, and how they get their place.
 
-Nothing is deleted; what is finished here, or run by a process here, is not touched. Of where the pictures were on the
+Nothing is deleted; what is finished here, or run by a process here, is not touched. Of where the images were on the
 machine that ran it nothing is kept, so that no server can name a folder of this one. Each file is replaced whole, and
 `summary.json`, which says that a run is finished, comes last, so a fetch may be interrupted at any moment.
 """
@@ -110,10 +110,10 @@ def install(run: RemoteRun, place: Path, run_dir: Path, missing: list[str]) -> b
 
 
 def _forget_data_root(place: Path) -> None:
-    """Take out of a config where the pictures were on the machine that ran it.
+    """Take out of a config where the images were on the machine that ran it.
 
     Here a folder of that name is another one, and whoever sent the config may have named any: a report would show
-    pictures from there, and reports are passed on.
+    images from there, and reports are passed on.
     """
     config = files.read_config(place)
     provenance = config.pop("provenance", {})

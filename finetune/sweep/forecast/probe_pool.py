@@ -5,9 +5,11 @@ import dataclasses
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.metadata import version
 
 from finetune.cache import store
@@ -62,15 +64,18 @@ def _measure_side_by_side(request: ProbeRequest, agents: int) -> str:
     """Return the result of the first of `agents` probes that run at once, as JSON."""
     end = time.monotonic() + LIMIT_SECONDS
     probes = [_start_probe(request, slot, devices.threads_per_run(agents)) for slot in range(agents)]
-    try:
-        results = [_wait_for_result(probe, end) for probe in probes]
-        return results[0]
-    except subprocess.TimeoutExpired:
-        raise UserError(f"measuring took more than {LIMIT_SECONDS:.0f} s") from None
-    finally:
-        for probe in probes:
-            probe.kill()
-            probe.communicate()
+    with ThreadPoolExecutor(agents) as pool:
+        try:
+            results = [pool.submit(_wait_for_result, probe, end) for probe in probes]
+            for result in as_completed(results):  # the first that fails ends the others
+                result.result()
+            return results[0].result()
+        except subprocess.TimeoutExpired:
+            raise UserError(f"measuring took more than {LIMIT_SECONDS:.0f} s") from None
+        finally:
+            for probe in probes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(probe.pid, signal.SIGKILL)  # each has a session of its own
 
 
 def _start_probe(request: ProbeRequest, slot: int, threads: int) -> subprocess.Popen[str]:

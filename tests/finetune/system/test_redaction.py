@@ -103,7 +103,7 @@ def test_a_password_that_is_a_word_changes_no_stored_field(tmp_path: Path, monke
     assert stored["data"] == stored["provenance"]["data_root"] == "/home/me/pictures"
     assert stored["provenance"]["classes"] == ["pictures of cats"]
     assert stored["weights"] == "https://***@host/pictures.pth"
-    assert redact("no images here") == "no *** here"
+    assert redact("no pictures here") == "no *** here"
 
 
 def test_a_report_has_none(tmp_path: Path) -> None:
