@@ -47,11 +47,11 @@ def end_marked(value: str, name: str = MARK) -> None:
         time.sleep(0.1)  # one of them may have been starting another
 
 
-def start_reaper(session: str) -> None:
-    """Give this process the mark `session`, and start the process that ends all others with it once this one ends."""
+def start_reaper(session: str) -> "subprocess.Popen[bytes]":
+    """Give this process the mark `session`; start and return what ends all others with it once this one ends."""
     os.environ[SESSION] = session
     parent = str(os.getpid())
-    subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", _REAPER, parent],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip

@@ -64,14 +64,23 @@ def _measure_side_by_side(request: ProbeRequest, agents: int) -> str:
     """Return the result of the first of `agents` probes that run at once, as JSON."""
     end = time.monotonic() + LIMIT_SECONDS
     probes = [_start_probe(request, slot, devices.threads_per_run(agents)) for slot in range(agents)]
-    with ThreadPoolExecutor(agents) as pool:
+    try:
+        return _first_result(probes, end)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"measuring took more than {LIMIT_SECONDS:.0f} s") from None
+    finally:
+        for probe in probes:
+            probe.communicate()  # closes its pipes
+
+
+def _first_result(probes: list[subprocess.Popen[str]], end: float) -> str:
+    """Return what the first probe prints, once all have ended; the first that fails ends the others."""
+    with ThreadPoolExecutor(len(probes)) as pool:
         try:
             results = [pool.submit(_wait_for_result, probe, end) for probe in probes]
-            for result in as_completed(results):  # the first that fails ends the others
+            for result in as_completed(results):
                 result.result()
             return results[0].result()
-        except subprocess.TimeoutExpired:
-            raise UserError(f"measuring took more than {LIMIT_SECONDS:.0f} s") from None
         finally:
             for probe in probes:
                 with contextlib.suppress(ProcessLookupError):
