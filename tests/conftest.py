@@ -25,7 +25,7 @@ offline.install()
 os.environ.update(offline.environment())
 
 # Whatever tests start ends with this process, however that ends. SIGTERM is Ctrl-C: fixtures are torn down.
-_REAPER = start_reaper(uuid.uuid4().hex)  # kept: a Popen that is collected while its process runs warns
+start_reaper(uuid.uuid4().hex)
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 # One thread: the networks are tiny, and two tests at once would only take cores from each other.

@@ -23,9 +23,9 @@ def two_agents(server: Server, folder: Path) -> Any:
     """A grid with two points that are one run, by `make agents` without a word about which sweep, on two GPUs."""
     machine = Machine(server, folder, {"CUDA_VISIBLE_DEVICES": "0,3"})
     machine.sweep({"lr": [0.001, 0.003], "strategy": ["head", "gradual"], "unfreeze": {"value": [[0, 0]]}, "epochs": 3})
-    sweep = machine.sweep({"seed": [0, 1, 2], "strategy": "head", "epochs": 3})
+    sweep = machine.sweep({"seed": [0, 1, 2], "strategy": "head", "epochs": 3}, by_command=True)
     before = server.counts.copy()
-    done = machine.agent()
+    done = machine.run("python", AGENT)
     asked = server.counts - before
     left = machine.processes()
     elsewhere = Machine(server, folder / "elsewhere")
@@ -137,7 +137,7 @@ def real(server: Server, folder: Path) -> Any:
     write_folder(folder / "pictures", {"train": 10, "test": 4})
     parameters = {"data": str(folder / "pictures"), "backbone": "squeezenet1_1", "weights": "none", "image_px": 32}
     sweep = machine.sweep({**parameters, "epochs": 2, "batch_size": 8, "strategy": ["scratch", "head"]}, program=AGENT)
-    done = machine.agent("--agents", "2")
+    done = machine.run("python", AGENT, "--agents", "2")
     at_home = machine.run("python", "-m", "analysis")
     (folder / "pictures").rename(folder / "hidden")
     abroad = elsewhere.run("python", "-m", "analysis", f"tester/finetune-sweeps/{sweep}")
@@ -146,6 +146,7 @@ def real(server: Server, folder: Path) -> Any:
     return server, sweep, done, at_home, abroad, again, server.counts - before, folder / "reports" / sweep
 
 
+@pytest.mark.slow
 @pytest.mark.scenario("real")
 def test_a_real_sweep_is_compared_alike_here_and_from_the_server(outcome: Any) -> None:
     """The same tables and the same prediction grid on a machine without the data, which asks for each run once."""
@@ -172,6 +173,7 @@ def searches(server: Server, folder: Path) -> Any:
     return server, drawn, learnt, codes
 
 
+@pytest.mark.slow
 @pytest.mark.scenario("searches")
 def test_random_and_bayes_end_at_their_cap(outcome: Any) -> None:
     """With different points, all finished."""
@@ -197,6 +199,7 @@ def hyperband(server: Server, folder: Path) -> Any:
     return server, sweep, quick, slow
 
 
+@pytest.mark.slow
 @pytest.mark.scenario("hyperband")
 def test_hyperband_stops_laggards_but_never_before_the_last_unfreeze(outcome: Any) -> None:
     """The server's own rule and its own stop; a stopped run ends after its epoch, and is tested."""

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from finetune.rundir import files
-from tests.online.machine import AGENT, PROGRAM, Machine, sent, starts
+from tests.online.machine import PROGRAM, Machine, sent, starts
 from tests.support.scenarios import outcome, outcomes, scenario
 from tests.support.wandb_server.server import Server
 
@@ -106,7 +106,7 @@ def signals(server: Server, folder: Path) -> Any:
     def has_rows() -> bool:
         return len(server.runs(sweep=sweep)) == 2 and all(len(run.history) >= 2 for run in server.runs(sweep=sweep))
 
-    first = machine.start("python", AGENT, "--agents", "2")
+    first = machine.start("python", PROGRAM, "--agents", "2")
     machine.wait_until(has_rows)
     first.send_signal(signal.SIGINT)
     output, _ = first.communicate(timeout=400)
@@ -118,7 +118,7 @@ def signals(server: Server, folder: Path) -> Any:
         return all(run.state == "running" for run in server.runs(sweep=sweep))
 
     by_batch_system = machine.start(
-        "python", AGENT, "--agents", "2", FAKE_STEP="1.5"
+        "python", PROGRAM, "--agents", "2", FAKE_STEP="1.5"
     )  # a signal comes three times in a step
     machine.wait_until(both_run)
     for process in machine.processes():
@@ -128,7 +128,7 @@ def signals(server: Server, folder: Path) -> Any:
     machine.wait_empty()
     drained = by_batch_system.returncode, [(run.id, run.state) for run in server.runs(sweep=sweep)]
 
-    killed = machine.start("python", AGENT, "--agents", "2")
+    killed = machine.start("python", PROGRAM, "--agents", "2")
     machine.wait_until(both_run)
     killed.kill()
     killed.communicate()
@@ -171,16 +171,32 @@ def test_runs_end_themselves_when_their_agents_are_killed(outcome: Any) -> None:
 
 
 @scenario
-def outages(server: Server, folder: Path) -> Any:
-    """Errors all the time; then no server in the middle of a run; then none for a whole run; then all is well."""
-    machine = Machine(server, folder, {"FINETUNE_WANDB_WAIT": "5"})
+def errors(server: Server, folder: Path) -> Any:
+    """One answer in three is an error."""
+    machine = Machine(server, folder)
     sweep = machine.sweep({"seed": [0, 1], "strategy": "head", "epochs": 3})
     server.fail(500, share=0.2)
     server.fail(429, share=0.2)
-    stormy = machine.agent(sweep, FINETUNE_WANDB_WAIT="60")
+    ended = machine.agent(sweep)
     server.heal()
-    states = [run.state for run in server.runs(sweep=sweep)]
+    return server, ended, [run.state for run in server.runs(sweep=sweep)]
 
+
+@pytest.mark.slow
+@pytest.mark.scenario("errors")
+def test_errors_of_the_server_lose_nothing(outcome: Any) -> None:
+    """The runs are finished here and there, with all their epochs."""
+    server, (code, output), states = outcome
+    assert code == 0, output
+    assert states == ["finished", "finished"]
+    for run in server.runs():
+        assert [row["epoch"] for row in run.history if "epoch" in row] == list(range(1, 1 + run.config["epochs"]))
+
+
+@scenario
+def outages(server: Server, folder: Path) -> Any:
+    """No server in the middle of a run; then none for a whole run; then all is well."""
+    machine = Machine(server, folder, {"FINETUNE_WANDB_WAIT": "5"})
     other = machine.sweep({"seed": [0, 1], "strategy": "head", "epochs": 6})
     parameters = folder / "parameters.yaml"
 
@@ -203,23 +219,13 @@ def outages(server: Server, folder: Path) -> Any:
     counted = server.counts.copy()
     again = machine.run("python", "-m", "finetune.publish", f"runs/{other}")
     asked = server.counts - counted
-    return server, machine, stormy, states, other, gone, never, missed, published, again, asked
-
-
-@pytest.mark.scenario("outages")
-def test_errors_of_the_server_lose_nothing(outcome: Any) -> None:
-    """One answer in three is an error."""
-    server, _, (code, output), states, *_ = outcome
-    assert code == 0, output
-    assert states == ["finished", "finished"]
-    for run in server.runs():
-        assert [row["epoch"] for row in run.history if "epoch" in row] == list(range(1, 1 + run.config["epochs"]))
+    return server, machine, other, gone, never, missed, published, again, asked
 
 
 @pytest.mark.scenario("outages")
 def test_a_server_that_is_gone_is_no_fault_of_the_run(outcome: Any) -> None:
     """In mid-run or from the start: the run directory is complete, the exit code 0, and it says what to do."""
-    _, machine, _, _, other, gone, never, missed, *_ = outcome
+    _, machine, other, gone, never, missed, *_ = outcome
     for code, output in (gone, never):
         assert code == 0, output
         assert f"make publish SWEEP=runs/{other}" in output
@@ -230,7 +236,7 @@ def test_a_server_that_is_gone_is_no_fault_of_the_run(outcome: Any) -> None:
 @pytest.mark.scenario("outages")
 def test_publish_sends_what_was_missed_once(outcome: Any) -> None:
     """Under the ids the server had given where it had; a second time there is nothing to send."""
-    server, _, _, _, other, _, _, _, (code, output), (again, more), asked = outcome
+    server, _, other, _, _, _, (code, output), (again, more), asked = outcome
     assert code == 0, output
     runs = {run.id: run for run in server.runs(sweep=other)}
     assert "aaaa0000" in runs
@@ -253,7 +259,7 @@ def stops(server: Server, folder: Path) -> Any:
     seen = {}
     for word, epochs in (("stop", 8), ("cancel", 100)):
         sweep = machine.sweep({"seed": list(range(6)), "strategy": "head", "epochs": epochs})
-        agent = machine.start("python", AGENT, sweep)
+        agent = machine.start("python", PROGRAM, sweep)
         machine.wait_until(lambda sweep=sweep: any(run.history for run in server.runs(sweep=sweep)))
         machine.run("wandb", "sweep", f"--{word}", f"tester/finetune-sweeps/{sweep}")
         output, _ = agent.communicate(timeout=300)
@@ -262,6 +268,7 @@ def stops(server: Server, folder: Path) -> Any:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.scenario("stops")
 def test_stop_lets_runs_end_and_cancel_kills_them(outcome: Any) -> None:
     """In both cases the agents end, and no process is left."""

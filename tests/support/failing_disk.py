@@ -1,11 +1,17 @@
-"""A disk that fails at a chosen write: for tests of what is left when there is no room, on every system."""
+"""A disk that fails at a chosen write: for tests of what is left when there is no room, on every system.
+
+`assert_each_write_keeps` is what all commands have to stand that write files for their user; their tests say which.
+"""
 
 import builtins
 import contextlib
 import errno
 import io
 import os
+import re
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +20,7 @@ import pytest
 # From the failing write on nothing can be written any more, up to the end of the test; EIO hits one write alone.
 LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 WRITES = set("wax+")
+CODES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class FailingDisk:
@@ -176,3 +183,117 @@ def each_write_failing(
                 assert ended == 0
                 return
             yield ended, f"write {number}: {hit}"
+
+
+@dataclass
+class WritingCommand:
+    """A command that writes files for its user, which are the same each time.
+
+    Attributes:
+        main: runs it and returns its exit code.
+        folder: all that it writes is below. What is there now is there before each try, too.
+        out: the file or folder that must stay as it is until it can be written completely.
+        message: how its one line of error begins.
+    """
+
+    main: Callable[[], int]
+    folder: Path
+    out: Path
+    message: str = ""
+
+    def __post_init__(self) -> None:
+        self.message = self.message or f"WriteError: {self.out} can't be written ("
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Return what lies below a folder: path -> bytes of a file, None for a folder."""
+    paths = {str(path.relative_to(folder)): path for path in folder.rglob("*")} if folder.exists() else {}
+    return {name: path.read_bytes() if path.is_file() else None for name, path in paths.items()}
+
+
+def _restore(folder: Path, before: dict[str, bytes | None]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, content in sorted(before.items()):
+        if content is None:
+            (folder / name).mkdir()
+        else:
+            (folder / name).write_bytes(content)
+
+
+def _points(writes: list[str], every: bool) -> Iterator[tuple[int, int]]:
+    """Yield (number of the write, fault): of all writes, or of some: files of each kind, steps in turn."""
+    if every:
+        for code in CODES:
+            yield from ((number, code) for number in range(0, len(writes), 1 if code == errno.ENOSPC else 3))
+        return
+    steps: dict[str, dict[str, int]] = {}  # suffix of the file -> step -> number of the write
+    for number, write in enumerate(writes):
+        step, _, name = write.partition(" ")
+        steps.setdefault(Path(re.sub(r"\.[0-9a-f]{8}\.tmp$", "", name)).suffix, {})[step] = number
+    for place, numbers in enumerate(steps.values()):
+        chosen = list(numbers.values()) if len(steps) < 3 else [list(numbers.values())[place % len(numbers)]]
+        yield from ((number, CODES[(place + more) % len(CODES)]) for more, number in enumerate(chosen))
+
+
+def _tidy(folder: Path, before: dict[str, bytes | None]) -> None:
+    """Delete the temporary files that could not be deleted from a disk without writing."""
+    for path in list(folder.rglob(".*")):
+        if str(path.relative_to(folder)) not in before:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def assert_each_write_keeps(command: WritingCommand, capsys: pytest.CaptureFixture[str], every: bool = False) -> None:
+    """Assert that a command whose disk fails at some write says so in one line with exit code 1 and keeps `out`.
+
+    Nothing half-written is left: each file is the earlier one or the complete one. With room, the command writes all.
+
+    Args:
+        every: try every write with each fault, not only some.
+    """
+    before = contents(command.folder)
+    _restore(command.folder, before)
+    with failing_disk(command.folder) as disk:
+        assert command.main() == 0, capsys.readouterr().err
+        writes, complete = list(disk.writes), contents(command.folder)
+        assert writes, "it writes nothing"
+        for number, code in _points(writes, every):
+            _restore(command.folder, before)
+            capsys.readouterr()
+            disk.arm(number, code)
+            ended = command.main()
+            case = f"{errno.errorcode[code]} at write {number} of {len(writes)}, {writes[number]}"
+            assert disk.hit is not None, case
+            disk.arm(None)
+            if ended == 0 and code == errno.EIO:  # the write was tried again, or the folder was there
+                assert contents(command.folder) == complete, case
+                continue
+            _assert_told(command, ended, capsys.readouterr().err, case)
+            if code == errno.EROFS:
+                _tidy(command.folder, before)
+            _assert_kept(command, before, complete, case)
+        assert command.main() == 0, capsys.readouterr().err
+        assert contents(command.folder) == complete
+
+
+def _assert_told(command: WritingCommand, ended: int, told: str, case: str) -> None:
+    lines = told.splitlines()
+    assert ended == 1, f"{case}\n{told}"
+    assert [line for line in lines if "can't be written" in line] == lines[-1:], f"{case}\n{told}"
+    assert lines[-1].startswith(command.message), f"{case}\n{told}"
+    assert "free" in lines[-1], f"{case}\n{told}"
+
+
+def _assert_kept(
+    command: WritingCommand, before: dict[str, bytes | None], complete: dict[str, bytes | None], case: str
+) -> None:
+    after, out = contents(command.folder), command.out.relative_to(command.folder)
+    for name, content in after.items():
+        assert content in (before.get(name, b"?"), complete.get(name, b"?")), f"{name} is half-written: {case}"
+    of_out = [{n: c for n, c in files.items() if Path(n).is_relative_to(out)} for files in (before, after)]
+    assert of_out[0] == of_out[1], case
+
+
+EVERY = pytest.mark.parametrize(
+    "every", [pytest.param(False, id="some"), pytest.param(True, id="every", marks=pytest.mark.slow)]
+)  # which writes fail in the test that it marks

@@ -19,7 +19,7 @@ AT_ONCE = 6
 
 Scenario = Callable[[Server, Path], Any]
 SCENARIOS: dict[str, Scenario] = {}
-LONG = ("real", "outages", "signals", "two_agents", "failures")  # are started first
+LONG = ("outages", "signals", "two_agents", "real", "failures")  # are started first
 
 
 def scenario(function: Scenario) -> Scenario:

@@ -16,7 +16,7 @@ from finetune.predict import main
 from finetune.rundir import keys
 from finetune.system import documents
 from finetune.training.metrics import scale_log_probabilities
-from tests.support.failing_disk import each_write_failing
+from tests.support.failing_disk import EVERY, WritingCommand, assert_each_write_keeps
 from tests.support.html_page import Page
 
 
@@ -260,25 +260,15 @@ def test_predicting_does_not_depend_on_the_threads_that_decode(
     assert [row[:2] for row in one] == [row[:2] for row in three]
 
 
+@EVERY
 def test_a_full_disk_keeps_earlier_answers(
-    finished: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    every: bool, finished: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whichever write of rows and page fails: exit code 1, one message, each file an earlier or a whole one."""
+    """The page, which comes last, and rows that are the earlier or the complete ones."""
     out = tmp_path / "out"
     out.mkdir()
-    files = {"--csv": out / "rows.csv", "--html": out / "page.html"}
-    arguments = [str(finished), str(colours / "test"), *(str(word) for pair in files.items() for word in pair)]
-    assert main(arguments) == 0
-    whole = {file: file.read_bytes() for file in files.values()}
-    for file in files.values():
-        file.write_text("earlier")
-    for ended, told in each_write_failing(out, lambda: main(arguments)):
-        said = capsys.readouterr().err
-        assert ended == 1, f"{told}\n{said}"
-        assert said.count("\n") == 1, f"{told}\n{said}"
-        assert said.startswith(f"WriteError: {out}/"), f"{told}\n{said}"
-        assert "free): make room there" in said, said
-        assert {path.name for path in out.iterdir()} == {file.name for file in files.values()}, told
-        assert all(file.read_bytes() in (b"earlier", whole[file]) for file in files.values()), told
-        assert files["--html"].read_text() == "earlier", told
-    assert {file: file.read_bytes() for file in files.values()} == whole
+    for name in ("rows.csv", "page.html"):
+        (out / name).write_text("earlier")
+    arguments = [str(finished), str(colours / "test"), f"--csv={out / 'rows.csv'}", f"--html={out / 'page.html'}"]
+    command = WritingCommand(lambda: main(arguments), out, out / "page.html", f"WriteError: {out}/")
+    assert_each_write_keeps(command, capsys, every)

@@ -13,11 +13,11 @@ import pytest
 from analysis.__main__ import main as analyse
 from finetune.run.checkpoint import load_checkpoint
 from finetune.rundir import files, keys
-from tests.analysis.report.test_full_disk_report import content
 from tests.finetune.run.test_disk_full import FLAGS, assert_same, results
 from tests.online.machine import PROGRAM, ROOT, Machine, machines_ended
 from tests.online.runs_on_server import put_run, put_sweep
 from tests.support.fabricate import fabricate_run
+from tests.support.failing_disk import contents
 from tests.support.images import write_folder
 from tests.support.wandb_server.server import serve
 
@@ -159,7 +159,7 @@ def test_a_report_is_whole_once_there_is_room(
     assert not (out / "report.html").exists()
     mount("size=64m,nr_inodes=1000")
     assert analyse(arguments) == 0, capsys.readouterr().err
-    assert content(out).keys() == content(tmp_path / "undisturbed").keys()
+    assert contents(out).keys() == contents(tmp_path / "undisturbed").keys()
 
 
 def test_a_copy_for_a_server_that_has_no_room_does_no_harm(mount: Mount, tmp_path: Path) -> None:

@@ -141,6 +141,12 @@ class Server:
             search.refresh(self.store)
             return [sweep for sweep in self.store.sweeps.values() if sweep.project == project]
 
+    def create_sweep(self, text: str, project: str = DEFAULT_PROJECT) -> str:
+        """Create a sweep from the text of its file, as `wandb sweep` does, and return its id."""
+        with self.store.lock:
+            mutations.upsert_sweep(self.store, {"config": text, "projectName": project})
+            return next(reversed(self.store.sweeps))
+
     def artifacts(self, run_id: str) -> list[Artifact]:
         """Return the committed artifacts that a run logged; their names have the version (`data:v0`)."""
         with self.store.lock:
