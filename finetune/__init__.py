@@ -1,1 +1,5 @@
-"""One fine-tuning run, from a checked config to a run directory. Read `run.py` first."""
+"""Fine-tuning runs and sweeps: one run is run/run.py, a sweep is sweep/plan.py; the README maps the rooms.
+
+Imports go one way: errors, seeds < system < config, resolve < rundir < data < models < cache < training < run <
+inference < tracking < sweep < the commands here.
+"""

@@ -1,4 +1,4 @@
-"""Command-line flags made from the config's fields, so that a field is written down once."""
+"""Command-line flags generated from the config's fields."""
 
 import argparse
 from typing import Any
@@ -8,7 +8,7 @@ from finetune.errors import ConfigError, nearest
 
 
 def add_fields(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for every field, with dashes or underscores (--image-px, --image_px); absent ones stay unset."""
+    """Add a flag for every field, with dashes or underscores (--image-px, --image_px); absent flags set nothing."""
     group = parser.add_argument_group("config fields")
     for name, field in Config.model_fields.items():
         default = "" if field.default is None else f" (default: {field.default})"
@@ -29,7 +29,7 @@ def parse_flags(parser: argparse.ArgumentParser, arguments: list[str]) -> tuple[
     faults = [
         f"{word}: no such flag.{nearest(word.partition('=')[0], flags)}" for word in unknown if word.startswith("-")
     ]
-    faults += [f"{word}: belongs to no flag" for word in unknown if not word.startswith("-") and not faults]
+    faults += [f"{word}: is no value of a flag" for word in unknown if not word.startswith("-") and not faults]
     try:
         config = parse_config(values, "the command line")
     except ConfigError as error:

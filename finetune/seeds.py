@@ -1,4 +1,4 @@
-"""Seeds of random streams, named by what they are for."""
+"""Random streams, each named by its purpose, so that they do not depend on each other or on history."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,15 +8,15 @@ import torch
 
 
 def stream_seed(*parts: int | str) -> int:
-    """Return a seed for the random stream named by `parts`; streams of different names are independent."""
+    """Return the seed of the random stream named by `parts`; streams of different names are independent."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8]) >> 1
 
 
 @contextmanager
 def seeded_rng(seed: int) -> Iterator[None]:
-    """Have torch's global stream on the CPU, which torchvision draws from, begin at a seed, and put it back at the end.
+    """Seed torch's global CPU generator, which torchvision uses, within the block; restore its state at the end.
 
-    The stream of a GPU is left alone, which torch.manual_seed() would seed too.
+    torch.manual_seed() would seed the generators of GPUs, too.
     """
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)

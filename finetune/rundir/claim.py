@@ -1,12 +1,12 @@
-"""Who may run a run: numbered claim files in its directory, so that two processes never run the same one.
+"""Exclusive ownership of run directories by numbered claim files, so that two processes never run the same run.
 
-The highest-numbered `claim-N.json` says who runs it; its modification time is the heartbeat. Taking over from a dead
-owner means creating N+1, which only one process can do (see `create_once`). No lock is held, so nothing has to
-be undone when a process is killed.
+The highest-numbered `claim-N.json` names the owner; its modification time is the heartbeat. Taking over from a dead
+owner means creating N+1, which only one process can do (see `create_exclusive`). No lock is held, so nothing has to be
+undone when a process is killed.
 
-On the same machine an owner is dead when its process is gone. Elsewhere (another machine, or another container on this
-one, whose processes can't be looked at), when its heartbeat has stopped. An owner that was only suspended, or cut off,
-learns before its next write that it has lost the run: it writes nothing more into the directory.
+On the same machine an owner is dead when its process is gone. Elsewhere (on another machine, or in another container of
+this one, where process ids mean nothing here) it is dead when its heartbeat has stopped. An owner that was suspended or
+cut off notices before its next write that it has lost the run, and writes nothing more into the directory.
 """
 
 import contextlib
@@ -35,12 +35,10 @@ from finetune.system.atomic import (
     write_guard,
 )
 
-HEARTBEAT_SECONDS = 10.0  # an owner elsewhere that has been silent for STALE_SECONDS is taken for dead
+HEARTBEAT_SECONDS = 10.0  # an owner elsewhere counts as dead after STALE_SECONDS without a heartbeat
 
 _CLAIM = re.compile(r"claim-([1-9][0-9]*)\.json")
-
-
-_given_back: set[Path] = set()  # claims that this process is done with, but could not say so on a read-only disk
+_released: set[Path] = set()  # claims that this process has released, but could not write to a full disk
 
 
 class RunTakenError(Exception):
@@ -50,11 +48,12 @@ class RunTakenError(Exception):
 
 
 class _ClaimOwner(NamedTuple):
-    """What a claim file says.
+    """The content of a claim file.
 
     Attributes:
-        started: see `started`.
-        released: whether the owner is done with the run, though its process may live on.
+        host: see `_host`.
+        started: see `process_start_time`.
+        released: whether the owner is done with the run, although its process may live on.
     """
 
     host: str
@@ -65,9 +64,7 @@ class _ClaimOwner(NamedTuple):
 
 @cache
 def _host() -> str:
-    """Return a name for all processes that this one can look at by their ids: they mean nothing on another machine,
-    after a reboot, or in another container on this machine.
-    """
+    """Return an id of this PID namespace (host, boot, container): process ids are comparable only within it."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     parts = [socket.gethostname(), boot.read_text().strip() if boot.exists() else str(uuid.getnode())]
     with contextlib.suppress(OSError):
@@ -76,14 +73,14 @@ def _host() -> str:
 
 
 def process_start_time(pid: int) -> float | None:
-    """Return when a process was started, or None if it has ended; a process id is used again, with this it is not.
+    """Return when a process started, or None if it has ended. Ids are reused; (id, start time) is unique until reboot.
 
-    On Linux in ticks since boot: a time of day changes, for a process that runs already, when the clock is set.
+    On Linux in ticks since boot, as setting the clock changes a running process's start as a time of day.
     """
     if Path("/proc/self/stat").exists():
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError, PermissionError):  # the last: another user's, who hides them
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # the last: of another user, who hides it
             return None
         return None if fields[0] in "ZX" else float(fields[19])  # proc(5): state and starttime
     try:
@@ -94,16 +91,16 @@ def process_start_time(pid: int) -> float | None:
 
 
 def _owner(released: bool) -> str:
-    """Return what a claim file says of this process."""
+    """Return the content of this process's claim file."""
     pid = os.getpid()
     return json.dumps({"host": _host(), "pid": pid, "started": process_start_time(pid), "released": released}) + "\n"
 
 
 def _read(claim: Path) -> _ClaimOwner | None:
-    """Return what a claim file says, or None where it is empty or torn: it is being written, or power was cut.
+    """Return a claim file's content, or None if it is empty or torn: it is being written, or power was cut.
 
     Raises:
-        OSError: it can't be read.
+        OSError: the file can't be read.
     """
     try:
         fields = json.loads(claim.read_bytes())
@@ -125,8 +122,8 @@ def _number(name: str) -> int:
 
 
 def _owner_lives(claim: Path) -> bool:
-    """Whether the owner that a claim file names lives; if that is unknown, the heartbeat decides."""
-    if claim.absolute() in _given_back:
+    """Whether the owner of a claim lives; the heartbeat decides where its process is not visible."""
+    if claim.absolute() in _released:
         return False
     try:
         owner = _read(claim)
@@ -139,12 +136,12 @@ def _owner_lives(claim: Path) -> bool:
             if not _is_hidden(owner.pid):
                 return False
         return seconds_since_write(claim) < STALE_SECONDS
-    except OSError:  # an older state of the folder, over NFS, say; the next look will tell
+    except OSError:  # over NFS, the listing may be of an older state of the folder; the next one will be right
         return True
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether there is a process of another user's that this one may not see."""
+    """Whether this is a process of another user that is not visible to this one."""
     try:
         os.kill(pid, 0)
     except PermissionError:
@@ -175,7 +172,7 @@ def _take(run_dir: Path) -> Path:
         created = create_exclusive(claim, _owner(released=False))
     if not created:
         raise RunTakenError(f"{run_dir} has just been taken by another process")
-    _given_back.discard(claim.absolute())
+    _released.discard(claim.absolute())
     return claim
 
 
@@ -188,7 +185,7 @@ def _describe_owner(claim: Path) -> str:
 
 
 class Claim:
-    """The right to run a run, as long as nobody has taken it over.
+    """The right to run a run, as long as no other process has taken it over.
 
     Attributes:
         attempt: 1 the first time this run is started, 2 the second time, and so on.
@@ -199,41 +196,37 @@ class Claim:
         self.attempt = _number(file.name)
 
     def owns(self, name: str) -> bool:
-        """Whether nobody but the owner may be writing the file of this name.
+        """Whether only the owner writes the file of this name.
 
-        Agents write a state too, but only to say how a run ended, and can do without.
+        Agents write the state too, but only to record how a run ended; they tolerate its loss.
         """
         return name != keys.STOP and not name.startswith("wandb-") and _number(name) <= self.attempt
 
     def check(self) -> None:
-        """Do nothing, as long as the run is this process's.
-
-        Raises:
-            RunTakenError: another process took the run over while this one was silent (a suspended machine, say).
-        """
+        """Raise RunTakenError if another process took the run over, for example while this machine was suspended."""
         if _newest(self._file.parent)[0] > self.attempt:
             raise RunTakenError(f"{self._file.parent} was taken over by another process")
 
     def beat(self) -> None:
-        """Say that the owner lives.
+        """Renew the heartbeat.
 
         Raises:
-            RunTakenError: see `check`.
+            RunTakenError: another process took the run over.
             OSError: the file can't be written.
         """
         self.check()
-        # What is written gets the time of the machine that has the disk. A time that is set may be this machine's.
+        # A write gets the file server's time; `os.utime` may set this machine's.
         with raising_write_error(self._file), self._file.open("rb+") as file:
             file.seek(-1, os.SEEK_END)
             file.write(b"\n")
 
     def release(self) -> None:
-        """Say that the owner, though its process may live on, is done with this run."""
+        """Record that the owner is done with the run, although its process may live on."""
         try:
             write_atomic(self._file, _owner(released=True))
-        except OSError:  # on a full disk, say, where a file can still be written over
-            _given_back.add(self._file.absolute())
-            # It must stay: to an earlier owner who was silent, and wakes up, it says that the run is not theirs.
+        except OSError:  # a full disk, where a file can still be overwritten
+            _released.add(self._file.absolute())
+            # The file must stay: it tells an earlier owner that was suspended, and wakes up, that it lost the run.
             size = self._file.stat().st_size
             with self._file.open("rb+") as file:
                 file.write(_owner(released=True).encode().rstrip().ljust(size - 1) + b"\n")
@@ -241,12 +234,12 @@ class Claim:
 
 @contextlib.contextmanager
 def hold_claim(run_dir: Path) -> Iterator[Claim]:
-    """Hold the claim on a run, with a heartbeat from a thread; the directory is made if need be.
+    """Hold the claim on a run within the block, with a heartbeat from a thread; creates the directory.
 
-    From the moment on that another process has taken the run over, files can't be put into it with `record` any more.
+    Once another process has taken the run over, this one can't change files in it any more (see `write_guard`).
 
     Raises:
-        RunTakenError: another live process holds it, or has taken it over meanwhile.
+        RunTakenError: another live process holds the claim, or has taken it over.
     """
     with raising_write_error(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -255,9 +248,9 @@ def hold_claim(run_dir: Path) -> Iterator[Claim]:
     done = threading.Event()
 
     def keep_beating() -> None:
-        with contextlib.suppress(RunTakenError):  # the run itself finds out at its next write
+        with contextlib.suppress(RunTakenError):  # the run itself notices at its next write
             while not done.wait(HEARTBEAT_SECONDS):
-                with contextlib.suppress(OSError):  # a file server that is away for a moment
+                with contextlib.suppress(OSError):  # a file server that does not answer for a moment
                     claim.beat()
 
     thread = threading.Thread(target=keep_beating, name="heartbeat", daemon=True)

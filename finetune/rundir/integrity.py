@@ -84,11 +84,10 @@ def quarantine_damaged(run_dir: Path, checkpoints: bool = True) -> bool:
         return False
     bad = damaged_files(run_dir, checkpoints)
     if bad and keys.SUMMARY not in bad:
-        quarantine(
-            run_dir / keys.SUMMARY
-        )  # first: if this process is killed, the run must not count as finished without these files
+        quarantine(run_dir / keys.SUMMARY)  # first: even if this process is killed now, the run counts as unfinished
     for name in bad:
-        logger.info(f"{run_dir.name}: {name} is damaged: renamed to {quarantine(run_dir / name).name}; rebuilt")
+        renamed = quarantine(run_dir / name)
+        logger.info(f"{run_dir.name}: {name} is damaged: renamed to {renamed.name}; will be rebuilt")
     return not bad
 
 

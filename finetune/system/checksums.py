@@ -1,7 +1,8 @@
-"""Checksums that travel inside a file, so that neither can be replaced without the other; and setting damage aside.
+"""Checksums inside files, so that file and checksum can't be separated; and renaming of damaged files.
 
-They are CRC-32: every flip of up to three bits in a checkpoint and every torn block is found, others but for one in 4
-billion, at 3 GB/s. They are against broken disks and cut copies, not against anyone who wants to deceive.
+They are CRC-32, at 3 GB/s: every flip of up to three bits and every torn block is detected, and of other damage all but
+one in 4 billion. They protect against broken disks and cut copies, not against deception. The checksums that torch.save
+stores for each part leave gaps: flips in headers that make a file unreadable, and some that change a tensor.
 """
 
 import contextlib
@@ -16,28 +17,28 @@ from typing import Any
 from finetune.system.atomic import check_write_guard
 from finetune.system.documents import read_json, write_json
 
-SEAL = "crc32"  # the key of sealed JSON, and the word in the comment of a sealed ZIP archive
+SEAL = "crc32"  # the key in JSON files, and the word in the comment of ZIP archives
 _COMMENT = re.compile(rb"crc32 ([0-9a-f]{8})")
 _COMMENT_BYTES, _DIGITS = 14, 8
-_END_BYTES = 22  # of a ZIP archive's last record without its comment, whose length is in the last two of them
-PIECE_BYTES = 2**22
+_END_BYTES = 22  # of a ZIP archive's end record without the comment, whose length is in the last two
+CHUNK_BYTES = 2**22
 
 
 def crc32_of(path: Path, size: int | None = None) -> int:
-    """Return the CRC-32 of a file's first `size` bytes, all of them by default; of a shorter file, of what there is."""
+    """Return the CRC-32 of a file's first `size` bytes (default: all)."""
     left, crc = path.stat().st_size if size is None else size, 0
-    piece = memoryview(bytearray(PIECE_BYTES))
+    chunk = memoryview(bytearray(CHUNK_BYTES))
     with path.open("rb", buffering=0) as file:
-        while left > 0 and (count := file.readinto(piece[: min(left, PIECE_BYTES)])):
-            crc = zlib.crc32(piece[:count], crc)
+        while left > 0 and (count := file.readinto(chunk[: min(left, CHUNK_BYTES)])):
+            crc = zlib.crc32(chunk[:count], crc)
             left -= count
     return crc
 
 
 def seal_archive(path: Path) -> None:
-    """Write into a ZIP archive without a comment, such as torch.save() makes, a comment with the CRC-32 of the file.
+    """Add a comment with the CRC-32 of the file to a ZIP archive without a comment, such as torch.save() writes.
 
-    What reads ZIP archives reads it as before, and so does torch.load().
+    torch.load() and other readers of ZIP archives ignore it.
     """
     with path.open("r+b") as file:
         file.seek(-2, 2)
@@ -48,13 +49,13 @@ def seal_archive(path: Path) -> None:
 
 
 def zip_fault(path: Path) -> str | None:
-    """Return what is wrong with a ZIP archive, sealed or not, or None; torch.load() itself hardly notices anything.
+    """Return how a ZIP archive is damaged, or None; torch.load() itself does not compare checksums.
 
-    One that is not sealed, such as an earlier version or another program wrote, is checked by the CRC-32 that it has
-    of each of its parts, if it has them.
+    An archive without a seal, from an earlier version or another program, is checked by the CRC-32 of each part, if it
+    has them.
 
     Raises:
-        OSError: it can't be read.
+        OSError: the file can't be read.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -64,14 +65,14 @@ def zip_fault(path: Path) -> str | None:
     if found:
         return None if crc32_of(path, size - _DIGITS) == int(found[1], 16) else "its checksum does not match"
     if end[-_END_BYTES:][:4] != b"PK\x05\x06" or end[-2:] != b"\0\0":
-        return "it is cut short, or no such file"
+        return "it is truncated, or no ZIP archive"
     return _part_fault(path)
 
 
 def _part_fault(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
-            if not any(part.CRC for part in archive.infolist()):  # written without, which torch can be told to do
+            if not any(part.CRC for part in archive.infolist()):  # torch can be configured to write none
                 return None
             bad = archive.testzip()
     except Exception as error:  # zipfile raises many kinds for a damaged file
@@ -80,15 +81,15 @@ def _part_fault(path: Path) -> str | None:
 
 
 def write_checked_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` as JSON with its checksum under SEAL, atomically."""
+    """Write `value` as JSON, with its checksum as SEAL, atomically."""
     write_json(path, {**value, SEAL: _crc32_of_values(value)})
 
 
 def read_checked_json(path: Path) -> dict[str, Any] | None:
-    """Return what `write_sealed` wrote, or None where there is no such file.
+    """Return what `write_checked_json` wrote, or None if there is no such file.
 
     Raises:
-        ValueError: it is damaged, or not sealed.
+        ValueError: the file is damaged, or has no checksum.
     """
     value = read_json(path)
     if value is not None and value.pop(SEAL, None) != _crc32_of_values(value):
@@ -101,15 +102,15 @@ def _crc32_of_values(value: Mapping[str, Any]) -> int:
 
 
 def quarantine(path: Path) -> Path:
-    """Give a damaged file a name under which nobody looks for it, such as last.pt.damaged-1; return that name.
+    """Rename a damaged file, for example to last.pt.damaged-1, and return the new path.
 
     Raises:
         RunTakenError: another process has taken the run over.
     """
     check_write_guard(path)
     number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+    while (renamed := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
     with contextlib.suppress(FileNotFoundError):
-        path.rename(aside)
-    return aside
+        path.rename(renamed)
+    return renamed

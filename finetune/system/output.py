@@ -1,7 +1,7 @@
-r"""What is printed or logged: no secrets, nothing that a terminal obeys, and no end of a run because nobody reads on.
+r"""Safe standard streams and logs: secrets redacted, control characters escaped, closed pipes tolerated.
 
-Names of files and classes, reasons and servers' answers come from elsewhere. An escape sequence in one of them could
-retitle a window, hide a line, or fill the clipboard; it is shown as `\x1b[2J` instead.
+File names, class names, error messages and servers' answers are untrusted. An escape sequence in one of them could
+retitle a window, hide a line, or fill the clipboard; it is printed as `\x1b[2J` instead.
 """
 
 import contextlib
@@ -27,23 +27,27 @@ from finetune.system.signals import StoppedBySignal, handle_signals
 
 P = ParamSpec("P")
 
-# Control characters but tab and newline; what ends a line without looking so; what turns the direction of writing
-# (Unicode Technical Report 36, section 2.4); bytes of a file name that are no UTF-8.
+# Control characters but tab and newline; Unicode's line separators; characters that change the direction of writing
+# (Unicode Technical Report 36, section 2.4); surrogates, which stand for bytes of a file name that are not UTF-8.
 _BEYOND = "\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f{_BEYOND}]")
 CONTROL_OR_NEWLINE = re.compile(f"[\x00-\x1f{_BEYOND}]")
 OUTPUT_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-OUTPUT_GONE_ERRNOS = (errno.EPIPE, errno.EIO, errno.ESHUTDOWN)  # a reader that has ended, a terminal that was closed
+OUTPUT_GONE_ERRNOS = (errno.EPIPE, errno.EIO, errno.ESHUTDOWN)  # the reader ended, the terminal was closed
 
 
 def escape_control_characters(text: str) -> str:
-    """Return a text, of one line or several, in which control characters are spelled out."""
+    """Return a text, of one line or several, with control characters escaped."""
     return CONTROL.sub(_escape, text)
 
 
 def one_line(text: str) -> str:
-    """Return a text on one line: newlines are spelled out, too, so that it can't pass for several lines of a log."""
+    """Return a text with newlines escaped, too, so that it can't forge lines of a log."""
     return CONTROL_OR_NEWLINE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
 
 
 def count_text(number: int, noun: str, plural: str = "") -> str:
@@ -57,19 +61,19 @@ class _SafeFormatter(logging.Formatter):
 
 
 class _StreamHandler(logging.Handler):
-    """Prints records to a standard stream, as it is when they come; where that can't be written, they are lost."""
+    """Prints records to the current sys.stdout or sys.stderr; where that can't be written, they are lost."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self._name = name
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(OSError):  # a full disk ends a run where results are lost, and not here
+        with contextlib.suppress(OSError):  # a full disk must end a run only where results would be lost
             print(self.format(record), file=getattr(sys, self._name), flush=True)
 
 
 class _FileHandler(logging.Handler):
-    """Appends records to a file in a folder that may not exist yet; where it can't be written, they are lost."""
+    """Appends records to a file whose folder may not exist yet; where it can't be written, they are lost."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -82,11 +86,11 @@ class _FileHandler(logging.Handler):
 
 @contextlib.contextmanager
 def logging_to(stream: str | None = None, file: Path | None = None) -> Iterator[None]:
-    """Send the package's log, redacted and escaped, to these places alone within the block.
+    """Within the block, send the package's log, redacted and escaped, to these places only.
 
     Args:
         stream: `stdout` or `stderr`.
-        file: a run's log, which is appended to.
+        file: a run's log, to which lines are appended.
     """
     logger = logging.getLogger("finetune")
     before, level = logger.handlers, logger.level
@@ -103,12 +107,8 @@ def logging_to(stream: str | None = None, file: Path | None = None) -> Iterator[
         logger.setLevel(level)
 
 
-def _escape(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape").decode("ascii")
-
-
 class SafeConsole(Console):
-    """A console that obeys its own colours and bars, and nothing in what it is given to show."""
+    """A rich console that prints its own control sequences, and escapes those in the text."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
@@ -116,38 +116,38 @@ class SafeConsole(Console):
 
     @property
     def file(self) -> IO[str]:
-        """The stream past `Tame`: what a console writes has been made harmless, and has colours."""
+        """The unfiltered stream: the console's text is safe already, and its colour codes must pass."""
         stream = super().file
-        past: Any = stream.past if isinstance(stream, SafeStream) else stream
-        return past  # type: ignore[no-any-return]
+        unfiltered: Any = stream.unfiltered if isinstance(stream, SafeStream) else stream
+        return unfiltered  # type: ignore[no-any-return]
 
     @file.setter
     def file(self, new_file: IO[str]) -> None:
         self._file = new_file
 
     def on_broken_pipe(self) -> None:
-        """Show no more; rich would end the process, and with it the runs that it looks after."""
+        """Print nothing more; rich would end the process, and with it the runs that it supervises."""
         self.quiet = True
         _redirect_to_devnull(self.file)
 
 
 class OutputClosed(BaseException):
-    """Whoever reads the output of a command has seen enough."""
+    """Nobody reads the output of a result command any more, as in `... | head`."""
 
 
 class SafeStream(io.TextIOBase):
-    """A standard stream whose texts are made harmless, and whose reader may go.
+    """A standard stream that redacts and escapes its text, and whose reader may disappear.
 
-    Where it goes to a file on a disk that is full, what is told on the way to a result is left out, and the command
-    goes on; of a result, nothing is left out: OSError.
+    On a full disk, progress messages are lost and the command continues; a result raises OSError.
 
     Attributes:
-        lost: why something was left out; empty where nothing was.
+        unfiltered: the stream for text that is safe already.
+        lost: why text was lost; empty if none was.
     """
 
     def __init__(self, stream: IO[str], is_result: bool) -> None:
         self.stream = stream
-        self.past = _UnfilteredStream(self)
+        self.unfiltered = _UnfilteredStream(self)
         self.lost = ""
         self._is_result = is_result
 
@@ -158,10 +158,10 @@ class SafeStream(io.TextIOBase):
     def flush(self) -> None:
         self.attempt(self.stream.flush)
 
-    def attempt(self, work: Callable[[], Any]) -> None:
-        """Do what writes to the stream, and deal with what keeps it from being written to."""
+    def attempt(self, write: Callable[[], Any]) -> None:
+        """Call what writes to the stream, and handle a full disk or a reader that is gone."""
         try:
-            work()
+            write()
         except OSError as error:
             if error.errno in DISK_FULL_ERRNOS:
                 self.lost = error.strerror or str(error)
@@ -185,35 +185,35 @@ class SafeStream(io.TextIOBase):
 
 
 class _UnfilteredStream:
-    """The same stream for texts that have been made harmless."""
+    """A safe stream's stream, for text that is safe already."""
 
-    def __init__(self, tame: SafeStream) -> None:
-        self._tame = tame
+    def __init__(self, safe: SafeStream) -> None:
+        self._safe = safe
 
     def write(self, text: str) -> int:
-        self._tame.attempt(lambda: self._tame.stream.write(text))
+        self._safe.attempt(lambda: self._safe.stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        self._tame.flush()
+        self._safe.flush()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._tame.stream, name)
+        return getattr(self._safe.stream, name)
 
 
 def _redirect_to_devnull(stream: IO[str]) -> None:
-    """Have what is still written go nowhere."""
+    """Discard everything written to the stream from now on."""
     with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, stream.fileno())
+        os.close(devnull)
 
 
 def make_streams_safe(is_result: bool = False) -> None:
-    """Make the standard streams of this process harmless, from now on.
+    """Replace the standard streams of this process by safe ones.
 
     Args:
-        is_result: what goes to the output is what the command is for: raise ReaderGone once nobody reads it.
+        is_result: whether standard output is the command's result: raise OutputClosed once nobody reads it.
     """
     reload_environment_secrets()
     for name in ("stdout", "stderr"):
@@ -221,13 +221,13 @@ def make_streams_safe(is_result: bool = False) -> None:
         if stream is None or isinstance(stream, SafeStream):
             continue
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # what a terminal without Unicode can't show is spelled out
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode gets escapes
         setattr(sys, name, SafeStream(stream, is_result and name == "stdout"))
 
 
 @contextlib.contextmanager
 def safe_streams(is_result: bool = False) -> Iterator[None]:
-    """Make the standard streams harmless within the block; see `tame`."""
+    """Replace the standard streams by safe ones within the block; see `make_streams_safe`."""
     before = sys.stdout, sys.stderr
     make_streams_safe(is_result)
     try:
@@ -240,7 +240,7 @@ def safe_streams(is_result: bool = False) -> Iterator[None]:
                     with contextlib.suppress(ValueError):  # closed
                         plain.flush()
                 except OSError:
-                    _redirect_to_devnull(plain)  # Python would try again at its end, and fail with a code of its own
+                    _redirect_to_devnull(plain)  # Python would flush again at exit, fail, and change the exit code
         sys.stdout, sys.stderr = before
 
 
@@ -302,12 +302,12 @@ def _message(error: Exception) -> str:
 
 
 def _flush_or_fail(code: int) -> int:
-    """Return the exit code of a command that has done its work: a failure where not all could be told."""
+    """Return the exit code of a command that is done: a failure if part of its output was lost."""
     stream = sys.stdout
     if isinstance(stream, SafeStream):
         with contextlib.suppress(ValueError):  # closed
             stream.flush()
     if not isinstance(stream, SafeStream) or not stream.lost:
         return code
-    print(f"standard output: {stream.lost}; not all that was to be printed is there. Make room there", file=sys.stderr)
+    print(f"standard output: {stream.lost}; part of the output is lost. Make room there", file=sys.stderr)
     return code or EXIT_FAILED

@@ -66,7 +66,7 @@ def read_cells(path: Path, delimiters: str = ",") -> Iterator[tuple[int, list[st
         CorruptFileError: the file is no table, for example has another encoding, or a cell that does not end.
     """
     if path.stat().st_size > MAX_TABLE_BYTES:
-        raise CorruptFileError(f"{path} is larger than the {MAX_TABLE_BYTES / 2**20:,.0f} MB that are read")
+        raise CorruptFileError(f"{path} is larger than the limit of {MAX_TABLE_BYTES / 2**20:,.0f} MB")
     with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
         try:
             delimiter = max(delimiters, key=file.readline().count)

@@ -212,7 +212,7 @@ def test_the_output_goes_to_a_full_disk(lines: int) -> None:
                                   env={**os.environ, "PYTHONUNBUFFERED": ""})  # fmt: skip
         return done.returncode, done.stderr
 
-    lost = "standard output: No space left on device; not all that was to be printed is there. Make room there\n"
+    lost = "standard output: No space left on device; part of the output is lost. Make room there\n"
     assert ended("command") == (1, f"came to the end\n{lost}")
     code, said = ended("result_command")
     assert code == 1

@@ -189,7 +189,7 @@ def test_a_damaged_trial_is_told_by_name(folder: Path) -> None:
     (folder / TRIALS / "00002.json").touch()
     assert read_trials(folder) == [{"lr": 0.1}, {"lr": 0.2}]
     (folder / TRIALS / "00001.json").write_text('{"lr": 0.')
-    with pytest.raises(CorruptFileError, match=r"00001\.json is damaged.*Take it out of the way"):
+    with pytest.raises(CorruptFileError, match=r"00001\.json is damaged.*Rename or delete it"):
         read_trials(folder)
 
 

@@ -26,6 +26,16 @@ def claims_of(folder: Path, **more: object) -> tuple[dict[str, Claim], str]:
     return {claim.said: claim for claim in claims}, setting
 
 
+def partial_by_epoch(folder: Path, *curves: list[float]) -> Claim:
+    """Return the claim on epoch 5 of a sweep of partial, a run with each of these curves."""
+    for seed, curve in enumerate(curves):
+        fabricate_run(folder, f"partial-{seed}", strategy="partial", seed=seed, epochs=len(curve), curve=curve)
+    sweep = read_sweep(folder)
+    comparison = compare(sweep)
+    claims, _ = check_claims(comparison, chosen_runs(sweep, comparison), sweep.epochs)
+    return next(claim for claim in claims if "epoch 5" in claim.said)
+
+
 def test_each_claim_has_what_was_found(tmp_path: Path) -> None:
     """88% and 40% with intervals that hold the claim, 48 points apart, all by epoch 5, 55% and 70% and 40% saved."""
     claims, setting = claims_of(tmp_path)
@@ -60,13 +70,28 @@ def test_what_a_sweep_does_not_have_is_said(tmp_path: Path) -> None:
     assert {claim.found for claim in claims} == {"–"}
 
 
-@pytest.mark.parametrize(("best", "verdict"), [([0.2, 0.9], "holds"), ([0.2, 0.3], "does not hold")])
-def test_epochs_after_the_fifth_do_not_count(tmp_path: Path, best: list[float], verdict: str) -> None:
+@pytest.mark.parametrize(("fifth", "verdict"), [(0.9, "holds"), (0.2, "does not hold")])
+def test_epochs_after_the_fifth_do_not_count(tmp_path: Path, fifth: float, verdict: str) -> None:
     """80% in epoch 6 is not by epoch 5."""
-    for seed in range(2):
-        curve = [0.1, 0.2, 0.2, 0.2, max(best) if verdict == "holds" else 0.2, 0.9]
-        fabricate_run(tmp_path, f"partial-{seed}", strategy="partial", seed=seed, epochs=6, curve=curve)
-    sweep = read_sweep(tmp_path)
-    comparison = compare(sweep)
-    claims, _ = check_claims(comparison, chosen_runs(sweep, comparison), sweep.epochs)
-    assert [claim.verdict for claim in claims if "epoch 5" in claim.said] == [verdict]
+    assert partial_by_epoch(tmp_path, *[[0.1, 0.2, 0.2, 0.2, fifth, 0.9]] * 2).verdict == verdict
+
+
+def test_a_curve_is_not_read_beyond_its_end(tmp_path: Path) -> None:
+    """Runs of 3 epochs neither confirm nor refute 80% by epoch 5; reached in epoch 2, it is reached by epoch 5."""
+    short = partial_by_epoch(tmp_path / "short", [0.1, 0.2, 0.3], [0.1, 0.2, 0.3])
+    assert (short.found, short.interval, short.verdict) == ("–", "–", "not known: runs ended before epoch 5")
+    mixed = partial_by_epoch(tmp_path / "mixed", [0.1, 0.9, 0.9], [0.1, 0.2, 0.3])
+    assert (mixed.found, mixed.verdict) == ("1 of 2 runs", "holds for some runs")
+
+
+@pytest.mark.parametrize(
+    ("config", "setting"),
+    [
+        ({"data": "inaturalist12k", "backbone": "resnet50"}, "resnet50 on inaturalist12k"),
+        ({"data": "/home/me/clothes", "backbone": "efficientnet_v2_s"}, "efficientnet_v2_s on clothes"),
+    ],
+)
+def test_another_setting_is_named(tmp_path: Path, config: dict[str, str], setting: str) -> None:
+    """By what differs: the backbone, or the data, of which the report shows the folder's name only."""
+    text = claims_of(tmp_path, **config)[1]
+    assert f"this sweep about {setting}: " in text

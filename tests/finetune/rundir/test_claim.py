@@ -212,7 +212,7 @@ def test_a_claim_given_back_on_a_full_disk_still_says_whose_the_run_was(
         second.release()
     with pytest.raises(RunTakenError):
         first.check()
-    claim._given_back.clear()  # as in any other process
+    claim._released.clear()  # as in any other process
     assert not is_alive(tmp_path)
     with hold_claim(tmp_path) as mine:
         assert mine.attempt == 3

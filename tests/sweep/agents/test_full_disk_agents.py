@@ -124,7 +124,7 @@ def test_what_an_agent_prints_goes_to_a_full_disk(tmp_path: Path) -> None:
     with open(FULL, "w") as full:  # noqa: PTH123  (no file that a path would be of use for)
         ended = subprocess.run([sys.executable, PROGRAM, "seeds.yaml", "--agents", "2"], cwd=tmp_path, stdout=full,
                                stderr=subprocess.PIPE, text=True, check=False)  # fmt: skip
-    lost = "standard output: No space left on device; not all that was to be printed is there. Make room there\n"
+    lost = "standard output: No space left on device; part of the output is lost. Make room there\n"
     assert (ended.returncode, ended.stderr) == (1, lost)
     runs = files.find_runs(tmp_path / "runs/seeds")
     assert [files.status(run)[0] for run in runs] == ["finished"] * 2
