@@ -21,6 +21,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,22 @@ RECENT_SECONDS = 1800.0  # an entry used since then is probably being read
 LOCK_SECONDS = 60.0  # the store-wide lock is held for moments; if not, something is wrong with the file system
 _looked_at: set[tuple[Path, int]] = set()  # entries that this process has compared with their checksums
 _DISK_FULL_ENTRIES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True)
+class FillCallbacks:
+    """Callbacks of whoever waits until an entry is filled.
+
+    Attributes:
+        on_progress: called with the share that is done; with None, a few times a second, while another process fills.
+        interrupted: polled while filling and while waiting; true stops that.
+    """
+
+    on_progress: Callable[[float | None], None] = lambda share: None  # noqa: ARG005
+    interrupted: Callable[[], bool] = lambda: False
+
+
+NO_CALLBACKS = FillCallbacks()
 
 
 def entries_folder() -> Path:
@@ -100,26 +117,18 @@ def find_verified(name: str) -> Path | None:
 
 
 @contextlib.contextmanager
-def writing_entry(
-    name: str,
-    interrupted: Callable[[], bool] = lambda: False,
-    on_wait: Callable[[], None] = lambda: None,
-) -> Iterator[EntryWriter | None]:
-    """Make an entry: yield its draft, or None if another process has finished it meanwhile.
+def writing_entry(name: str, callbacks: FillCallbacks = NO_CALLBACKS) -> Iterator[EntryWriter | None]:
+    """Yield the writer of an entry, or None if another process has finished the entry meanwhile.
 
-    Of several processes one makes it, and the others wait here. What is in the draft when an exception ends this stays
-    for whoever makes it next; only a full disk has it removed.
-
-    Args:
-        interrupted: asked while waiting; true ends that.
-        on_wait: called while waiting, a few times a second.
+    Of several processes one writes, and the others wait here. After an exception the draft stays for the next writer;
+    only a full disk has it deleted.
 
     Raises:
-        Interrupted: as asked.
+        RunInterrupted: `callbacks.interrupted` returned true.
         OSError: the folder can't be written, or the disk is full.
     """
     entries_folder().mkdir(parents=True, exist_ok=True)
-    with _entry_lock(name, interrupted, on_wait):
+    with _entry_lock(name, callbacks):
         if find_entry(name) is not None:
             yield None
             return
@@ -231,16 +240,16 @@ def _store_lock() -> contextlib.AbstractContextManager[Any]:
 
 
 @contextlib.contextmanager
-def _entry_lock(name: str, interrupted: Callable[[], bool], on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock of an entry's draft. The system gives it back when its holder dies, however that happens."""
+def _entry_lock(name: str, callbacks: FillCallbacks) -> Iterator[None]:
+    """Hold the lock of an entry's draft; the system releases it if its holder dies."""
     if not flock_works(entries_folder()):
         yield
         return
 
     def wait() -> None:
-        if interrupted():
+        if callbacks.interrupted():
             raise RunInterrupted("stopped while another process was filling the cache")
-        on_wait()
+        callbacks.on_progress(None)
 
     with hold(entries_folder() / f"{name}{LOCK}", wait):
         yield

@@ -1,19 +1,21 @@
 """Builds what a run is made of from its config."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 
 from finetune.cache.activation_cache import ActivationCache
-from finetune.cache.pixel_cache import DecodedImages, build_pixels
+from finetune.cache.activation_entries import ActivationEntries
+from finetune.cache.pixel_cache import DecodedImages, PixelCache
 from finetune.cache.reuse import ActivationKey, augmentation_of, deepest_cut, shared_activation_uses
+from finetune.cache.store import FillCallbacks
 from finetune.config import Config, to_dict
 from finetune.data.dataset import EpochBatchSampler, worker_count
 from finetune.data.sampling import class_weights
-from finetune.data.splits import Sample, Splits
+from finetune.data.splits import Splits
 from finetune.data.transforms import Preprocessing, preprocessing, side_at
 from finetune.models import weights
 from finetune.models.classifier import Classifier, build_classifier, build_network
@@ -117,56 +119,32 @@ def build_batch_source(
     components: RunComponents,
     data_fingerprint: str,
     is_last_run: bool,
-    interrupted: Callable[[], bool],
-    on_fill: Callable[[float | None], None],
+    callbacks: FillCallbacks,
 ) -> BatchSource:
     """Return the batches of train, val and test.
 
     Args:
         is_last_run: whether no other run that could use the same images is still to do.
-        interrupted: see `run.run`.
-        on_fill: called while a cache is filled with the share done, and with None while another process fills it.
     """
     config, splits, device = components.config, components.splits, components.settings.device
     samples = {name: getattr(splits, name) for name in ("train", "val", "test")}
-    activations = ActivationCache(
+    entries = ActivationEntries(
         prefix=components.prefix,
         blocks=len(components.model.blocks),
-        to=components.preprocessing,
+        preprocessing=components.preprocessing,
         device=device,
         splits=samples,
         origin={"data": data_fingerprint, "augment": augmentation_of(config), "backbone": config.backbone},
-        uses=components.uses,
-        mode=config.cache,
-        interrupted=interrupted,
-        on_progress=on_fill,
     )
+    activations = ActivationCache(entries, components.uses, config.cache, callbacks)
 
     def open_pixels(split: str) -> DecodedImages | None:
         reads_each_image_once = config.epochs == 1 and is_last_run
         if config.cache == "off" or (config.cache == "auto" and reads_each_image_once):
             return None
-        return _build_pixels(components, samples[split], data_fingerprint, interrupted, on_fill)
+        pixels = PixelCache(splits.root, samples[split], components.preprocessing, data_fingerprint)
+        return pixels.build(torch.get_num_threads(), callbacks)
 
     workers = worker_count(config.loader_workers, device.type)
     settings = BatchSettings(**{field.name: getattr(config, field.name) for field in fields(BatchSettings)})
     return BatchSource(settings, splits, components.preprocessing, device, activations, open_pixels, workers)
-
-
-def _build_pixels(
-    components: RunComponents,
-    samples: Sequence[Sample],
-    data_fingerprint: str,
-    interrupted: Callable[[], bool],
-    on_fill: Callable[[float | None], None],
-) -> DecodedImages | None:
-    return build_pixels(
-        components.splits.root,
-        samples,
-        components.preprocessing,
-        data_fingerprint,
-        threads=torch.get_num_threads(),
-        on_progress=lambda done, total: on_fill(done / total),
-        on_wait=lambda: on_fill(None),
-        interrupted=interrupted,
-    )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from finetune.models.microbatch import min_batch_size, run_in_microbatches
+from finetune.models.microbatch import MicrobatchLimits, min_batch_size, run_in_microbatches
 from finetune.models.unfreezing import freeze_blocks
 from finetune.run.build import RunComponents
 from finetune.training.loss import batch_loss, compute_logits
@@ -67,8 +67,7 @@ def check_largest_stage_fits(components: RunComponents, epochs_done: int) -> tup
         _, limit = run_in_microbatches(
             lambda sizes: _try_step(components, stage, sizes),
             count,
-            None,
-            min_batch_size(model),
+            MicrobatchLimits(None, min_batch_size(model)),
             device,
             context,
             lambda reason, _: logger.info(f"memory: {reason}"),

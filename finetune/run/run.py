@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from finetune.cache.store import FillCallbacks
 from finetune.config import Config
 from finetune.errors import RunInterrupted
 from finetune.resolve import resolve, run_id
@@ -143,7 +144,8 @@ def _execute(spec: _RunSpec, claim: Claim, callbacks: RunCallbacks) -> None:
 
     writer = RunWriter(spec.run_dir, components, state, claim, callbacks.on_progress)
     is_last_run = spec.peers is not None and len(spec.peers) < 2
-    source = build_batch_source(components, spec.inputs.data, is_last_run, callbacks.interrupted, writer.report_fill)
+    fill_callbacks = FillCallbacks(writer.report_fill, callbacks.interrupted)
+    source = build_batch_source(components, spec.inputs.data, is_last_run, fill_callbacks)
     train_callbacks = TrainCallbacks(writer.save_epoch, writer.report, callbacks.interrupted, meter.poll)
     trainer = Trainer(
         components.settings, components.model, components.prefix, components.optimizer, source, state, train_callbacks

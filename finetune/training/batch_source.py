@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from finetune.cache.activation_cache import CHUNK, ActivationCache
+from finetune.cache.activation_cache import ActivationCache
+from finetune.cache.activation_fill import CHUNK
 from finetune.cache.activation_reader import ActivationReader
 from finetune.cache.pixel_cache import DecodedImages
 from finetune.cache.reuse import ActivationKey, view_at, view_stream_name
@@ -131,7 +132,7 @@ class BatchSource:
             return (inputs for inputs, _ in self._image_batches(loader))
 
         with timer.phase("cache"):
-            return self.activations.rows(key, images_in_order)
+            return self.activations.open(key, images_in_order)
 
     def _loader(self, split: str, sampler: EpochBatchSampler, timer: PhaseTimer) -> tuple[Loader, EpochBatchSampler]:
         """Return the loader of a split's images, with its processes, and its sampler: `sampler` at the first call."""

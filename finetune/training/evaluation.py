@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from finetune.models.classifier import Classifier
-from finetune.models.microbatch import run_in_microbatches
+from finetune.models.microbatch import MicrobatchLimits, run_in_microbatches
 from finetune.training.batch_source import BatchStream
 from finetune.training.loss import compute_logits
 from finetune.training.metrics import Floats, Ints
@@ -52,7 +52,9 @@ def predict(
                 scores.append(torch.log_softmax(logits, dim=1).cpu())
             return torch.cat(scores)
 
-        output, limit = run_in_microbatches(work, len(inputs), limit, 1, device, "in evaluation", on_smaller)
+        output, limit = run_in_microbatches(
+            work, len(inputs), MicrobatchLimits(limit), device, "in evaluation", on_smaller
+        )
         outputs.append(output)
         targets.append(labels.cpu())
         on_batch()

@@ -15,6 +15,7 @@ from finetune.models.classifier import Classifier
 from finetune.models.frozen_prefix import FrozenPrefix
 from finetune.models.microbatch import (
     BatchNormStats,
+    MicrobatchLimits,
     min_batch_size,
     restore_stats,
     run_in_microbatches,
@@ -243,9 +244,8 @@ class Trainer:
 
         done = len(self.state.history)
         context = f"at epoch {done + 1}, step {step + 1}, {self._trainable_text(done)}"
-        result, self.state.micro_batch = run_in_microbatches(
-            work, count, self.state.micro_batch, setup.min_size, settings.device, context, on_smaller
-        )
+        limits = MicrobatchLimits(self.state.micro_batch, setup.min_size)
+        result, self.state.micro_batch = run_in_microbatches(work, count, limits, settings.device, context, on_smaller)
         return result
 
     def _trainable_text(self, done: int) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.cache import activation_cache, entry_writer, store
+from finetune.cache import activation_entries, activation_fill, entry_writer, store
 from finetune.config import Config, parse_config
 from finetune.errors import RunInterrupted, TrainingError
 from finetune.models.frozen_prefix import FrozenPrefix
@@ -55,7 +55,7 @@ class Done(list[str]):
 
 @pytest.fixture
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activation_cache, "STORED", np.float32)
+    monkeypatch.setattr(activation_entries, "STORED", np.float32)
 
 
 @pytest.mark.usefixtures("in_float32")
@@ -81,7 +81,7 @@ def test_with_the_same_batches_the_run_is_the_same_bit_for_bit(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Batches in the split's order, as large as those that fill the cache."""
-    monkeypatch.setattr(activation_cache, "CHUNK", 8)
+    monkeypatch.setattr(activation_fill, "CHUNK", 8)
     monkeypatch.setattr("finetune.training.batch_source.CHUNK", 8)
     monkeypatch.setattr(torch, "randperm", lambda count, generator=None: torch.arange(count))  # noqa: ARG005
     cached = Done(small(pictures, strategy="partial", cache="on"), tmp_path / "cached")
@@ -196,7 +196,7 @@ def test_filling_that_is_interrupted_goes_on_and_gives_the_same(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted after each chunk, the entries are those of a run that was left alone."""
-    monkeypatch.setattr(activation_cache, "CHUNK", 8)
+    monkeypatch.setattr(activation_fill, "CHUNK", 8)
     monkeypatch.setattr("finetune.training.batch_source.CHUNK", 8)
     config = small(pictures, strategy="partial", cache="on", epochs=1)
     shares: list[float | None] = []
@@ -269,7 +269,7 @@ def test_want_of_memory_while_a_cache_is_filled_takes_smaller_pieces(
     pieces = Done(small(pictures, strategy="partial", cache="on"), tmp_path / "pieces")
     told = [line for line in pieces if "out of memory" in line]
     assert len(told) == 2  # 16, 8, and 4 from there on
-    assert told[1].endswith("was computed: goes on with 4 images at a time")
+    assert told[1].endswith(": continues with 4 images at a time")
     assert entries()
     assert all(row["cached_share"] == plain.history[0]["cached_share"] > 0 for row in pieces.history)
     assert pieces.history[0]["train/loss"] == pytest.approx(plain.history[0]["train/loss"], rel=5e-3)
@@ -340,7 +340,7 @@ def test_a_frozen_part_that_gives_no_numbers_is_told_as_such(
         return true_run(self, hidden, start, cut) * float("nan")
 
     monkeypatch.setattr(FrozenPrefix, "run", broken)
-    with pytest.raises(TrainingError, match=r"frozen part gives numbers that are not finite .* images 1 to 16 of "):
+    with pytest.raises(TrainingError, match=r"activations before .* are not finite, at images 1 to 16 of "):
         Done(small(pictures, strategy="head", cache="on"), tmp_path / "run")
 
 

@@ -2,8 +2,8 @@
 
 import pickle
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from finetune.cache import store
-from finetune.cache.pixel_cache import DecodedImages, build_pixels, expected_bytes, open_pixels
+from finetune.cache.pixel_cache import DecodedImages, PixelCache
+from finetune.cache.store import FillCallbacks
 from finetune.data.augmentation import train_transform
 from finetune.data.dataset import EpochBatchSampler, ImageDataset, make_loader
 from finetune.data.image_io import read_image
@@ -21,7 +22,7 @@ from finetune.data.transforms import Preprocessing, eval_transform, resize_for_c
 from finetune.errors import DataError, RunInterrupted
 from tests.support.logs import each_log_line
 
-TO = Preprocessing(resize_px=48, crop_px=40, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear")
+PREPROCESSING = Preprocessing(resize_px=48, crop_px=40, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear")
 
 
 @pytest.fixture
@@ -46,13 +47,12 @@ def odd(tmp_path: Path) -> tuple[Path, list[Sample]]:
     return root, [Sample(path.name, number % 3) for number, path in enumerate(sorted(root.iterdir()))]
 
 
-def counter(done: list[int]) -> Callable[[int, int], None]:
-    """Return an `on_progress` that notes the images done."""
-    return lambda some, _: done.append(some)
+def cache_of(root: Path, samples: list[Sample], fingerprint: str = "data") -> PixelCache:
+    return PixelCache(root, samples, PREPROCESSING, fingerprint)
 
 
-def build(root: Path, pictures: list[Sample], threads: int = 2, fingerprint: str = "data") -> DecodedImages:
-    pixels = build_pixels(root, pictures, TO, fingerprint, threads=threads)
+def build(root: Path, samples: list[Sample], threads: int = 2, fingerprint: str = "data") -> DecodedImages:
+    pixels = cache_of(root, samples, fingerprint).build(threads)
     assert pixels is not None
     return pixels
 
@@ -64,12 +64,12 @@ def test_the_cache_changes_no_result(odd: tuple[Path, list[Sample]], threads: in
     pixels = build(root, pictures, threads)
     assert len(pixels) == len(pictures)
     for index, picture in enumerate(pictures):
-        base = resize_for_cache(read_image(root / picture.path), TO)
+        base = resize_for_cache(read_image(root / picture.path), PREPROCESSING)
         assert torch.equal(pixels[index], base)
         assert pixels[index].stride() == base.stride()
-    for transform in (eval_transform(TO), train_transform(TO, "standard")):
-        decoded = ImageDataset(root, pictures, TO, transform)
-        cached = ImageDataset(root, pictures, TO, transform, pixels)
+    for transform in (eval_transform(PREPROCESSING), train_transform(PREPROCESSING, "standard")):
+        decoded = ImageDataset(root, pictures, PREPROCESSING, transform)
+        cached = ImageDataset(root, pictures, PREPROCESSING, transform, pixels)
         for index in range(len(pictures)):
             (image, label), (again, same_label) = decoded[("a", index, None)], cached[("a", index, None)]
             assert torch.equal(image, again)
@@ -82,7 +82,7 @@ def test_the_cache_changes_no_batch(odd: tuple[Path, list[Sample]]) -> None:
     pixels = build(root, pictures)
 
     def batches(cached: DecodedImages | None, workers: int) -> list[torch.Tensor]:
-        dataset = ImageDataset(root, pictures, TO, train_transform(TO, "standard"), cached)
+        dataset = ImageDataset(root, pictures, PREPROCESSING, train_transform(PREPROCESSING, "standard"), cached)
         return [
             images for images, _ in make_loader(dataset, EpochBatchSampler(len(pictures), 3, 0), workers, pin=False)
         ]
@@ -104,31 +104,29 @@ def test_it_is_found_by_all_that_decides_its_bytes(odd: tuple[Path, list[Sample]
     """Another fingerprint of the data (an image was changed), list of images or size: another entry."""
     root, pictures = odd
     build(root, pictures)
-    assert open_pixels(pictures, TO, "data") is not None
-    assert open_pixels(pictures, TO, "changed") is None
-    assert open_pixels(pictures[1:], TO, "data") is None
-    assert open_pixels(pictures[::-1], TO, "data") is None
-    other = Preprocessing(50, 40, TO.mean, TO.std, TO.interpolation)
-    assert open_pixels(pictures, other, "data") is None
-    bicubic = Preprocessing(48, 40, TO.mean, TO.std, "bicubic")
-    assert open_pixels(pictures, bicubic, "data") is None
-    same_base = Preprocessing(48, 32, (0.4,) * 3, (0.2,) * 3, "bilinear")
-    assert open_pixels(pictures, same_base, "data") is not None
+    cache = cache_of(root, pictures)
+    assert cache.open() is not None
+    larger, bicubic = replace(PREPROCESSING, resize_px=50), replace(PREPROCESSING, interpolation="bicubic")
+    for change in (
+        {"fingerprint": "changed"}, {"samples": pictures[1:]}, {"samples": pictures[::-1]},
+        {"preprocessing": larger}, {"preprocessing": bicubic},
+    ):  # fmt: skip
+        assert replace(cache, **change).open() is None
+    same_base = replace(PREPROCESSING, crop_px=32, mean=(0.4,) * 3, std=(0.2,) * 3)
+    assert replace(cache, preprocessing=same_base).open() is not None
 
 
 def test_an_interrupted_build_is_gone_on_with(odd: tuple[Path, list[Sample]]) -> None:
     """The second call decodes what the first had not, and the bytes are those of an undisturbed build."""
     root, pictures = odd
-    done: list[int] = []
+    cache = cache_of(root, pictures)
+    shares: list[float | None] = []
     with pytest.raises(RunInterrupted):
-        build_pixels(
-            root, pictures, TO, "data", threads=2,
-            on_progress=counter(done), interrupted=lambda: len(done) == 3,
-        )  # fmt: skip
-    assert open_pixels(pictures, TO, "data") is None
-    again = build_pixels(root, pictures, TO, "data", threads=2, on_progress=counter(done))
+        cache.build(2, FillCallbacks(shares.append, lambda: len(shares) == 3))
+    assert cache.open() is None
+    again = cache.build(2, FillCallbacks(shares.append))
     assert again is not None
-    assert done == list(range(1, len(pictures) + 1))
+    assert shares == [done / len(pictures) for done in range(1, len(pictures) + 1)]
     undisturbed = build(root, pictures, fingerprint="same images, another name")
     assert (again.entry / "data.bin").read_bytes() == (undisturbed.entry / "data.bin").read_bytes()
     assert (again.entry / "index.bin").read_bytes() == (undisturbed.entry / "index.bin").read_bytes()
@@ -137,17 +135,18 @@ def test_an_interrupted_build_is_gone_on_with(odd: tuple[Path, list[Sample]]) ->
 def test_of_two_builds_at_once_one_decodes(odd: tuple[Path, list[Sample]]) -> None:
     """The other one waits, and uses what the first has made."""
     root, pictures = odd
-    done: list[int] = []
+    shares: list[float | None] = []
 
     def once(_: int) -> DecodedImages | None:
-        return build_pixels(root, pictures, TO, "data", threads=1, on_progress=counter(done))
+        return cache_of(root, pictures).build(1, FillCallbacks(shares.append))
 
     with ThreadPoolExecutor(2) as pool:
         one, two = pool.map(once, range(2))
     assert one is not None
     assert two is not None
     assert one.entry == two.entry
-    assert done == list(range(1, len(pictures) + 1))
+    decoded = [share for share in shares if share is not None]  # None: while one waits for the other
+    assert decoded == [done / len(pictures) for done in range(1, len(pictures) + 1)]
 
 
 def test_a_picture_that_cannot_be_read_is_named(odd: tuple[Path, list[Sample]]) -> None:
@@ -167,7 +166,7 @@ def test_without_room_pictures_are_decoded_each_time(
     monkeypatch.setenv("FINETUNE_CACHE_GB", "0.000001")
     lines: list[str] = []
     with each_log_line(lines.append):
-        assert build_pixels(*odd, TO, "data", threads=1) is None
+        assert cache_of(*odd).build(1) is None
     assert "no room" in lines[0]
     assert "FINETUNE_CACHE_GB" in lines[0]
     assert store.used_bytes() == 0
@@ -181,7 +180,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "file"))
     lines: list[str] = []
     with each_log_line(lines.append):
-        assert build_pixels(*odd, TO, "data", threads=1) is None
+        assert cache_of(*odd).build(1) is None
     assert "can't be written" in lines[0]
 
 
@@ -190,7 +189,7 @@ def test_what_is_evicted_can_be_used_to_the_end(odd: tuple[Path, list[Sample]]) 
     root, pictures = odd
     pixels = build(root, pictures)
     shutil.rmtree(store.entries_folder())
-    assert torch.equal(pixels[3], resize_for_cache(read_image(root / pictures[3].path), TO))
+    assert torch.equal(pixels[3], resize_for_cache(read_image(root / pictures[3].path), PREPROCESSING))
 
 
 def test_the_disk_that_it_takes_is_known_before(pictures: Path) -> None:
@@ -198,11 +197,11 @@ def test_the_disk_that_it_takes_is_known_before(pictures: Path) -> None:
     listed = [Sample(path.relative_to(pictures).as_posix(), 0) for path in sorted(pictures.glob("*/*/*.png"))]
     pixels = build(pictures, listed)
     size = (pixels.entry / "data.bin").stat().st_size
-    assert expected_bytes(pictures, listed, TO) == pytest.approx(size, rel=0.02)
+    assert cache_of(pictures, listed).expected_bytes() == pytest.approx(size, rel=0.02)
 
 
 def test_another_splits_pictures_are_refused(odd: tuple[Path, list[Sample]]) -> None:
     """A mix-up of splits would go unnoticed otherwise."""
     root, pictures = odd
     with pytest.raises(ValueError, match="not those"):
-        ImageDataset(root, pictures[1:], TO, eval_transform(TO), build(root, pictures))
+        ImageDataset(root, pictures[1:], PREPROCESSING, eval_transform(PREPROCESSING), build(root, pictures))

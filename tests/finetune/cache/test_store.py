@@ -187,12 +187,13 @@ def test_of_two_processes_one_fills_and_the_other_waits(tmp_path: Path) -> None:
 def test_waiting_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits calls `on_wait` again and again, and ends when asked to; the one that fills goes on."""
     monkeypatch.setattr("finetune.system.locks.POLL_SECONDS", 0.01)
-    waits: list[int] = []
+    waits: list[float | None] = []
+    callbacks = store.FillCallbacks(waits.append, lambda: len(waits) == 3)
     with store.writing_entry("numbers-1") as made:
         assert made is not None
         with (
             pytest.raises(RunInterrupted),
-            store.writing_entry("numbers-1", lambda: len(waits) == 3, lambda: waits.append(1)),
+            store.writing_entry("numbers-1", callbacks),
         ):
             pytest.fail("the draft is another's")
         made.append({"data.bin": b"x"}, rows=1)

@@ -8,7 +8,7 @@ from torch import nn
 
 from finetune.errors import TrainingError
 from finetune.models.classifier import Classifier
-from finetune.models.microbatch import microbatch_sizes, min_batch_size, run_in_microbatches
+from finetune.models.microbatch import MicrobatchLimits, microbatch_sizes, min_batch_size, run_in_microbatches
 from finetune.training.batch_source import BatchStream
 from finetune.training.evaluation import predict
 from tests.support.logs import each_log_line
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 @given(count=st.integers(1, 300), limit=st.none() | st.integers(1, 300), least=st.integers(1, 2))
 def test_pieces_make_up_the_batch_and_keep_to_the_limits(count: int, limit: int | None, least: int) -> None:
     """None is smaller than the least, if the batch is not, nor larger than the limit, unless the least asks for it."""
-    sizes = microbatch_sizes(count, limit, least)
+    sizes = microbatch_sizes(count, MicrobatchLimits(limit, least))
     assert sum(sizes) == count
     assert sizes[0] - sizes[-1] <= 1
     assert min(sizes) >= min(least, count)
@@ -40,15 +40,21 @@ def needs(most: int, seen: list[int]):  # type: ignore[no-untyped-def]
     return work
 
 
-def test_pieces_are_halved_until_they_fit_and_stay_small() -> None:
-    """32, 16, 8; then 8 at once; what is tried is said each time."""
+def test_micro_batches_are_halved_until_they_fit_and_stay_small() -> None:
+    """32, 16, 8; then 8 at once; each attempt is reported."""
     seen: list[int] = []
-    said: list[tuple[str, list[int]]] = []
-    result, limit = run_in_microbatches(needs(9, seen), 32, None, 1, CPU, "here", lambda *what: said.append(what))
-    assert (result, limit) == (32, 8)
+    reported: list[tuple[str, list[int]]] = []
+
+    def run(count: int, limit: int | None) -> tuple[int, int | None]:
+        limits = MicrobatchLimits(limit)
+        return run_in_microbatches(needs(9, seen), count, limits, CPU, "here", lambda *report: reported.append(report))
+
+    assert run(32, None) == (32, 8)
     assert seen == [32, 16, 8, 8, 8, 8]
-    assert said == [("out of memory here", [16, 16]), ("out of memory here", [8, 8, 8, 8])]
-    assert run_in_microbatches(needs(9, seen), 16, limit, 1, CPU, "here", lambda *_: pytest.fail("no need"))[0] == 16
+    attempts = [("out of memory here", [16, 16]), ("out of memory here", [8, 8, 8, 8])]
+    assert reported == attempts
+    assert run(16, 8) == (16, 8)
+    assert reported == attempts
 
 
 @pytest.mark.parametrize(("count", "least", "last"), [(8, 1, 1), (8, 2, 2), (5, 2, 3), (1, 2, 1)])
@@ -56,7 +62,7 @@ def test_when_the_smallest_piece_does_not_fit_the_error_says_what_to_lower(count
     """Batch-norm is never given a single image of several."""
     seen: list[int] = []
     with pytest.raises(TrainingError, match=rf"out of memory here, even with {last} image.* Lower image_px"):
-        run_in_microbatches(needs(0, seen), count, None, least, CPU, "here", lambda *_: None)
+        run_in_microbatches(needs(0, seen), count, MicrobatchLimits(None, least), CPU, "here", lambda *_: None)
     assert seen[-1] == last
 
 
@@ -67,7 +73,7 @@ def test_other_errors_are_not_taken_for_want_of_memory() -> None:
         raise RuntimeError(f"shapes do not fit: {sizes}")
 
     with pytest.raises(RuntimeError, match=r"shapes do not fit: \[4\]"):
-        run_in_microbatches(work, 4, None, 1, CPU, "here", lambda *_: pytest.fail("no need"))
+        run_in_microbatches(work, 4, MicrobatchLimits(None), CPU, "here", lambda *_: pytest.fail("no need"))
 
 
 def test_only_batch_norm_that_trains_needs_two_pictures() -> None:
