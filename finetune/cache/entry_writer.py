@@ -1,4 +1,4 @@
-"""An entry of the store that is being made: rows are appended to its files, and no crash leaves torn ones."""
+"""Writes an entry of the store: appends rows to its files, so that a crash leaves no torn rows."""
 
 import contextlib
 import errno
@@ -18,35 +18,35 @@ from finetune.system.checksums import crc32_of, read_checked_json, write_checked
 from finetune.system.documents import read_json_or_empty
 
 ABOUT, PROGRESS = "about.json", "progress.json"
-DELETED_PREFIX = ".gone"  # ends the names of what is being deleted
-NOTE_SECONDS = 20.0  # of work that a power cut may cost
+DELETED = ".gone"  # suffix of what is being deleted
+NOTE_SECONDS = 20.0  # of work that a power cut can cost
 BUFFER_BYTES = 2**20
 
 
 class EntryWriter:
-    """Rows for the files of an entry, appended by one thread.
+    """Appends rows to the files of a draft, in one thread.
 
-    Every NOTE_SECONDS all that was appended goes to the disk, and then a note of how much that is. Whatever comes after
-    the last note is cut off when somebody goes on with the draft.
+    Every NOTE_SECONDS it syncs the files, then notes their sizes in PROGRESS. The next writer of the draft truncates
+    the files to the last note.
 
     Args:
-        part: the folder it is made in; what an interrupted process has left there is gone on with.
-        entry: what the folder is called once it is whole.
+        part: folder of the draft; rows that an interrupted process left there stay.
+        entry: name of the folder once it is complete.
 
     Attributes:
-        rows: appended so far, those of an interrupted process among them: go on after them.
+        rows: in the draft, including those of an interrupted process; continue after them.
     """
 
     def __init__(self, part: Path, entry: Path) -> None:
         self._part, self._entry = part, entry
         self._files: dict[str, BinaryIO] = {}
-        self._torn = False  # whether an append has failed half-way
+        self._torn = False  # whether an append failed half-way
         self._noted_at = time.monotonic()
         part.mkdir(exist_ok=True)
-        self._key = uuid.uuid4().hex
-        self.rows, self._sizes, self._sums = _noted(part)
-        # From now on, whoever else fills this draft (locks may not reach from one machine to another) learns at the
-        # next note that it is no longer the only one, and finishes nothing.
+        self._owner = uuid.uuid4().hex
+        self.rows, self._sizes, self._sums = _read_note(part)
+        # Another writer of this draft (locks may not reach from one machine to another) sees at its next note that it
+        # has lost the draft, and finishes nothing.
         self._write_note()
         for path in part.iterdir():
             if path.name not in {PROGRESS, *self._sizes}:
@@ -56,17 +56,14 @@ class EntryWriter:
             self._files[name].seek(size)
 
     def size(self, name: str) -> int:
-        """Return how many bytes a file has so far."""
+        """Return the bytes of a file so far."""
         return self._sizes.get(name, 0)
 
     def append(self, content: Mapping[str, bytes | bytearray | memoryview | NDArray[Any]], rows: int) -> None:
-        """Append to files, made if need be: file name -> bytes, or an array in C order.
-
-        Args:
-            rows: how many this is, for `rows`.
+        """Append `rows` rows: file name -> bytes, or an array in C order.
 
         Raises:
-            OSError: the disk is full, say. Nothing more can be appended then, by this process.
+            OSError: for example, the disk is full. This writer then appends nothing more.
         """
         self._check_not_torn()
         self._torn = True
@@ -81,11 +78,10 @@ class EntryWriter:
             self._note()
 
     def finish(self, about: Mapping[str, Any]) -> Path:
-        """Make this the entry, and return its folder. An entry that is there already, and whole, stays.
+        """Rename the draft to the entry, and return that folder. A complete entry that exists already stays.
 
         Args:
-            about: plain values that say what it holds, for ABOUT; `files`, name -> bytes, and `sums`, name -> CRC-32,
-                are added.
+            about: plain values for ABOUT, which also gets `files`, name -> bytes, and `sums`, name -> CRC-32.
 
         Raises:
             OSError: the disk is full, or somebody has deleted the draft.
@@ -109,7 +105,7 @@ class EntryWriter:
         delete_entry([rename_for_deletion(self._part)])
 
     def close(self) -> None:
-        """Note what there is, for whoever goes on, unless it is finished or discarded; raises no OSError."""
+        """Note the rows of an unfinished draft for the next writer; raises no OSError."""
         with contextlib.suppress(OSError):
             if self._files:
                 self._note()
@@ -124,11 +120,10 @@ class EntryWriter:
 
     def _check_not_torn(self) -> None:
         if self._torn:
-            raise RuntimeError(f"{self._part}: an append has failed; leave `drafting`, and begin again to go on")
+            raise RuntimeError(f"{self._part}: an append has failed; continue with a new writer")
 
     def _note(self) -> None:
-        by = read_json_or_empty(self._part / PROGRESS).get("by", self._key)
-        if by != self._key:
+        if read_json_or_empty(self._part / PROGRESS).get("by", self._owner) != self._owner:
             raise FileExistsError(errno.EEXIST, "is being filled by another process", str(self._part))
         for name, file in self._files.items():
             file.flush()
@@ -139,7 +134,7 @@ class EntryWriter:
         self._write_note()
 
     def _write_note(self) -> None:
-        note = {"rows": self.rows, "sizes": self._sizes, "sums": self._sums, "by": self._key}
+        note = {"rows": self.rows, "sizes": self._sizes, "sums": self._sums, "by": self._owner}
         write_checked_json(self._part / PROGRESS, note)
         self._noted_at = time.monotonic()
 
@@ -149,19 +144,19 @@ class EntryWriter:
                 self._files.popitem()[1].close()
 
 
-def _noted(part: Path) -> tuple[int, dict[str, int], dict[str, int]]:
-    """Return the rows that are safely on the disk, file sizes and checksums; none where note or files are damaged."""
+def _read_note(part: Path) -> tuple[int, dict[str, int], dict[str, int]]:
+    """Return the rows, file sizes and checksums that are safely on the disk; none if note or files are damaged."""
     try:
-        noted = read_checked_json(part / PROGRESS)
-        if noted is not None and _files_match(part, noted["sizes"], noted["sums"]):
-            return noted["rows"], noted["sizes"], noted["sums"]
+        note = read_checked_json(part / PROGRESS)
+        if note is not None and _files_match(part, note["sizes"], note["sums"]):
+            return note["rows"], note["sizes"], note["sums"]
     except (KeyError, ValueError, FileNotFoundError):
         pass
     return 0, {}, {}
 
 
 def is_complete(entry: Path) -> bool:
-    """Whether all files of an entry are there, in full length; `is_right` looks into them."""
+    """Whether all files of an entry exist in full length; `checksums_match` reads them."""
     try:
         about = read_checked_json(entry / ABOUT)
         return about is not None and all((entry / name).stat().st_size == size for name, size in about["files"].items())
@@ -170,7 +165,7 @@ def is_complete(entry: Path) -> bool:
 
 
 def checksums_match(entry: Path) -> bool:
-    """Whether the bytes of all files of an entry are those that were written; they are all read for this."""
+    """Whether all files of an entry have their checksums; reads them completely."""
     try:
         about = read_checked_json(entry / ABOUT)
         return about is not None and _files_match(entry, about["files"], about["sums"])
@@ -183,21 +178,21 @@ def _files_match(folder: Path, sizes: Mapping[str, int], sums: Mapping[str, int]
 
 
 def rename_for_deletion(path: Path) -> Path:
-    """Give a folder, if it is there, a name under which nobody looks for it; return that name."""
-    gone = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{DELETED_PREFIX}")
+    """Rename a folder, if it exists, so that no reader finds it; return the new path."""
+    renamed = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}{DELETED}")
     with contextlib.suppress(FileNotFoundError):
-        path.rename(gone)
-    return gone
+        path.rename(renamed)
+    return renamed
 
 
 def delete_entry(paths: Collection[Path]) -> None:
-    """Delete folders as far as that can be done; who has mapped a file in them keeps its content."""
+    """Delete folders as far as possible; a process that has mapped or opened a file keeps its content."""
     for path in paths:
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
-    """Have the names in a folder on the disk before going on."""
+    """Write a folder's list of names to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""How often the runs of a sweep would use what the frozen part makes of the images: what `cache: auto` goes by."""
+"""How often the runs of a sweep read the activations of the frozen prefix: decides what `cache: auto` stores."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,11 +10,9 @@ from finetune.config import Config
 from finetune.models.unfreezing import UnfreezeSchedule
 from finetune.seeds import stream_seed
 
-# Fields in which runs must agree to share activations. Val and test need the first ones alone.
+# Runs share activations if they agree in these; for those of training images, in `training_views` as well.
 SAME_FIELDS = ("data", "backbone", "weights", "image_px", "split_seed", "folds", "fold")
-
-# How many runs like this one `auto` reckons with where it can't know (one of a sweep on a W&B server).
-UNKNOWN_PEERS = 3
+UNKNOWN_PEERS = 3  # number of similar runs that `auto` assumes for a run of a sweep on a W&B server
 
 
 class ActivationKey(NamedTuple):
@@ -26,11 +24,11 @@ class ActivationKey(NamedTuple):
 
 
 def activation_uses(config: Config, blocks: int) -> Counter[ActivationKey]:
-    """Return how many epochs of a run use which activations.
+    """Return how many epochs of a run read which activations.
 
     Args:
         config: resolved.
-        blocks: of the backbone.
+        blocks: number of blocks of the backbone.
     """
     schedule = UnfreezeSchedule.of(config, blocks)
     uses: Counter[ActivationKey] = Counter()
@@ -47,24 +45,24 @@ def activation_uses(config: Config, blocks: int) -> Counter[ActivationKey]:
 
 
 def shared_activation_uses(config: Config, peers: Sequence[Config] | None, blocks: int) -> Counter[ActivationKey]:
-    """Return how often all runs that can share them with this one use which activations.
+    """Return how often the pending runs that can share activations with this one read which.
 
     Args:
         config: of this run, resolved.
-        peers: of all runs that are to do, this one among them; None where that is not known.
+        peers: all pending runs, this one included; None if unknown.
     """
     if peers is None:
-        return Counter({need: UNKNOWN_PEERS * count for need, count in activation_uses(config, blocks).items()})
+        return Counter({key: UNKNOWN_PEERS * count for key, count in activation_uses(config, blocks).items()})
     total: Counter[ActivationKey] = Counter()
-    for peer in _with(config, peers):
+    for peer in peers if config in peers else [config, *peers]:
         if any(getattr(peer, name) != getattr(config, name) for name in SAME_FIELDS):
             continue
         if config.weights == "none" and peer.seed != config.seed:
             continue
-        views = activation_uses(peer, blocks)
+        uses = activation_uses(peer, blocks)
         if training_views(peer) != training_views(config):
-            views = Counter({need: count for need, count in views.items() if need.view is None})
-        total += views
+            uses = Counter({key: count for key, count in uses.items() if key.view is None})
+        total += uses
     return total
 
 
@@ -92,31 +90,26 @@ def deepest_cut(config: Config, uses: Counter[ActivationKey], blocks: int) -> in
 
 
 def training_views(config: Config) -> tuple[str, float]:
-    """Return what runs must agree in to share the activations of training images, beside SAME_FIELDS."""
+    """Return the values in which runs must agree to share activations of training images, beside SAME_FIELDS."""
     return augmentation_of(config), config.train_share
 
 
-def _with(config: Config, peers: Iterable[Config]) -> list[Config]:
-    others = list(peers)
-    return others if config in others else [config, *others]
-
-
 def view_at(epoch: int, views: int, seed: int) -> int:
-    """Return the view, from 0 to `views` - 1, for the epoch after `epoch` finished ones.
+    """Return the view, from 0 to `views` - 1, of the epoch after `epoch` finished ones.
 
-    The views take turns: each comes once in `views` epochs, in an order of the seed's own that is drawn anew for each
-    turn. So seeds share views, which are computed once, and yet differ in more than the order of images.
+    Each view comes once in every `views` epochs, in a random order that depends on the seed. So seeds share views,
+    which are computed once, and still differ in more than the order of images.
     """
-    turn, place = divmod(epoch, views)
+    turn, position = divmod(epoch, views)
     generator = torch.Generator().manual_seed(stream_seed(seed, "views", turn))
-    return int(torch.randperm(views, generator=generator)[place])
+    return int(torch.randperm(views, generator=generator)[position])
 
 
 def view_stream_name(view: int) -> str:
-    """Return the name of the random stream that augments a view; no seed of a run is in it."""
+    """Return the name of the random stream that augments a view: the same for runs of all seeds."""
     return f"view {view}"
 
 
 def augmentation_of(config: Config) -> str:
-    """Return how training images are augmented: runs that agree in it share views of the same images."""
+    """Return the augmentation of training images as text; runs that agree in it share views."""
     return f"{config.augment}, erasing {config.erasing}" if config.erasing else config.augment

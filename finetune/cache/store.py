@@ -1,13 +1,11 @@
-"""What can be computed again, kept on disk: whole or not there, shared by all processes and runs, bounded.
+"""Entries on disk that can be computed again: complete or absent, shared by all processes, within a budget.
 
-An *entry* is a folder of `cache_folder()`/store: `about.json` and binary files, named by a hash of all that decides
-its content, so that nothing in it can go out of date. It is made as NAME.part (see entry_writer.py), by one process
-at a
-time, and renamed once it is whole. What an interrupted process has made is kept, and the next one goes on from there.
+An *entry* is a folder of `cache_folder()`/store: `about.json` and binary files. Its name is a hash of everything that
+decides its content, so it can't go out of date. One process at a time writes it, as a *draft* NAME.part (see
+entry_writer.py), which is renamed once it is complete. The draft of an interrupted process stays, and the next process
+continues it. On a file system without locks each process writes its own draft, and the first complete one stays.
 
-Where the file system has no locks, each process makes a draft of its own, and the first that is whole is kept.
-
-Everything in here can be deleted at any time, by `make_room` or by hand: whoever has mapped a file keeps its content.
+Entries can be deleted at any time, by `make_room` or by hand: a process that has opened a file keeps its content.
 """
 
 import contextlib
@@ -29,7 +27,7 @@ from filelock import Timeout
 
 from finetune.cache.entry_writer import (
     ABOUT,
-    DELETED_PREFIX,
+    DELETED,
     PROGRESS,
     EntryWriter,
     checksums_match,
@@ -47,21 +45,21 @@ logger = logging.getLogger(__name__)
 PART, LOCK = ".part", ".lock"
 
 BUDGET_VARIABLE, DEFAULT_BUDGET = "FINETUNE_CACHE_GB", 20e9  # bytes; a view of 10,000 images takes 0.2 to 3 GB
-FREE_SHARE, MOST_FREE = 0.10, 5e9  # of the disk, and bytes: so much stays free, whatever the budget
-RECENT_SECONDS = 1800.0  # an entry used since then is probably being read
+MIN_FREE_SHARE, MAX_FREE = 0.10, 5e9  # this share of the disk, but at most these bytes, stays free
+RECENT_SECONDS = 1800.0  # an entry used within this time is probably being read
+LOCK_SECONDS = 60.0  # the store-wide lock is held for moments; if longer, the file system is at fault
 
-LOCK_SECONDS = 60.0  # the store-wide lock is held for moments; if not, something is wrong with the file system
-_looked_at: set[tuple[Path, int]] = set()  # entries that this process has compared with their checksums
-_DISK_FULL_ENTRIES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_verified: set[tuple[Path, int]] = set()  # (folder, inode) of entries whose checksums this process has compared
 
 
 @dataclass(frozen=True)
 class FillCallbacks:
-    """Callbacks of whoever waits until an entry is filled.
+    """Callbacks while an entry is filled.
 
     Attributes:
-        on_progress: called with the share that is done; with None, a few times a second, while another process fills.
-        interrupted: polled while filling and while waiting; true stops that.
+        on_progress: gets the share done; gets None, a few times a second, while another process fills the entry.
+        interrupted: polled while filling and waiting; true stops both.
     """
 
     on_progress: Callable[[float | None], None] = lambda share: None  # noqa: ARG005
@@ -72,45 +70,43 @@ NO_CALLBACKS = FillCallbacks()
 
 
 def entries_folder() -> Path:
-    """Return the folder that holds the entries; it need not exist yet."""
+    """Return the folder of the entries, which may not exist yet."""
     return cache_folder() / "store"
 
 
-def key_of(**what: Any) -> str:
-    """Return 16 hex digits for plain values (numbers, text, lists, mappings): equal values, equal key."""
-    text = json.dumps(what, sort_keys=True, separators=(",", ":"), allow_nan=False)
+def key_of(**fields: Any) -> str:
+    """Return 16 hex digits that are equal for equal plain values (numbers, text, lists, mappings)."""
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def find_entry(name: str) -> Path | None:
-    """Return the folder of a whole entry, which then counts as used now, or None."""
+    """Return the folder of a complete entry, or None; it then counts as used now."""
     entry = entries_folder() / name
     if not is_complete(entry):
         return None
-    # Under the lock, so that it is not evicted between this and its use. In a store that can only be read, nothing is.
+    # Under the lock, so that it is not evicted before its use. A read-only store evicts nothing.
     with contextlib.suppress(OSError), _store_lock():
         os.utime(entry / ABOUT)
     return entry if is_complete(entry) else None
 
 
 def find_verified(name: str) -> Path | None:
-    """Return the folder of an entry whose bytes are those that were written, or None; a damaged one is removed.
+    """Return the folder of an entry whose checksums match, or None; deletes a damaged one.
 
-    All of it is read at the first call in a process, at the speed of the disk or 3 GB/s.
-
-    Args:
+    The first call in a process reads the complete entry, at the speed of the disk or 3 GB/s.
 
     Raises:
-        OSError: it is evicted at this moment, or damaged where nothing can be written.
+        OSError: it is being evicted, or it is damaged in a read-only store.
     """
     entry = entries_folder() / name
     if not entry.is_dir():
         return None
-    this = entry, entry.stat().st_ino
-    if find_entry(name) is not None and (this in _looked_at or checksums_match(entry)):
-        _looked_at.add(this)
+    identity = entry, entry.stat().st_ino
+    if find_entry(name) is not None and (identity in _verified or checksums_match(entry)):
+        _verified.add(identity)
         return entry
-    if entry.is_dir():  # else evicted at this moment
+    if entry.is_dir():  # else it is being evicted
         logger.info(f"cache: {entry} is damaged, or an earlier version's: deleted, and rebuilt where needed")
         delete_entry([rename_for_deletion(entry)])
     return None
@@ -132,103 +128,104 @@ def writing_entry(name: str, callbacks: FillCallbacks = NO_CALLBACKS) -> Iterato
         if find_entry(name) is not None:
             yield None
             return
-        delete_entry(
-            [rename_for_deletion(entries_folder() / name)]
-        )  # not whole: cut short, or an earlier version's, without checksums
-        own = "" if flock_works(entries_folder()) else f".{uuid.uuid4().hex[:8]}"
-        draft = EntryWriter(entries_folder() / f"{name}{own}{PART}", entries_folder() / name)
+        delete_entry([rename_for_deletion(entries_folder() / name)])  # truncated, or without checksums
+        process = "" if flock_works(entries_folder()) else f".{uuid.uuid4().hex[:8]}"
+        writer = EntryWriter(entries_folder() / f"{name}{process}{PART}", entries_folder() / name)
         try:
-            yield draft
+            yield writer
         except OSError as error:
-            if error.errno in _DISK_FULL_ENTRIES:
-                draft.discard()
+            if error.errno in _DISK_FULL_ERRORS:
+                writer.discard()
             raise
         finally:
-            draft.close()
+            writer.close()
 
 
 def budget_bytes() -> int:
-    """Return how much the store may take: $FINETUNE_CACHE_GB (1 GB = 1e9 bytes) or 20 GB, and what the disk can spare.
+    """Return the maximum size of the store: $FINETUNE_CACHE_GB (default 20), or less if the disk can't spare it.
 
     Raises:
         UserError: the variable is no number.
     """
-    given = os.environ.get(BUDGET_VARIABLE, "")
+    gigabytes = os.environ.get(BUDGET_VARIABLE, "")
     try:
-        budget = float(given) * 1e9 if given else DEFAULT_BUDGET
+        budget = float(gigabytes) * 1e9 if gigabytes else DEFAULT_BUDGET
     except ValueError:
         budget = math.nan
     if not 0 <= budget < math.inf:
         raise UserError(
-            f"{BUDGET_VARIABLE}: {given!r} is no number of gigabytes; give one such as 50, or 0 for no cache"
+            f"{BUDGET_VARIABLE}: {gigabytes!r} is no number of gigabytes; give one such as 50, or 0 for no cache"
         )
     existing = next(path for path in (entries_folder(), *entries_folder().absolute().parents) if path.exists())
     disk = shutil.disk_usage(existing)
-    spare = used_bytes() + disk.free - min(FREE_SHARE * disk.total, MOST_FREE)
+    spare = used_bytes() + disk.free - min(MIN_FREE_SHARE * disk.total, MAX_FREE)
     return int(max(0, min(budget, spare)))
 
 
 def used_bytes() -> int:
-    """Return what the store takes, in bytes."""
+    """Return the size of the store in bytes."""
     return tree_bytes(entries_folder())
 
 
 def make_room(needed: int, names: Collection[str] = ()) -> bool:
-    """Evict least recently used entries until `needed` more bytes fit, and return whether they do; if not, evict none.
+    """Evict least recently used entries until `needed` more bytes fit; return False, and evict none, if they can't.
 
-    Entries used in the last half hour stay, and so do drafts that a process is filling. Drafts are counted as they
-    are: several that are filled at once can go beyond the budget together, up to the next call.
+    Entries used in the last half hour stay, and so do drafts with a live writer. Drafts count by their present size:
+    several writers at once can exceed the budget together until the next call.
 
     Args:
-        needed: bytes.
-        names: the entries that the room is for. What interrupted processes have made of them stays, and is part of
-            `needed`.
+        needed: bytes of the complete entries, drafts included.
+        names: the entries that the room is for; their drafts stay.
 
     Raises:
         UserError: see `budget_bytes`.
         OSError: the folder can't be written.
     """
     entries_folder().mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as held:
-        held.enter_context(_store_lock())
-        gone = list(entries_folder().glob(f"*{DELETED_PREFIX}"))  # of a process that ended before it had deleted them
-        own = {entries_folder() / f"{name}{PART}" for name in names}
-        excess = needed - budget_bytes() + used_bytes() - sum(map(tree_bytes, [*gone, *own]))
-        chosen = []
-        for path in sorted(set(_evictable(held)) - own, key=_last_use):
+    with contextlib.ExitStack() as locks:
+        locks.enter_context(_store_lock())
+        deleted = _half_deleted()
+        drafts = {entries_folder() / f"{name}{PART}" for name in names}
+        excess = needed - budget_bytes() + used_bytes() - sum(map(tree_bytes, [*deleted, *drafts]))
+        evicted = []
+        for path in sorted(set(_evictable(locks)) - drafts, key=_last_use):
             if excess > 0:
-                chosen.append(path)
+                evicted.append(path)
                 excess -= tree_bytes(path)
         if excess > 0:
             return False
-        gone += [rename_for_deletion(path) for path in chosen]
-    delete_entry(gone)  # without the lock: this can take a while
+        deleted += [rename_for_deletion(path) for path in evicted]
+    delete_entry(deleted)  # without the lock: this can take a while
     return True
 
 
 def evictable() -> list[Path]:
-    """Return the entries and drafts that could be deleted now, the longest unused first; see `make_room`."""
+    """Return the entries and drafts that `make_room` could delete now, the longest unused first."""
     if not entries_folder().is_dir():
         return []
-    with contextlib.ExitStack() as held:
-        held.enter_context(_store_lock())
-        gone = list(entries_folder().glob(f"*{DELETED_PREFIX}"))
-        return [*gone, *sorted(set(_evictable(held)) - set(gone), key=_last_use)]
+    with contextlib.ExitStack() as locks:
+        locks.enter_context(_store_lock())
+        return [*_half_deleted(), *sorted(_evictable(locks), key=_last_use)]
 
 
-def _evictable(held: contextlib.ExitStack) -> Iterator[Path]:
-    """Yield entries that were not used recently, and drafts that nobody fills, whose locks `held` then holds."""
+def _half_deleted() -> list[Path]:
+    """Return the folders whose deletion a process began and did not finish."""
+    return list(entries_folder().glob(f"*{DELETED}"))
+
+
+def _evictable(locks: contextlib.ExitStack) -> Iterator[Path]:
+    """Yield entries not used recently, and drafts without a live writer; `locks` then holds the locks of the drafts."""
     for path in entries_folder().iterdir():
         if path.suffix == PART and flock_works(entries_folder()):
             with contextlib.suppress(Timeout):
-                held.enter_context(hold(entries_folder() / f"{path.stem}{LOCK}", max_seconds=0))
+                locks.enter_context(hold(entries_folder() / f"{path.stem}{LOCK}", max_seconds=0))
                 yield path
-        elif path.is_dir() and path.suffix != DELETED_PREFIX and time.time() - _last_use(path) > RECENT_SECONDS:
+        elif path.is_dir() and path.suffix != DELETED and time.time() - _last_use(path) > RECENT_SECONDS:
             yield path
 
 
 def _last_use(path: Path) -> float:
-    """Return when an entry was last used, or a draft last noted, in seconds since 1970; 0 where that is unknown."""
+    """Return when an entry was last used, or a draft last noted, in seconds since 1970; 0 if unknown."""
     marks = [path / name for name in (ABOUT, PROGRESS) if (path / name).exists()]
     return max((mark.stat().st_mtime for mark in marks), default=0.0)
 

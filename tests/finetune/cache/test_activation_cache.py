@@ -322,7 +322,7 @@ def test_a_flipped_bit_in_the_cache_is_found_and_said_and_changes_no_result(
     for number in range(3):
         for path in sorted(next(iter(sorted(store.entries_folder().glob(f"{kind}-*/")))).iterdir()):
             flip(path, random.Random(number))
-            store._looked_at.clear()  # as in another process
+            store._verified.clear()  # as in another process
             again = Done(config, tmp_path / f"{path.name}-{number}")
             said = [line for line in again if line.startswith("cache: ") and "is damaged" in line]
             assert len(said) == (1 if kind == "activations" else 0) or kind == "pictures"

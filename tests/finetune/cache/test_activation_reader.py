@@ -30,7 +30,7 @@ def entry(folder: Path, values: np.ndarray[Any, Any], channels_last: bool) -> Pa
 def _either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows read from the file, and rows of an entry so small that it is kept in memory."""
     if request.param == "read":
-        monkeypatch.setattr(activation_reader, "WHOLE_BYTES", 0)
+        monkeypatch.setattr(activation_reader, "MAX_BYTES_IN_MEMORY", 0)
 
 
 @pytest.mark.usefixtures("_either")
@@ -62,7 +62,7 @@ def test_a_file_cut_short_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     os.truncate(folder / FILE, 40)
     with pytest.raises(OSError, match=r"rows\.bin is damaged: it ends before row 6"):
         ActivationReader(folder)
-    monkeypatch.setattr(activation_reader, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(activation_reader, "MAX_BYTES_IN_MEMORY", 0)
     with pytest.raises(OSError, match=r"rows\.bin is damaged: it ends before row 6"):
         ActivationReader(folder).take([0, 5], CPU)
 

@@ -28,14 +28,14 @@ from pathlib import Path
 from finetune.cache import entry_writer, store
 entry_writer.NOTE_SECONDS, entry_writer.BUFFER_BYTES = 0.02, 512  # so that a kill finds bytes beyond the note
 rows, pause, said = int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
-with store.writing_entry("numbers-1") as made:
-    if made is not None:
+with store.writing_entry("numbers-1") as writer:
+    if writer is not None:
         with said.open("a") as file:
             file.write("filled it\\n")
-        for row in range(made.rows, rows):
-            made.append({"a.bin": bytes([row % 251]) * 1000, "b.bin": bytes([row % 251])}, rows=1)
+        for row in range(writer.rows, rows):
+            writer.append({"a.bin": bytes([row % 251]) * 1000, "b.bin": bytes([row % 251])}, rows=1)
             time.sleep(pause)
-        made.finish({})
+        writer.finish({})
 """
 
 
@@ -49,10 +49,10 @@ def rows_of(count: int) -> tuple[bytes, bytes]:
 
 def make(name: str, size: int, age_seconds: float = 0.0) -> Path:
     """Make an entry of `size` bytes that was last used so long ago."""
-    with store.writing_entry(name) as made:
-        assert made is not None
-        made.append({"data.bin": bytes(size)}, rows=1)
-        entry = made.finish({})
+    with store.writing_entry(name) as writer:
+        assert writer is not None
+        writer.append({"data.bin": bytes(size)}, rows=1)
+        entry = writer.finish({})
     used = time.time() - age_seconds
     os.utime(entry / entry_writer.ABOUT, (used, used))
     return entry
@@ -64,9 +64,9 @@ def contents(entry: Path) -> dict[str, bytes]:
 
 def fail_in(name: str, size: int, error: Exception) -> None:
     """Append `size` bytes to a draft, and fail there."""
-    with store.writing_entry(name) as made:
-        assert made is not None
-        made.append({"data.bin": bytes(size)}, rows=1)
+    with store.writing_entry(name) as writer:
+        assert writer is not None
+        writer.append({"data.bin": bytes(size)}, rows=1)
         raise error
 
 
@@ -85,20 +85,20 @@ def budget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_entry_is_found_once_it_is_finished() -> None:
     """Before, there is nothing to find; after, the files hold what was appended and `about` what was said."""
-    with store.writing_entry("numbers-1") as made:
-        assert made is not None
-        made.append({"a.bin": np.arange(6, dtype=np.float16).reshape(2, 3)}, rows=2)
-        made.append({"a.bin": np.arange(3, dtype=np.float16)}, rows=1)
-        assert (made.rows, made.size("a.bin")) == (3, 18)
+    with store.writing_entry("numbers-1") as writer:
+        assert writer is not None
+        writer.append({"a.bin": np.arange(6, dtype=np.float16).reshape(2, 3)}, rows=2)
+        writer.append({"a.bin": np.arange(3, dtype=np.float16)}, rows=1)
+        assert (writer.rows, writer.size("a.bin")) == (3, 18)
         assert store.find_entry("numbers-1") is None
-        entry = made.finish({"shape": [3, 3]})
+        entry = writer.finish({"shape": [3, 3]})
     assert store.find_entry("numbers-1") == entry
     assert np.fromfile(entry / "a.bin", np.float16).tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
     about = checksums.read_checked_json(entry / entry_writer.ABOUT)
     assert about == {"shape": [3, 3], "files": {"a.bin": 18}, "sums": {"a.bin": zlib.crc32(contents(entry)["a.bin"])}}
     assert sorted(path.name for path in entry.iterdir()) == ["a.bin", "about.json"]
-    with store.writing_entry("numbers-1") as made:
-        assert made is None
+    with store.writing_entry("numbers-1") as writer:
+        assert writer is None
 
 
 def test_equal_values_have_equal_keys() -> None:
@@ -111,11 +111,11 @@ def test_equal_values_have_equal_keys() -> None:
 def test_an_exception_keeps_what_was_appended() -> None:
     """The next process goes on after the rows of the interrupted one."""
     leave_draft("numbers-1", 100)
-    with store.writing_entry("numbers-1") as made:
-        assert made is not None
-        assert made.rows == 1
-        made.append({"data.bin": b"x" * 10}, rows=1)
-        entry = made.finish({})
+    with store.writing_entry("numbers-1") as writer:
+        assert writer is not None
+        assert writer.rows == 1
+        writer.append({"data.bin": b"x" * 10}, rows=1)
+        entry = writer.finish({})
     assert (entry / "data.bin").read_bytes() == bytes(100) + b"x" * 10
 
 
@@ -133,12 +133,12 @@ def test_a_kill_at_any_moment_leaves_no_torn_rows(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
         reached = (documents.read_json(progress) or {})["rows"]
-    with store.writing_entry("numbers-1") as made:
-        assert made is not None
-        assert made.rows == reached > 0
-        for row in range(made.rows, reached + 50):
-            made.append({"a.bin": bytes([row % 251]) * 1000, "b.bin": bytes([row % 251])}, rows=1)
-        entry = made.finish({})
+    with store.writing_entry("numbers-1") as writer:
+        assert writer is not None
+        assert writer.rows == reached > 0
+        for row in range(writer.rows, reached + 50):
+            writer.append({"a.bin": bytes([row % 251]) * 1000, "b.bin": bytes([row % 251])}, rows=1)
+        entry = writer.finish({})
     assert ((entry / "a.bin").read_bytes(), (entry / "b.bin").read_bytes()) == rows_of(reached + 50)
 
 
@@ -148,10 +148,10 @@ def test_bytes_after_the_last_note_are_cut_off() -> None:
     with (part / "data.bin").open("ab") as file:
         file.write(b"torn")
     (part / "unknown.bin").write_bytes(b"torn")
-    with store.writing_entry("numbers-1") as made:
-        assert made is not None
-        made.append({"data.bin": b"x"}, rows=1)
-        entry = made.finish({})
+    with store.writing_entry("numbers-1") as writer:
+        assert writer is not None
+        writer.append({"data.bin": b"x"}, rows=1)
+        entry = writer.finish({})
     assert (entry / "data.bin").read_bytes() == bytes(100) + b"x"
     assert not (entry / "unknown.bin").exists()
 
@@ -166,11 +166,11 @@ def test_a_damaged_draft_is_begun_anew(damage: str) -> None:
         (part / "data.bin").unlink()
     else:
         (part / "progress.json").write_text("{")
-    with store.writing_entry("numbers-1") as made:
-        assert made is not None
-        assert made.rows == 0
-        made.append({"data.bin": b"x"}, rows=1)
-        assert (made.finish({}) / "data.bin").read_bytes() == b"x"
+    with store.writing_entry("numbers-1") as writer:
+        assert writer is not None
+        assert writer.rows == 0
+        writer.append({"data.bin": b"x"}, rows=1)
+        assert (writer.finish({}) / "data.bin").read_bytes() == b"x"
 
 
 def test_of_two_processes_one_fills_and_the_other_waits(tmp_path: Path) -> None:
@@ -189,15 +189,15 @@ def test_waiting_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune.system.locks.POLL_SECONDS", 0.01)
     waits: list[float | None] = []
     callbacks = store.FillCallbacks(waits.append, lambda: len(waits) == 3)
-    with store.writing_entry("numbers-1") as made:
-        assert made is not None
+    with store.writing_entry("numbers-1") as writer:
+        assert writer is not None
         with (
             pytest.raises(RunInterrupted),
             store.writing_entry("numbers-1", callbacks),
         ):
             pytest.fail("the draft is another's")
-        made.append({"data.bin": b"x"}, rows=1)
-        made.finish({})
+        writer.append({"data.bin": b"x"}, rows=1)
+        writer.finish({})
     assert len(waits) == 3
     assert store.find_entry("numbers-1") is not None
 
@@ -214,35 +214,35 @@ def test_a_full_disk_has_the_draft_removed_and_other_errors_do_not() -> None:
 @pytest.mark.parametrize("begun_anew", [False, True])
 def test_a_draft_deleted_by_hand_does_not_become_an_entry(begun_anew: bool) -> None:
     """The process that fills it is told, though another may have begun anew meanwhile."""
-    with store.writing_entry("numbers-1") as made:
-        assert made is not None
-        made.append({"data.bin": b"x"}, rows=1)
+    with store.writing_entry("numbers-1") as writer:
+        assert writer is not None
+        writer.append({"data.bin": b"x"}, rows=1)
         part = store.entries_folder() / "numbers-1.part"
         shutil.rmtree(part)
         if begun_anew:
             part.mkdir()
             (part / "data.bin").write_bytes(b"x")
         with pytest.raises(FileNotFoundError):
-            made.finish({})
+            writer.finish({})
     assert store.find_entry("numbers-1") is None
     make("numbers-1", 5)
 
 
 def test_an_append_that_failed_ends_the_draft() -> None:
     """Going on after half a row would shift all that follows."""
-    with store.writing_entry("numbers-1") as made:
-        assert made is not None
-        made.append({"data.bin": b"whole"}, rows=1)
+    with store.writing_entry("numbers-1") as writer:
+        assert writer is not None
+        writer.append({"data.bin": b"whole"}, rows=1)
         with pytest.raises(BufferError, match="contiguous"):
-            made.append({"data.bin": b"to", "more.bin": np.ones((2, 2)).T[::2]}, rows=1)
+            writer.append({"data.bin": b"to", "more.bin": np.ones((2, 2)).T[::2]}, rows=1)
         with pytest.raises(RuntimeError, match="failed"):
-            made.append({"data.bin": b"next"}, rows=1)
+            writer.append({"data.bin": b"next"}, rows=1)
         with pytest.raises(RuntimeError, match="failed"):
-            made.finish({})
-    with store.writing_entry("numbers-1") as made:
-        assert made is not None
-        assert (made.rows, made.size("data.bin")) == (1, 5)
-        assert (made.finish({}) / "data.bin").read_bytes() == b"whole"
+            writer.finish({})
+    with store.writing_entry("numbers-1") as writer:
+        assert writer is not None
+        assert (writer.rows, writer.size("data.bin")) == (1, 5)
+        assert (writer.finish({}) / "data.bin").read_bytes() == b"whole"
 
 
 def test_a_damaged_entry_is_made_again() -> None:
@@ -260,7 +260,7 @@ def test_a_flipped_bit_has_an_entry_removed_and_said(place: str) -> None:
     entry = make("numbers-1", 10_000)
     lines: list[str] = []
     flip(entry / place, random.Random(0))
-    store._looked_at.clear()
+    store._verified.clear()
     with each_log_line(lines.append):
         assert store.find_verified("numbers-1") is None
     assert len(lines) == 1
@@ -271,9 +271,9 @@ def test_a_flipped_bit_has_an_entry_removed_and_said(place: str) -> None:
         assert store.find_verified("numbers-1") == entry
     part = leave_draft("numbers-2", 10_000)
     flip(part / ("data.bin" if place == "data.bin" else "progress.json"), random.Random(1))
-    with store.writing_entry("numbers-2") as made:
-        assert made is not None
-        assert made.rows == 0
+    with store.writing_entry("numbers-2") as writer:
+        assert writer is not None
+        assert writer.rows == 0
 
 
 def test_an_entry_of_an_earlier_version_is_made_anew() -> None:
@@ -289,13 +289,13 @@ def test_an_entry_of_an_earlier_version_is_made_anew() -> None:
 
 def test_a_whole_entry_is_never_replaced() -> None:
     """Where two processes fill after all (somebody deleted the lock), the first one's entry stays."""
-    with store.writing_entry("numbers-1") as made:
-        assert made is not None
-        made.append({"data.bin": b"second"}, rows=1)
+    with store.writing_entry("numbers-1") as writer:
+        assert writer is not None
+        writer.append({"data.bin": b"second"}, rows=1)
         first = entry_writer.EntryWriter(store.entries_folder() / "other.part", store.entries_folder() / "numbers-1")
         first.append({"data.bin": b"first"}, rows=1)
         first.finish({})
-        entry = made.finish({})
+        entry = writer.finish({})
     assert (entry / "data.bin").read_bytes() == b"first"
     assert not (store.entries_folder() / "numbers-1.part").exists()
 
@@ -329,14 +329,14 @@ def test_drafts_that_are_being_filled_stay_and_others_go(monkeypatch: pytest.Mon
     monkeypatch.setattr(entry_writer, "BUFFER_BYTES", 16)
     abandoned = leave_draft("numbers-1", 3000)
     own = leave_draft("numbers-2", 3000)
-    with store.writing_entry("numbers-3") as made:
-        assert made is not None
-        made.append({"data.bin": bytes(1000)}, rows=1)
+    with store.writing_entry("numbers-3") as writer:
+        assert writer is not None
+        writer.append({"data.bin": bytes(1000)}, rows=1)
         assert not store.make_room(9500, ["numbers-2"])
         assert abandoned.exists()
         assert store.make_room(8500, ["numbers-2"])  # of which 3000 are there already
         assert [path.exists() for path in (abandoned, own)] == [False, True]
-        made.finish({})
+        writer.finish({})
     assert store.find_entry("numbers-3") is not None
 
 
