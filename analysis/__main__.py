@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     watch: Any = partial(track, console=progress, transient=True, disable=not progress.is_terminal)
     try:
         folder = find_folder(
-            options.sweep, watch=lambda runs, number: watch(runs, description="fetching runs", total=number)
+            options.sweep, show_progress=lambda runs, number: watch(runs, description="fetching runs", total=number)
         )
         out = Path(options.out) if options.out else Path("reports") / folder.resolve().name
         _check_out(out)

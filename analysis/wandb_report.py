@@ -24,10 +24,10 @@ from analysis.sources.locate import find_folder
 from analysis.sources.parallel import side_by_side
 from analysis.sources.run_directories import read_sweep
 from analysis.sources.test_sets import MIX_DATA
-from analysis.sources.wandb import address
 from analysis.sources.wandb.errors import FetchError, fetch_errors
 from finetune.errors import EXIT_BAD_INPUT, UserError
 from finetune.system.output import SafeConsole, command
+from finetune.tracking.sweep_address import folder_address
 
 
 @command
@@ -77,20 +77,22 @@ def write_report(argument: str | None, title: str | None = None, draft: bool = F
     """
     console = SafeConsole(stderr=True)
     watch: Any = partial(track, console=console, transient=True, disable=not console.is_terminal)
-    folder = find_folder(argument, watch=lambda runs, number: watch(runs, description="fetching runs", total=number))
-    place = address.of_folder(folder)
-    if place is None:
+    folder = find_folder(
+        argument, show_progress=lambda runs, number: watch(runs, description="fetching runs", total=number)
+    )
+    address = folder_address(folder)
+    if address is None:
         raise InputError(f"{folder} is not on W&B yet: {shell_command('make', 'publish', f'SWEEP={folder}')}")
     server = connect()
     sweep = read_sweep(folder, partial(side_by_side, watch=partial(watch, description="reading runs")), mix_data)
     out = Path("reports") / sweep.name
     analysis = build_report(sweep, out, run_jobs=partial(side_by_side, watch=partial(watch, description="drawing")))
-    inputs = report_inputs(analysis, out, place)
+    inputs = report_inputs(analysis, out, address)
     if inputs.missing:
         print(inputs.missing, file=sys.stderr)
     name = report_name(analysis)
     try:
-        with fetch_errors(server.url), console.status("sending to W&B"), open_media_run(place, name) as run:
+        with fetch_errors(server.url), console.status("sending to W&B"), open_media_run(address, name) as run:
             log_media(run, out, analysis.comparison.strategies)
             return save_report(server, run, inputs, title, draft)
     except FetchError as error:

@@ -26,6 +26,7 @@ from finetune.system.output import command
 from finetune.system.progress_bar import track
 from finetune.tracking import sweep_server
 from finetune.tracking.mirror_client import MirrorClient, WandbRunRef, is_off
+from finetune.tracking.sweep_address import SweepAddress
 from finetune.tracking.sweep_server import WandbError, WandbSweep, WandbUnreachable
 
 CONCURRENT_RUNS = 2  # runs sent side by side; more would meet the free tier's 50 requests a minute
@@ -109,9 +110,8 @@ def _remote(folder: Path, entity: str | None, project: str | None) -> WandbSweep
             raise UserError(
                 f"{folder / keys.REMOTE} names no sweep on W&B: delete it, and the runs are sent as a new one"
             )
-        path = "/".join(filter(None, [known.get("entity"), known.get("entity") and known["project"], known["sweep"]]))
         try:
-            return sweep_server.find_sweep(path, known["project"])
+            return sweep_server.find_sweep(SweepAddress(known.get("entity"), known["project"], known["sweep"]))
         except WandbUnreachable:
             raise
         except WandbError as error:

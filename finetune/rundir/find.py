@@ -44,7 +44,7 @@ def find_checkpoint(given: str, runs: Path = RUNS, reports: Path = REPORTS) -> P
         raise UserError(f"{place}: holds no {keys.BEST}; {_why_without(place)}")
     if files.find_runs(place):
         return _best_of(place, reports)
-    sweeps = _sweeps(place)
+    sweeps = find_sweeps(place)
     if sweeps:
         raise UserError(f"{place}: holds sweeps, not runs. Name one of them: {_listed(sweeps)}")
     raise UserError(f"{place}: holds no {keys.BEST} and no runs; is it a run directory, and has an epoch finished?")
@@ -113,23 +113,23 @@ def _why_without(run: Path) -> str:
     return "has it finished an epoch yet?"
 
 
-def _sweeps(folder: Path) -> list[Path]:
-    """Return the folders in `folder` that hold runs."""
+def find_sweeps(folder: Path) -> list[Path]:
+    """Return the folders directly below `folder` that hold runs or are a run, sorted by name."""
     if not folder.is_dir():
         return []
-    inner = sorted(path for path in folder.iterdir() if path.is_dir())
-    return [path for path in inner if not files.is_run_dir(path) and files.find_runs(path)]
+    return sorted(path for path in folder.iterdir() if path.is_dir() and files.find_runs(path))
 
 
 def _newest_sweep(runs: Path) -> Path:
     """Return the sweep in which a run last started, made progress or ended."""
-    sweeps = _sweeps(runs)
+    sweeps = [folder for folder in find_sweeps(runs) if not files.is_run_dir(folder)]
     if not sweeps:
         raise UserError(f"{WORD}: {runs}/ holds no sweep yet. Run one first (make demo), or name a run directory")
-    return max(sweeps, key=_last_change)
+    return max(sweeps, key=last_change)
 
 
-def _last_change(sweep: Path) -> float:
+def last_change(sweep: Path) -> float:
+    """Return when a run of the sweep last started, made progress or ended, in seconds since the epoch."""
     names = (keys.CONFIG, keys.HISTORY, keys.SUMMARY)
     paths = [run / name for run in files.find_runs(sweep) for name in names]
     return max(file.stat().st_mtime for file in paths if file.exists())

@@ -1,6 +1,5 @@
 """Chooses the sweep to run: a sweep file, offline, or a sweep on a W&B server."""
 
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +9,9 @@ from finetune.rundir import keys
 from finetune.sweep import sweep_file
 from finetune.sweep.display import console
 from finetune.sweep.sweep_file import SweepFile
-from finetune.system import documents
-from finetune.system.environment import ROOT
 from finetune.tracking import sweep_server
 from finetune.tracking.mirror_client import is_off
+from finetune.tracking.sweep_address import SweepAddress, default_project, parse_sweep_address
 from finetune.tracking.sweep_server import WandbError, WandbSweep, WandbUnreachable
 
 
@@ -28,27 +26,26 @@ def choose_sweep(argument: str | None, settings: Sequence[str], name: str | None
     Raises:
         UserError: the sweep can't be used; the message says what to do.
     """
-    if argument and (Path(argument).exists() or sweep_server.parse_sweep_address(argument) is None):
+    address = parse_sweep_address(argument) if argument and not Path(argument).exists() else None
+    if address is not None:
+        return _on_server(address, bool(settings or name))
+    if argument or settings or name:
         return sweep_file.load(argument, settings, name)
-    if argument:
-        return _on_server(argument, bool(settings or name))
-    if settings or name:  # for sweep files
-        return sweep_file.load(None, settings, name)
     return _newest()
 
 
-def _on_server(argument: str, has_settings: bool) -> WandbSweep:
+def _on_server(address: SweepAddress, has_settings: bool) -> WandbSweep:
     if has_settings:
         raise UserError(
-            f"{argument} is a sweep on a W&B server, where --set, --folds, --keep and --name change nothing: give a "
+            f"{address} is a sweep on a W&B server, where --set, --folds, --keep and --name change nothing: give a "
             "sweep file"
         )
     if reason := sweep_server.reason_offline():
         advice = "Unset it" if is_off() else "Log in"
         raise UserError(
-            f"{argument} is a sweep on a W&B server, but {reason}. {advice}, or give a sweep file to run offline"
+            f"{address} is a sweep on a W&B server, but {reason}. {advice}, or give a sweep file to run offline"
         )
-    return sweep_server.find_sweep(argument, _project())
+    return sweep_server.find_sweep(address)
 
 
 def _newest() -> SweepFile | WandbSweep | None:
@@ -58,7 +55,7 @@ def _newest() -> SweepFile | WandbSweep | None:
     if reason := sweep_server.reason_offline():
         console.print(f"{reason}: {offline}; `make publish` sends the runs to W&B later")
         return sweep_file.load(None)
-    project = _project()
+    project = default_project()
     try:
         remote, sweeps = sweep_server.newest_open(project)
     except WandbUnreachable as error:
@@ -77,14 +74,6 @@ def _newest() -> SweepFile | WandbSweep | None:
         console.print(f"{offline}: it is newer than the unfinished sweep on W&B; to run that: SWEEP={remote.path}")
         return sweep_file.load(None)
     return remote
-
-
-def _project() -> str:
-    """Return the project to search for sweeps: WANDB_PROJECT, else that of the default sweep file."""
-    if os.environ.get("WANDB_PROJECT"):
-        return os.environ["WANDB_PROJECT"]
-    spec = documents.load_yaml((ROOT / sweep_file.DEFAULT).read_text(encoding="utf-8"))
-    return str(spec["project"])
 
 
 def _seconds(created: str) -> float:

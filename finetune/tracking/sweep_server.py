@@ -3,7 +3,6 @@
 import contextlib
 import netrc
 import os
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -17,6 +16,7 @@ from finetune.errors import UserError
 from finetune.system import documents
 from finetune.system.redaction import without_login
 from finetune.tracking import mirror_client
+from finetune.tracking.sweep_address import SweepAddress, default_project
 from finetune.tracking.wandb_exit import bound_exit
 
 OPEN_STATES = ("PENDING", "RUNNING", "PAUSED")  # states of a sweep that still has runs to do
@@ -55,9 +55,13 @@ class WandbSweep:
     created: str = ""
 
     @property
+    def address(self) -> SweepAddress:
+        return SweepAddress(self.entity, self.project, self.id)
+
+    @property
     def path(self) -> str:
         """`entity/project/id`, as W&B's commands take it."""
-        return f"{self.entity}/{self.project}/{self.id}"
+        return str(self.address)
 
 
 def reason_offline() -> str | None:
@@ -89,37 +93,26 @@ def _base_url() -> str:
     return str(wandb.setup().settings.base_url)
 
 
-def parse_sweep_address(argument: str) -> tuple[str | None, str | None, str] | None:
-    """Return (entity, project, id) of `id`, `project/id`, `entity/project/id` or an address, else None."""
-    if match := re.fullmatch(r"https?://[^/]+/([^/?#]+)/([^/?#]+)/sweeps/([\w-]+)(?:[/?#].*)?", argument):
-        return match[1], match[2], match[3]
-    if match := re.fullmatch(r"(?:(?:([\w.-]+)/)?(?!(?:runs|reports|sweeps)/)([\w.-]+)/)?([a-z0-9]{8})", argument):
-        return match[1], match[2], match[3]
-    return None
-
-
-def find_sweep(argument: str, default_project: str) -> WandbSweep:
-    """Return the sweep that `argument` names (see `parse_sweep_address`).
+def find_sweep(address: SweepAddress) -> WandbSweep:
+    """Return the sweep with this address.
 
     Raises:
         WandbError: there is none, or the server can't be reached.
     """
-    named = parse_sweep_address(argument)
-    assert named is not None, "only called for the address of a sweep"
-    entity, project, sweep = named
+    project = address.project or default_project()
 
     def read(api: Any) -> WandbSweep:
         try:
-            found = api.sweep("/".join([*([entity] if entity else []), project or default_project, sweep]))
+            sweep = api.sweep(str(SweepAddress(address.entity, project, address.id)))
         except ValueError:
-            place = f"project {project or default_project}" + (f" of {entity}" if entity else "")
+            owner = f" of {address.entity}" if address.entity else ""
             raise WandbError(
-                f"W&B ({_base_url()}) has no sweep {sweep} in {place}, or this account may not see it. Its page's "
-                "address, or entity/project/id, names one in another project"
+                f"W&B ({_base_url()}) has no sweep {address.id} in project {project}{owner}, or this account may not "
+                "see it. Its page's address, or entity/project/id, names one in another project"
             ) from None
-        return _sweep(found.entity, found.project, sweep, found._attrs, found.url)
+        return _sweep(sweep, address.id)
 
-    return _query(read, f"the sweep {argument}")
+    return _query(read, f"the sweep {address}")
 
 
 def newest_open(project: str) -> tuple[WandbSweep | None, int]:
@@ -143,7 +136,7 @@ def newest_open(project: str) -> tuple[WandbSweep | None, int]:
         if not still:
             return None, len(nodes)
         newest = max(still, key=lambda node: str(node.created_at))
-        return find_sweep(f"{entity}/{project}/{newest.name}", project), len(nodes)
+        return find_sweep(SweepAddress(entity, project, newest.name)), len(nodes)
 
     return _query(read, f"the sweeps of project {project}")
 
@@ -235,7 +228,7 @@ def create_sweep(spec: dict[str, Any], entity: str | None, project: str) -> Wand
         import wandb
 
         owner = entity or os.environ.get("WANDB_ENTITY") or api.default_entity
-        return find_sweep(f"{owner}/{project}/{wandb.sweep(spec, entity=owner, project=project)}", project)
+        return find_sweep(SweepAddress(owner, project, wandb.sweep(spec, entity=owner, project=project)))
 
     return _query(create, "a new sweep")
 
@@ -243,23 +236,25 @@ def create_sweep(spec: dict[str, Any], entity: str | None, project: str) -> Wand
 def stop_sweep(sweep: WandbSweep) -> bool:
     """Stop a sweep on the server, unless it is over already; return whether it is over now."""
     with contextlib.suppress(WandbError, subprocess.TimeoutExpired):
-        if find_sweep(sweep.path, sweep.project).state not in OPEN_STATES:
+        if find_sweep(sweep.address).state not in OPEN_STATES:
             return True
         command = [sys.executable, "-m", "wandb", "sweep", "--stop", sweep.path]
         return subprocess.run(command, check=False, capture_output=True, timeout=120).returncode == 0
     return False
 
 
-def _sweep(entity: str, project: str, sweep: str, attributes: dict[str, Any], url: str) -> WandbSweep:
+def _sweep(sweep: Any, sweep_id: str) -> WandbSweep:
+    """Return the sweep of W&B's client as a `WandbSweep`."""
+    attributes = sweep._attrs
     spec = documents.load_yaml(attributes.get("config") or "{}")
     return WandbSweep(
-        entity,
-        project,
-        sweep,
+        sweep.entity,
+        sweep.project,
+        sweep_id,
         state=str(attributes["state"]).upper(),
         spec=spec if isinstance(spec, dict) else {},
         expected=attributes.get("runCountExpected"),
-        url=without_login(url),
+        url=without_login(sweep.url),
         created=str(attributes.get("createdAt") or "1970-01-01"),
     )
 

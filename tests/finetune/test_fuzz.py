@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from analysis.sources.predictions import read_predictions
 from analysis.sources.run_directories import read_sweep
-from analysis.sources.wandb import address
 from finetune.config import Config, parse_config
 from finetune.data import thumbnails
 from finetune.data.layout import read_layout
@@ -30,7 +29,7 @@ from finetune.sweep import sweep_file
 from finetune.system import documents
 from finetune.system.archive import unpack
 from finetune.system.tables import read_table
-from finetune.tracking import sweep_server
+from finetune.tracking.sweep_address import SWEEP_ID, parse_sweep_address
 from tests.support.fabricate import fabricate_run
 
 MANY = settings.default.max_examples  # 100, or what --hypothesis-profile says
@@ -122,14 +121,12 @@ def test_configs(values: dict[str, Any]) -> None:
 @given(st.text() | st.lists(st.sampled_from(["https://", "wandb.ai", "/", "sweeps", "abcdefgh", "..", "%2e", "?", "#",
                                            "@", "runs", "[", "]", ":"])).map("".join))  # fmt: skip
 def test_addresses(text: str) -> None:
-    """Two readers of W&B addresses: what they take has an id that can be a folder's name, and no part leads out."""
-    found = address.parse(text)
+    """An accepted W&B address has an id that can be a folder's name, and no part that is a path."""
+    found = parse_sweep_address(text)
     if found is not None:
-        assert address.ID.fullmatch(found.sweep)
+        assert SWEEP_ID.fullmatch(found.id)
         assert not {"/", "\\", "\0"} & set(f"{found.entity}{found.project}")
         assert "://" not in str(found)
-    named = sweep_server.parse_sweep_address(text)
-    assert named is None or "/" not in named[2]
 
 
 @few

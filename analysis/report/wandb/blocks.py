@@ -12,8 +12,8 @@ from analysis.report.markdown import markdown_table
 from analysis.report.methods import SYNTHETIC, best_run_sentence
 from analysis.report.sentences import describe_verdict
 from analysis.report.wandb import text
-from analysis.sources.wandb.address import Address
 from analysis.tables.analysis import Analysis
+from finetune.tracking.sweep_address import SweepAddress
 
 CURVES = {"val/accuracy": "Val accuracy", "train/loss": "Train loss", "trainable_share": "Share of blocks that train"}
 MAX_LINES = 100  # W&B draws only 10 by default
@@ -41,7 +41,7 @@ class ReportInputs:
     """
 
     analysis: Analysis
-    sweep: Address
+    sweep: SweepAddress
     url: str
     run: str
     media: tuple[str, ...]
@@ -239,7 +239,7 @@ def _runset(inputs: ReportInputs, name: str, filters: list[Any], groupby: list[s
     """Return the sweep's training runs that pass all filters."""
     from wandb_workspaces import expr
 
-    of_sweep = [expr.Metric("Sweep") == inputs.sweep.sweep, expr.Metric("JobType") == "train"]
+    of_sweep = [expr.Metric("Sweep") == inputs.sweep.id, expr.Metric("JobType") == "train"]
     return _project_runset(name, [*of_sweep, *filters], groupby)
 
 

@@ -15,8 +15,8 @@ import pandas as pd
 
 from analysis.report.csv_files import records
 from analysis.report.wandb.blocks import FIGURES, GRID, TABLE
-from analysis.sources.wandb.address import Address
 from analysis.tables.schema import COLUMNS
+from finetune.tracking.sweep_address import SweepAddress
 
 if TYPE_CHECKING:
     import wandb
@@ -45,13 +45,13 @@ def isolated_wandb_environment() -> Iterator[None]:
                     os.environ[name] = value
 
 
-def run_id(sweep: Address) -> str:
+def run_id(sweep: SweepAddress) -> str:
     """Return the id of the analysis run of a sweep."""
-    return f"analysis-{sweep.sweep}"
+    return f"analysis-{sweep.id}"
 
 
 @contextmanager
-def open_media_run(sweep: Address, name: str) -> "Iterator[wandb.Run]":
+def open_media_run(sweep: SweepAddress, name: str) -> "Iterator[wandb.Run]":
     """Open the analysis run of a sweep, created by the first report, and end it with the block.
 
     Args:
@@ -78,7 +78,7 @@ def open_media_run(sweep: Address, name: str) -> "Iterator[wandb.Run]":
         resume="allow",  # otherwise new logs would be mixed up with earlier ones
         name=f"analysis of {name}",
         job_type="analysis",
-        config={"sweep": sweep.sweep},
+        config={"sweep": sweep.id},
         dir=os.environ["WANDB_DIR"],
         settings=settings,
     )

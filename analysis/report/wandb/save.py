@@ -13,13 +13,13 @@ from analysis.report.wandb.blocks import ReportInputs, library, notes_section, r
 from analysis.report.wandb.media_run import media_files, run_id
 from analysis.report.wandb.text import sweep_title
 from analysis.sources.wandb import client
-from analysis.sources.wandb.address import Address
 from analysis.sources.wandb.client import Server
 from analysis.sources.wandb.errors import FetchError
 from analysis.tables.analysis import Analysis
 from finetune.rundir.keys import REMOTE
 from finetune.system.documents import read_json
 from finetune.system.redaction import without_login
+from finetune.tracking.sweep_address import SweepAddress
 
 MAX_TITLE = 128  # characters, a limit of W&B
 DRAFT, REPORT = "draft", "report"  # keys of the analysis run's config: the addresses of the sweep's reports
@@ -34,7 +34,7 @@ def connect() -> Server:
         raise InputError(f"{error}\n  A W&B report needs a server that answers, and a login ({login}).") from error
 
 
-def report_inputs(analysis: Analysis, out: Path, address: Address) -> ReportInputs:
+def report_inputs(analysis: Analysis, out: Path, address: SweepAddress) -> ReportInputs:
     """Return the inputs of the report.
 
     Args:
@@ -59,7 +59,7 @@ def report_name(analysis: Analysis) -> str:
     return sweep_title(analysis.sweep.text) or analysis.sweep.name
 
 
-def _missing_sentence(analysis: Analysis, address: Address) -> str:
+def _missing_sentence(analysis: Analysis, address: SweepAddress) -> str:
     """Return a sentence on the finished runs that W&B does not have completely, or ""."""
     finished = [Path(path) for path in analysis.sweep.finished["path"]]
     missing = [run_dir.name for run_dir in finished if not _is_complete_on_wandb(run_dir, address)]
@@ -72,19 +72,19 @@ def _missing_sentence(analysis: Analysis, address: Address) -> str:
     )
 
 
-def _wandb_notes(run_dir: Path, address: Address) -> dict[str, dict[str, Any]]:
+def _wandb_notes(run_dir: Path, address: SweepAddress) -> dict[str, dict[str, Any]]:
     """Return the notes (wandb-ID.json) on the W&B runs in the sweep's project that have a copy of a run, by id."""
     notes = {file.stem.removeprefix("wandb-"): read_json(file) or {} for file in sorted(run_dir.glob("wandb-*.json"))}
     project = f"{address.entity}/{address.project}/"
     return {id: note for id, note in notes.items() if str(note.get("path", project)).startswith(project)}
 
 
-def _is_complete_on_wandb(run_dir: Path, address: Address) -> bool:
+def _is_complete_on_wandb(run_dir: Path, address: SweepAddress) -> bool:
     """Whether W&B has a complete copy of a run, or is where the run came from."""
     return any(note.get("sent") or "complete" in note for note in _wandb_notes(run_dir, address).values())
 
 
-def _wandb_ids(run_dirs: Iterable[Path], address: Address) -> tuple[str, ...]:
+def _wandb_ids(run_dirs: Iterable[Path], address: SweepAddress) -> tuple[str, ...]:
     """Return the ids of the runs on W&B, or those they will have once they are published."""
     return tuple(id for run_dir in run_dirs for id in (_wandb_notes(run_dir, address) or {run_dir.name: {}}))
 

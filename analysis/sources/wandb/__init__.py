@@ -1,4 +1,4 @@
-"""A sweep on a W&B server -> run directories: address, client (the only importer of wandb), sync, store.
+"""A sweep on a W&B server -> run directories: client (the only importer of wandb), sync, store.
 
 Imports errors of the analysis, and torch-free modules of finetune.
 """

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from analysis.sources.wandb import address, remote_run
-from analysis.sources.wandb.address import Address
+from analysis.sources.wandb import remote_run
 from analysis.sources.wandb.errors import (
     CALLS_VARIABLE,
     ChangedError,
@@ -34,6 +33,7 @@ from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.atomic import DISK_FULL_ERRNOS, WriteError
 from finetune.system.redaction import redact_values, without_login
+from finetune.tracking.sweep_address import SWEEP_ID, SweepAddress, default_project
 from finetune.tracking.wandb_exit import bound_exit
 
 CALLS_A_MINUTE, BURST = 50.0, 40  # as W&B's free plan has them
@@ -121,7 +121,7 @@ def connect(before: Server | None = None, is_brief: bool = False) -> Server:
     return Server(api, shown, page, limiter, 1 if is_brief else TRIES)
 
 
-def newest_sweep(server: Server, project: str) -> tuple[Address, float] | None:
+def newest_sweep(server: Server, project: str) -> tuple[SweepAddress, float] | None:
     """Return the sweep of the project in which a run was last heard of, and when (seconds since the epoch).
 
     One request: the list of the project's sweeps would take one more for each of them.
@@ -138,12 +138,12 @@ def newest_sweep(server: Server, project: str) -> tuple[Address, float] | None:
             return None
         heard = [run for run in runs.objects if run.sweep_name]
         found = max(heard, key=lambda run: remote_run.seconds(run.heartbeat_at), default=None)
-        if found is None or not address.ID.fullmatch(found.sweep_name):
+        if found is None or not SWEEP_ID.fullmatch(found.sweep_name):
             return None
-        return Address(entity, project, found.sweep_name), remote_run.seconds(found.heartbeat_at)
+        return SweepAddress(entity, project, found.sweep_name), remote_run.seconds(found.heartbeat_at)
 
 
-def complete_address(server: Server, given: Address) -> Address:
+def complete_address(server: Server, given: SweepAddress) -> SweepAddress:
     """Return the address with the parts that the user left out.
 
     Raises:
@@ -152,9 +152,7 @@ def complete_address(server: Server, given: Address) -> Address:
     if given.entity and given.project:
         return given
     with fetch_errors(server.url):
-        return replace(
-            given, entity=given.entity or _entity(server), project=given.project or address.default_project()
-        )
+        return replace(given, entity=given.entity or _entity(server), project=given.project or default_project())
 
 
 def download(server: Server, run: RemoteRun, place: Path) -> list[str]:
@@ -214,12 +212,12 @@ def history(server: Server, run: RemoteRun) -> list[dict[str, Any]]:
     return remote_run.epochs_of(server.ask(lambda: list(run.handle.scan_history(use_cache=False)), SCAN_CALLS))
 
 
-def list_runs(server: Server, given: Address) -> list[RemoteRun]:
+def list_runs(server: Server, given: SweepAddress) -> list[RemoteRun]:
     """Return the sweep's runs, each with config, summary and state."""
     with _scratch():
         # lazy=False: config and summary come with the list, not with one more request a run.
         runs = server.api.runs(
-            f"{given.entity}/{given.project}", filters={"$and": [{"sweep": given.sweep}]}, lazy=False, per_page=PAGE
+            f"{given.entity}/{given.project}", filters={"$and": [{"sweep": given.id}]}, lazy=False, per_page=PAGE
         )
         listed: dict[str, RemoteRun] = {}
         position = 0
@@ -247,7 +245,7 @@ def _remote(run: Any) -> RemoteRun:
     )
 
 
-def sweep_text(server: Server, given: Address) -> str:
+def sweep_text(server: Server, given: SweepAddress) -> str:
     """Return the sweep's configuration as YAML, secrets taken out.
 
     Raises:

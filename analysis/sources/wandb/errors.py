@@ -13,22 +13,24 @@ class FetchError(InputError):
     """The sweep can't be had from the server; the message says why.
 
     Attributes:
-        how: what to do about it, a sentence; empty where there is no more to say.
+        advice: what to do about it, a sentence; empty where there is no more to say.
     """
 
-    how: str = ""
+    advice: str = ""
 
 
 class NoLoginError(FetchError):
     """Nobody is logged in to the server."""
 
-    how = "To fetch it: log in with `wandb login`, or set WANDB_API_KEY (and WANDB_BASE_URL for a server of your own)."
+    advice = (
+        "To fetch it: log in with `wandb login`, or set WANDB_API_KEY (and WANDB_BASE_URL for a server of your own)."
+    )
 
 
 class SwitchedOffError(FetchError):
     """The user keeps W&B off by WANDB_MODE."""
 
-    how = "To fetch it: unset WANDB_MODE."
+    advice = "To fetch it: unset WANDB_MODE."
 
 
 class NoSweepError(FetchError):
@@ -49,7 +51,7 @@ def fetch_errors(url: str) -> Iterator[None]:
     except Exception as error:
         told = FetchError(why(error, url))
         if _status(error) == 0:
-            told.how = f"Try again later, or check WANDB_BASE_URL ({url})."
+            told.advice = f"Try again later, or check WANDB_BASE_URL ({url})."
         raise told from error
 
 

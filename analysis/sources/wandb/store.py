@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from analysis.errors import InputError
-from analysis.sources.wandb import address, remote_run
-from analysis.sources.wandb.address import Address
+from analysis.sources.wandb import remote_run
 from analysis.sources.wandb.remote_run import RemoteRun
 from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.atomic import replacing
+from finetune.tracking.sweep_address import SweepAddress, folder_address
 
 ORDER = (
     keys.PREDICTIONS,
@@ -31,7 +31,7 @@ ORDER = (
 STALE_SECONDS = 120.0  # a claim without a sign of life for this long holds no run (as in finetune/rundir/claim.py)
 
 
-def note_origin(folder: Path, origin: Address, url: str) -> None:
+def note_origin(folder: Path, origin: SweepAddress, url: str) -> None:
     """Note in `folder` which sweep its runs belong to; a note that is there stays.
 
     Args:
@@ -40,13 +40,13 @@ def note_origin(folder: Path, origin: Address, url: str) -> None:
     Raises:
         InputError: they belong to another one.
     """
-    before = address.of_folder(folder)
+    before = folder_address(folder)
     if before not in (None, origin):
         raise InputError(
             f"{folder} holds the runs of another W&B sweep, {before}. Rename it, then ask for {origin} again."
         )
     if before is None:
-        told = {"entity": origin.entity, "project": origin.project, "sweep": origin.sweep, "url": url}
+        told = {"entity": origin.entity, "project": origin.project, "sweep": origin.id, "url": url}
         documents.write_json(folder / keys.REMOTE, told)
 
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.sources.wandb import address, client, remote_run, store
-from analysis.sources.wandb.address import Address
+from analysis.sources.wandb import client, remote_run, store
 from analysis.sources.wandb.client import Server
 from analysis.sources.wandb.errors import fetch_errors, is_passing, why
 from analysis.sources.wandb.remote_run import RemoteRun
 from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.atomic import WriteError, raising_write_error, write_atomic
+from finetune.tracking.sweep_address import SweepAddress, folder_address
 
 THREADS = 6
 NEEDED = (keys.PREDICTIONS, keys.CONFIG, keys.SUMMARY)  # without these a finished run is asked for again
@@ -41,7 +41,7 @@ class SyncResult:
     faults: tuple[str, ...]
 
 
-def sync_runs(server: Server, given: Address, folder: Path, watch: SyncProgress) -> SyncResult:
+def sync_runs(server: Server, given: SweepAddress, folder: Path, watch: SyncProgress) -> SyncResult:
     """Bring the runs of a sweep into `folder`, as far as they are not there yet.
 
     Args:
@@ -54,14 +54,14 @@ def sync_runs(server: Server, given: Address, folder: Path, watch: SyncProgress)
     """
     with fetch_errors(server.url):
         has_text = (folder / keys.SWEEP).exists()
-        is_known = has_text and address.of_folder(folder) in (None, given)
+        is_known = has_text and folder_address(folder) in (None, given)
         text = None if is_known else client.sweep_text(server, given)
         runs = client.list_runs(server, given)
         if not runs:
             return SyncResult(0, 0, ())
         with raising_write_error(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        store.note_origin(folder, given, f"{server.page}/{given.entity}/{given.project}/sweeps/{given.sweep}")
+        store.note_origin(folder, given, f"{server.page}/{given.entity}/{given.project}/sweeps/{given.id}")
         if text is not None and not has_text:
             write_atomic(folder / keys.SWEEP, text)
         places = {store.place_for(run, folder, name): run for name, run in remote_run.by_directory(runs).items()}

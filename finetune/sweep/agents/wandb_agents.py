@@ -130,7 +130,7 @@ class AgentSupervisor:
 
     def _is_over(self) -> bool:
         with contextlib.suppress(WandbError):
-            sweep = sweep_server.find_sweep(self.sweep.path, self.sweep.project)
+            sweep = sweep_server.find_sweep(self.sweep.address)
             return sweep.state not in sweep_server.OPEN_STATES
         return False
 

@@ -14,11 +14,11 @@ import wandb
 from analysis.__main__ import main
 from analysis.errors import InputError
 from analysis.sources.locate import find_folder
-from analysis.sources.wandb import address, client
-from analysis.sources.wandb.address import Address
+from analysis.sources.wandb import client
 from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.atomic import WriteError
+from finetune.tracking.sweep_address import SweepAddress, parse_sweep_address
 from tests import ROOT
 from tests.online.runs_on_server import PROJECT, put_run, put_sweep
 from tests.support import offline
@@ -67,17 +67,17 @@ def asked(server: Server) -> int:
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
-        ("1a2b3c4d", Address(None, None, "1a2b3c4d")),
-        ("me/trials/1a2b3c4d", Address("me", "trials", "1a2b3c4d")),
-        ("trials/1a2b3c4d", Address(None, "trials", "1a2b3c4d")),
+        ("1a2b3c4d", SweepAddress(None, None, "1a2b3c4d")),
+        ("me/trials/1a2b3c4d", SweepAddress("me", "trials", "1a2b3c4d")),
+        ("trials/1a2b3c4d", SweepAddress(None, "trials", "1a2b3c4d")),
         ("runs/1a2b3c4d", None),
         ("reports/1a2b3c4d", None),
         ("../1a2b3c4d", None),
         ("trials/demo", None),
-        ("https://wandb.ai/me/trials/sweeps/1a2b3c4d", Address("me", "trials", "1a2b3c4d")),
-        ("https://wandb.ai/me/trials/sweeps/1a2b3c4d/workspace?nw=x&a=b#c", Address("me", "trials", "1a2b3c4d")),
-        ("http://host:8080/wandb/me/my%20trials/sweeps/1a2b3c4d/", Address("me", "my trials", "1a2b3c4d")),
-        ("https://wandb.ai/me/sweeps/sweeps/1a2b3c4d", Address("me", "sweeps", "1a2b3c4d")),
+        ("https://wandb.ai/me/trials/sweeps/1a2b3c4d", SweepAddress("me", "trials", "1a2b3c4d")),
+        ("https://wandb.ai/me/trials/sweeps/1a2b3c4d/workspace?nw=x&a=b#c", SweepAddress("me", "trials", "1a2b3c4d")),
+        ("http://host:8080/wandb/me/my%20trials/sweeps/1a2b3c4d/", SweepAddress("me", "my trials", "1a2b3c4d")),
+        ("https://wandb.ai/me/sweeps/sweeps/1a2b3c4d", SweepAddress("me", "sweeps", "1a2b3c4d")),
         ("https://wandb.ai/me/trials/runs/1a2b3c4d", None),
         ("https://wandb.ai/me%2F..%2Fyou/trials/sweeps/1a2b3c4d", None),
         ("https://wandb.ai/sweeps/1a2b3c4d", None),
@@ -88,9 +88,9 @@ def asked(server: Server) -> int:
         ("", None),
     ],
 )
-def test_the_ways_to_name_a_sweep_of_the_server(text: str, meant: Address | None) -> None:
+def test_the_ways_to_name_a_sweep_of_the_server(text: str, meant: SweepAddress | None) -> None:
     """Its id, entity/project/id, or what stands in the browser."""
-    assert address.parse(text) == meant
+    assert parse_sweep_address(text) == meant
 
 
 def test_every_name_of_it_brings_the_sweep_here(
@@ -138,7 +138,7 @@ def test_a_path_never_leads_to_a_request(logged_in: Server, tmp_path: Path) -> N
     with pytest.raises(InputError, match="no such folder"):
         find_folder("runs/baseline/abcd1234")
     Path("mine/abcd1234").mkdir(parents=True)
-    assert address.parse("mine/abcd1234") is None
+    assert parse_sweep_address("mine/abcd1234") is None
     assert asked(logged_in) == before
 
 

@@ -7,26 +7,27 @@ import pytest
 from finetune.errors import UserError
 from finetune.sweep import choose, sweep_file
 from finetune.tracking import sweep_server
+from finetune.tracking.sweep_address import SweepAddress, parse_sweep_address
 
 
 @pytest.mark.parametrize(
-    ("text", "named"),
+    ("text", "address"),
     [
-        ("abcd1234", (None, None, "abcd1234")),
-        ("me/pets/abcd1234", ("me", "pets", "abcd1234")),
-        ("https://wandb.ai/me/pets/sweeps/abcd1234", ("me", "pets", "abcd1234")),
-        ("http://127.0.0.1:8080/me/pets/sweeps/abcd1234?nw=x#y", ("me", "pets", "abcd1234")),
+        ("abcd1234", SweepAddress(None, None, "abcd1234")),
+        ("me/pets/abcd1234", SweepAddress("me", "pets", "abcd1234")),
+        ("https://wandb.ai/me/pets/sweeps/abcd1234", SweepAddress("me", "pets", "abcd1234")),
+        ("http://127.0.0.1:8080/me/pets/sweeps/abcd1234?nw=x#y", SweepAddress("me", "pets", "abcd1234")),
         ("sweeps/strategies.yaml", None),
         ("runs/strategies", None),
         ("ABCD1234", None),
-        ("pets/abcd1234", (None, "pets", "abcd1234")),
+        ("pets/abcd1234", SweepAddress(None, "pets", "abcd1234")),
         ("runs/abcd1234", None),
         ("https://wandb.ai/me/pets/runs/abcd1234", None),
     ],
 )
-def test_what_names_a_sweep(text: str, named: object) -> None:
+def test_what_names_a_sweep(text: str, address: SweepAddress | None) -> None:
     """An id, a path of three parts, an address; a file's name does not."""
-    assert sweep_server.parse_sweep_address(text) == named
+    assert parse_sweep_address(text) == address
 
 
 def test_the_login_is_found_where_w_and_b_looks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

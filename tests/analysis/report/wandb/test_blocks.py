@@ -27,7 +27,7 @@ from analysis.report.wandb.text import (
     swept_fields,
 )
 from analysis.sources.run_directories import read_sweep
-from analysis.sources.wandb.address import Address
+from finetune.tracking.sweep_address import SweepAddress
 from tests.analysis.report.wandb.reported_sweep import SWEEP, make_sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")  # raised by the import of wandb-workspaces
@@ -41,7 +41,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
     analysis = analyze_sweep(read_sweep(tmp_path / "runs/demo"))
     return ReportInputs(
         analysis=analysis,
-        sweep=Address("tester", "trials", "abcd1234"),
+        sweep=SweepAddress("tester", "trials", "abcd1234"),
         url="https://w/tester/trials/sweeps/abcd1234",
         run="analysis-abcd1234",
         media=("prediction_grid", "figures/learning_curves"),

@@ -16,10 +16,10 @@ import pytest
 from analysis import wandb_report
 from analysis.report.wandb.blocks import library
 from analysis.sources.wandb import client
-from analysis.sources.wandb.address import Address
 from analysis.wandb_report import main
 from finetune.rundir import keys
 from finetune.system import documents
+from finetune.tracking.sweep_address import SweepAddress
 from tests.analysis.conftest import stop_drawing
 from tests.analysis.report.wandb.reported_sweep import SWEEP, make_sweep
 from tests.support.fabricate import fabricate_run
@@ -36,7 +36,7 @@ def sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     stop_drawing(monkeypatch)
     make_sweep(tmp_path / "runs/demo", tmp_path / "images")
     sent: list[Any] = []
-    monkeypatch.setattr(wandb_report.address, "of_folder", lambda _: Address("tester", "trials", "abcd1234"))
+    monkeypatch.setattr(wandb_report, "folder_address", lambda _: SweepAddress("tester", "trials", "abcd1234"))
     monkeypatch.setattr(wandb_report, "connect", lambda: SimpleNamespace(url="https://w", app_url="https://w"))
     monkeypatch.setattr(wandb_report, "open_media_run", lambda *_: contextlib.nullcontext(None))
     monkeypatch.setattr(wandb_report, "log_media", lambda _, out, strategies: sent.append((out, strategies)))

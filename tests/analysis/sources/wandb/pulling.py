@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from analysis.sources.wandb import client
-from analysis.sources.wandb.address import Address
 from analysis.sources.wandb.sync import SyncResult, sync_runs
 from finetune.rundir import files, keys
+from finetune.tracking.sweep_address import SweepAddress
 from tests.online.runs_on_server import PROJECT
 from tests.support.wandb_server.server import Server
 from tests.support.wandb_server.store import ENTITY
@@ -22,7 +22,7 @@ def unwatched(what: Iterable[Any], _: int) -> Iterable[Any]:
 
 def pulled(sweep: str, folder: Path, project: str = PROJECT) -> SyncResult:
     """Pull a sweep with a connection of its own."""
-    return sync_runs(client.connect(), Address(ENTITY, project, sweep), folder, unwatched)
+    return sync_runs(client.connect(), SweepAddress(ENTITY, project, sweep), folder, unwatched)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -14,11 +14,11 @@ import yaml
 from analysis.__main__ import main as analyse
 from analysis.sources.run_directories import read_sweep
 from analysis.sources.wandb import client, store
-from analysis.sources.wandb.address import Address
 from analysis.sources.wandb.sync import SyncResult
 from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.tables import write_table
+from finetune.tracking.sweep_address import SweepAddress
 from tests.analysis.sources.wandb.pulling import as_fetched, config_as_fetched, contents, pulled, requests
 from tests.online.runs_on_server import FILES, PROJECT, SWEPT, add_row, fetched_note, put_files, put_run, put_sweep
 from tests.support.fabricate import fabricate_pictures, fabricate_run
@@ -360,7 +360,7 @@ def test_the_claim_of_a_live_process_is_seen_before_a_file_is_moved(server: Serv
     (mine / "claim-1.json").write_text(json.dumps({"host": "other", "pid": 1, "released": False}))
     sweep = put_sweep(server)
     put_run(server, sweep, place / "a")
-    (run,) = client.list_runs(client.connect(), Address(ENTITY, PROJECT, sweep))
+    (run,) = client.list_runs(client.connect(), SweepAddress(ENTITY, PROJECT, sweep))
     before = contents(mine)
     assert not store.install(run, place / "a", mine, [])
     assert contents(mine) == before

@@ -12,12 +12,12 @@ import pytest
 
 from analysis.errors import InputError
 from analysis.sources.wandb import client, errors, store
-from analysis.sources.wandb.address import Address
 from analysis.sources.wandb.rate_limit import Limiter
 from analysis.sources.wandb.sync import SyncResult, sync_runs
 from finetune.rundir import files, keys
 from finetune.system import atomic, documents
 from finetune.system.atomic import replacing
+from finetune.tracking.sweep_address import SweepAddress
 from tests.analysis.sources.wandb.pulling import as_fetched, config_as_fetched, contents, pulled, requests, unwatched
 from tests.online.runs_on_server import FILES, PROJECT, fetched_note, put_run, put_sweep
 from tests.support.fabricate import fabricate_run
@@ -129,7 +129,9 @@ def test_a_server_that_is_away_for_longer_than_the_client_waits(
     back = threading.Timer(1.2, server.heal)
     back.start()
     counted = requests(server)
-    assert sync_runs(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", unwatched) == SyncResult(1, 1, ())
+    assert sync_runs(connection, SweepAddress(ENTITY, PROJECT, sweep), tmp_path / "here", unwatched) == SyncResult(
+        1, 1, ()
+    )
     back.join()
     assert (requests(server) - counted)["GetSweepLegacy"] or (requests(server) - counted)["GetSweep"] > 1
 
@@ -153,7 +155,7 @@ def test_a_server_that_goes_away_for_good_ends_the_pull(
 
     try:
         with pytest.raises(errors.FetchError, match=re.escape(f"W&B ({server.url}) does not answer")):
-            sync_runs(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", cut_off)
+            sync_runs(connection, SweepAddress(ENTITY, PROJECT, sweep), tmp_path / "here", cut_off)
     finally:
         server.heal()
     assert 5 <= len(files.find_runs(tmp_path / "here")) < 40
@@ -174,7 +176,7 @@ def test_an_interrupt_does_not_wait_for_the_limit(server: Server, tmp_path: Path
 
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        sync_runs(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", cut_off)
+        sync_runs(connection, SweepAddress(ENTITY, PROJECT, sweep), tmp_path / "here", cut_off)
     assert time.monotonic() - began < 50
     assert len(files.find_runs(tmp_path / "here")) < 12
 
@@ -212,7 +214,7 @@ def test_a_file_that_is_replaced_while_it_is_fetched_costs_its_run_at_most(
 
     monkeypatch.setattr(File, "download", late)
     connection = replace(client.connect(), tries=2)
-    result = sync_runs(connection, Address(ENTITY, PROJECT, sweep), tmp_path / "here", unwatched)
+    result = sync_runs(connection, SweepAddress(ENTITY, PROJECT, sweep), tmp_path / "here", unwatched)
     if times == 1:
         assert result == SyncResult(2, 2, ())
     else:
