@@ -1,5 +1,14 @@
 """Networks as ordered blocks, their weights, and what is frozen when.
 
-classifier and families make a torchvision network a list of blocks; unfreezing says which blocks train at an epoch;
-frozen_prefix computes those that do not. Imports data, rundir, config and system.
+classifier      the network as ordered blocks, pool and head
+families        splits torchvision's networks into blocks
+unfreezing      which blocks train at an epoch; unfreeze_table tabulates it
+frozen_prefix   computes the blocks that do not train
+microbatch      smaller batches when memory runs out
+weights         pretrained weights: found, downloaded, checked, loaded; demo_weights are trained locally
+torch_files     files of tensors with checksums
+flops           FLOPs per block
+device          device and precision by their names
+
+Imports data, rundir, config and system.
 """

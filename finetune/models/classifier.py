@@ -1,9 +1,9 @@
 """The network: an ordered list of backbone blocks from input to head, a pooling step, and a new linear head.
 
-A block is the smallest part that is frozen or trained as a whole: a residual block, a transformer layer, a plain
-convolution with its norm and activation; stem and last convolution are one block each. What lies between two blocks
-(pooling, down-sampling) goes with one of them. So running the blocks in order, then pool and head, is the network,
-and any boundary between two blocks is a cut into prefix and suffix.
+A block is the smallest unit that is frozen or trained: a residual block, a transformer layer, a plain convolution with
+its norm and activation; stem and last convolution are one block each. Layers between two blocks (pooling,
+down-sampling) belong to one of them. So the blocks in order, then pool and head, are the network, and each boundary
+between two blocks is a cut into prefix and suffix.
 """
 
 from collections.abc import Sequence
@@ -41,14 +41,14 @@ class Classifier(nn.Module):
         return self.suffix(images, 0)
 
     def prefix(self, images: Tensor, cut: int) -> Tensor:
-        """Return what enters block `cut`; after the last block, the pooled features (B, D). 0 is the images."""
+        """Return the input of block `cut`: the images for 0, the pooled features (B, D) after the last block."""
         hidden = images
         for block in self.blocks[:cut]:
             hidden = block(hidden)
         return self.pool(hidden) if cut == len(self.blocks) else hidden
 
     def suffix(self, hidden: Tensor, cut: int) -> Tensor:
-        """Return the logits (B, classes) for what `prefix` returned for this cut."""
+        """Return the logits (B, classes) for the input of block `cut`, as `prefix` returns it."""
         for block in self.blocks[cut:]:
             hidden = block(hidden)
         logits: Tensor = self.head(hidden if cut == len(self.blocks) else self.pool(hidden))
@@ -56,22 +56,22 @@ class Classifier(nn.Module):
 
 
 def build_network(backbone: str, image_px: int) -> nn.Module:
-    """Return torchvision's own network, randomly initialised from torch's global stream."""
+    """Return torchvision's network, randomly initialised from torch's global stream."""
     options: dict[str, object] = {}
     if backbone.startswith("vit"):
         options["image_size"] = image_px
     if backbone == "maxvit_t":
         options["input_size"] = (image_px, image_px)
     if backbone in ("googlenet", "inception_v3"):
-        # The auxiliary heads are for training from scratch in 2014; transform_input adapts ImageNet's normalisation
-        # to the one that these two were trained with.
+        # Auxiliary heads only help training from scratch; transform_input adapts ImageNet's normalisation to the one
+        # that these two were trained with.
         options |= {"aux_logits": False, "transform_input": True, "init_weights": True}
     network: nn.Module = torchvision.models.get_model(backbone, weights=None, **options)
     return network
 
 
 def build_meta_network(backbone: str, image_px: int) -> nn.Module:
-    """Return the network without memory for its weights (device meta), for looking at names, shapes and sizes."""
+    """Return the network without memory for its weights (device meta): names, shapes and sizes only."""
     try:
         with torch.device("meta"):
             return build_network(backbone, image_px)
@@ -87,13 +87,13 @@ def build_classifier(network: nn.Module, classes: int, dropout: float) -> Classi
 
 @cache
 def check_image_px(backbone: str, image_px: int, start_px: int | None = None) -> None:
-    """Send an image of this size through a network without memory, so that a size it can't take is found at once.
+    """Check that a backbone takes images of this size, by a forward pass without memory.
 
     Args:
         start_px: another size that the network for `image_px` must take.
 
     Raises:
-        ConfigError: naming the size and the network's complaint.
+        ConfigError: with the size and the network's error message.
     """
     for field, side in (("image_px", image_px), ("start_px", start_px)):
         if side is None:

@@ -1,4 +1,4 @@
-"""The demo's pretrained weights: a small torchvision network, trained on the spot on the demo's drawn source task."""
+"""The demo's pretrained weights: a small torchvision network, trained locally on the drawn source task of the demo."""
 
 import math
 import time
@@ -18,41 +18,41 @@ from finetune.system.environment import cache_folder
 from finetune.system.output import SafeConsole
 from finetune.system.progress_bar import progress_bar
 
-DEMO_BACKBONE = "resnet18"  # learned in a minute what three smaller ones did not
+DEMO_BACKBONE = "resnet18"  # reached in a minute an accuracy that three smaller networks did not
 DEMO_IMAGE_PX = 48
 DEMO_WEIGHTS_VERSION = f"demo-{DEMO_BACKBONE}-{DEMO_IMAGE_PX}px-pictures-{DEMO_VERSION}-recipe-1"
 
 STEPS, BATCH_SIZE = 420, 32
 PER_CLASS, HELD_OUT_PER_CLASS = 160, 15
-# The first steps see small images, a step of which takes 0.7 of the time (progressive resizing, as in
+# The first steps use small images, which takes 0.7 of the time per step (progressive resizing, as in
 # Howard's DAWNBench entry, https://www.fast.ai/posts/2018-08-10-fastai-diu-imagenet.html).
 SMALL_PX, SMALL_SHARE = 32, 0.6
 PEAK_LR, WEIGHT_DECAY, LABEL_SMOOTHING = 2e-3, 0.05, 0.1
 WARMUP_SHARE = 0.2
 SEED = 0
 
-# ImageNet's, as the transforms of torchvision's own weights have them: the demo's weights stand in for those.
+# ImageNet's, as in the transforms of torchvision's weights, which the demo's weights replace.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def demo_weights_path(progress: bool = True) -> Path:
-    """Return the file with the pretrained state dict, after pretraining (about a minute) where there is none yet.
+    """Return the file of the pretrained state dict; pretrains first (about a minute) if there is none.
 
     Args:
-        progress: say on stderr what is going on, with a bar where it is a terminal.
+        progress: whether to report on stderr, with a progress bar on a terminal.
     """
     path = cache_folder() / f"{DEMO_WEIGHTS_VERSION}.pt"
     console = SafeConsole(stderr=True, quiet=not progress, soft_wrap=True, force_jupyter=False)
     if path.is_file() and zip_fault(path):
-        console.print(f"{path} is damaged: set aside as {quarantine(path).name}; it is made anew", highlight=False)
+        console.print(f"{path} is damaged: renamed to {quarantine(path).name}; will be rebuilt", highlight=False)
     if not path.is_file():
         began = time.perf_counter()
-        what = f"{DEMO_BACKBONE} on {len(SOURCE_CLASSES)} classes of synthetic images"
-        console.print(f"Pretraining the demo's {what}, once (about a minute)", highlight=False)
+        task = f"{DEMO_BACKBONE} on {len(SOURCE_CLASSES)} classes of synthetic images"
+        console.print(f"Pretraining the demo's {task}, once (about a minute)", highlight=False)
         with progress_bar("drawing", hidden=not progress) as advance:
             accuracy = pretrain(path, on_progress=lambda phase, share: advance(100 * share, 100, phase))
         seconds = time.perf_counter() - began
-        console.print(f"Pretrained in {seconds:.0f} s: {accuracy:.1%} right on held-out images", highlight=False)
+        console.print(f"Pretrained in {seconds:.0f} s: {accuracy:.1%} correct on held-out images", highlight=False)
     return path
 
 
@@ -64,13 +64,13 @@ def pretrain(
 ) -> float:
     """Train DEMO_BACKBONE on the source task, write its state dict to `path`, and return the held-out accuracy.
 
-    The file is complete, or not there: WriteError. torch's global random stream is left as it was.
+    Writes the file atomically. Does not change torch's global random stream.
 
     Args:
-        path: where the state dict goes, with the source task's classifier.
-        steps: optimiser steps.
-        per_class: training images of each class.
-        on_progress: told what is being done and the share that is done, in [0, 1].
+        path: of the state dict, which includes the source task's classifier.
+        steps: number of optimiser steps.
+        per_class: number of training images of each class.
+        on_progress: called with the phase and the share done, in [0, 1].
     """
     images, labels = _source(per_class, first=HELD_OUT_PER_CLASS)
     with torch.random.fork_rng(devices=[]):
@@ -121,14 +121,14 @@ def _fit(
 
 
 def _one_cycle(done: float) -> float:
-    """Return the rate as a share of its peak: a straight rise, then half a cosine down to 0 at `done` 1."""
+    """Return the rate as a share of its peak: a linear rise, then half a cosine down to 0 at `done` 1."""
     if done < WARMUP_SHARE:
         return done / WARMUP_SHARE
     return 0.5 * (1 + math.cos(math.pi * (done - WARMUP_SHARE) / (1 - WARMUP_SHARE)))
 
 
 def _augmented(images: Tensor, px: int) -> Tensor:
-    """Return images (B, 3, px, px) float in [0, 1], each flipped, turned, scaled, shifted, recoloured at random."""
+    """Return images (B, 3, px, px) float in [0, 1], each randomly flipped, rotated, scaled, shifted, recoloured."""
     count = len(images)
     turn = (torch.rand(count) - 0.5) * math.radians(30)
     scale = torch.empty(count).uniform_(0.7, 1.1)
@@ -138,23 +138,23 @@ def _augmented(images: Tensor, px: int) -> Tensor:
     matrix = torch.cat([torch.stack(rows, dim=1).view(-1, 2, 2), shift[:, :, None]], dim=2)
     grid = functional.affine_grid(matrix, [count, 3, px, px], align_corners=False)
     moved = functional.grid_sample(images.float() / 255, grid, padding_mode="reflection", align_corners=False)
-    # Colour tells nothing about the class, so any order of the channels is as good an image.
+    # The class does not depend on colour, so any order of the channels is a valid image.
     channels = torch.rand(count, 3).argsort(dim=1)
     return moved[torch.arange(count)[:, None], channels]
 
 
 def _normalised(images: Tensor) -> Tensor:
-    """Return images (B, 3, H, W) in [0, 1] as the network expects them."""
+    """Return images (B, 3, H, W) in [0, 1], normalised by MEAN and STD."""
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
     return (images - mean) / std
 
 
 @torch.no_grad()
 def _accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Return the share of images named rightly."""
+    """Return the share of correctly classified images."""
     network.eval()
-    right = 0
+    correct = 0
     for start in range(0, len(images), 120):
         logits = network(_normalised(images[start : start + 120].float() / 255))
-        right += int((logits.argmax(dim=1) == labels[start : start + 120]).sum())
-    return right / len(images)
+        correct += int((logits.argmax(dim=1) == labels[start : start + 120]).sum())
+    return correct / len(images)

@@ -4,7 +4,7 @@ import torch
 
 
 def device_of(device: str = "auto") -> torch.device:
-    """Return the device of this name; `auto` is a GPU (CUDA, else Apple's) where there is one, else the CPU."""
+    """Return the device of this name; `auto` is a GPU (CUDA, else Apple's) if there is one, else the CPU."""
     if device != "auto":
         return torch.device(device)
     if torch.cuda.is_available():

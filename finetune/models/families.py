@@ -1,8 +1,7 @@
-"""How each family of torchvision's networks is taken apart into blocks; one small function a family.
+"""Splits each family of torchvision's networks into blocks; one small function per family.
 
-Each returns the blocks in order, the parameter-free rest before the classifier (pool), and the classifier's last
-layer, which is replaced. Layers between that are pretrained (the first linear layer of MobileNetV3, the two of VGG)
-stay in the backbone.
+Each returns the blocks in order, the parameter-free layers before the classifier (pool), and the classifier's last
+layer, which is replaced. The classifier's other layers (one of MobileNetV3, two of VGG) are pretrained, and are blocks.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from torchvision import models
 from torchvision.models.convnext import CNBlock
 from torchvision.models.densenet import _DenseBlock
 from torchvision.models.squeezenet import Fire
+from torchvision.models.swin_transformer import SwinTransformerBlock
 
 BlockSplit = tuple[list[nn.Module], list[nn.Module], nn.Module]
 
@@ -33,15 +33,30 @@ def split_into_blocks(network: nn.Module) -> tuple[list[nn.Module], nn.Module, i
 
 
 def _chain(modules: Iterable[nn.Module]) -> nn.Module:
-    parts = list(modules)
-    return parts[0] if len(parts) == 1 else nn.Sequential(*parts)
+    chain = list(modules)
+    return chain[0] if len(chain) == 1 else nn.Sequential(*chain)
 
 
-def _started_by(modules: Iterable[nn.Module], starts: Callable[[nn.Module], bool]) -> list[nn.Module]:
-    """Group a sequence of modules into blocks: each module for which `starts` is true begins a new one."""
+def _split_after(modules: Iterable[nn.Module], kind: type[nn.Module]) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Group modules into blocks that end with a module of this kind; return the blocks, and the modules after them.
+
+    So what lies between two stages (down-sampling) goes with the block after it.
+    """
+    blocks: list[nn.Module] = []
+    group: list[nn.Module] = []
+    for module in modules:
+        group.append(module)
+        if isinstance(module, kind):
+            blocks.append(_chain(group))
+            group = []
+    return blocks, group
+
+
+def _split_before(modules: Iterable[nn.Module], is_first: Callable[[nn.Module], bool]) -> list[nn.Module]:
+    """Group modules into blocks: each module for which `is_first` is true begins a block."""
     groups: list[list[nn.Module]] = []
     for module in modules:
-        if not groups or starts(module):
+        if not groups or is_first(module):
             groups.append([])
         groups[-1].append(module)
     return [_chain(group) for group in groups]
@@ -70,35 +85,20 @@ def _mobilenet_v3(net: models.MobileNetV3) -> BlockSplit:
 def _convnext(net: models.ConvNeXt) -> BlockSplit:
     norm, flatten, last = net.classifier
     stem, *stages = net.features
-    blocks: list[nn.Module] = [stem]
-    before: list[nn.Module] = []  # the down-sampling between two stages goes with the block after it
-    for stage in stages:
-        for part in stage if isinstance(stage[0], CNBlock) else [stage]:
-            if isinstance(part, CNBlock):
-                blocks.append(_chain([*before, part]))
-                before = []
-            else:
-                before.append(part)
-    blocks[-1] = nn.Sequential(blocks[-1], net.avgpool, norm)
-    return blocks, [flatten], last
+    modules = [module for stage in stages for module in (stage if isinstance(stage[0], CNBlock) else [stage])]
+    *blocks, last_block = _split_after(modules, CNBlock)[0]
+    return [stem, *blocks, nn.Sequential(last_block, net.avgpool, norm)], [flatten], last
 
 
 def _swin(net: models.SwinTransformer) -> BlockSplit:
     stem, *stages = net.features
-    blocks: list[nn.Module] = [stem]
-    before: list[nn.Module] = []  # patch merging goes with the block after it
-    for stage in stages:
-        if isinstance(stage, nn.Sequential):
-            blocks += [_chain([*before, stage[0]]), *stage[1:]]
-            before = []
-        else:
-            before = [stage]
-    blocks[-1] = nn.Sequential(blocks[-1], net.norm)
-    return blocks, [net.permute, net.avgpool, net.flatten], net.head
+    modules = [module for stage in stages for module in (stage if isinstance(stage, nn.Sequential) else [stage])]
+    *blocks, last_block = _split_after(modules, SwinTransformerBlock)[0]
+    return [stem, *blocks, nn.Sequential(last_block, net.norm)], [net.permute, net.avgpool, net.flatten], net.head
 
 
 class _TransformerStem(nn.Module):
-    """The patches, class token and position embedding of a vision transformer, which its forward() applies in-line."""
+    """Patches, class token and position embedding of a vision transformer; torchvision applies them in forward()."""
 
     def __init__(self, net: models.VisionTransformer) -> None:
         super().__init__()
@@ -127,16 +127,16 @@ def _vit(net: models.VisionTransformer) -> BlockSplit:
 
 
 def _squeezenet(net: models.SqueezeNet) -> BlockSplit:
-    # Its classifier is a 1x1 convolution, a ReLU and a mean. A linear layer after the mean is the same without the
-    # ReLU, which on class scores only loses gradients; and so the head sees features (B, 512), as everywhere.
-    blocks = _started_by(net.features, lambda module: isinstance(module, Fire))
+    # Its classifier is a 1x1 convolution, a ReLU and a mean. A linear layer after the mean is equivalent but for the
+    # ReLU, which only loses gradients of class scores; and the head gets features (B, 512), as in other networks.
+    blocks = _split_before(net.features, lambda module: isinstance(module, Fire))
     return blocks, [nn.AdaptiveAvgPool2d(1), nn.Flatten()], net.classifier[1]
 
 
 def _vgg_or_alexnet(net: models.VGG | models.AlexNet) -> BlockSplit:
     *hidden, last = net.classifier
-    parts = [*net.features, net.avgpool, nn.Flatten(), *hidden]
-    return _started_by(parts, lambda module: isinstance(module, nn.Conv2d | nn.Linear)), [nn.Identity()], last
+    modules = [*net.features, net.avgpool, nn.Flatten(), *hidden]
+    return _split_before(modules, lambda module: isinstance(module, nn.Conv2d | nn.Linear)), [nn.Identity()], last
 
 
 class _ConcatLayer(nn.Module):
@@ -151,17 +151,12 @@ class _ConcatLayer(nn.Module):
 
 
 def _densenet(net: models.DenseNet) -> BlockSplit:
-    parts = list(net.features)
-    blocks: list[nn.Module] = [nn.Sequential(*parts[:4])]
-    before: list[nn.Module] = []  # the transition between two stages goes with the layer after it
-    for part in parts[4:]:
-        if isinstance(part, _DenseBlock):
-            first, *rest = (_ConcatLayer(layer) for layer in part.values())
-            blocks += [_chain([*before, first]), *rest]
-            before = []
-        else:
-            before.append(part)
-    blocks[-1] = nn.Sequential(blocks[-1], *before, nn.ReLU(inplace=True))
+    modules = list(net.features)
+    layers: list[nn.Module] = []
+    for module in modules[4:]:
+        layers += map(_ConcatLayer, module.values()) if isinstance(module, _DenseBlock) else [module]
+    (*blocks, last_block), norm = _split_after(layers, _ConcatLayer)
+    blocks = [nn.Sequential(*modules[:4]), *blocks, nn.Sequential(last_block, *norm, nn.ReLU(inplace=True))]
     return blocks, [nn.AdaptiveAvgPool2d(1), nn.Flatten()], net.classifier
 
 
@@ -195,11 +190,11 @@ class _InputTransform(nn.Module):
 
     def __init__(self, net: models.GoogLeNet | models.Inception3) -> None:
         super().__init__()
-        self._apply_to = net._transform_input
+        self._transform = net._transform_input
 
     def forward(self, images: Tensor) -> Tensor:
-        changed: Tensor = self._apply_to(images)
-        return changed
+        transformed: Tensor = self._transform(images)
+        return transformed
 
 
 def _googlenet(net: models.GoogLeNet) -> BlockSplit:

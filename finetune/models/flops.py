@@ -16,8 +16,8 @@ class Flops(NamedTuple):
 
     Attributes:
         frozen: the forward pass of the frozen blocks.
-        forward: the forward pass of what trains.
-        backward: the backward pass, which ends at the first block that trains.
+        forward: the forward pass of the trainable blocks.
+        backward: the backward pass, down to the first trainable block.
     """
 
     frozen: int
@@ -27,12 +27,12 @@ class Flops(NamedTuple):
 
 @torch.no_grad()
 def forward_flops(model: Classifier, image_px: int) -> list[int]:
-    """Return the forward FLOPs of one image (two a multiply-add, convolutions and matrices) in each block.
+    """Return the forward FLOPs of one image in each block: two per multiply-add of convolutions and matrices.
 
-    Counted by running one image through the blocks in eval mode; the head's are left out, they are negligible.
+    Counted in eval mode; leaves out the head, whose FLOPs are negligible.
     """
     counts = []
-    with _in_eval(model):
+    with _eval_mode(model):
         hidden = _one_image(model, image_px)
         for block in model.blocks:
             with FlopCounterMode(display=False) as counter:
@@ -44,12 +44,12 @@ def forward_flops(model: Classifier, image_px: int) -> list[int]:
 def count_flops(model: Classifier, cut: int, image_px: int) -> Flops:
     """Return the FLOPs of training on one image with the blocks before `cut` frozen, head included.
 
-    Counted as in `forward_flops`, in eval mode, which counts the same and lets a single image through batch-norm.
-    Gradients are gone afterwards, and the blocks from `cut` on are left with requires_grad, the others without.
+    Counted in eval mode, in which batch-norm takes a single image and costs the same. Deletes gradients, and leaves
+    requires_grad set for the blocks from `cut` on.
     """
     for index, block in enumerate(model.blocks):
         block.requires_grad_(index >= cut)
-    with _in_eval(model), torch.enable_grad():
+    with _eval_mode(model), torch.enable_grad():
         with torch.no_grad(), FlopCounterMode(display=False) as frozen:
             hidden = model.prefix(_one_image(model, image_px), cut)
         with FlopCounterMode(display=False) as forward:
@@ -66,8 +66,8 @@ def _one_image(model: Classifier, image_px: int) -> Tensor:
 
 
 @contextmanager
-def _in_eval(model: Classifier) -> Iterator[None]:
-    """Put the model into eval mode, and every part of it back into its own mode afterwards."""
+def _eval_mode(model: Classifier) -> Iterator[None]:
+    """Set the model to eval mode, and afterwards reset each module to its own mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""Frozen blocks as they are computed: without autograd, batch-norm folded into the convolution before it."""
+"""Computes frozen blocks: without autograd, with batch-norm folded into the convolution before it."""
 
 import copy
 import hashlib
@@ -12,47 +12,47 @@ from finetune.models.classifier import Classifier
 
 
 class FrozenPrefix:
-    """A classifier's first blocks as they are now, before anything has trained.
+    """The first blocks of a classifier as they are now, before any training.
 
-    What is frozen stays like them (see unfreezing.freeze_blocks), and copies of what will train serve the runs that
-    freeze more than this one. Blocks are folded when first used. Always in float32: in bf16, a prefix with batch-norm
-    came out a fifth wrong in the gradients that follow it (with random weights), and it is computed once for many runs.
+    Frozen blocks stay so (see unfreezing.freeze_blocks); copies of the blocks that will train serve runs that freeze
+    more than this one. Blocks are folded when first used. Always in float32: in bf16, a prefix with batch-norm changed
+    the gradients after it by a fifth (with random weights), and the prefix is computed once for many runs.
 
     Args:
-        deepest: how many blocks; None for all.
-        forever: how many of them never train in this run, and need no copy.
+        depth: number of blocks; None for all.
+        final_cut: number of blocks that never train in this run, and need no copy.
 
     Attributes:
-        hashes: one for each block, of its weights and statistics.
+        hashes: one per block, of its weights and statistics.
     """
 
-    def __init__(self, model: Classifier, deepest: int | None = None, forever: int = 0) -> None:
-        own, others = model.blocks[:forever], model.blocks[forever:deepest]
-        self._blocks: list[nn.Module] = [*own, *(copy.deepcopy(block) for block in others)]
+    def __init__(self, model: Classifier, depth: int | None = None, final_cut: int = 0) -> None:
+        copies = (copy.deepcopy(block) for block in model.blocks[final_cut:depth])
+        self._blocks: list[nn.Module] = [*model.blocks[:final_cut], *copies]
         for block in self._blocks:
             block.eval().requires_grad_(False)
-        self._pool, self._count = model.pool, len(model.blocks)
+        self._pool, self._block_count = model.pool, len(model.blocks)
         self._folded: set[int] = set()
-        self.hashes = [_hash_of(block) for block in self._blocks]
+        self.hashes = [_weights_hash(block) for block in self._blocks]
 
     @torch.no_grad()
     def run(self, hidden: Tensor, start: int, cut: int) -> Tensor:
-        """Return what enters block `cut`, given what enters block `start`; after the last block, features (B, D)."""
+        """Return the input of block `cut`, given the input of block `start`; after the last block, features (B, D)."""
         with torch.autocast(hidden.device.type, enabled=False):
             for index in range(start, cut):
                 hidden = self._block(index, hidden)(hidden)
-            return self._pool(hidden) if cut == self._count and start < cut else hidden
+            return self._pool(hidden) if cut == self._block_count and start < cut else hidden
 
     def _block(self, index: int, hidden: Tensor) -> nn.Module:
         if index not in self._folded:
             folded = fold(self._blocks[index])
-            if _same(folded, self._blocks[index], hidden[:2]):
+            if _computes_same(folded, self._blocks[index], hidden[:2]):
                 self._blocks[index] = folded
             self._folded.add(index)
         return self._blocks[index]
 
 
-def _hash_of(block: nn.Module) -> str:
+def _weights_hash(block: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in block.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -60,19 +60,19 @@ def _hash_of(block: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _same(folded: nn.Module, block: nn.Module, hidden: Tensor) -> bool:
-    """Whether both give the same: a trace can have missed a branch of the block's code."""
+def _computes_same(folded: nn.Module, block: nn.Module, hidden: Tensor) -> bool:
+    """Whether the folded block computes the same: a trace can miss a branch of the block's code."""
     try:
-        found, expected = folded(hidden.clone()), block(hidden.clone())
+        output, expected = folded(hidden.clone()), block(hidden.clone())
     except Exception:  # of any kind: it is generated code
         return False
-    return bool((found - expected).abs().max() <= 1e-4 * expected.abs().max().clamp(min=1e-30))
+    return bool((output - expected).abs().max() <= 1e-4 * expected.abs().max().clamp(min=1e-30))
 
 
 def fold(block: nn.Module) -> nn.Module:
-    """Return the block for evaluation, with each batch-norm folded into its convolution; the block stays as it is.
+    """Return a copy of the block for evaluation, with each batch-norm folded into its convolution.
 
-    Where the block's code can't be traced, or has no batch-norm, the block itself is returned.
+    Returns the block itself if its code can't be traced, or if it has no batch-norm.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in block.modules()):
         return block
@@ -89,7 +89,7 @@ def fold(block: nn.Module) -> nn.Module:
         if before.op != "call_module" or not isinstance(modules[before.target], nn.Conv2d):
             continue
         if len(before.users) > 1 or calls[before.target] > 1 or calls[node.target] > 1:
-            continue  # somebody else needs them as they are
+            continue  # other modules use them unfolded
         parent, _, name = before.target.rpartition(".")
         fused = fuse_conv_bn_eval(modules[before.target], modules[node.target])
         setattr(graph.get_submodule(parent), name, fused)

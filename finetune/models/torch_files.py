@@ -1,4 +1,4 @@
-"""Files of tensors: written atomically with a checksum, read without running anything that is in them."""
+"""Files of tensors: written with a checksum, read without running code in them."""
 
 import zipfile
 from pathlib import Path
@@ -12,24 +12,24 @@ from finetune.system.checksums import seal_archive, zip_fault
 
 
 def save_torch_file(content: Any, path: Path) -> None:
-    """Write what torch.save() takes, and a checksum of all its bytes.
+    """Write `content` with torch.save(), and a checksum of the file.
 
     Raises:
-        OSError: it can't be written.
+        OSError: the file can't be written.
     """
     try:
-        with path.open("wb") as file:  # given a path, torch's own writer would not say why it failed
+        with path.open("wb") as file:  # given a path, torch does not report why it failed
             torch.save(content, file)
-    except RuntimeError as error:  # torch's, at closing a file that could not be written
+    except RuntimeError as error:  # torch closes a file that could not be written
         raise error.__context__ if isinstance(error.__context__, OSError) else error from None
     seal_archive(path)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Return the tensors in a file that torch.save() wrote; nothing in the file is run.
+    """Return the tensors in a file of torch.save(); runs no code in it.
 
     Raises:
-        WeightsError: the file is no state dict, or damaged as far as that can be told.
+        WeightsError: the file is no state dict, or known to be damaged.
     """
     if _is_zip(path) and (fault := zip_fault(path)):
         raise WeightsError(f"weights: {path} is damaged ({fault}). Copy or export it again")
@@ -49,8 +49,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _is_zip(path: Path) -> bool:
-    """Return whether torch.save() wrote a ZIP archive; those of before torch 1.6 are none."""
+    """Return whether the file is a ZIP archive; files from before torch 1.6 are not."""
     try:
         return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # it begins to read the archive, and may find damage
+    except zipfile.BadZipFile:  # is_zipfile reads some of the archive, and can find damage
         return True

@@ -1,4 +1,4 @@
-"""What strategies would train, epoch by epoch, told from the network's outline: nothing is loaded or trained."""
+"""Table of what strategies train per epoch, from the network's shapes alone: it loads and trains nothing."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,34 +12,34 @@ from finetune.resolve import resolve
 
 
 def unfreeze_table(config: Config, strategies: Iterable[Strategy], classes: int) -> list[dict[str, Any]]:
-    """Return one row a strategy and epoch of a run with this config.
+    """Return one row per strategy and epoch of a run with this config.
 
-    Its keys: `strategy`; `epoch`, from 1 on; `trainable_share` of the backbone's blocks, as in a run's history;
+    Keys: `strategy`; `epoch`, from 1 on; `trainable_share` of the backbone's blocks, as in a run's history;
     `parameter_share` of the network's parameters, head included; `flop_share` of the backbone's forward FLOPs;
     `trainable_parameters`, head included.
 
     Args:
-        classes: of the data.
+        classes: number of classes of the data.
     """
     px = preprocessing(config.backbone, config.weights, config.image_px).crop_px
     model = build_classifier(build_meta_network(config.backbone, px), classes, config.dropout).to("meta")
-    flops, count = forward_flops(model, px), len(model.blocks)
+    flops, blocks = forward_flops(model, px), len(model.blocks)
     sizes = [sum(parameter.numel() for parameter in block.parameters()) for block in model.blocks]
     head = sum(parameter.numel() for parameter in model.head.parameters())
     rows = []
     for strategy in strategies:
-        schedule = UnfreezeSchedule.of(resolve(config.model_copy(update={"strategy": strategy})), count)
+        schedule = UnfreezeSchedule.of(resolve(config.model_copy(update={"strategy": strategy})), blocks)
         for epoch in range(config.epochs):
             cut = schedule.cut(epoch)
-            trains = head + sum(sizes[cut:])
+            trainable = head + sum(sizes[cut:])
             rows.append(
                 {
                     "strategy": strategy,
                     "epoch": epoch + 1,
                     "trainable_share": schedule.share(epoch),
-                    "parameter_share": trains / (head + sum(sizes)),
+                    "parameter_share": trainable / (head + sum(sizes)),
                     "flop_share": sum(flops[cut:]) / sum(flops),
-                    "trainable_parameters": trains,
+                    "trainable_parameters": trainable,
                 }
             )
     return rows

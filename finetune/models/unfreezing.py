@@ -1,4 +1,4 @@
-"""Which blocks of the backbone train at an epoch: the only place that knows what "frozen" means.
+"""Which blocks of the backbone train at an epoch; the only definition of "frozen".
 
 A strategy is a schedule: after so many epochs, this share of the backbone's blocks, counted from the head, trains.
 Everything here is a pure function of the schedule and the epoch, so a resumed run is the same run.
@@ -11,7 +11,7 @@ from finetune.models.classifier import Classifier
 
 
 def trainable_blocks(share: float, blocks: int) -> int:
-    """Return how many of `blocks` blocks a share stands for: the nearest whole number, a half rounded up."""
+    """Return the number of blocks of a share of `blocks`, rounded to the nearest; a half rounds up."""
     return int(share * blocks + 0.5)
 
 
@@ -21,7 +21,7 @@ class UnfreezeSchedule:
 
     Attributes:
         steps: (epochs finished, share of the blocks that trains from then on); shares never fall.
-        blocks: of the backbone.
+        blocks: number of blocks of the backbone.
     """
 
     steps: Schedule
@@ -63,9 +63,8 @@ class UnfreezeSchedule:
 def freeze_blocks(model: Classifier, cut: int) -> None:
     """Freeze the first `cut` blocks; train the others and the head.
 
-    Nothing of a frozen block changes: its parameters have requires_grad=False, and it is in eval mode, so that
-    batch-norm statistics stay as they are and dropout and stochastic depth are off. Call this in every epoch:
-    model.train() undoes it.
+    Nothing in a frozen block changes: its parameters have requires_grad=False, and it is in eval mode, which keeps
+    batch-norm statistics and turns off dropout and stochastic depth. Call it in every epoch: model.train() undoes it.
     """
     model.train()
     for index, block in enumerate(model.blocks):

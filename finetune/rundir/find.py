@@ -1,7 +1,4 @@
-"""Which network is meant by RUN: a checkpoint, a run directory, the best run of a sweep, or `best` of the newest one.
-
-This file does not load torch.
-"""
+"""Finds the checkpoint that RUN names: a file, a run directory, a sweep's best run, or `best` of the newest sweep."""
 
 import json
 import logging
@@ -19,56 +16,60 @@ logger = logging.getLogger(__name__)
 WORD = "best"
 HELP = f"a run directory, a checkpoint file, a sweep's folder (its best run), or `{WORD}`: the newest sweep's best run"
 RUNS, REPORTS = Path("runs"), Path("reports")
-MOST_NAMED = 8
+MAX_LISTED = 8
 
 
-def find_checkpoint(given: str, runs: Path = RUNS, reports: Path = REPORTS) -> Path:
-    """Return the checkpoint that val chose of the run that is meant.
+def find_checkpoint(name: str, runs: Path = RUNS, reports: Path = REPORTS) -> Path:
+    """Return the best checkpoint by val of the run that `name` names.
 
     Args:
-        given: as the command line has it. `best` is always the word; a file of that name is ./best.
-        runs: holds sweeps, for `best`.
-        reports: holds what `analysis` wrote, a folder a sweep.
+        name: as on the command line. `best` is always the keyword; a file of that name is ./best.
+        runs: folder of sweeps, for `best`.
+        reports: output folder of `analysis`, with one folder per sweep.
 
     Raises:
         UserError: there is none.
     """
-    if given == WORD:
+    if name == WORD:
         return _best_of(_newest_sweep(runs), reports)
-    place = Path(given)
-    if not place.is_dir():
-        return place
-    if (place / keys.BEST).is_file():
-        return place / keys.BEST
-    if files.is_run_dir(place):
-        raise UserError(f"{place}: holds no {keys.BEST}; {_why_without(place)}")
-    if files.find_runs(place):
-        return _best_of(place, reports)
-    sweeps = find_sweeps(place)
+    path = Path(name)
+    if not path.is_dir():
+        return path
+    if files.is_run_dir(path) or (path / keys.BEST).is_file():
+        return _best_file(path)
+    if files.find_runs(path):
+        return _best_of(path, reports)
+    sweeps = find_sweeps(path)
     if sweeps:
-        raise UserError(f"{place}: holds sweeps, not runs. Name one of them: {_listed(sweeps)}")
-    raise UserError(f"{place}: holds no {keys.BEST} and no runs; is it a run directory, and has an epoch finished?")
+        raise UserError(f"{path}: holds sweeps, not runs. Name one of them: {_listed(sweeps)}")
+    raise UserError(f"{path}: holds no {keys.BEST} and no runs; is it a run directory, and has an epoch finished?")
+
+
+def _best_file(run: Path) -> Path:
+    """Return the best checkpoint of a run, or raise UserError with the reason why it has none."""
+    if not (run / keys.BEST).is_file():
+        raise UserError(f"{run}: holds no {keys.BEST}; {_why_missing(run)}")
+    return run / keys.BEST
 
 
 def _best_of(sweep: Path, reports: Path) -> Path:
-    """Return the checkpoint of a sweep's best run: the one that its report chose, else the best by val."""
+    """Return the checkpoint of a sweep's best run: by its report if there is a current one, else by val."""
     finished = {run: summary for run in files.find_runs(sweep) if (summary := _summary(run)) is not None}
     if not finished:
         raise UserError(f"{sweep}: no run is finished yet. Name one of its runs to use what it has so far")
-    chosen, why = _reported(sweep, finished, reports), f"as {reports / sweep.resolve().name / 'report.json'} has it"
-    if chosen is None:
-        _check_one_data(sweep, finished)
-        chosen = min(finished, key=lambda run: (*_rank(finished[run]), run.name))
-        val = finished[chosen]["best/val_accuracy"]
-        why = f"of {len(finished)} finished runs it has the highest val accuracy, {val:.1%}"
-    logger.info(f"the best run of {sweep} is {chosen.name}: {why}")
-    if not (chosen / keys.BEST).is_file():
-        raise UserError(f"{chosen}: holds no {keys.BEST}; {_why_without(chosen)}")
-    return chosen / keys.BEST
+    report = reports / sweep.resolve().name / "report.json"
+    best, reason = _best_by_report(report, finished), f"as {report} has it"
+    if best is None:
+        _check_same_data(sweep, finished)
+        best = min(finished, key=lambda run: (*_rank(finished[run]), run.name))
+        val = finished[best]["best/val_accuracy"]
+        reason = f"of {len(finished)} finished runs it has the highest val accuracy, {val:.1%}"
+    logger.info(f"the best run of {sweep} is {best.name}: {reason}")
+    return _best_file(best)
 
 
 def _summary(run: Path) -> dict[str, Any] | None:
-    """Return a finished run's summary, or None where it can't be ranked."""
+    """Return the summary of a finished run, or None if the run can't be ranked."""
     try:
         summary = documents.read_json(run / keys.SUMMARY) or {}
     except (OSError, ValueError, TypeError):
@@ -78,34 +79,33 @@ def _summary(run: Path) -> dict[str, Any] | None:
 
 
 def _rank(summary: dict[str, Any]) -> tuple[float, float]:
-    """Return what finished runs are sorted by, the best first: val accuracy, then val loss (as `analysis` does)."""
+    """Return the sort key of finished runs, best first: val accuracy, then val loss (as in `analysis`)."""
     loss = summary.get("best/val_loss")
     return -summary["best/val_accuracy"], float(loss) if isinstance(loss, int | float) else math.inf
 
 
-def _reported(sweep: Path, finished: dict[Path, dict[str, Any]], reports: Path) -> Path | None:
-    """Return the run that the sweep's report chose, or None where there is none that knows all of the runs."""
-    file = reports / sweep.resolve().name / "report.json"
+def _best_by_report(report: Path, finished: dict[Path, dict[str, Any]]) -> Path | None:
+    """Return the best run in the sweep's report; None if there is no report, or it is older than a finished run."""
     try:
-        name = (documents.read_json(file) or {}).get("best_run")
+        name = (documents.read_json(report) or {}).get("best_run")
         newest = max((run / keys.SUMMARY).stat().st_mtime for run in finished)
-        known = file.stat().st_mtime >= newest
+        is_current = report.stat().st_mtime >= newest
     except (OSError, ValueError, TypeError):
         return None
-    return next((run for run in finished if known and run.name == name), None)
+    return next((run for run in finished if is_current and run.name == name), None)
 
 
-def _check_one_data(sweep: Path, finished: dict[Path, dict[str, Any]]) -> None:
+def _check_same_data(sweep: Path, finished: dict[Path, dict[str, Any]]) -> None:
     """Raise UserError if val accuracies were measured on different images."""
-    prints = {files.read_config(run).get("provenance", {}).get("data_fingerprint") for run in finished}
-    if len(prints) > 1:
+    fingerprints = {files.read_config(run).get("provenance", {}).get("data_fingerprint") for run in finished}
+    if len(fingerprints) > 1:
         raise UserError(
-            f"{sweep}: its runs used {len(prints)} different image sets, so their val accuracies "
+            f"{sweep}: its runs used {len(fingerprints)} different image sets, so their val accuracies "
             "do not compare. Name one of its runs"
         )
 
 
-def _why_without(run: Path) -> str:
+def _why_missing(run: Path) -> str:
     if any(run.glob("wandb-*.json")) and not any(run.glob("claim-*.json")):
         return "it was fetched from W&B, which has no checkpoints. Copy that file from the machine that ran it"
     if (run / keys.SUMMARY).is_file():
@@ -121,7 +121,7 @@ def find_sweeps(folder: Path) -> list[Path]:
 
 
 def _newest_sweep(runs: Path) -> Path:
-    """Return the sweep in which a run last started, made progress or ended."""
+    """Return the sweep whose runs changed last."""
     sweeps = [folder for folder in find_sweeps(runs) if not files.is_run_dir(folder)]
     if not sweeps:
         raise UserError(f"{WORD}: {runs}/ holds no sweep yet. Run one first (make demo), or name a run directory")
@@ -136,8 +136,8 @@ def last_change(sweep: Path) -> float:
 
 
 def _listed(paths: list[Path]) -> str:
-    more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""
-    return ", ".join(map(str, paths[:MOST_NAMED])) + more
+    more = f" and {len(paths) - MAX_LISTED} more" if len(paths) > MAX_LISTED else ""
+    return ", ".join(map(str, paths[:MAX_LISTED])) + more
 
 
 def runs_in_reports(reports: Path) -> set[str]:
@@ -157,7 +157,7 @@ def runs_in_reports(reports: Path) -> set[str]:
 
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
-        yield Path(value).name  # a path to a run names it, too
+        yield Path(value).name  # of a path to a run, the run's name
     elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _strings(part)
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)

@@ -168,4 +168,4 @@ def test_weights_are_pretrained_once(
     calls[0].write_bytes(calls[0].read_bytes()[:-30])
     assert demo_weights_path() == calls[0]
     assert len(calls) == 2
-    assert "is damaged: set aside as " in capsys.readouterr().err.splitlines()[0]
+    assert "is damaged: renamed to " in capsys.readouterr().err.splitlines()[0]
