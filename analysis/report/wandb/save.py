@@ -119,7 +119,7 @@ def save_report(server: Server, run: Any, inputs: ReportInputs, title: str | Non
 def _read_report(server: Server, url: str) -> Any:
     """Return the report at an address, or None if it was deleted."""
     try:
-        return server.ask(lambda: library().Report.from_url(url))
+        return server.request(lambda: library().Report.from_url(url))
     except Exception:  # for a deleted report, the client raises whatever reading None gives
         print(f"{url} was deleted or can't be read: writing a new report.", file=sys.stderr)
         return None

@@ -1,4 +1,4 @@
-"""What can go wrong between here and a W&B server, what it means, and what to do about it."""
+"""Errors of a W&B server and of its client, as messages that say what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +10,7 @@ CALLS_VARIABLE = "FINETUNE_WANDB_CALLS_A_MINUTE"
 
 
 class FetchError(InputError):
-    """The sweep can't be had from the server; the message says why.
-
-    Attributes:
-        advice: what to do about it, a sentence; empty where there is no more to say.
-    """
+    """The sweep can't be fetched; the message says why, `advice` how to fix it ("" if there is nothing to add)."""
 
     advice: str = ""
 
@@ -28,7 +24,7 @@ class NoLoginError(FetchError):
 
 
 class SwitchedOffError(FetchError):
-    """The user keeps W&B off by WANDB_MODE."""
+    """WANDB_MODE switches W&B off."""
 
     advice = "To fetch it: unset WANDB_MODE."
 
@@ -38,25 +34,25 @@ class NoSweepError(FetchError):
 
 
 class ChangedError(Exception):
-    """A file that was downloaded is not the one that was listed before."""
+    """A downloaded file differs from its entry in the list of files."""
 
 
 @contextmanager
 def fetch_errors(url: str) -> Iterator[None]:
-    """Turn whatever the client raises into FetchError; a disk that is full here is no fault of the server's."""
+    """Turn every error of wandb into a FetchError; errors of the local disk pass unchanged."""
     try:
         yield
     except (InputError, WriteError):
         raise
     except Exception as error:
-        told = FetchError(why(error, url))
+        fetch_error = FetchError(describe(error, url))
         if _status(error) == 0:
-            told.advice = f"Try again later, or check WANDB_BASE_URL ({url})."
-        raise told from error
+            fetch_error.advice = f"Try again later, or check WANDB_BASE_URL ({url})."
+        raise fetch_error from error
 
 
 def _status(error: BaseException) -> int | None:
-    """Return the HTTP status behind an error of the client, 0 for no answer at all, None for another kind of error."""
+    """Return the HTTP status behind an error of wandb, 0 if there was no answer, None for other errors."""
     from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
     cause: BaseException | None = error
@@ -67,26 +63,26 @@ def _status(error: BaseException) -> int | None:
     return 0 if isinstance(error, ConnectionError | TimeoutError) else None
 
 
-def is_passing(error: Exception) -> bool:
-    """Whether another try may help. The client itself tries again within its timeout; this is for what is longer."""
+def is_transient(error: Exception) -> bool:
+    """Whether a later request may succeed; wandb itself retries only within its timeout."""
     status = _status(error)
     return status is not None and (status in (0, 408, 429) or status >= 500)
 
 
-def is_worth_another_try(error: Exception) -> bool:
-    """Whether to ask once more: of what passes, a file that changes is one run's matter, not the server's."""
-    return isinstance(error, ChangedError) or is_passing(error)
+def is_retryable(error: Exception) -> bool:
+    """Whether to retry. A file that changes concerns one run only, so it is not a transient error of the server."""
+    return isinstance(error, ChangedError) or is_transient(error)
 
 
-def why(error: BaseException, url: str) -> str:
-    """Return what an error of the client means, on one line."""
+def describe(error: BaseException, url: str) -> str:
+    """Return the meaning of an error of wandb, on one line."""
     status, text = _status(error), _one_line(error)
     if "HTTP 429" in text:
         return f"W&B ({url}) says that there were too many requests. Try later, or set {CALLS_VARIABLE} lower."
     if status == 0:
         return f"W&B ({url}) does not answer."
     if status in (401, 403):
-        return f"W&B ({url}) refuses ({status}): not to be seen with this login."
+        return f"W&B ({url}) refuses ({status}): this login may not see it."
     return text if isinstance(error, OSError) else f"W&B ({url}): {text}"
 
 

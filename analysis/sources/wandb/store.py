@@ -1,8 +1,7 @@
-"""Where runs fetched from a W&B server come to lie: which of them are wanted, and how they get their place.
+"""Decides which runs of a W&B server to fetch, and installs them as run directories.
 
-Nothing is deleted; what is finished here, or run by a process here, is not touched. Of where the images were on the
-machine that ran it nothing is kept, so that no server can name a folder of this one. Each file is replaced whole, and
-`summary.json`, which says that a run is finished, comes last, so a fetch may be interrupted at any moment.
+Deletes nothing, and leaves alone runs that are finished here or run by a local process. Each file is replaced
+atomically, and `summary.json`, which marks a run as finished, comes last: a fetch may be interrupted at any moment.
 """
 
 import os
@@ -18,7 +17,7 @@ from finetune.system import documents
 from finetune.system.atomic import replacing
 from finetune.tracking.sweep_address import SweepAddress, folder_address
 
-ORDER = (
+INSTALL_ORDER = (
     keys.PREDICTIONS,
     keys.SPLITS,
     keys.THUMBNAILS,
@@ -28,123 +27,119 @@ ORDER = (
     keys.CONFIG,
     keys.SUMMARY,
 )
-STALE_SECONDS = 120.0  # a claim without a sign of life for this long holds no run (as in finetune/rundir/claim.py)
+STALE_SECONDS = 120.0  # a claim this old has expired (see finetune/rundir/claim.py)
 
 
 def note_origin(folder: Path, origin: SweepAddress, url: str) -> None:
-    """Note in `folder` which sweep its runs belong to; a note that is there stays.
+    """Record in `folder` which sweep its runs belong to, unless it is recorded already.
 
     Args:
         url: of the sweep's page.
 
     Raises:
-        InputError: they belong to another one.
+        InputError: they belong to another sweep.
     """
-    before = folder_address(folder)
-    if before not in (None, origin):
+    recorded = folder_address(folder)
+    if recorded not in (None, origin):
         raise InputError(
-            f"{folder} holds the runs of another W&B sweep, {before}. Rename it, then ask for {origin} again."
+            f"{folder} holds the runs of another W&B sweep, {recorded}. Rename it, then ask for {origin} again."
         )
-    if before is None:
-        told = {"entity": origin.entity, "project": origin.project, "sweep": origin.id, "url": url}
-        documents.write_json(folder / keys.REMOTE, told)
+    if recorded is None:
+        content = {"entity": origin.entity, "project": origin.project, "sweep": origin.id, "url": url}
+        documents.write_json(folder / keys.REMOTE, content)
 
 
-def place_for(run: RemoteRun, folder: Path, name: str) -> Path:
-    """Return the directory of a run; one that had no name of its own when it was last fetched gets it now."""
-    before, now = folder / run.id, folder / name
-    if before != now and _is_fetched(run, before) and not now.exists():
-        before.rename(now)
-    return now
+def directory_for(run: RemoteRun, folder: Path, name: str) -> Path:
+    """Return the directory of a run, renamed if it was fetched under its id before its name was known."""
+    early, final = folder / run.id, folder / name
+    if early != final and _is_fetched(run, early) and not final.exists():
+        early.rename(final)
+    return final
 
 
-def mark_left_over(run: RemoteRun, folder: Path) -> None:
-    """Note in the directory that a run had before it had a name of its own that it is no longer kept there.
-
-    It is left over where the name was taken when it was learned, by an earlier run or by a twin.
-    """
-    before = folder / run.id
-    if run.directory not in (None, run.id) and _is_fetched(run, before) and not _is_finished(before):
-        files.write_state(before, "killed", f"its results are in {run.directory}")
+def mark_superseded(run: RemoteRun, folder: Path) -> None:
+    """Mark the directory that a run was fetched to under its id, if another run has the directory of its name."""
+    early = folder / run.id
+    if run.directory not in (None, run.id) and _is_fetched(run, early) and not _is_finished(early):
+        files.write_state(early, "killed", f"its results are in {run.directory}")
 
 
-def is_wanted(run: RemoteRun, run_dir: Path) -> bool:
-    """Whether the server has more of a run than there is here."""
+def needs_fetch(run: RemoteRun, run_dir: Path) -> bool:
+    """Whether the server has more of a run than its local directory."""
     if _is_run_here(run_dir):
         return False
-    note = _note(run, run_dir)
-    is_unchanged = note.get("state") == run.state and abs(_heard(note) - run.heartbeat) < 1
+    record = _read_record(run, run_dir)
+    is_unchanged = record.get("state") == run.state and abs(_heartbeat(record) - run.heartbeat) < 1
     if _is_finished(run_dir):
-        return run.is_finished and bool(note.get("missing")) and not is_unchanged
+        return run.is_finished and bool(record.get("missing")) and not is_unchanged
     if run.is_finished:
         return True
-    # What this machine knows of a run that was begun here is more than what the server does.
+    # Of a run that was begun here, this machine has more than the server.
     return not _is_begun_here(run_dir) and (run.is_alive or not is_unchanged)
 
 
-def install(run: RemoteRun, place: Path, run_dir: Path, missing: list[str]) -> bool:
-    """Move the files in `place` to the run's directory and note it; False if a process here has begun to run it.
+def install(run: RemoteRun, fetched: Path, run_dir: Path, missing: list[str]) -> bool:
+    """Move the files in `fetched` to the run's directory and record it; False if a local process has begun the run.
 
     Args:
-        missing: what the server should have of the run, and has not.
+        missing: files of the run that the server should have but lacks.
     """
     if _is_run_here(run_dir):
         return False
-    _forget_data_root(place)
-    (run_dir / keys.SUMS).unlink(missing_ok=True)  # of the files that were here
-    for name in ORDER:
-        if (place / name).exists():
+    _remove_data_root(fetched)
+    (run_dir / keys.SUMS).unlink(missing_ok=True)  # checksums of the previous files
+    for name in INSTALL_ORDER:
+        if (fetched / name).exists():
             with replacing(run_dir / name) as temporary:
-                (place / name).replace(temporary)
-                if run.heartbeat:  # when the sweep last changed is not when it was fetched
+                (fetched / name).replace(temporary)
+                if run.heartbeat:  # the newest sweep is found by these times, not by when it was fetched
                     os.utime(temporary, (run.heartbeat, run.heartbeat))
-    told = {
+    record = {
         "path": run.path,
         "state": run.state,
         "heartbeat": run.heartbeat,
         "missing": missing,
         "complete": run.is_finished and not missing,
     }
-    documents.write_json(_note_file(run, run_dir), {**_note(run, run_dir), **told})  # what others have noted stays
+    documents.write_json(_record_path(run, run_dir), {**_read_record(run, run_dir), **record})  # keeps other keys
     return True
 
 
-def _forget_data_root(place: Path) -> None:
-    """Take out of a config where the images were on the machine that ran it.
+def _remove_data_root(fetched: Path) -> None:
+    """Remove the image folder of the machine that ran the run from the config.
 
-    Here a folder of that name is another one, and whoever sent the config may have named any: a report would show
-    images from there, and reports are passed on.
+    Otherwise a server could name any local folder, and the report would show images from it.
     """
-    config = files.read_config(place)
+    config = files.read_config(fetched)
     provenance = config.pop("provenance", {})
     if "data_root" in provenance:
         del provenance["data_root"]
-        files.write_config(place, config, provenance)
+        files.write_config(fetched, config, provenance)
 
 
-def _note_file(run: RemoteRun, run_dir: Path) -> Path:
+def _record_path(run: RemoteRun, run_dir: Path) -> Path:
     return run_dir / f"wandb-{run.id}.json"
 
 
-def _note(run: RemoteRun, run_dir: Path) -> dict[str, Any]:
-    """Return what is noted here of the W&B run."""
+def _read_record(run: RemoteRun, run_dir: Path) -> dict[str, Any]:
+    """Return what is recorded of the W&B run; {} if nothing, or if the file is damaged."""
     try:
-        return documents.read_json(_note_file(run, run_dir)) or {}
+        return documents.read_json(_record_path(run, run_dir)) or {}
     except (OSError, TypeError, ValueError):
         return {}
 
 
-def _heard(note: dict[str, Any]) -> float:
-    """Return when the run was last heard of as the note has it, in seconds since the epoch; 0 if that is damaged."""
+def _heartbeat(record: dict[str, Any]) -> float:
+    """Return the recorded heartbeat in seconds since the epoch; 0 if it is damaged."""
     try:
-        return float(note.get("heartbeat") or 0)
+        return float(record.get("heartbeat") or 0)
     except (TypeError, ValueError, OverflowError):
         return 0.0
 
 
 def _is_fetched(run: RemoteRun, run_dir: Path) -> bool:
-    """Whether a directory is there only because the W&B run was fetched."""
-    return remote_run.is_safe(run.id) and _note_file(run, run_dir).is_file() and not _is_begun_here(run_dir)
+    """Whether a directory exists only because the W&B run was fetched."""
+    return remote_run.is_safe(run.id) and _record_path(run, run_dir).is_file() and not _is_begun_here(run_dir)
 
 
 def _is_finished(run_dir: Path) -> bool:
@@ -156,7 +151,7 @@ def _is_begun_here(run_dir: Path) -> bool:
 
 
 def _is_run_here(run_dir: Path) -> bool:
-    """Whether a process holds the newest claim, as far as its file tells: not released, and not silent for long."""
+    """Whether a process holds the newest claim: neither released nor expired."""
     claims = {path.stem.removeprefix("claim-"): path for path in run_dir.glob("claim-*.json")}
     numbers = [int(number) for number in claims if number.isdigit()]
     if not numbers:

@@ -15,14 +15,14 @@ from tests.support.wandb_server.server import Server
 from tests.support.wandb_server.store import ENTITY
 
 
-def unwatched(what: Iterable[Any], _: int) -> Iterable[Any]:
+def no_progress(what: Iterable[Any], _: int) -> Iterable[Any]:
     """Show no progress."""
     return what
 
 
 def pulled(sweep: str, folder: Path, project: str = PROJECT) -> SyncResult:
     """Pull a sweep with a connection of its own."""
-    return sync_runs(client.connect(), SweepAddress(ENTITY, project, sweep), folder, unwatched)
+    return sync_runs(client.connect(), SweepAddress(ENTITY, project, sweep), folder, no_progress)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -141,7 +141,7 @@ def test_runs_that_are_not_finished_are_listed_with_their_reason(server: Server,
     assert list(frames.finished["run"]) == ["good"]
     left_out = {run["run"]: (run["state"], run["reason"]) for _, run in frames.left_out.iterrows()}
     assert left_out["bad"] == ("failed", "loss is not finite")
-    assert left_out["crash"] == ("killed", "W&B has heard nothing of it for minutes")
+    assert left_out["crash"] == ("killed", "W&B received nothing from it for minutes")
     assert left_out["odd"] == ("failed", "it ended without results")
     assert left_out["live"][0] == "unfinished"
     assert left_out[nameless.id][0] == "damaged"  # it never came to a strategy

@@ -18,7 +18,7 @@ from finetune.rundir import files, keys
 from finetune.system import atomic, documents
 from finetune.system.atomic import replacing
 from finetune.tracking.sweep_address import SweepAddress
-from tests.analysis.sources.wandb.pulling import as_fetched, config_as_fetched, contents, pulled, requests, unwatched
+from tests.analysis.sources.wandb.pulling import as_fetched, config_as_fetched, contents, no_progress, pulled, requests
 from tests.online.runs_on_server import FILES, PROJECT, fetched_note, put_run, put_sweep
 from tests.support.fabricate import fabricate_run
 from tests.support.wandb_server.server import Server
@@ -97,7 +97,7 @@ def test_files_beyond_all_measure_or_damaged_are_not_taken(
     run = put_run(server, sweep, run_dir)
     run.files["run/summary.json"] = b"[1, 2"
     run.files["run/config.yaml"] = b"a: ["
-    monkeypatch.setitem(client.FILES, keys.PREDICTIONS, 10)
+    monkeypatch.setitem(client.MAX_BYTES, keys.PREDICTIONS, 10)
     counted = requests(server)
     pulled(sweep, tmp_path / "here")
     assert (requests(server) - counted)["download"] == 3  # not the predictions
@@ -129,7 +129,7 @@ def test_a_server_that_is_away_for_longer_than_the_client_waits(
     back = threading.Timer(1.2, server.heal)
     back.start()
     counted = requests(server)
-    assert sync_runs(connection, SweepAddress(ENTITY, PROJECT, sweep), tmp_path / "here", unwatched) == SyncResult(
+    assert sync_runs(connection, SweepAddress(ENTITY, PROJECT, sweep), tmp_path / "here", no_progress) == SyncResult(
         1, 1, ()
     )
     back.join()
@@ -144,7 +144,7 @@ def test_a_server_that_goes_away_for_good_ends_the_pull(
     for number in range(40):
         put_run(server, sweep, fabricate_run(tmp_path / "there", f"run-{number}"))
     monkeypatch.setattr(client, "TIMEOUT_SECONDS", 1)
-    connection = replace(client.connect(), tries=1)
+    connection = replace(client.connect(), max_tries=1)
     asked = server.counts["RunFiles"]
 
     def cut_off(what: Iterable[Any], _: int) -> Iterable[Any]:
@@ -213,8 +213,8 @@ def test_a_file_that_is_replaced_while_it_is_fetched_costs_its_run_at_most(
         return download(file, *arguments, **options)
 
     monkeypatch.setattr(File, "download", late)
-    connection = replace(client.connect(), tries=2)
-    result = sync_runs(connection, SweepAddress(ENTITY, PROJECT, sweep), tmp_path / "here", unwatched)
+    connection = replace(client.connect(), max_tries=2)
+    result = sync_runs(connection, SweepAddress(ENTITY, PROJECT, sweep), tmp_path / "here", no_progress)
     if times == 1:
         assert result == SyncResult(2, 2, ())
     else:

@@ -69,12 +69,12 @@ def test_only_what_may_pass_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> N
         raise ConnectionError(f"try {len(tried)}")
 
     with pytest.raises(ConnectionError, match="try 3"):
-        retry(fail, limiter, lambda _: True, calls=1, tries=3, first_seconds=100)
+        retry(fail, limiter, lambda _: True, calls=1, max_tries=3, first_seconds=100)
     assert 50 <= tried[1] - tried[0] <= 101
     assert 100 <= tried[2] - tried[1] <= 201
     tried.clear()
     with pytest.raises(ConnectionError, match="try 1"):
-        retry(fail, limiter, lambda _: False, calls=1, tries=3)
+        retry(fail, limiter, lambda _: False, calls=1, max_tries=3)
 
 
 @pytest.mark.parametrize("value", ["many", "0", "-1", "nan"])
