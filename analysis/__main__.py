@@ -11,17 +11,12 @@ python -m analysis demo --attention   and a grid with the best run's attention m
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
-from typing import Any
-
-from rich.progress import track
 
 from analysis.errors import InputError
 from analysis.pipeline import build_report
-from analysis.report.terminal import print_report
+from analysis.report.terminal import ProgressBars, print_report
 from analysis.sources.locate import find_folder
-from analysis.sources.parallel import side_by_side
 from analysis.sources.run_directories import read_sweep
 from analysis.sources.test_sets import MIX_DATA
 from analysis.tables.analysis import TARGET
@@ -35,18 +30,15 @@ from finetune.system.output import SafeConsole, command
 def main(arguments: list[str] | None = None) -> int:
     """Analyse one sweep; return the exit code."""
     options = _parser().parse_args(arguments)
-    progress = SafeConsole(stderr=True)
-    watch: Any = partial(track, console=progress, transient=True, disable=not progress.is_terminal)
+    progress = ProgressBars(SafeConsole(stderr=True))
     try:
-        folder = find_folder(
-            options.sweep, show_progress=lambda runs, number: watch(runs, description="fetching runs", total=number)
-        )
+        folder = find_folder(options.sweep, show_progress=progress.fetching)
         out = Path(options.out) if options.out else Path("reports") / folder.resolve().name
         _check_out(out)
-        read_jobs = partial(side_by_side, watch=partial(watch, description="reading runs"))
-        sweep = read_sweep(folder, read_jobs, options.mix_data)
-        draw_jobs = partial(side_by_side, watch=partial(watch, description="drawing"))
-        analysis = build_report(sweep, out, options.target, options.seed, options.attention, draw_jobs)
+        sweep = read_sweep(folder, progress.run_jobs("reading runs"), options.mix_data)
+        analysis = build_report(
+            sweep, out, options.target, options.seed, options.attention, progress.run_jobs("drawing")
+        )
     except UserError as error:
         print(f"python -m analysis: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT

@@ -16,7 +16,7 @@ from analysis.report.latex import latex_table
 from analysis.report.markdown import comparison_markdown
 from analysis.report.model_card import model_card
 from analysis.report.sentences import describe_verdict
-from analysis.sources.parallel import RunJobs, one_by_one
+from analysis.sources.parallel import RunJobs, run_serially
 from analysis.sources.predictions import read_predictions
 from analysis.sources.sweep import Sweep
 from analysis.tables.analysis import TARGET, Analysis
@@ -36,7 +36,7 @@ def build_report(
     target: float = TARGET,
     seed: int = SEED,
     with_attention: bool = False,
-    run_jobs: RunJobs = one_by_one,
+    run_jobs: RunJobs = run_serially,
 ) -> Analysis:
     """Analyse a sweep and write its report into the folder `out`.
 

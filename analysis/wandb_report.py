@@ -9,19 +9,15 @@ report shows them together with panels over the sweep's runs. A later call updat
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
-from typing import Any
-
-from rich.progress import track
 
 from analysis.errors import InputError
 from analysis.pipeline import build_report
 from analysis.report.shell import shell_command
+from analysis.report.terminal import ProgressBars
 from analysis.report.wandb.media_run import isolated_wandb_environment, log_media, open_media_run
 from analysis.report.wandb.save import MAX_TITLE, connect, report_inputs, report_name, save_report
 from analysis.sources.locate import find_folder
-from analysis.sources.parallel import side_by_side
 from analysis.sources.run_directories import read_sweep
 from analysis.sources.test_sets import MIX_DATA
 from analysis.sources.wandb.errors import FetchError, fetch_errors
@@ -76,17 +72,15 @@ def write_report(argument: str | None, title: str | None = None, draft: bool = F
             different images (unless `mix_data`).
     """
     console = SafeConsole(stderr=True)
-    watch: Any = partial(track, console=console, transient=True, disable=not console.is_terminal)
-    folder = find_folder(
-        argument, show_progress=lambda runs, number: watch(runs, description="fetching runs", total=number)
-    )
+    progress = ProgressBars(console)
+    folder = find_folder(argument, show_progress=progress.fetching)
     address = folder_address(folder)
     if address is None:
         raise InputError(f"{folder} is not on W&B yet: {shell_command('make', 'publish', f'SWEEP={folder}')}")
     server = connect()
-    sweep = read_sweep(folder, partial(side_by_side, watch=partial(watch, description="reading runs")), mix_data)
+    sweep = read_sweep(folder, progress.run_jobs("reading runs"), mix_data)
     out = Path("reports") / sweep.name
-    analysis = build_report(sweep, out, run_jobs=partial(side_by_side, watch=partial(watch, description="drawing")))
+    analysis = build_report(sweep, out, run_jobs=progress.run_jobs("drawing"))
     inputs = report_inputs(analysis, out, address)
     if inputs.missing:
         print(inputs.missing, file=sys.stderr)

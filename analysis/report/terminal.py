@@ -1,13 +1,19 @@
-"""The comparison as the terminal shows it."""
+"""The comparison and the progress bars in the terminal."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich import box
+from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from analysis.report.columns import Column, cells, columns_that_fit, comparison_columns
 from analysis.report.sentences import describe_verdict
+from analysis.sources.parallel import RunJobs, run_in_parallel
 from analysis.tables.analysis import Analysis
 from finetune.system.output import SafeConsole
 
@@ -43,3 +49,22 @@ def _table(analysis: Analysis, shown: list[Column], border: box.Box) -> Table:
     for row in rows:
         table.add_row(*map(Text, row))
     return table
+
+
+@dataclass(frozen=True)
+class ProgressBars:
+    """Progress bars that vanish when they end; none if the console is not a terminal."""
+
+    console: SafeConsole
+
+    def fetching(self, runs: Iterable[Any], count: int) -> Iterable[Any]:
+        """Wrap the runs that are fetched; see `find_folder`."""
+        return self._track(runs, "fetching runs", total=count)
+
+    def run_jobs(self, description: str) -> RunJobs:
+        """Return `run_in_parallel` with a progress bar."""
+        return partial(run_in_parallel, show_progress=partial(self._track, description=description))
+
+    def _track(self, items: Iterable[Any], description: str, total: float | None = None) -> Iterable[Any]:
+        is_hidden = not self.console.is_terminal
+        return track(items, description, total, console=self.console, transient=True, disable=is_hidden)

@@ -1,8 +1,7 @@
-"""Jobs side by side on the cores of this machine, in forks of this process, which see all that it has in memory.
+"""Runs jobs in parallel, in forks of this process that share its memory.
 
-Neither threads nor a process pool would do: drawing holds Python's lock, what is drawn can't all be pickled, and the
-workers of a pool wait for ever once the process that feeds it was killed. Here they have all their work before they
-start, and end when it is done.
+Threads would not help: drawing holds the GIL. The jobs of a process pool must be picklable, and its workers wait
+forever once the process that feeds them is killed. These workers get all jobs before they start, and end by themselves.
 """
 
 import contextlib
@@ -18,94 +17,93 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 OnProgress = Callable[[list[Any]], Iterable[Any]]
-RunJobs = Callable[[list[Callable[[], Any]]], list[Any]]  # does jobs and returns their results, as the two below do
+RunJobs = Callable[[list[Callable[[], Any]]], list[Any]]  # runs jobs and returns their results in order
 TICKET = struct.Struct("<I")  # the number of a job
-MOST_WORKERS = 8
-MOST_JOBS = 4096  # whose tickets fit into a pipe that nobody has read from yet
+MAX_WORKERS = 8
+MAX_JOBS = 4096  # so many tickets fit into an unread pipe
 
 
-def one_by_one(jobs: Sequence[Callable[[], T]], watch: OnProgress = lambda steps: steps) -> list[T]:
-    """Return what the jobs return, in their order.
+def run_serially(jobs: Sequence[Callable[[], T]], show_progress: OnProgress = lambda steps: steps) -> list[T]:
+    """Return the results of the jobs, in order.
 
     Args:
-        watch: wraps a list as long as that of the jobs, and is iterated as they are done: to show progress.
+        show_progress: wraps a list as long as that of the jobs; the result is iterated as jobs are done.
     """
-    return [job() for job in watch(list(jobs))]
+    return [job() for job in show_progress(list(jobs))]
 
 
-def side_by_side(jobs: Sequence[Callable[[], T]], watch: OnProgress = lambda steps: steps) -> list[T]:
-    """Do the same on all cores. Jobs must not rely on each other, and what they return must be picklable.
+def run_in_parallel(jobs: Sequence[Callable[[], T]], show_progress: OnProgress = lambda steps: steps) -> list[T]:
+    """Like `run_serially`, on all cores. Jobs must be independent, and their results picklable.
 
-    A job that fails, or whose process dies, is done again by this process, which gives the error to the caller.
+    This process repeats a job that fails or whose worker dies, so that the caller gets the error.
     """
     if sys.platform != "linux":  # elsewhere system libraries do not survive a fork, or there is none
-        return one_by_one(jobs, watch)
-    workers = min(len(os.sched_getaffinity(0)), len(jobs), MOST_WORKERS)
+        return run_serially(jobs, show_progress)
+    workers = min(len(os.sched_getaffinity(0)), len(jobs), MAX_WORKERS)
     if workers < 2:
-        return one_by_one(jobs, watch)
-    if len(jobs) > MOST_JOBS:
-        raise ValueError(f"{len(jobs)} jobs are more than the {MOST_JOBS} that can be given out at once")
-    tickets, pile = os.pipe()
-    os.write(pile, b"".join(map(TICKET.pack, range(len(jobs)))))
-    os.close(pile)
-    started: list[tuple[Any, Connection]] = []
-    done: dict[int, T] = {}
+        return run_serially(jobs, show_progress)
+    if len(jobs) > MAX_JOBS:
+        raise ValueError(f"{len(jobs)} jobs are more than the {MAX_JOBS} that fit into the pipe")
+    tickets, ticket_input = os.pipe()
+    os.write(ticket_input, b"".join(map(TICKET.pack, range(len(jobs)))))
+    os.close(ticket_input)
+    processes: list[Any] = []
+    connections: list[Connection] = []
+    results: dict[int, T] = {}
     try:
         for _ in range(workers):
-            started.append(_start(jobs, tickets, [connection for _, connection in started]))
-        steps = iter(watch(list(range(len(jobs)))))
+            processes.append(_start_worker(jobs, tickets, connections))
+        steps = iter(show_progress(list(range(len(jobs)))))
         next(steps, None)  # shows the bar
-        for number, result in _results([connection for _, connection in started]):
-            done[number] = result
+        for number, result in _receive(list(connections)):
+            results[number] = result
             next(steps, None)
         for number, job in enumerate(jobs):
-            if number not in done:
-                done[number] = job()
+            if number not in results:
+                results[number] = job()
                 next(steps, None)
     finally:
-        os.read(tickets, TICKET.size * MOST_JOBS)  # after an error: what has not begun need not begin
+        os.read(tickets, TICKET.size * MAX_JOBS)  # after an error, the other jobs are not started
         os.close(tickets)
-        for process, connection in started:
+        for connection in connections:
             connection.close()
+        for process in processes:
             process.join()
-    return [done[number] for number in range(len(jobs))]
+    return [results[number] for number in range(len(jobs))]
 
 
-def _start(jobs: Sequence[Callable[[], Any]], tickets: int, others: list[Connection]) -> tuple[Any, Connection]:
-    """Start one worker; return its process and where its results come from.
-
-    Args:
-        others: where those of the workers before it come from.
-    """
+def _start_worker(jobs: Sequence[Callable[[], Any]], tickets: int, connections: list[Connection]) -> Any:
+    """Start one worker and return its process; append the connection that its results come from."""
     context = multiprocessing.get_context("fork")
-    ours, its = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(jobs, tickets, its, [ours, *others]), daemon=True)
+    receiver, sender = context.Pipe(duplex=False)
+    connections.append(receiver)
+    process = context.Process(target=_work, args=(jobs, tickets, sender, connections), daemon=True)
     with warnings.catch_warnings():
-        # Python warns of forks beside threads. numpy's, which are all there are, know of forks.
+        # Python warns of forks beside threads; numpy's, the only ones, are safe in forks.
         warnings.simplefilter("ignore", DeprecationWarning)
         process.start()
-    its.close()
-    return process, ours
+    sender.close()
+    return process
 
 
-def _work(jobs: Sequence[Callable[[], Any]], tickets: int, its: Connection, parents: list[Connection]) -> None:
-    """Do jobs until none is left, in a worker."""
-    for connection in parents:  # left open, another worker could not tell that the parent reads no more
+def _work(jobs: Sequence[Callable[[], Any]], tickets: int, sender: Connection, receivers: list[Connection]) -> None:
+    """Run jobs in a worker until none is left."""
+    for connection in receivers:  # an open copy would keep other workers from noticing that the parent is gone
         connection.close()
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent ends the work; a file that is begun is written
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent ends the work; files in progress are completed
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError, EOFError):  # the parent is gone
         while ticket := os.read(tickets, TICKET.size):
             (job,) = TICKET.unpack(ticket)
             try:
                 result = jobs[job]()
-            except Exception:  # the parent does it again, and has the error itself
+            except Exception:  # the parent repeats the job and gets the error
                 continue
-            its.send((job, result))
+            sender.send((job, result))
 
 
-def _results(connections: list[Connection]) -> Iterable[tuple[int, Any]]:
-    """Yield what the workers send until all have ended."""
+def _receive(connections: list[Connection]) -> Iterable[tuple[int, Any]]:
+    """Yield numbers and results of jobs until all workers have ended."""
     while connections:
         for connection in wait(connections):
             assert isinstance(connection, Connection)

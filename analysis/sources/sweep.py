@@ -10,25 +10,22 @@ import pandas as pd
 from analysis.sources.test_sets import TestImages, format_run_list
 from finetune.rundir.keys import HISTORY
 
-RECALL = "test/recall"  # of a run's summary: class -> share of its test images that were named rightly
+RECALL = "test/recall"  # of a run's summary: class -> share of its test images classified correctly
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the runs of one folder left behind.
+    """The runs of one folder.
 
     Attributes:
-        name: of the folder.
-        folder: that holds the run directories.
-        runs: one row a run, sorted by name: `run`, `path`, `state`, `reason`, `recipe`, the config's fields, the keys
-            of the summary, and what is known of its origin under `provenance/...`. Unfinished and failed runs are
-            here too.
-        epochs: one row a run and epoch: `run` and HISTORY_KEYS, all of them numbers.
-        notes: what a reader of the numbers must know, one sentence each.
-        text: the sweep file as it was run, or None.
-        race: whether it gave further seeds only to recipes that val preferred at the first.
-        test_images: run -> the images it was tested on; empty where all finished runs have the same data and split.
-        mixed: whether runs that were tested on different images are in here, as asked for.
+        runs: one row per run, finished or not, sorted by name: `run`, `path`, `state`, `reason`, `recipe`, the config's
+            fields, the keys of the summary, and the provenance under `provenance/...`.
+        epochs: one row per run and epoch: `run` and HISTORY_KEYS, all of them numbers.
+        notes: caveats, one sentence each.
+        text: the sweep file, or None.
+        race: whether only the best recipes by val of the first seed got further seeds.
+        test_images: run -> its test images; empty if all finished runs have the same data and split.
+        mixed: whether runs that were tested on different images are in here (--mix-data).
     """
 
     name: str
@@ -43,25 +40,25 @@ class Sweep:
 
     @property
     def finished(self) -> pd.DataFrame:
-        """The runs that count."""
+        """The finished runs."""
         return self.runs[self.runs["state"] == "finished"]
 
     @property
     def left_out(self) -> pd.DataFrame:
-        """The runs that do not, each with its state and reason."""
+        """The runs that are not finished, with state and reason."""
         return self.runs[self.runs["state"] != "finished"]
 
 
 def gap_notes(runs: pd.DataFrame, epochs: pd.DataFrame) -> list[str]:
-    """Return a sentence on the finished runs of which not every epoch is there: their curves are not whole."""
-    there = epochs["run"].value_counts()
+    """Return a sentence on the finished runs whose history lacks epochs, if any."""
+    counts = epochs["run"].value_counts()
     finished = runs[runs["state"] == "finished"]
-    lacking = [
-        f"{run} ({there.get(run, 0)} of {trained:.0f})"
+    incomplete = [
+        f"{run} ({counts.get(run, 0)} of {trained:.0f})"
         for run, trained in zip(finished["run"], finished["epochs"], strict=True)
-        if there.get(run, 0) < trained
+        if counts.get(run, 0) < trained
     ]
-    return [f"{HISTORY} lacks epochs of {format_run_list(lacking)}."] if lacking else []
+    return [f"{HISTORY} lacks epochs of {format_run_list(incomplete)}."] if incomplete else []
 
 
 def torn_notes(lines: int) -> str:
@@ -69,7 +66,7 @@ def torn_notes(lines: int) -> str:
 
 
 def origin_notes(finished: pd.DataFrame) -> list[str]:
-    """Return a sentence for each way in which the finished runs were not made alike."""
+    """Return a sentence for each property of the environment in which the finished runs differ."""
     meanings = {
         "provenance/device": "Times were measured on different devices and do not compare",
         "provenance/threads": "Times were measured with different numbers of threads and do not compare",
@@ -85,7 +82,7 @@ def origin_notes(finished: pd.DataFrame) -> list[str]:
 
 
 def nothing_finished(folder: Path, runs: pd.DataFrame) -> str:
-    """Return what became of the runs of a sweep in which none is finished."""
+    """Return the message for a sweep without a finished run."""
     counts = ", ".join(f"{count} {state}" for state, count in sorted(Counter(runs["state"]).items()))
     first = [f"  {run}: {state}. {reason}" for run, state, reason in _first_reasons(runs)]
     message = f"No run in {folder} is finished ({counts}), so there is nothing to compare yet."

@@ -1,4 +1,4 @@
-"""Which images the runs of a folder were tested on: accuracies compare where they are the same."""
+"""Test images of the runs of a folder: accuracies compare only on the same images."""
 
 import math
 from collections.abc import Mapping
@@ -11,33 +11,34 @@ from analysis.sources.predictions import check_size
 from finetune.rundir.keys import PREDICTIONS
 from finetune.system.tables import unescape_cell
 
-MIX_DATA = "put runs into one table that were tested on different images, and say so"  # help of --mix-data
+MIX_DATA = "put runs that were tested on different images into one table, with a note"  # help of --mix-data
 DATA = "provenance/data_fingerprint"
+# Column of the runs -> what a value is called. Runs on different data are in one table only with --mix-data.
 REPLICATES = {"seed": "seed", "fold": "fold", "split_seed": "split", DATA: "data set"}
-SPLIT = (DATA, "split_seed", "folds", "fold")  # columns of the runs that decide what is tested
+SPLIT = (DATA, "split_seed", "folds", "fold")  # columns that decide the test images
 
-TestImages = Mapping[str, str]  # of a test set: data fingerprint and path -> label
+TestImages = Mapping[str, str]  # "fingerprint:path" -> label
 
 
 def test_set_of_each_run(finished: pd.DataFrame) -> dict[str, TestImages]:
-    """Return run -> what it was tested on. Empty where all runs have the same data and split, which are the rule.
+    """Return run -> test images; empty in the usual case that all runs have the same data and split.
 
-    Of runs that agree in that, one is read. Runs of whose kind none can be read are left out.
+    Reads one run per data and split; runs are left out if none of these can be read.
     """
     columns = [name for name in SPLIT if name in finished]
     groups = [group for _, group in finished.groupby(columns, dropna=False)]
     if len(groups) < 2:
         return {}
-    found: dict[str, TestImages] = {}
+    test_sets: dict[str, TestImages] = {}
     for group in groups:
         images = next(filter(None, map(_images, group["path"], group.get(DATA, group["run"]))), None)
         if images:
-            found |= dict.fromkeys(group["run"], images)
-    return found
+            test_sets |= dict.fromkeys(group["run"], images)
+    return test_sets
 
 
 def _images(run_dir: str, fingerprint: object) -> TestImages | None:
-    """Return what one run was tested on, or None where its predictions can't be read."""
+    """Return the test images of a run, or None if its predictions can't be read."""
     path = Path(run_dir) / PREDICTIONS
     try:
         check_size(path)
@@ -48,48 +49,48 @@ def _images(run_dir: str, fingerprint: object) -> TestImages | None:
     return {f"{fingerprint}:{path}": label for path, label in zip(paths, labels, strict=True)}
 
 
-def check_one_test_set(finished: pd.DataFrame, known: Mapping[str, TestImages], folder: Path, mix: bool) -> list[str]:
-    """Return what has to be said of runs that differ in data or split.
+def check_one_test_set(
+    finished: pd.DataFrame, test_sets: Mapping[str, TestImages], folder: Path, mix_data: bool
+) -> list[str]:
+    """Return notes on runs that differ in data or split.
 
     The folds of a cross-validation belong together: over all of them, every image is tested once.
 
     Args:
-        known: as `tested` has it.
-        mix: whether runs that were tested on different images may be put together all the same.
+        test_sets: see `test_set_of_each_run`.
 
     Raises:
-        InputError: there are such runs, and `mix` is false.
+        InputError: runs were tested on different images, and `mix_data` is false.
     """
     kinds = _kinds(finished)
     if len(kinds) < 2:
         return []
-    sets = {kind: _together(runs, known) for kind, runs in kinds.items()}
-    on_data = {fingerprint for fingerprint, *_ in kinds}
-    unknown = any(images is None for images in sets.values())
-    if len(on_data) == 1 and len({images for images in sets.values() if images is not None}) < 2:
-        if unknown:
+    unions = {_union(runs, test_sets) for runs in kinds.values()}
+    fingerprints = {fingerprint for fingerprint, *_ in kinds}
+    if len(fingerprints) == 1 and len(unions - {None}) < 2:
+        if None in unions:
             return ["The runs split the data differently, so that they may have been tested on different images."]
         return ["The runs split the data differently; all were tested on the same images."]
-    lines = [f"{_named(kind, runs, kinds)}: {format_run_list(list(runs['run']))}" for kind, runs in kinds.items()]
-    if mix:
+    lines = [f"{_describe(kind, runs, kinds)}: {format_run_list(list(runs['run']))}" for kind, runs in kinds.items()]
+    if mix_data:
         return [
-            "Mixed, as asked for with --mix-data: the runs were tested on different images, and means over them are "
-            f"neither of the one nor of the other: {'; '.join(lines)}."
+            "Mixed (--mix-data): the runs were tested on different images, and means over them hold for none of these "
+            f"test sets: {'; '.join(lines)}."
         ]
-    how = "made on different data" if len(on_data) > 1 else "tested on different images"
+    difference = "made on different data" if len(fingerprints) > 1 else "tested on different images"
     raise InputError(
-        f"The runs in {folder} were {how}, so their accuracies do not compare:\n  "
+        f"The runs in {folder} were {difference}, so their accuracies do not compare:\n  "
         + "\n  ".join(lines)
-        + "\n  Give each of these a folder of its own: copy run directories there, or start the sweep for other data "
-        "under another name (python agent.py SWEEP --name NAME). --mix-data puts them into one table all the same."
+        + "\n  Give each of these a folder of its own: copy run directories there, or run the sweep for other data "
+        "under another name (python agent.py SWEEP --name NAME). --mix-data puts them into one table anyway."
     )
 
 
-Kind = tuple[str, bool, float | None]  # data fingerprint, whether with folds, split seed where there are none
+Kind = tuple[str, bool, float | None]  # data fingerprint, whether with folds, split seed if without
 
 
 def _kinds(finished: pd.DataFrame) -> dict[Kind, pd.DataFrame]:
-    """Return the runs by what decides their test images; runs that do not tell their data are left out."""
+    """Return the runs by what decides their test images; runs with unknown data are left out."""
     if DATA not in finished:
         return {}
     rows: dict[Kind, list[int]] = {}
@@ -97,32 +98,30 @@ def _kinds(finished: pd.DataFrame) -> dict[Kind, pd.DataFrame]:
         has_folds = not math.isnan(folds)
         if isinstance(data, str):
             rows.setdefault((data, has_folds, None if has_folds or math.isnan(seed) else seed), []).append(row)
-    return {kind: finished.iloc[found] for kind, found in rows.items()}
+    return {kind: finished.iloc[numbers] for kind, numbers in rows.items()}
 
 
-def _together(runs: pd.DataFrame, known: Mapping[str, TestImages]) -> frozenset[str] | None:
-    """Return all images that these runs were tested on, or None where that is not known of each."""
-    if not set(runs["run"]) <= known.keys():
+def _union(runs: pd.DataFrame, test_sets: Mapping[str, TestImages]) -> frozenset[str] | None:
+    """Return the union of these runs' test images, or None if a run's are unknown."""
+    if not set(runs["run"]) <= test_sets.keys():
         return None
-    return frozenset(path for images in {id(known[run]): known[run] for run in runs["run"]}.values() for path in images)
+    distinct = {id(images): images for images in map(test_sets.__getitem__, runs["run"])}
+    return frozenset(path for images in distinct.values() for path in images)
 
 
-def _named(kind: Kind, runs: pd.DataFrame, kinds: Mapping[Kind, pd.DataFrame]) -> str:
-    """Return what tells this kind from the others, such as "data 3f2a11 (clothes), split_seed 1"."""
+def _describe(kind: Kind, runs: pd.DataFrame, kinds: Mapping[Kind, pd.DataFrame]) -> str:
+    """Return how this kind differs from the others, such as "data 3f2a11 (clothes), split_seed 1"."""
     data, has_folds, seed = kind
-    told = []
+    properties = []
     if len({other for other, *_ in kinds}) > 1:
         name = Path(str(runs["data"].iloc[0])).name if "data" in runs else ""
-        told.append(f"data {data[:12]}" + (f" ({name})" if name else ""))
+        properties.append(f"data {data[:12]}" + (f" ({name})" if name else ""))
     if len({other[1:] for other in kinds}) > 1:
-        told.append("folds" if has_folds else f"split_seed {seed:g}" if seed is not None else "no split_seed")
-    return ", ".join(told)
+        properties.append("folds" if has_folds else f"split_seed {seed:g}" if seed is not None else "no split_seed")
+    return ", ".join(properties)
 
 
-def format_run_list(names: list[str], most: int = 6) -> str:
-    """Return how many runs there are, and the first names."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{len(names)} run{'s' if len(names) > 1 else ''}: {', '.join(names[:most])}{more}"
-
-
-# Column of the runs -> what one value of it is called. Runs on different data meet in one table on request alone.
+def format_run_list(names: list[str], max_names: int = 6) -> str:
+    """Return the number of runs and the first names, such as "2 runs: a, b"."""
+    more = f" and {len(names) - max_names} more" if len(names) > max_names else ""
+    return f"{len(names)} run{'s' if len(names) > 1 else ''}: {', '.join(names[:max_names])}{more}"

@@ -95,7 +95,7 @@ def test_other_pictures_on_request_are_said(golden: Path) -> None:
     """The run counts then, and a note says that its test is another one."""
     sweep = read_sweep(golden, mix_data=True)
     assert len(sweep.finished) == 11
-    assert sweep.notes[0].startswith("Mixed, as asked for with --mix-data: the runs were tested on different images")
+    assert sweep.notes[0].startswith("Mixed (--mix-data): the runs were tested on different images")
     assert "scratch-0" in sweep.notes[0]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from analysis.sources import parallel
-from analysis.sources.parallel import one_by_one, side_by_side
+from analysis.sources.parallel import run_in_parallel, run_serially
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are done one by one elsewhere")
 
@@ -32,9 +32,9 @@ def test_results_come_in_the_order_of_the_jobs_from_other_processes() -> None:
         time.sleep(0.05 * (number == 0))
         return number, state["seen"], os.getpid() == here
 
-    assert side_by_side([partial(job, number) for number in range(20)]) == [(n, 3, False) for n in range(20)]
-    assert one_by_one([partial(job, number) for number in range(3)]) == [(n, 3, True) for n in range(3)]
-    assert side_by_side([]) == []
+    assert run_in_parallel([partial(job, number) for number in range(20)]) == [(n, 3, False) for n in range(20)]
+    assert run_serially([partial(job, number) for number in range(3)]) == [(n, 3, True) for n in range(3)]
+    assert run_in_parallel([]) == []
 
 
 def test_an_error_is_given_to_the_caller_and_later_jobs_are_not_begun(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_an_error_is_given_to_the_caller_and_later_jobs_are_not_begun(tmp_path: 
         (tmp_path / str(number)).touch()
 
     with pytest.raises(ValueError, match="this one"):
-        side_by_side([fail, *(partial(slow, number) for number in range(4))])
+        run_in_parallel([fail, *(partial(slow, number) for number in range(4))])
     assert not parallel.multiprocessing.active_children()
 
 
@@ -61,11 +61,11 @@ def test_a_worker_that_is_killed_takes_nothing_with_it() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return number
 
-    assert side_by_side([partial(deadly, number) for number in range(6)]) == list(range(6))
+    assert run_in_parallel([partial(deadly, number) for number in range(6)]) == list(range(6))
 
 
-@pytest.mark.parametrize("do", [one_by_one, side_by_side])
-def test_progress_is_told_as_jobs_are_done(do: Callable[..., list[Any]]) -> None:
+@pytest.mark.parametrize("run_jobs", [run_serially, run_in_parallel])
+def test_progress_is_told_as_jobs_are_done(run_jobs: Callable[..., list[Any]]) -> None:
     """Whatever watches is iterated to its end, so that a bar is taken away."""
     told: list[str] = []
 
@@ -76,7 +76,7 @@ def test_progress_is_told_as_jobs_are_done(do: Callable[..., list[Any]]) -> None
             told.append("done")
         told.append("end")
 
-    assert do([lambda: 1, lambda: 2, lambda: 3], watch) == [1, 2, 3]
+    assert run_jobs([lambda: 1, lambda: 2, lambda: 3], watch) == [1, 2, 3]
     assert told == ["of 3", "done", "done", "done", "end"]
 
 
@@ -101,7 +101,7 @@ def test_large_results_that_nobody_reads_any_more_keep_no_worker() -> None:
     began = time.monotonic()
     for watching in (watch, list):
         with pytest.raises(KeyboardInterrupt):
-            side_by_side([partial(large, number) for number in range(12)], watching)
+            run_in_parallel([partial(large, number) for number in range(12)], watching)
         assert not parallel.multiprocessing.active_children()
     assert time.monotonic() - began < 30
 
@@ -111,12 +111,12 @@ def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path: Path
     program = (
         "import os, sys, time, pathlib\n"
         "from functools import partial\n"
-        "from analysis.sources.parallel import side_by_side\n"
+        "from analysis.sources.parallel import run_in_parallel\n"
         "os.sched_getaffinity = lambda _: {0, 1}\n"
         "def job(number):\n"
         "    pathlib.Path(sys.argv[1], str(os.getpid())).touch()\n"
         "    time.sleep(0.2)\n"
-        "side_by_side([partial(job, number) for number in range(500)])\n"
+        "run_in_parallel([partial(job, number) for number in range(500)])\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
     deadline = time.monotonic() + 60

@@ -54,7 +54,7 @@ def test_they_are_mixed_on_request_and_the_report_says_so(capsys: pytest.Capture
     (row,) = csv.DictReader((out / "comparison.csv").read_text().splitlines())
     assert (row["n"], row["over"], row["test_pictures"]) == ("4", "2 seeds × 2 data sets", "20")
     assert float(row["test_accuracy_mean"]) == pytest.approx(0.7)
-    note = "Mixed, as asked for with --mix-data"
+    note = "Mixed (--mix-data)"
     for text in (said, *((out / name).read_text() for name in ("comparison.md", "report.html", "report.json"))):
         assert note in text.replace("\\-", "-")
     assert "python -m analysis runs/sweep --mix-data" in (out / "report.html").read_text()
