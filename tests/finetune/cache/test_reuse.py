@@ -25,14 +25,14 @@ def test_a_run_needs_its_cut_in_every_epoch_that_has_a_frozen_part() -> None:
         }
     )
     gradual = activation_uses(config(strategy="gradual"), BLOCKS)
-    assert {need.cut: gradual[need] for need in gradual if need.split == "val"} == {9: 1, 6: 2, 3: 1}
-    assert not any(need.split == "test" for need in gradual)
+    assert {key.cut: gradual[key] for key in gradual if key.split == "val"} == {9: 1, 6: 2, 3: 1}
+    assert not any(key.split == "test" for key in gradual)
     assert not activation_uses(config(strategy="full"), BLOCKS)
 
 
 def test_without_views_no_epoch_sees_what_another_has_seen() -> None:
     """Fresh augmentation can't be kept; val can."""
-    assert {need.split for need in activation_uses(config(strategy="partial", views=0), BLOCKS)} == {"val", "test"}
+    assert {key.split for key in activation_uses(config(strategy="partial", views=0), BLOCKS)} == {"val", "test"}
 
 
 def test_runs_share_what_is_of_the_same_pictures_network_and_size() -> None:
@@ -85,5 +85,5 @@ def test_of_unknown_peers_some_are_reckoned_with() -> None:
     mine = config(strategy="head")
     alone = shared_activation_uses(mine, [], BLOCKS)
     assert shared_activation_uses(mine, None, BLOCKS) == Counter(
-        {need: UNKNOWN_PEERS * count for need, count in alone.items()}
+        {key: UNKNOWN_PEERS * count for key, count in alone.items()}
     )

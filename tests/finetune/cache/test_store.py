@@ -27,10 +27,10 @@ import sys, time
 from pathlib import Path
 from finetune.cache import entry_writer, store
 entry_writer.NOTE_SECONDS, entry_writer.BUFFER_BYTES = 0.02, 512  # so that a kill finds bytes beyond the note
-rows, pause, said = int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
+rows, pause, filled_by = int(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
 with store.writing_entry("numbers-1") as writer:
     if writer is not None:
-        with said.open("a") as file:
+        with filled_by.open("a") as file:
             file.write("filled it\\n")
         for row in range(writer.rows, rows):
             writer.append({"a.bin": bytes([row % 251]) * 1000, "b.bin": bytes([row % 251])}, rows=1)
@@ -39,8 +39,8 @@ with store.writing_entry("numbers-1") as writer:
 """
 
 
-def start_builder(rows: int, pause: float, said: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", BUILDER, str(rows), str(pause), str(said)])
+def start_builder(rows: int, pause: float, filled_by: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", BUILDER, str(rows), str(pause), str(filled_by)])
 
 
 def rows_of(count: int) -> tuple[bytes, bytes]:
@@ -84,7 +84,7 @@ def budget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_entry_is_found_once_it_is_finished() -> None:
-    """Before, there is nothing to find; after, the files hold what was appended and `about` what was said."""
+    """Before, there is nothing to find; after, the files hold what was appended and `about` the given values."""
     with store.writing_entry("numbers-1") as writer:
         assert writer is not None
         writer.append({"a.bin": np.arange(6, dtype=np.float16).reshape(2, 3)}, rows=2)
@@ -124,7 +124,7 @@ def test_a_kill_at_any_moment_leaves_no_torn_rows(tmp_path: Path) -> None:
     progress = store.entries_folder() / "numbers-1.part" / "progress.json"
     reached = 0
     for _ in range(2):
-        process = start_builder(100_000, 0.0005, tmp_path / "said")
+        process = start_builder(100_000, 0.0005, tmp_path / "filled-by")
         deadline = time.monotonic() + 60
         while not progress.exists() or (documents.read_json(progress) or {})["rows"] <= reached:
             assert process.poll() is None
@@ -175,10 +175,10 @@ def test_a_damaged_draft_is_begun_anew(damage: str) -> None:
 
 def test_of_two_processes_one_fills_and_the_other_waits(tmp_path: Path) -> None:
     """Both end with the whole entry, which was filled once."""
-    said = tmp_path / "said"
-    processes = [start_builder(300, 0.001, said) for _ in range(2)]
+    filled_by = tmp_path / "filled-by"
+    processes = [start_builder(300, 0.001, filled_by) for _ in range(2)]
     assert [process.wait(60) for process in processes] == [0, 0]
-    assert said.read_text() == "filled it\n"
+    assert filled_by.read_text() == "filled it\n"
     entry = store.find_entry("numbers-1")
     assert entry is not None
     assert (entry / "a.bin").read_bytes() == rows_of(300)[0]
@@ -277,7 +277,7 @@ def test_a_flipped_bit_has_an_entry_removed_and_said(place: str) -> None:
 
 
 def test_an_entry_of_an_earlier_version_is_made_anew() -> None:
-    """Without checksums nothing can be said of it."""
+    """Without checksums it can not be verified."""
     entry = make("numbers-1", 10)
     documents.write_json(entry / entry_writer.ABOUT, {"files": {"data.bin": 10}})
     lines: list[str] = []

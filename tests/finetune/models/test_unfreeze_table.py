@@ -1,4 +1,4 @@
-"""What strategies would train, told beforehand: the same as a run tells of itself afterwards."""
+"""What strategies would train, table beforehand: the same as a run tells of itself afterwards."""
 
 from pathlib import Path
 from typing import get_args
@@ -17,15 +17,15 @@ def test_a_run_trains_what_was_told(pictures: Path, tmp_path: Path) -> None:
     """Shares of each epoch and the parameters of the last one are those in its history and summary."""
     config = small(pictures, strategy="gradual", epochs=3, unfreeze=[(0, 0.0), (1, 0.5), (2, 0.8)])
     run(config, tmp_path / "run")
-    told = unfreeze_table(config, ["gradual"], classes=3)
+    table = unfreeze_table(config, ["gradual"], classes=3)
     history, _ = files.read_history(tmp_path / "run")
     summary = documents.read_json(tmp_path / "run" / keys.SUMMARY)
     assert summary is not None
-    assert [row["epoch"] for row in told] == [row["epoch"] for row in history] == [1, 2, 3]
-    assert [row["trainable_share"] for row in told] == pytest.approx([row["trainable_share"] for row in history])
-    assert told[-1]["trainable_parameters"] == summary["trainable_parameters"]
-    assert told[-1]["parameter_share"] == summary["trainable_parameters"] / summary["total_parameters"]
-    frozen = 1 - sum(row["flop_share"] for row in told) / 3
+    assert [row["epoch"] for row in table] == [row["epoch"] for row in history] == [1, 2, 3]
+    assert [row["trainable_share"] for row in table] == pytest.approx([row["trainable_share"] for row in history])
+    assert table[-1]["trainable_parameters"] == summary["trainable_parameters"]
+    assert table[-1]["parameter_share"] == summary["trainable_parameters"] / summary["total_parameters"]
+    frozen = 1 - sum(row["flop_share"] for row in table) / 3
     assert frozen == pytest.approx(summary["frozen/flop_share"])
 
 
