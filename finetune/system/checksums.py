@@ -1,8 +1,11 @@
 """Checksums inside files, so that file and checksum can't be separated; and renaming of damaged files.
 
-They are CRC-32, at 3 GB/s: every flip of up to three bits and every torn block is detected, and of other damage all but
-one in 4 billion. They protect against broken disks and cut copies, not against deception. The checksums that torch.save
-stores for each part leave gaps: flips in headers that make a file unreadable, and some that change a tensor.
+They are CRC-32, at 3 GB/s, and detect every flip of up to three bits, every torn block, and other damage but for one in
+4 billion. They protect against broken disks and truncated copies, not against deception.
+
+Three schemes remain, as each covers files that the others can't: SHA256SUMS (rundir/integrity.py) the files of a
+finished run, for `sha256sum -c`; a ZIP comment the checkpoints of unfinished runs; a JSON key the small files that
+are replaced often. The CRC-32 that torch.save stores per part can't replace the comment: it misses flips in headers.
 """
 
 import contextlib

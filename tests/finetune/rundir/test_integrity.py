@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -16,6 +16,8 @@ from analysis.__main__ import main as analyse
 from finetune import __main__ as command
 from finetune import predict
 from finetune.errors import DivergedError, RunInterrupted, TrainingError
+from finetune.resolve import resolve, run_id
+from finetune.run import preflight
 from finetune.run.checkpoint import load_checkpoint
 from finetune.run.run import run
 from finetune.rundir import files, integrity, keys
@@ -37,8 +39,17 @@ def names_in(folder: Path) -> list[str]:
     return [name for name in FILES if (folder / name).is_file()]
 
 
-def check_one(base: Path, whole: Path, pictures: Path, name: str, kind: str, seed: int, say: Callable[[], str]) -> None:
+class Damage(NamedTuple):
+    """A kind of damage to a file, at a place drawn by the seed."""
+
+    name: str
+    kind: str
+    seed: int
+
+
+def check_one(base: Path, whole: Path, pictures: Path, damage: Damage, read_output: Callable[[], str]) -> None:
     """Damage one file of a copy of `base`, give the command again, and compare with the clean run."""
+    name, kind, seed = damage
     folder = base.parent / "trials" / f"{base.name}-{name}-{kind}-{seed}"
     shutil.copytree(base, folder)
     before = (folder / name).read_bytes()
@@ -47,18 +58,19 @@ def check_one(base: Path, whole: Path, pictures: Path, name: str, kind: str, see
         return
     if name.startswith("claim"):  # until then its owner counts as alive
         os.utime(folder / name, (time.time() - 200, time.time() - 200))
-    assert predict.main([str(folder), str(pictures / "test" / "red")]) == (2 if name == keys.BEST else 0)
-    assert ("best.pt: can't be read as a checkpoint" in say()) == (name == keys.BEST)
-    assert command.main([*flags(pictures, **FIELDS), "--run-dir", str(folder)]) == 0, say()
-    said = say()
-    assert "Traceback" not in said
+    if name == keys.BEST or seed <= 1:
+        assert predict.main([str(folder), str(pictures / "test" / "red")]) == (2 if name == keys.BEST else 0)
+        assert ("best.pt: can't be read as a checkpoint" in read_output()) == (name == keys.BEST)
+    assert command.main([*flags(pictures, **FIELDS), "--run-dir", str(folder)]) == 0, read_output()
+    output = read_output()
+    assert "Traceback" not in output
     checkpoints = (keys.BEST,) if (base / keys.SUMMARY).exists() else (keys.BEST, keys.LAST)
     assert_same_run(whole, folder, checkpoints)
     assert integrity.damaged_files(folder) == []
-    asides = list(folder.glob(f"{name}.damaged-*"))
-    assert all(aside.name in said for aside in asides)
+    quarantined = list(folder.glob(f"{name}.damaged-*"))
+    assert all(path.name in output for path in quarantined)
     if name in (keys.LAST, keys.BEST) and len(checkpoints) == 2:
-        assert len(asides) == 1
+        assert len(quarantined) == 1
     shutil.rmtree(folder)
 
 
@@ -76,7 +88,7 @@ def test_after_any_damage_at_many_places_the_results_are_the_same(
     finished: bool, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same with more kinds and places."""
-    trials = [(kind, seed) for kind in FAULTS for seed in range(1, 2 if kind == "empty" else 8)]
+    trials = [(kind, seed) for kind in FAULTS for seed in range(1, 2 if kind == "empty" else 4)]
     sweep(finished, pictures, tmp_path, capsys, trials)
 
 
@@ -91,15 +103,7 @@ def sweep(
         leave_killed(pictures, base)
     for name in names_in(base):
         for kind, seed in trials:
-            check_one(
-                base,
-                whole,
-                pictures,
-                name,
-                kind,
-                seed,
-                lambda: "".join(capsys.readouterr()),
-            )
+            check_one(base, whole, pictures, Damage(name, kind, seed), lambda: "".join(capsys.readouterr()))
 
 
 def test_the_log_says_what_is_damaged_and_what_it_goes_on_from(pictures: Path, tmp_path: Path) -> None:
@@ -164,10 +168,10 @@ def test_killed_between_the_two_checkpoints_of_an_epoch_the_best_one_is_made_fro
     run(small(pictures, **FIELDS), tmp_path / "whole")
     true_save = checkpoint.save_checkpoint
 
-    def save(path: Path, *given: Any, **more: Any) -> None:
+    def save(path: Path, *args: Any, **options: Any) -> None:
         if path.name == keys.BEST:
             raise Killed
-        true_save(path, *given, **more)
+        true_save(path, *args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(run_writer, "save_checkpoint", save)
@@ -244,24 +248,22 @@ def read_quickly(folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_that_the_analysis_leaves_out_is_mended_by_the_agent(pictures: Path, tmp_path: Path) -> None:
-    """Giving the sweep again tests its checkpoint anew."""
-    fields = {**small(pictures, epochs=1, strategy="head").model_dump(exclude_unset=True), "seed": 0}
-    lines = [f"  {name}: {{value: {value}}}" for name, value in fields.items()]
+def test_a_run_that_the_analysis_leaves_out_is_rebuilt_by_the_agent(pictures: Path, tmp_path: Path) -> None:
+    """The same sweep again tests its checkpoint again."""
+    config = small(pictures, epochs=1, strategy="head", seed=0)
+    lines = [f"  {name}: {{value: {value}}}" for name, value in config.model_dump(exclude_unset=True).items()]
     (tmp_path / "one.yaml").write_text("\n".join(["method: grid", "parameters:", *lines, ""]))
-
-    def agent() -> str:
-        words = [sys.executable, str(ROOT / "agent.py"), "one.yaml"]
-        environment = {**os.environ, **offline.environment(ROOT)}
-        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    agent()
-    run_dir = files.find_runs(tmp_path / "runs" / "one")[0]
+    run_dir = tmp_path / "runs" / "one" / run_id(resolve(config), *preflight.fingerprint_inputs(resolve(config)))
+    run(config, run_dir)
     before = (run_dir / keys.PREDICTIONS).read_bytes()
     flip(run_dir / keys.PREDICTIONS, random.Random(0))
-    assert "predictions.csv is damaged: renamed to predictions.csv.damaged-1" in agent()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "agent.py"), "one.yaml"],
+        cwd=tmp_path, env={**os.environ, **offline.environment(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "predictions.csv is damaged: renamed to predictions.csv.damaged-1" in done.stderr
+    assert [path.name for path in files.find_runs(run_dir.parent)] == [run_dir.name]
     assert (run_dir / keys.PREDICTIONS).read_bytes() == before
     assert integrity.damaged_files(run_dir) == []
     assert len(load_checkpoint(run_dir / keys.BEST)["history"]) == 1
