@@ -41,9 +41,6 @@ class ActivationCache:
     def open(self, key: ActivationKey, images_in_order: ImagesInOrder) -> ActivationReader | None:
         """Return a reader of these activations, filled first if needed; None if the run computes them each time.
 
-        Args:
-            images_in_order: returns the split's images of this view, as the network takes them.
-
         Raises:
             RunInterrupted: the callbacks ask for it; the next call continues where this one stopped.
         """

@@ -38,8 +38,6 @@ class ActivationEntries:
 
     Attributes:
         prefix: deep enough for all cuts that are used.
-        blocks: number of blocks of the backbone.
-        splits: name -> its samples.
         origin: what else decides the values: `data` (the fingerprint), `augment`, `backbone`.
     """
 

@@ -29,10 +29,6 @@ class EntryWriter:
     Every NOTE_SECONDS it syncs the files, then notes their sizes in PROGRESS. The next writer of the draft truncates
     the files to the last note.
 
-    Args:
-        part: folder of the draft; rows that an interrupted process left there stay.
-        entry: name of the folder once it is complete.
-
     Attributes:
         rows: in the draft, including those of an interrupted process; continue after them.
     """

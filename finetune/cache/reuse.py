@@ -24,12 +24,7 @@ class ActivationKey(NamedTuple):
 
 
 def activation_uses(config: Config, blocks: int) -> Counter[ActivationKey]:
-    """Return how many epochs of a run read which activations.
-
-    Args:
-        config: resolved.
-        blocks: number of blocks of the backbone.
-    """
+    """Return how many epochs of a run (config resolved) with a backbone of `blocks` blocks read which activations."""
     schedule = UnfreezeSchedule.of(config, blocks)
     uses: Counter[ActivationKey] = Counter()
     cut = 0
@@ -45,12 +40,7 @@ def activation_uses(config: Config, blocks: int) -> Counter[ActivationKey]:
 
 
 def shared_activation_uses(config: Config, peers: Sequence[Config] | None, blocks: int) -> Counter[ActivationKey]:
-    """Return how often the pending runs that can share activations with this one read which.
-
-    Args:
-        config: of this run, resolved.
-        peers: all pending runs, this one included; None if unknown.
-    """
+    """Return how often this and the pending runs (`peers`; None: unknown) read the activations that they share."""
     if peers is None:
         return Counter({key: UNKNOWN_PEERS * count for key, count in activation_uses(config, blocks).items()})
     total: Counter[ActivationKey] = Counter()
@@ -79,11 +69,8 @@ def entries_of_pass(key: ActivationKey, uses: Counter[ActivationKey], mode: str)
 def deepest_cut(config: Config, uses: Counter[ActivationKey], blocks: int) -> int:
     """Return the largest cut that a run computes activations for: 0 where it never freezes a block.
 
-    One pass over a view fills the cuts of all runs that share it, so peers count where they read the same views.
-
-    Args:
-        config: of this run, resolved.
-        uses: of this run and its peers, see `shared_activation_uses`.
+    One pass over a view fills the cuts of all runs that share it, so peers count where they read the same views:
+    `uses` are those of `shared_activation_uses`.
     """
     passes = {(key.split, key.view) for key in activation_uses(config, blocks)}
     return max((key.cut for key in uses if (key.split, key.view) in passes), default=0)

@@ -55,11 +55,9 @@ _verified: set[tuple[Path, int]] = set()  # (folder, inode) of entries whose che
 
 @dataclass(frozen=True)
 class FillCallbacks:
-    """Callbacks while an entry is filled.
+    """Called while an entry is filled: `interrupted` returns whether to stop; `on_progress` gets the share done.
 
-    Attributes:
-        on_progress: gets the share done; gets None, a few times a second, while another process fills the entry.
-        interrupted: polled while filling and waiting; true stops both.
+    While another process fills the entry, `on_progress` gets None a few times a second.
     """
 
     on_progress: Callable[[float | None], None] = lambda share: None  # noqa: ARG005

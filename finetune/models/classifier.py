@@ -87,13 +87,9 @@ def build_classifier(network: nn.Module, classes: int, dropout: float) -> Classi
 
 @cache
 def check_image_px(backbone: str, image_px: int, start_px: int | None = None) -> None:
-    """Check that a backbone takes images of this size, by a forward pass without memory.
+    """Raise ConfigError if the network for `image_px` can't take images of `image_px` or `start_px` pixels.
 
-    Args:
-        start_px: another size that the network for `image_px` must take.
-
-    Raises:
-        ConfigError: with the size and the network's error message.
+    Decided by a forward pass without memory (device meta).
     """
     for field, side in (("image_px", image_px), ("start_px", start_px)):
         if side is None:

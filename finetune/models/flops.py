@@ -12,17 +12,11 @@ from finetune.models.classifier import Classifier
 
 
 class Flops(NamedTuple):
-    """The FLOPs of training on one image.
+    """The FLOPs of training on one image."""
 
-    Attributes:
-        frozen: the forward pass of the frozen blocks.
-        forward: the forward pass of the trainable blocks.
-        backward: the backward pass, down to the first trainable block.
-    """
-
-    frozen: int
-    forward: int
-    backward: int
+    frozen: int  # forward pass of the frozen blocks
+    forward: int  # forward pass of the trainable blocks
+    backward: int  # backward pass, down to the first trainable block
 
 
 @torch.no_grad()

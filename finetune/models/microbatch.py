@@ -16,15 +16,10 @@ Result = TypeVar("Result")
 
 
 class MicrobatchLimits(NamedTuple):
-    """How many images a micro-batch may have.
+    """How many images a micro-batch may have."""
 
-    Attributes:
-        max_size: None for complete batches.
-        min_size: takes precedence over `max_size`; only a batch that is smaller itself is smaller.
-    """
-
-    max_size: int | None
-    min_size: int = 1
+    max_size: int | None  # None for complete batches
+    min_size: int = 1  # takes precedence over `max_size`; only a batch that is smaller itself is smaller
 
 
 def microbatch_sizes(count: int, limits: MicrobatchLimits) -> list[int]:
@@ -78,15 +73,10 @@ def run_in_microbatches(
 
 
 class BatchNormStats(NamedTuple):
-    """The running statistics of the batch-norms that train: the buffers themselves, no copies.
+    """The running statistics of the batch-norms that train: the buffers themselves, no copies."""
 
-    Attributes:
-        moments: running means and variances, (channels,) each.
-        counts: numbers of batches, () each.
-    """
-
-    moments: list[Tensor]
-    counts: list[Tensor]
+    moments: list[Tensor]  # running means and variances, (channels,) each
+    counts: list[Tensor]  # numbers of batches, () each
 
 
 def _training_norms(model: nn.Module) -> list[_BatchNorm]:

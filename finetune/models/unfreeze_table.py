@@ -17,9 +17,6 @@ def unfreeze_table(config: Config, strategies: Iterable[Strategy], classes: int)
     Keys: `strategy`; `epoch`, from 1 on; `trainable_share` of the backbone's blocks, as in a run's history;
     `parameter_share` of the network's parameters, head included; `flop_share` of the backbone's forward FLOPs;
     `trainable_parameters`, head included.
-
-    Args:
-        classes: number of classes of the data.
     """
     px = preprocessing(config.backbone, config.weights, config.image_px).crop_px
     model = build_classifier(build_meta_network(config.backbone, px), classes, config.dropout).to("meta")

@@ -77,13 +77,7 @@ class BatchSource:
     _labels: dict[str, Tensor] = field(default_factory=dict)
 
     def train(self, epoch: int, first: int, cut: int, timer: PhaseTimer) -> BatchStream:
-        """Return the training batches of an epoch.
-
-        Args:
-            epoch: number of finished epochs.
-            first: index of the first batch to return.
-            cut: number of frozen blocks.
-        """
+        """Return the training batches after `epoch` epochs, from batch `first` on, with `cut` frozen blocks."""
         settings, full_px = self.settings, self.preprocessing.crop_px
         reader, view_name = None, None  # without a view, the random numbers are those of this seed and epoch alone
         if cut and settings.views:

@@ -10,11 +10,7 @@ from finetune.models.classifier import Classifier
 
 
 def check_losses(losses: list[Tensor], count: int, epoch: int, optimizer: torch.optim.Optimizer) -> None:
-    """Raise DivergedError at the first of the newest `count` losses that is not finite.
-
-    Args:
-        epoch: number of finished epochs.
-    """
+    """Raise DivergedError if one of the newest `count` losses is not finite, after `epoch` finished epochs."""
     newest = torch.stack(losses[-count:]).tolist()
     bad = next((index for index, loss in enumerate(newest) if not math.isfinite(loss)), None)
     if bad is None:

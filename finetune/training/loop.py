@@ -81,30 +81,18 @@ class TrainCallbacks:
 
 
 class _EpochSetup(NamedTuple):
-    """What stays the same from step to step of an epoch.
-
-    Attributes:
-        start: block that the inputs enter; see BatchStream.
-        cut: number of frozen blocks.
-        stats: running statistics of the trainable batch-norms.
-        min_size: smallest micro-batch that batch-norm can train on.
-    """
+    """Constants of an epoch's steps; for `start`, `cut` and `steps` see BatchStream."""
 
     start: int
     cut: int
     steps: int
-    stats: BatchNormStats
-    min_size: int
+    stats: BatchNormStats  # of the trainable batch-norms
+    min_size: int  # of a micro-batch
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """Trains a model from `state` on, which it keeps up to date.
-
-    Attributes:
-        prefix: the model's frozen blocks.
-        state: where to start; model and optimizer are in the same state.
-    """
+    """Trains a model from `state` on, which it keeps up to date; model and optimizer start in the same state."""
 
     settings: TrainSettings
     model: Classifier
