@@ -116,7 +116,19 @@ def test_it_is_found_by_all_that_decides_its_bytes(odd: tuple[Path, list[Sample]
     assert replace(cache, preprocessing=same_base).open() is not None
 
 
-def test_an_interrupted_build_is_gone_on_with(odd: tuple[Path, list[Sample]]) -> None:
+def test_entries_keep_their_names_from_version_to_version(
+    odd: tuple[Path, list[Sample]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fields by another name would give another hash, and every image would be decoded again."""
+    fields: list[dict[str, object]] = []
+    true_key = store.key_of
+    monkeypatch.setattr(store, "key_of", lambda **values: fields.append(values) or true_key(**values))
+    cache_of(*odd).open()
+    names = ["version", "libraries", "data", "pictures", "resize_px", "interpolation"]
+    assert [list(values) for values in fields] == [names]
+
+
+def test_an_interrupted_build_continues(odd: tuple[Path, list[Sample]]) -> None:
     """The second call decodes what the first had not, and the bytes are those of an undisturbed build."""
     root, pictures = odd
     cache = cache_of(root, pictures)

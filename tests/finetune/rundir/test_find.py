@@ -38,12 +38,12 @@ def age(folder: Path, seconds: float) -> None:
 
 
 def test_a_sweep_stands_for_its_best_run_by_val(sweep: Path) -> None:
-    """By folder and by word alike; which run and why is said."""
-    said: list[str] = []
-    for given in (str(sweep), "best"):
-        with each_log_line(said.append):
-            assert find_checkpoint(given) == sweep / "high" / keys.BEST
-    assert said == ["the best run of runs/one is high: of 3 finished runs it has the highest val accuracy, 90.0%"] * 2
+    """By folder and by word alike; the log has the run and the reason."""
+    lines: list[str] = []
+    for name in (str(sweep), "best"):
+        with each_log_line(lines.append):
+            assert find_checkpoint(name) == sweep / "high" / keys.BEST
+    assert lines == ["the best run of runs/one is high: of 3 finished runs it has the highest val accuracy, 90.0%"] * 2
 
 
 def test_equal_val_accuracies_go_to_the_lower_loss_then_the_name(sweep: Path) -> None:
@@ -58,17 +58,17 @@ def test_the_report_decides_unless_it_is_older_than_a_run(sweep: Path) -> None:
     report = Path("reports/one/report.json")
     report.parent.mkdir(parents=True)
     documents.write_json(report, {"best_run": "middle"})
-    said: list[str] = []
-    with each_log_line(said.append):
+    lines: list[str] = []
+    with each_log_line(lines.append):
         assert find_checkpoint("best").parent.name == "middle"
-    assert "report.json" in said[0]
+    assert "report.json" in lines[0]
     newest = max(file.stat().st_mtime for file in sweep.rglob("summary.json"))
     os.utime(report, (newest - 10, newest - 10))
-    with each_log_line(said.append):
+    with each_log_line(lines.append):
         assert find_checkpoint("best").parent.name == "high"
     for content in ('{"best_run": "elsewhere"}', "[1]", "{"):
         report.write_text(content)
-        with each_log_line(said.append):
+        with each_log_line(lines.append):
             assert find_checkpoint("best").parent.name == "high"
 
 
@@ -82,21 +82,21 @@ def test_the_newest_sweep_is_the_one_that_changed_last(sweep: Path) -> None:
 
 
 def test_a_run_and_a_file_are_meant_as_they_are_named(sweep: Path) -> None:
-    """Nothing is said of them."""
-    said: list[str] = []
-    with each_log_line(said.append):
+    """Nothing is logged about them."""
+    lines: list[str] = []
+    with each_log_line(lines.append):
         assert find_checkpoint(str(sweep / "low")) == sweep / "low" / keys.BEST
-    with each_log_line(said.append):
+    with each_log_line(lines.append):
         assert find_checkpoint("some/where.pt") == Path("some/where.pt")
-    assert said == []
+    assert lines == []
 
 
 def test_what_can_not_be_told_is_an_error_that_says_how_to_mend_it(sweep: Path) -> None:
     """No checkpoint, no run finished, sweeps instead of runs, other images: never a worse network in silence."""
 
-    def refused(given: str) -> str:
+    def refused(name: str) -> str:
         with pytest.raises(UserError) as error:
-            find_checkpoint(given)
+            find_checkpoint(name)
         return str(error.value)
 
     assert "holds sweeps, not runs. Name one of them: runs/one" in refused("runs")
