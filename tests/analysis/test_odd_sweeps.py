@@ -7,6 +7,11 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
+from analysis.figures.specs import FIGURES
+from analysis.pipeline import analyze_sweep
+from analysis.report.html import report_page
+from analysis.report.json_document import json_document
+from analysis.report.model_card import model_card
 from analysis.report.sentences import describe_verdict, recommendation_facts
 from analysis.sources.run_directories import read_sweep
 from analysis.tables.comparison import compare
@@ -46,13 +51,11 @@ def test_figures_of_an_earlier_report_go_and_files_of_the_user_stay(tmp_path: Pa
     assert not earlier & names
 
 
-@pytest.mark.usefixtures("without_drawing")
 def test_a_model_card_says_what_was_not_recorded(tmp_path: Path) -> None:
     """Runs that an earlier version made, or another program."""
     lacking = dict.fromkeys(("splits", "git_commit", "versions", "device", "data_fingerprint", "command"))
     fabricate_run(tmp_path / "runs", "a", provenance=lacking, summary={"temperature": 1.5, "train_gflops": None})
-    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
-    text = (tmp_path / "out" / "model_card.md").read_text()
+    text = model_card(analyze_sweep(read_sweep(tmp_path / "runs")))
     assert "80.0% of an unknown number of test images correct" in text
     assert "Commit `not recorded`, torch not recorded" in text
     assert not [word for word in ("None", "nan") if word in text]
@@ -110,11 +113,13 @@ def test_the_card_and_the_sentence_beside_it_agree_on_what_is_quickest(tmp_path:
     assert "fastest" not in " ".join(describe_verdict(unknown, decide(unknown)).sentences)
 
 
-@pytest.mark.usefixtures("without_drawing")
 def test_a_target_is_shown_as_it_was_given(tmp_path: Path) -> None:
     """92.5%, and not 92%."""
     fabricate_run(tmp_path / "runs", "a", curve=[0.5, 0.93])
-    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--target", "0.925"]) == 0
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "reached 92.5% val accuracy" in page
-    assert "92% val" not in page
+    analysis = analyze_sweep(read_sweep(tmp_path / "runs"), target=0.925)
+    page = report_page(analysis, json_document(analysis), tmp_path / "out", [], [])
+    figure = FIGURES["time_to_target"](analysis)
+    assert figure is not None
+    assert "reached 92.5% val accuracy" in figure.alt
+    assert "Epochs to 92.5% val" in page
+    assert "92% val" not in page + figure.alt + figure.caption
