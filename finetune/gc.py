@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import itertools
 import re
+import shutil
 import sys
 import time
 from collections import defaultdict
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetune.cache import entry_writer, store
+from finetune.cache import store
 from finetune.errors import EXIT_FAILED, UserError
 from finetune.resolve import recipe_key
 from finetune.rundir import claim, files, keys, retention
@@ -105,7 +106,7 @@ def collect(runs: Path, reports: Path, budget: float | None, dry_run: bool) -> i
         gone.add(path)
         print(f"{'would free' if dry_run else 'frees'} {format_bytes(size):>7}  {path}  ({why})")
         if not dry_run:
-            entry_writer.delete_entry([path]) if path.is_dir() else path.unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     _print_kept(live, "that are alive")
     _print_kept({folder for folder in folders if folder.name in named}, "named in a report")
     print(f"{'would free' if dry_run else 'freed'} {format_bytes(freed)}; {format_bytes(total - freed)} stay")

@@ -7,7 +7,7 @@ import shutil
 import time
 import uuid
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -98,7 +98,7 @@ class EntryWriter:
     def discard(self) -> None:
         """Delete the draft."""
         self._close_files()
-        delete_entry([rename_for_deletion(self._part)])
+        delete_entry(self._part)
 
     def close(self) -> None:
         """Note the rows of an unfinished draft for the next writer; raises no OSError."""
@@ -181,10 +181,9 @@ def rename_for_deletion(path: Path) -> Path:
     return renamed
 
 
-def delete_entry(paths: Collection[Path]) -> None:
-    """Delete folders as far as possible; a process that has mapped or opened a file keeps its content."""
-    for path in paths:
-        shutil.rmtree(path, ignore_errors=True)
+def delete_entry(path: Path) -> None:
+    """Delete a folder as far as possible; a process that has mapped or opened a file keeps its content."""
+    shutil.rmtree(rename_for_deletion(path), ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -106,7 +106,7 @@ def find_verified(name: str) -> Path | None:
         return entry
     if entry.is_dir():  # else it is being evicted
         logger.info(f"cache: {entry} is damaged, or an earlier version's: deleted, and rebuilt where needed")
-        delete_entry([rename_for_deletion(entry)])
+        delete_entry(entry)
     return None
 
 
@@ -126,7 +126,7 @@ def writing_entry(name: str, callbacks: FillCallbacks = NO_CALLBACKS) -> Iterato
         if find_entry(name) is not None:
             yield None
             return
-        delete_entry([rename_for_deletion(entries_folder() / name)])  # truncated, or without checksums
+        delete_entry(entries_folder() / name)  # truncated, or without checksums
         process = "" if flock_works(entries_folder()) else f".{uuid.uuid4().hex[:8]}"
         writer = EntryWriter(entries_folder() / f"{name}{process}{PART}", entries_folder() / name)
         try:
@@ -193,7 +193,8 @@ def make_room(needed: int, names: Collection[str] = ()) -> bool:
         if excess > 0:
             return False
         deleted += [rename_for_deletion(path) for path in evicted]
-    delete_entry(deleted)  # without the lock: this can take a while
+    for path in deleted:  # without the lock: this can take a while
+        shutil.rmtree(path, ignore_errors=True)
     return True
 
 
