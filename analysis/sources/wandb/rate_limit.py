@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+FIRST_PAUSE_SECONDS = 1.0  # at most; the maximum doubles with each retry
+
 Result = TypeVar("Result")
 
 
@@ -58,13 +60,11 @@ def retry(
     is_retryable: Callable[[Exception], bool],
     calls: int,
     max_tries: int,
-    first_seconds: float = 1.0,
 ) -> Result:
     """Return the result of `call`, retried after a pause while `is_retryable` accepts its error.
 
     Args:
         calls: number of requests that it makes; 0 if the server does not count them.
-        first_seconds: maximum of the first pause; it doubles with each retry.
 
     Raises:
         Stopped: see `Limiter.take`.
@@ -79,5 +79,5 @@ def retry(
                 raise
         limiter.empty()
         # Random, so that threads that failed together do not retry together.
-        limiter.sleep(first_seconds * 2**number * random.uniform(0.5, 1))
+        limiter.sleep(FIRST_PAUSE_SECONDS * 2**number * random.uniform(0.5, 1))
     raise AssertionError("unreachable: the last try returns or raises")

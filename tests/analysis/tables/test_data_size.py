@@ -1,14 +1,17 @@
 """Recommendations by number of training images, where a sweep was run on parts of them."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.__main__ import main
 from analysis.figures import data_size
+from analysis.figures.specs import FIGURES
+from analysis.pipeline import analyze_sweep
+from analysis.report.csv_files import write_tables
+from analysis.report.html import report_page
+from analysis.report.json_document import json_document
 from analysis.report.sentences import data_size_record
 from analysis.sources.run_directories import read_sweep
 from analysis.tables.comparison import compare
@@ -73,15 +76,13 @@ def test_the_figure_has_a_line_a_strategy(folder: Path) -> None:
     assert [label.get_text() for label in ax.get_xticklabels()] == ["30", "300"]
 
 
-@pytest.mark.usefixtures("without_drawing")
 def test_the_report_has_a_row_and_a_figure_by_size(folder: Path) -> None:
     """And report.json; runs.csv has all runs."""
-    out = folder.parent / "report"
-    assert main([str(folder), "--out", str(out)]) == 0
-    told = json.loads((out / "report.json").read_text())
-    assert [(size["pictures"], size["use"]) for size in told["card"]["by_size"]] == [(30, "head"), (300, "full")]
-    assert told["answer"]["best"] == "full"
-    page = (out / "report.html").read_text()
-    assert "<h2>By training-set size</h2>" in page
-    assert (out / "figures/accuracy_by_size.png").exists()
+    analysis, out = analyze_sweep(read_sweep(folder)), folder.parent
+    document = json_document(analysis)
+    assert [(size["pictures"], size["use"]) for size in document["card"]["by_size"]] == [(30, "head"), (300, "full")]
+    assert document["answer"]["best"] == "full"
+    assert "<h2>By training-set size</h2>" in report_page(analysis, document, out, [], [])
+    assert FIGURES["accuracy_by_size"](analysis) is not None
+    write_tables(analysis, out)
     assert len((out / "runs.csv").read_text().splitlines()) == 13

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from analysis import formatting
 from analysis.figures import style
 from analysis.figures.classes import MAX_CLASSES, height_for, recall_by_class
-from analysis.pipeline import build_report
+from analysis.figures.specs import FIGURES
+from analysis.pipeline import analyze_sweep
 from analysis.report import columns, csv_files
 from analysis.sources.run_directories import read_sweep
 from analysis.sources.sweep import RECALL
@@ -47,16 +48,16 @@ def test_a_class_that_a_fold_does_not_test_has_its_mean_over_the_others() -> Non
     assert mean_recalls(runs).to_dict() == {"cat": pytest.approx(0.6), "dog": 1.0}
 
 
-@pytest.mark.usefixtures("without_drawing")
 def test_a_run_of_an_earlier_version_leaves_a_blank(tmp_path: Path) -> None:
     """It is read, counted, and compared by what it tells; the figure is left out where no strategy has one."""
     fabricate_run(tmp_path / "runs", "head-0", summary=OLD)
     fabricate_run(tmp_path / "runs", "head-1", seed=1)
-    comparison = build_report(read_sweep(tmp_path / "runs"), tmp_path / "out").comparison
+    analysis = analyze_sweep(read_sweep(tmp_path / "runs"))
+    comparison = analysis.comparison
     (row,) = csv_files.records(comparison.strategies)
     assert (row["n"], row["macro_f1_mean"]) == (2, pytest.approx(0.79))
     assert [row[name] for name in ("lowest_recall", "lowest_recall_class", "balanced_accuracy_mean")] == [None] * 3
-    assert "recall" not in " ".join(path.name for path in (tmp_path / "out/figures").iterdir())
+    assert FIGURES["recall_by_class"](analysis) is None
     recall = [column for column in columns.comparison_columns(0.8) if column.heading == "Worst class recall"]
     assert columns.cells(comparison.strategies, recall) == [[formatting.NONE]]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import wandb
 
-from analysis.sources.wandb import errors
+from analysis.sources.wandb import errors, rate_limit
 from tests.support.wandb_server.server import Server, serve
 
 
@@ -26,5 +26,6 @@ def _logged_in(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
             monkeypatch.setenv(name, value)
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv(errors.CALLS_VARIABLE, "100000")
+    monkeypatch.setattr(rate_limit, "FIRST_PAUSE_SECONDS", 0.05)
     monkeypatch.chdir(tmp_path)
     server.heal()

@@ -68,8 +68,9 @@ def test_only_what_may_pass_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> N
         tried.append(clock.now)
         raise ConnectionError(f"try {len(tried)}")
 
+    monkeypatch.setattr(rate_limit, "FIRST_PAUSE_SECONDS", 100.0)
     with pytest.raises(ConnectionError, match="try 3"):
-        retry(fail, limiter, lambda _: True, calls=1, max_tries=3, first_seconds=100)
+        retry(fail, limiter, lambda _: True, calls=1, max_tries=3)
     assert 50 <= tried[1] - tried[0] <= 101
     assert 100 <= tried[2] - tried[1] <= 201
     tried.clear()
