@@ -63,7 +63,7 @@ class ActivationCache:
     def _fill(self, key: ActivationKey, images_in_order: ImagesInOrder) -> ActivationReader | None:
         """Fill `key`, and in the same pass all missing cuts of its view that should be stored; return its reader."""
         keys = reuse.entries_of_pass(key, self.uses, self.mode)
-        missing = [other for other in keys if self.entries.find(other) is None]
+        missing = [candidate for candidate in keys if self.entries.find(candidate) is None]
         if key not in missing:  # another process has just filled it
             return self.entries.find(key)
         try:

@@ -63,7 +63,7 @@ def should_store(key: ActivationKey, uses: Counter[ActivationKey], mode: str) ->
 
 def entries_of_pass(key: ActivationKey, uses: Counter[ActivationKey], mode: str) -> set[ActivationKey]:
     """Return the entries that one pass over a view fills: `key`, and all of the same view that should be stored."""
-    return {key, *(other for other in uses if other[:2] == key[:2] and should_store(other, uses, mode))}
+    return {key, *(used for used in uses if used[:2] == key[:2] and should_store(used, uses, mode))}
 
 
 def deepest_cut(config: Config, uses: Counter[ActivationKey], blocks: int) -> int:

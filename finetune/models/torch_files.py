@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from finetune.errors import WeightsError
-from finetune.system.checksums import seal_archive, zip_fault
+from finetune.system.checksums import add_zip_checksum, zip_fault
 
 
 def save_torch_file(content: Any, path: Path) -> None:
@@ -22,7 +22,7 @@ def save_torch_file(content: Any, path: Path) -> None:
             torch.save(content, file)
     except RuntimeError as error:  # torch closes a file that could not be written
         raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-    seal_archive(path)
+    add_zip_checksum(path)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -61,28 +61,28 @@ def cause_of_log_line(line: str) -> str:
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and those it was raised from, or during unless `from None` hid them."""
-    seen: set[int] = set()
+    visited: set[int] = set()
     link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
+    while link is not None and id(link) not in visited:
+        visited.add(id(link))
         yield link
         link = link.__context__ if link.__cause__ is None and not link.__suppress_context__ else link.__cause__
 
 
 def _causes(error: BaseException) -> set[str]:
     """Return the causes that a single error speaks of."""
-    found = _causes_by_text(str(error))
+    causes = _causes_by_text(str(error))
     if isinstance(own := getattr(error, "cause", None), str):
-        return found | {own}
-    names = {kind.__name__ for kind in type(error).__mro__}
+        return causes | {own}
+    names = {parent.__name__ for parent in type(error).__mro__}
     if "BrokenPipeError" in names:  # a ConnectionError, but between two processes of this machine
-        return found
-    return found | {_FOREIGN[name] for name in names if name in _FOREIGN}
+        return causes
+    return causes | {_FOREIGN[name] for name in names if name in _FOREIGN}
 
 
 def _causes_by_text(text: str) -> set[str]:
     return {cause for cause, pattern in _TEXTS.items() if pattern.search(text)}
 
 
-def _first(found: set[str]) -> str:
-    return next((cause for cause in _ORDER if cause in found), "code")
+def _first(causes: set[str]) -> str:
+    return next((cause for cause in _ORDER if cause in causes), "code")

@@ -38,8 +38,8 @@ def mismatched_files(run_dir: Path, names: Collection[str] = CHECKED_FILES) -> l
     """Return the files among `names` that differ from their checksums. A missing file is not damaged."""
     path = run_dir / keys.SUMS
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    known = {match[2]: match[1] for line in text.splitlines() if (match := _LINE.fullmatch(line))}
-    return [name for name in names if (run_dir / name).is_file() and not _matches(run_dir / name, known.get(name))]
+    digests = {match[2]: match[1] for line in text.splitlines() if (match := _LINE.fullmatch(line))}
+    return [name for name in names if (run_dir / name).is_file() and not _matches(run_dir / name, digests.get(name))]
 
 
 def _matches(path: Path, digest: str | None) -> bool:

@@ -17,10 +17,10 @@ _RECORD = re.compile(r"^ended after epoch (\d{1,9})$", re.MULTILINE)
 def is_requested(run_dir: Path, epochs: int) -> bool:
     """Return whether a run with `epochs` finished epochs should end now."""
     try:
-        found = _RECORD.search((run_dir / STOP).read_text(encoding="utf-8", errors="replace"))
+        record = _RECORD.search((run_dir / STOP).read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return False
-    return found is None or epochs >= int(found[1])
+    return record is None or epochs >= int(record[1])
 
 
 def ends_run(run_dir: Path, epochs: int) -> bool:

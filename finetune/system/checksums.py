@@ -20,7 +20,7 @@ from typing import Any
 from finetune.system.atomic import check_write_guard
 from finetune.system.documents import read_json, write_json
 
-SEAL = "crc32"  # the key in JSON files, and the word in the comment of ZIP archives
+CHECKSUM_KEY = "crc32"  # in JSON files and in the comments of ZIP archives
 _COMMENT = re.compile(rb"crc32 ([0-9a-f]{8})")
 _COMMENT_BYTES, _DIGITS = 14, 8
 _END_BYTES = 22  # of a ZIP archive's end record without the comment, whose length is in the last two
@@ -38,14 +38,14 @@ def crc32_of(path: Path, size: int | None = None) -> int:
     return crc
 
 
-def seal_archive(path: Path) -> None:
+def add_zip_checksum(path: Path) -> None:
     """Add a comment with the CRC-32 of the file to a ZIP archive without a comment, such as torch.save() writes.
 
     torch.load() and other readers of ZIP archives ignore it.
     """
     with path.open("r+b") as file:
         file.seek(-2, 2)
-        file.write(_COMMENT_BYTES.to_bytes(2, "little") + f"{SEAL} ".encode())
+        file.write(_COMMENT_BYTES.to_bytes(2, "little") + f"{CHECKSUM_KEY} ".encode())
     crc = crc32_of(path)
     with path.open("ab") as file:
         file.write(f"{crc:08x}".encode())
@@ -54,8 +54,8 @@ def seal_archive(path: Path) -> None:
 def zip_fault(path: Path) -> str | None:
     """Return how a ZIP archive is damaged, or None; torch.load() itself does not compare checksums.
 
-    An archive without a seal, from an earlier version or another program, is checked by the CRC-32 of each part, if it
-    has them.
+    If an archive has no checksum in its comment (an earlier version or another program wrote it), the CRC-32 of each
+    part counts, if it has them.
 
     Raises:
         OSError: the file can't be read.
@@ -64,9 +64,9 @@ def zip_fault(path: Path) -> str | None:
     with path.open("rb") as file:
         file.seek(max(size - _END_BYTES - _COMMENT_BYTES, 0))
         end = file.read()
-    found = _COMMENT.fullmatch(end[-_COMMENT_BYTES:])
-    if found:
-        return None if crc32_of(path, size - _DIGITS) == int(found[1], 16) else "its checksum does not match"
+    match = _COMMENT.fullmatch(end[-_COMMENT_BYTES:])
+    if match:
+        return None if crc32_of(path, size - _DIGITS) == int(match[1], 16) else "its checksum does not match"
     if end[-_END_BYTES:][:4] != b"PK\x05\x06" or end[-2:] != b"\0\0":
         return "it is truncated, or no ZIP archive"
     return _part_fault(path)
@@ -84,8 +84,8 @@ def _part_fault(path: Path) -> str | None:
 
 
 def write_checked_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` as JSON, with its checksum as SEAL, atomically."""
-    write_json(path, {**value, SEAL: _crc32_of_values(value)})
+    """Write `value` and its checksum as JSON, atomically."""
+    write_json(path, {**value, CHECKSUM_KEY: _crc32_of_values(value)})
 
 
 def read_checked_json(path: Path) -> dict[str, Any] | None:
@@ -95,7 +95,7 @@ def read_checked_json(path: Path) -> dict[str, Any] | None:
         ValueError: the file is damaged, or has no checksum.
     """
     value = read_json(path)
-    if value is not None and value.pop(SEAL, None) != _crc32_of_values(value):
+    if value is not None and value.pop(CHECKSUM_KEY, None) != _crc32_of_values(value):
         raise ValueError(f"{path}: its checksum does not match")
     return value
 

@@ -81,7 +81,7 @@ def test_torch_itself_does_not_notice(tmp_path: Path) -> None:
     assert not torch.equal(torch.load(path)["a"], torch.ones(1000))
 
 
-def test_sealed_json_tells_any_flip(tmp_path: Path) -> None:
+def test_any_flip_in_checked_json_is_found(tmp_path: Path) -> None:
     """A value that is changed, a name, or the checksum itself."""
     path = tmp_path / "about.json"
     value: dict[str, Any] = {"rows": 12, "type": "float16", "shape": [12, 3], "half": 0.1}
