@@ -33,6 +33,11 @@ def format_interval(low: float, high: float) -> str:
     return NONE if pd.isna(low) or pd.isna(high) else f"{low * 100:.1f}–{high * 100:.1f}%"
 
 
+def accuracy_interval(row: "pd.Series[Any]") -> str:
+    """Return the interval of a recipe's test accuracy."""
+    return format_interval(row["test_accuracy_low"], row["test_accuracy_high"])
+
+
 def format_points(low: float, high: float) -> str:
     """Return an interval of differences of accuracies as "-1.2 to 3.4 points"."""
     return NONE if pd.isna(low) or pd.isna(high) else f"{low * 100:.1f} to {high * 100:.1f} points"

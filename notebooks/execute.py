@@ -45,8 +45,8 @@ def with_settings(notebook: NotebookNode, words: list[str]) -> NotebookNode:
         UserError: a word is no setting, or the tagged cell has none of this name.
     """
     changed = copy.deepcopy(notebook)
-    place = next(at for at, cell in enumerate(changed.cells) if "parameters" in cell.metadata.get("tags", []))
-    names = [line.split(" =")[0] for line in changed.cells[place].source.splitlines() if " = " in line]
+    position = next(index for index, cell in enumerate(changed.cells) if "parameters" in cell.metadata.get("tags", []))
+    names = [line.split(" =")[0] for line in changed.cells[position].source.splitlines() if " = " in line]
     lines = []
     for word in words:
         name, equals, text = word.partition("=")
@@ -59,7 +59,7 @@ def with_settings(notebook: NotebookNode, words: list[str]) -> NotebookNode:
         except yaml.YAMLError as error:
             raise UserError(f"{name}: the value is not YAML: {error}") from None
     if lines:
-        changed.cells.insert(place + 1, nbformat.v4.new_code_cell("\n".join(lines), id="settings-given"))
+        changed.cells.insert(position + 1, nbformat.v4.new_code_cell("\n".join(lines), id="settings-given"))
     return changed
 
 

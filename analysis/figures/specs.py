@@ -32,7 +32,7 @@ from analysis.figures.prediction_grid import draw_grid, find_images
 from analysis.figures.schedule import schedule_diagram
 from analysis.figures.settings import importance_bars, rate_by_strategy
 from analysis.figures.style import HEIGHT, new_figure
-from analysis.formatting import format_interval, format_target, percent, train_time_text
+from analysis.formatting import accuracy_interval, format_target, percent, train_time_text
 from analysis.sources.predictions import read_predictions
 from analysis.tables import per_class
 from analysis.tables.analysis import Analysis
@@ -67,7 +67,7 @@ SpecFunction = Callable[[Analysis], FigureSpec | None]  # None: the sweep has no
 
 def _accuracy_by_strategy(analysis: Analysis) -> FigureSpec:
     strategies, kind = analysis.comparison.strategies, analysis.replicate
-    accuracies = _by_strategy(strategies, lambda row: f"{_test_accuracy(row)} ({_interval(row)})")
+    accuracies = _by_strategy(strategies, lambda row: f"{_test_accuracy(row)} ({accuracy_interval(row)})")
     return FigureSpec(
         _on_axes(accuracy_by_strategy, strategies, analysis.chosen, analysis.data["chance"]),
         f"Dots with intervals, test accuracy by strategy: {accuracies}.",
@@ -242,10 +242,6 @@ def _test_accuracy(row: "pd.Series[Any]") -> str:
     return percent(row["test_accuracy_mean"])
 
 
-def _interval(row: "pd.Series[Any]") -> str:
-    return format_interval(row["test_accuracy_low"], row["test_accuracy_high"])
-
-
 def _times_to_target(analysis: Analysis) -> pd.DataFrame:
     """Return the epochs to the target of the chosen recipes' runs; empty where no history was recorded."""
     return times_to_target(analysis.chosen, analysis.sweep.epochs, analysis.comparison.target)
@@ -281,15 +277,8 @@ def _grid_of_attention(analysis: Analysis) -> FigureSpec | None:
     return _grid_spec(grid, images, f"Attention of {analysis.best['run']}")
 
 
-def _grid_of_confident_errors(analysis: Analysis) -> FigureSpec | None:
-    return _grid_of_best(analysis, choose_confident_errors, "Most confident errors")
-
-
-def _grid_of_least_confident(analysis: Analysis) -> FigureSpec | None:
-    return _grid_of_best(analysis, choose_least_confident, "Least confident predictions")
-
-
-def _grid_of_best(analysis: Analysis, choose: Callable[[pd.DataFrame], Grid | None], title: str) -> FigureSpec | None:
+def _grid_of_best(choose: Callable[[pd.DataFrame], Grid | None], title: str, analysis: Analysis) -> FigureSpec | None:
+    """Return a grid of predictions of the best run."""
     grid = None if analysis.predictions is None else choose(analysis.predictions)
     if grid is None:
         return None
@@ -320,8 +309,8 @@ def _grid_of_differences(analysis: Analysis) -> FigureSpec | None:
 GRIDS: dict[str, SpecFunction] = {  # by file name, in the order of the report
     "prediction_grid": _grid_by_class,
     "prediction_grid_attention": _grid_of_attention,
-    "prediction_grid_confident_errors": _grid_of_confident_errors,
-    "prediction_grid_least_confident": _grid_of_least_confident,
+    "prediction_grid_confident_errors": partial(_grid_of_best, choose_confident_errors, "Most confident errors"),
+    "prediction_grid_least_confident": partial(_grid_of_best, choose_least_confident, "Least confident predictions"),
     "prediction_grid_differences": _grid_of_differences,
 }
 

@@ -8,10 +8,10 @@ import pandas as pd
 
 from analysis.formatting import (
     NONE,
+    accuracy_interval,
     format_duration,
     format_energy,
     format_gflops,
-    format_interval,
     format_memory,
     format_p,
     format_points,
@@ -58,7 +58,7 @@ def comparison_columns(target: float) -> list[Column]:
         Column("Spread", _spread, rank=4, sort="test_accuracy_sd"),
         Column(
             "95% interval",
-            lambda row: format_interval(row["test_accuracy_low"], row["test_accuracy_high"]),
+            accuracy_interval,
             rank=1,
             sort="test_accuracy_low",
         ),

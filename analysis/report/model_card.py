@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from analysis.formatting import format_duration, format_gflops, format_interval, format_quantity, percent
+from analysis.formatting import accuracy_interval, format_duration, format_gflops, format_quantity, percent
 from analysis.report.markdown import inline_code, markdown_text
 from analysis.report.shell import recorded_command, shell_command
 from analysis.tables.analysis import Analysis
@@ -84,8 +84,7 @@ def _evaluation(analysis: Analysis) -> str:
         f"- This network: {percent(best['test/accuracy'])} of {_count(data['splits']['test'])} test images correct; "
         f"macro-F1 {percent(best['test/macro_f1'])}. "
         f"It was selected by val accuracy ({percent(best['best/val_accuracy'])}), not by test.",
-        f"- Its recipe, over {row['over']}: {percent(row['test_accuracy_mean'])} "
-        f"({format_interval(row['test_accuracy_low'], row['test_accuracy_high'])}, 95%).",
+        f"- Its recipe, over {row['over']}: {percent(row['test_accuracy_mean'])} ({accuracy_interval(row)}, 95%).",
     ]
     recall = best.get("test/recall")
     if isinstance(recall, dict) and recall:

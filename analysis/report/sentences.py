@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.formatting import format_interval, format_p, format_points, percent, train_time_text
+from analysis.formatting import accuracy_interval, format_p, format_points, percent, train_time_text
 from analysis.stats.tests import ALPHA
 from analysis.tables.comparison import Comparison
 from analysis.tables.data_size import DataSizeResult
@@ -133,7 +133,7 @@ def _difference_interval(minuend: Row, pair: Row) -> str:
 
 def _describe_overlap(best: Row, second: Row) -> str:
     """Return why two strategies without paired predictions are not distinguishable."""
-    intervals = [format_interval(row["test_accuracy_low"], row["test_accuracy_high"]) for row in (best, second)]
+    intervals = [accuracy_interval(best), accuracy_interval(second)]
     if pd.isna(best["test_accuracy_low"]):
         return "The size of the test set is unknown, so there are no intervals to compare."
     if intervals_disjoint(best, second):
@@ -183,7 +183,7 @@ def recommendation_facts(comparison: Comparison, verdict: Verdict, data: dict[st
     """
     name = recommended_strategy(comparison, verdict)
     row = _row_of(comparison, name)
-    accuracy, interval = percent(row["test_accuracy_mean"]), _interval(row)
+    accuracy, interval = percent(row["test_accuracy_mean"]), accuracy_interval(row)
     facts = {
         "Use" if verdict.level else "Ahead so far": f"{name}, {row['recipe']}",
         "It reaches": f"{accuracy} of test images correct"
@@ -199,10 +199,6 @@ def recommendation_facts(comparison: Comparison, verdict: Verdict, data: dict[st
 
 def _row_of(comparison: Comparison, strategy: str) -> Row:
     return comparison.strategies[comparison.strategies["strategy"] == strategy].iloc[0]
-
-
-def _interval(row: Row) -> str:
-    return format_interval(row["test_accuracy_low"], row["test_accuracy_high"])
 
 
 def _describe_cost(row: Row) -> str:
@@ -235,7 +231,7 @@ def budget_options(comparison: Comparison) -> list[BudgetOption]:
             own_seconds(row),
             train_time_text(row),
             percent(row["test_accuracy_mean"]),
-            _interval(row),
+            accuracy_interval(row),
             "" if before is None else _describe_gain(row, before, comparison.pairs),
         )
         for before, row in zip([None, *rows], rows, strict=False)
@@ -267,7 +263,7 @@ def data_size_record(size: DataSizeResult) -> dict[str, Any]:
         "use": name,
         "recipe": str(row["recipe"]),
         "accuracy": percent(row["test_accuracy_mean"]),
-        "interval": _interval(row),
+        "interval": accuracy_interval(row),
         "costs": train_time_text(row),
         "sure": confidence_text(size.verdict, name),
     }

@@ -16,6 +16,7 @@ from analysis.sources.wandb.sync import SyncProgress, SyncResult, sync_runs
 from finetune.rundir.files import find_runs
 from finetune.rundir.find import find_sweeps, last_change
 from finetune.rundir.keys import CONFIG, SWEEP
+from finetune.tracking.mirror_client import is_off
 from finetune.tracking.sweep_address import SweepAddress, default_project, folder_address, parse_sweep_address
 
 
@@ -103,7 +104,7 @@ class _Finder:
 
         Silent if nobody is logged in; waits only seconds for a server that does not answer.
         """
-        if client.is_switched_off() or not client.may_be_logged_in():
+        if is_off() or not client.may_be_logged_in():
             return None, None
         address = folder_address(local) if local is not None else None
         try:

@@ -1,4 +1,7 @@
-"""Sweeps on a W&B server: find, create and stop them; count their runs, and list the failed ones."""
+"""Sweeps on a W&B server: find, create and stop them; count their runs, and list the failed ones.
+
+A function that makes a request raises WandbError if the server can't be reached or refuses.
+"""
 
 import contextlib
 import netrc
@@ -94,11 +97,7 @@ def _base_url() -> str:
 
 
 def find_sweep(address: SweepAddress) -> WandbSweep:
-    """Return the sweep with this address.
-
-    Raises:
-        WandbError: there is none, or the server can't be reached.
-    """
+    """Return the sweep with this address; WandbError if there is none."""
     project = address.project or default_project()
 
     def read(api: Any) -> WandbSweep:
@@ -116,11 +115,7 @@ def find_sweep(address: SweepAddress) -> WandbSweep:
 
 
 def newest_open(project: str) -> tuple[WandbSweep | None, int]:
-    """Return the newest sweep of a project with runs to do, except paused ones, and the project's number of sweeps.
-
-    Raises:
-        WandbError: the server can't be reached.
-    """
+    """Return the newest sweep of a project with runs to do, except paused ones, and the project's number of sweeps."""
 
     def read(api: Any) -> tuple[WandbSweep | None, int]:
         entity = os.environ.get("WANDB_ENTITY") or api.default_entity
@@ -132,10 +127,10 @@ def newest_open(project: str) -> tuple[WandbSweep | None, int]:
                 return None, 0  # no such project yet
             nodes += [edge.node for edge in sweeps.last_response.project.sweeps.edges]
             sweeps.variables["cursor"] = sweeps.cursor
-        still = [node for node in nodes if node.state.upper() in OPEN_STATES and node.state.upper() != "PAUSED"]
-        if not still:
+        active = [node for node in nodes if node.state.upper() in OPEN_STATES and node.state.upper() != "PAUSED"]
+        if not active:
             return None, len(nodes)
-        newest = max(still, key=lambda node: str(node.created_at))
+        newest = max(active, key=lambda node: str(node.created_at))
         return find_sweep(SweepAddress(entity, project, newest.name)), len(nodes)
 
     return _query(read, f"the sweeps of project {project}")
@@ -157,21 +152,10 @@ class FailedWandbRun:
 
 
 def failed_runs(sweep: WandbSweep) -> list[FailedWandbRun]:
-    """Return the failed and crashed runs of a sweep, oldest first.
-
-    Raises:
-        WandbError: the server can't be reached.
-    """
+    """Return the failed and crashed runs of a sweep, oldest first."""
     names = sweep.spec.get("parameters", {})
 
     def read(api: Any) -> list[FailedWandbRun]:
-        runs = api.runs(
-            f"{sweep.entity}/{sweep.project}",
-            filters={"$and": [{"sweep": sweep.id}]},
-            order="+created_at",
-            lazy=False,
-            per_page=100,
-        )
         return [
             FailedWandbRun(
                 run.id,
@@ -179,7 +163,7 @@ def failed_runs(sweep: WandbSweep) -> list[FailedWandbRun]:
                 str(run.summary.get("reason") or "no reason is known"),
                 str(run.summary.get("cause") or ""),
             )
-            for run in runs
+            for run in _list_runs(api, sweep, _in_sweep(sweep), order="+created_at", lazy=False)
             if run.state in FAILED_STATES
         ]
 
@@ -187,42 +171,26 @@ def failed_runs(sweep: WandbSweep) -> list[FailedWandbRun]:
 
 
 def count_states(sweep: WandbSweep) -> Counter[str]:
-    """Count the runs of a sweep by their state on the server.
-
-    Raises:
-        WandbError: the server can't be reached.
-    """
+    """Count the runs of a sweep by their state on the server."""
 
     def read(api: Any) -> Counter[str]:
-        runs = api.runs(f"{sweep.entity}/{sweep.project}", filters={"$and": [{"sweep": sweep.id}]}, per_page=100)
-        return Counter(str(run.state) for run in runs)
+        return Counter(str(run.state) for run in _list_runs(api, sweep, _in_sweep(sweep)))
 
     return _query(read, f"the runs of {sweep.path}")
 
 
 def run_states(sweep: WandbSweep, names: list[str]) -> dict[str, tuple[str | None, str]]:
-    """Return id -> (sweep, state) of all runs of a sweep, and of the runs of its project with one of these names.
-
-    Raises:
-        WandbError: the server can't be reached.
-    """
+    """Return id -> (sweep, state) of all runs of a sweep, and of the runs of its project with one of these names."""
 
     def read(api: Any) -> dict[str, tuple[str | None, str]]:
-        path, found = f"{sweep.entity}/{sweep.project}", {}
-        for filters in ({"$and": [{"sweep": sweep.id}]}, {"name": {"$in": names}}):
-            for run in api.runs(path, filters=filters, per_page=100):
-                found[str(run.id)] = run.sweep_name, str(run.state)
-        return found
+        listed = (_list_runs(api, sweep, filters) for filters in (_in_sweep(sweep), {"name": {"$in": names}}))
+        return {str(run.id): (run.sweep_name, str(run.state)) for runs in listed for run in runs}
 
     return _query(read, f"the runs of {sweep.path}")
 
 
 def create_sweep(spec: dict[str, Any], entity: str | None, project: str) -> WandbSweep:
-    """Create a sweep.
-
-    Raises:
-        WandbError: the server can't be reached, or refuses.
-    """
+    """Create a sweep and return it."""
 
     def create(api: Any) -> WandbSweep:
         import wandb
@@ -243,6 +211,15 @@ def stop_sweep(sweep: WandbSweep) -> bool:
     return False
 
 
+def _list_runs(api: Any, sweep: WandbSweep, filters: dict[str, Any], **options: Any) -> Any:
+    """Return the runs of the sweep's project that match `filters`, as objects of W&B's client."""
+    return api.runs(f"{sweep.entity}/{sweep.project}", filters=filters, per_page=100, **options)
+
+
+def _in_sweep(sweep: WandbSweep) -> dict[str, Any]:
+    return {"$and": [{"sweep": sweep.id}]}
+
+
 def _sweep(sweep: Any, sweep_id: str) -> WandbSweep:
     """Return the sweep of W&B's client as a `WandbSweep`."""
     attributes = sweep._attrs
@@ -259,8 +236,8 @@ def _sweep(sweep: Any, sweep_id: str) -> WandbSweep:
     )
 
 
-def _query(question: Callable[[Any], T], subject: str) -> T:
-    """Return `question(wandb.Api())`; every error of the client becomes a WandbError about `subject`."""
+def _query(read: Callable[[Any], T], subject: str) -> T:
+    """Return `read(wandb.Api())`; every error of the client becomes a WandbError about `subject`."""
     import wandb
 
     bound_exit()
@@ -273,7 +250,7 @@ def _query(question: Callable[[Any], T], subject: str) -> T:
             f"W&B ({_base_url()}) does not answer: check the network and WANDB_BASE_URL. The client says: {error}"
         ) from error
     try:
-        return question(api)
+        return read(api)
     except WandbError:
         raise
     except Exception as error:

@@ -34,6 +34,7 @@ from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.atomic import DISK_FULL_ERRNOS, WriteError
 from finetune.system.redaction import redact_values, without_login
+from finetune.tracking.mirror_client import is_off
 from finetune.tracking.sweep_address import SWEEP_ID, SweepAddress, default_project
 from finetune.tracking.wandb_exit import bound_exit
 
@@ -79,11 +80,6 @@ class Server:
         return retry(call, self.limiter, is_retryable, count, self.max_tries)
 
 
-def is_switched_off() -> bool:
-    """Whether WANDB_MODE switches W&B off, or to offline mode."""
-    return os.environ.get("WANDB_MODE", "online") not in ("online", "shared", "")
-
-
 def may_be_logged_in() -> bool:
     """Whether there may be a login: a quick check before wandb is imported."""
     netrc = [Path(os.environ["NETRC"])] if "NETRC" in os.environ else [Path.home() / ".netrc", Path.home() / "_netrc"]
@@ -102,7 +98,7 @@ def connect(previous: Server | None = None, is_brief: bool = False) -> Server:
         NoLoginError: nobody is logged in.
         FetchError: W&B is switched off, or the server does not answer or refuses.
     """
-    if is_switched_off():
+    if is_off():
         raise SwitchedOffError(f"W&B is switched off (WANDB_MODE={os.environ['WANDB_MODE']}).")
     limiter = previous.limiter if previous else Limiter(_calls_a_minute(), BURST)
     import wandb
