@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
+from analysis.figures import specs
+
 
 def _png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -42,6 +44,19 @@ def stop_drawing(patch: pytest.MonkeyPatch) -> set[str]:
     patch.setattr(Figure, "savefig", save_placeholder)
     patch.setattr(Figure, "draw_without_rendering", lambda _: None)
     return drawn
+
+
+def leave_figures_blank(patch: pytest.MonkeyPatch) -> None:
+    """As `stop_drawing`, and draw nothing on any axes: for tests of what happens to the files of a report."""
+    stop_drawing(patch)
+    patch.setattr(specs, "_on_axes", lambda *_, **__: Figure)
+    patch.setattr(specs, "draw_grid", lambda *_: Figure())
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """See `leave_figures_blank`."""
+    leave_figures_blank(monkeypatch)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_runs_on_other_pictures_are_refused_by_name(golden: Path, capsys: pytest
     assert not out.exists()
 
 
-@pytest.mark.usefixtures("without_drawing")
+@pytest.mark.usefixtures("blank_figures")
 def test_the_winner_the_tie_and_what_is_left_out(golden: Path) -> None:
     """Everything that can be worked out on paper, from report.json and the CSV files."""
     shutil.rmtree(golden / "scratch-0")

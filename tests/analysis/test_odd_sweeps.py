@@ -35,7 +35,7 @@ def test_runs_without_histories_are_compared(tmp_path: Path) -> None:
     assert "history.jsonl lacks epochs of 4 runs" in (tmp_path / "out" / "comparison.md").read_text()
 
 
-@pytest.mark.usefixtures("without_drawing")
+@pytest.mark.usefixtures("blank_figures")
 def test_figures_of_an_earlier_report_go_and_files_of_the_user_stay(tmp_path: Path) -> None:
     """By name: a figure that this report does not have would pass for one of its own."""
     out = tmp_path / "paper"

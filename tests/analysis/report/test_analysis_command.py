@@ -145,7 +145,7 @@ def test_a_second_report_has_equal_files(place: Path, monkeypatch: pytest.Monkey
         assert [path.read_bytes() for path in place.rglob(png.name)] == [png.read_bytes()], name
 
 
-@pytest.mark.usefixtures("without_drawing")
+@pytest.mark.usefixtures("blank_figures")
 def test_the_table_and_the_files_are_printed(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

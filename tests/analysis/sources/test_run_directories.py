@@ -1,7 +1,5 @@
 """Run directories become frames: everything that is there, nothing that is not, and a reason for what is left out."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ from analysis.sources.locate import find_folder
 from analysis.sources.predictions import read_predictions
 from analysis.sources.run_directories import read_sweep
 from finetune.rundir import files, keys
-from tests import ROOT
 from tests.support.fabricate import fabricate_run, tear_history, write_predictions
 
 
@@ -215,12 +212,3 @@ def test_no_runs_at_all_is_a_message(tmp_path: Path) -> None:
     """A fresh clone has no runs/ yet."""
     with pytest.raises(InputError, match="holds no runs yet"):
         find_folder(None, tmp_path / "runs")
-
-
-def test_the_commands_load_neither_torch_nor_wandb() -> None:
-    """No module of the analysis needs torch; wandb is imported only when it is needed, so bad input fails at once."""
-    code = (
-        "import sys, analysis.sources.wandb.client, analysis.__main__, analysis.wandb_report;"
-        "assert not {'torch', 'torchvision', 'wandb', 'wandb_workspaces'} & sys.modules.keys()"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

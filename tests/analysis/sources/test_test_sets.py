@@ -49,7 +49,7 @@ def test_runs_on_different_data_are_refused_and_told_apart() -> None:
     assert "--mix-data" in message
 
 
-@pytest.mark.usefixtures("without_drawing")
+@pytest.mark.usefixtures("blank_figures")
 def test_they_are_mixed_on_request_and_the_report_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     """One table over both, with the note in all that is written, and the command that makes it again."""
     for data, test in (("aaaa", 0.9), ("bbbb", 0.5)):

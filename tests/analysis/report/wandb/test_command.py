@@ -20,7 +20,7 @@ from analysis.wandb_report import main
 from finetune.rundir import keys
 from finetune.system import documents
 from finetune.tracking.sweep_address import SweepAddress
-from tests.analysis.conftest import stop_drawing
+from tests.analysis.conftest import leave_figures_blank
 from tests.analysis.report.wandb.reported_sweep import SWEEP, make_sweep
 from tests.support.fabricate import fabricate_run
 from tests.support.failing_disk import failing_disk
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style")  # raised by
 def sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Work in a folder with that sweep and a stand-in for the server; return what it gets."""
     monkeypatch.chdir(tmp_path)
-    stop_drawing(monkeypatch)
+    leave_figures_blank(monkeypatch)
     make_sweep(tmp_path / "runs/demo", tmp_path / "images")
     sent: list[Any] = []
     monkeypatch.setattr(wandb_report, "folder_address", lambda _: SweepAddress("tester", "trials", "abcd1234"))
@@ -133,7 +133,7 @@ def test_a_server_that_is_away_does_not_take_long_to_be_missed(
 
 
 @pytest.mark.filterwarnings("ignore:Read the `app_url` setting")  # what wandb.sweep says of itself
-@pytest.mark.usefixtures("without_drawing")
+@pytest.mark.usefixtures("blank_figures")
 def test_a_report_is_written_once_and_updated(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,7 +207,7 @@ def test_a_report_is_written_once_and_updated(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_drawing")
+@pytest.mark.usefixtures("blank_figures")
 def test_a_draft_becomes_the_report_and_a_deleted_report_is_made_anew(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
