@@ -16,7 +16,7 @@ from sklearn.metrics import f1_score, recall_score
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
-from finetune.cache import activation_cache
+from finetune.cache import activation_entries
 from finetune.config import Config, parse_config
 from finetune.data.dataset import EpochBatchSampler
 from finetune.data.sampling import balanced_order, class_weights
@@ -224,7 +224,7 @@ def test_cached_or_not_the_run_is_the_same(
     strategy: str, balance: str, unequal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Activations are read by position, images several times in an epoch; losses differ by rounding alone."""
-    monkeypatch.setattr(activation_cache, "STORED", np.float32)
+    monkeypatch.setattr(activation_entries, "STORED", np.float32)
     asked = {"strategy": strategy, "balance": balance, "epochs": 3, "lr": 3e-3, "views": 2}
     cached, plain = (Done(config(unequal, cache=cache, **asked), tmp_path / cache) for cache in ("on", "off"))
     assert any("cache: train view" in line for line in cached.log)
