@@ -24,26 +24,17 @@ WHITE_PIXEL_PNG = (
 )
 
 
-def stop_drawing(patch: pytest.MonkeyPatch) -> set[str]:
+def stop_drawing(patch: pytest.MonkeyPatch) -> None:
     """Lay out and render no figure; every saved PNG is one white pixel, every PDF is empty.
 
     For tests of what a report says: rendering takes most of the time of a report. Forked workers inherit it.
-
-    Returns:
-        names of figures that are drawn nevertheless, empty at first.
     """
-    drawn: set[str] = set()
-    save = Figure.savefig
 
-    def save_placeholder(figure: Figure, path: str | Path, **options: Any) -> None:
-        if any(name in Path(path).name for name in drawn):
-            save(figure, path, **options)
-        else:
-            Path(path).write_bytes(WHITE_PIXEL_PNG if options.get("format", "png") == "png" else b"%PDF-1.4\n")
+    def save_placeholder(_: Figure, path: str | Path, **options: Any) -> None:
+        Path(path).write_bytes(WHITE_PIXEL_PNG if options.get("format", "png") == "png" else b"%PDF-1.4\n")
 
     patch.setattr(Figure, "savefig", save_placeholder)
     patch.setattr(Figure, "draw_without_rendering", lambda _: None)
-    return drawn
 
 
 def leave_figures_blank(patch: pytest.MonkeyPatch) -> None:
@@ -60,6 +51,6 @@ def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def without_drawing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+def without_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """See `stop_drawing`."""
-    return stop_drawing(monkeypatch)
+    stop_drawing(monkeypatch)

@@ -13,13 +13,18 @@ import wandb
 
 from analysis.__main__ import main
 from analysis.errors import InputError
+from analysis.figures.specs import GRIDS
+from analysis.figures.style import GRID_DPI, save_figure
+from analysis.pipeline import analyze_sweep
 from analysis.sources.locate import find_folder
+from analysis.sources.run_directories import read_sweep
 from analysis.sources.wandb import client
 from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.atomic import WriteError
 from finetune.tracking.sweep_address import SweepAddress, parse_sweep_address
 from tests import ROOT
+from tests.analysis.conftest import leave_figures_blank
 from tests.online.runs_on_server import PROJECT, put_run, put_sweep
 from tests.support import offline
 from tests.support.fabricate import fabricate_pictures, fabricate_run
@@ -352,8 +357,15 @@ def test_what_is_no_sweep_there_gets_a_message(logged_in: Server, argument: str,
     assert not Path("runs").exists()
 
 
+def draw_grid(folder: Path, file: Path) -> None:
+    """Write the prediction grid of these runs, as a report does."""
+    spec = GRIDS["prediction_grid"](analyze_sweep(read_sweep(folder)))
+    assert spec is not None
+    save_figure(spec.draw(), file, ("png",), GRID_DPI)
+
+
 def test_the_report_is_that_of_the_machine_that_ran_it(
-    logged_in: Server, tmp_path: Path, without_drawing: set[str], capfd: pytest.CaptureFixture[str]
+    logged_in: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """From the server, on a machine without the data: the same tables to the byte, the same grid to the pixel."""
     pictures = fabricate_pictures(tmp_path / "data", each=12)
@@ -378,17 +390,22 @@ def test_the_report_is_that_of_the_machine_that_ran_it(
     failed = fabricate_run(original, "head-9", seed=9, state="failed", reason="out of memory", curve=[0.1])
     put_run(logged_in, sweep, failed, "failed", swept={"strategy": "head", "seed": 9})
     (original / keys.SWEEP).write_text("method: grid\n")
-    without_drawing.add("prediction_grid")
-    assert main([str(original), "--out", "here"]) == 0
+    with monkeypatch.context() as patch:
+        leave_figures_blank(patch)
+        assert main([str(original), "--out", "here"]) == 0
+    draw_grid(original, Path("here/grid"))
     shutil.rmtree(tmp_path / "data")
     capfd.readouterr()
-    assert main([sweep, "--out", "away"]) == 0
+    with monkeypatch.context() as patch:
+        leave_figures_blank(patch)
+        assert main([sweep, "--out", "away"]) == 0
     # No progress bar in a pipe, no word of W&B's client, nothing of its own left behind.
     assert capfd.readouterr().err.splitlines() == [
         f"runs/{sweep}: W&B sweep {ENTITY}/{PROJECT}/{sweep} on {logged_in.url}, 5 of its 5 runs fetched now."
     ]
     assert {path.name for path in Path.cwd().iterdir()} == {"there", "here", "away", "runs"}
-    for name in ("comparison.csv", "comparison.md", "pairs.csv", "recipes.csv", "epochs.csv", "prediction_grid.png"):
+    draw_grid(Path("runs") / sweep, Path("away/grid"))
+    for name in ("comparison.csv", "comparison.md", "pairs.csv", "recipes.csv", "epochs.csv", "grid.png"):
         assert Path("away", name).read_bytes() == Path("here", name).read_bytes(), name
     assert "images of the prediction grid are missing" not in Path("away/comparison.md").read_text()  # none is missing
 
