@@ -21,18 +21,19 @@ from analysis.tables.comparison import Comparison, chosen_runs, compare
 from tests.support.fabricate import fabricate_run
 
 
-@pytest.fixture
-def sweep(tmp_path: Path) -> Sweep:
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """Return two strategies at two rates with two seeds; val chooses 0.003 for head and 0.001 for gradual."""
+    folder = tmp_path_factory.mktemp("sweep")
     for strategy, lr, seed in itertools.product(("gradual", "head"), (0.001, 0.003), (0, 1)):
         good = (lr == 0.003) == (strategy == "head")
         fabricate_run(
-            tmp_path, f"{strategy}-{lr}-{seed}", strategy=strategy, lr=lr, seed=seed, epochs=6, val=0.8 if good else 0.6
+            folder, f"{strategy}-{lr}-{seed}", strategy=strategy, lr=lr, seed=seed, epochs=6, val=0.8 if good else 0.6
         )
-    return read_sweep(tmp_path)
+    return read_sweep(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def comparison(sweep: Sweep) -> Comparison:
     return compare(sweep)
 
