@@ -30,7 +30,7 @@ from tests.support.images import write_folder
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(DOCS.glob("*.md"))
-LANGUAGES = {"bash", "text", "python", "mermaid"}
+LANGUAGES = {"bash", "text", "python", "yaml", "mermaid"}
 SHELLS = ["bash", *(["zsh"] if shutil.which("zsh") else [])]
 MAX_WIDTH, MAX_README_WIDTH, MAX_README_LINES = 140, 120, 165
 VARIABLES = {"SWEEP", "AGENTS", "BUDGET", "ARGS"}  # of make
@@ -399,6 +399,9 @@ def test_every_page_opens_with_its_command_and_is_in_the_index() -> None:
     for page in sorted(DOCS.glob("*.md")):
         assert re.match(r"# .+\n\n```bash\n", page.read_text(encoding="utf-8")), f"{page.name} opens with no command"
         assert page.name == "index.md" or f"]({page.name})" in index, f"{page.name} is not in the index"
+    sweeps = (DOCS / "sweeps.md").read_text(encoding="utf-8")
+    for file in sorted((ROOT / "sweeps").glob("*.yaml")):
+        assert f"](../sweeps/{file.name})" in sweeps, f"docs/sweeps.md does not list {file.name}"
 
 
 def test_the_page_of_fields_is_the_one_that_is_generated() -> None:
