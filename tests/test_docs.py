@@ -368,7 +368,7 @@ def test_every_link_and_anchor_resolves() -> None:
     broken, count = [], 0
     for page in PAGES:
         text = re.sub(r"`[^`\n]*`", "", prose(page))
-        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        for target in re.findall(r"(?:\]\(|src=\")([^)\s\"]+)", text):
             if target.startswith(("https://", "http://")):
                 continue
             count += 1
