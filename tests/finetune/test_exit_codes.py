@@ -24,7 +24,7 @@ from tests.support import offline
 from tests.support.fabricate import fabricate_run
 from tests.support.images import write_folder
 
-SWEEP = "method: grid\nparameters: {data: {value: demo}, strategy: {value: head}}\n"
+SWEEP = "method: grid\nparameters: {data: {value: pictures}, strategy: {value: head}}\n"
 Main = Callable[[list[str]], int]
 
 
@@ -150,54 +150,36 @@ def test_a_plain_locale_is_no_trouble(tmp_path: Path, line: str) -> None:
     assert (out + err).isascii()
 
 
-def closed_output(main: Callable[[], int], is_result: bool) -> tuple[int, str]:
-    """Return exit code and error output of a process in which nobody reads what `main` prints."""
-    decorator = "result_command" if is_result else "command"
-    lines = [
-        "import sys",
-        "from finetune.system.output import *",
-        f"from tests.finetune.test_exit_codes import {main.__name__} as main",
-        f"sys.exit({decorator}(main)())",
-    ]
-    code = "\n".join(lines)
+# Prints so many lines by all means there are, and exits with this code.
+PRINTER = """
+import sys
+from finetune.system.output import SafeConsole, command, result_command
+decorator, lines, code = sys.argv[1:]
+def main():
+    for _ in range(int(lines)):
+        print("a line of some length, so that the buffer is full soon")
+        if int(lines) > 1:
+            SafeConsole().print("another")
+    print("came to the end", file=sys.stderr)
+    return int(code)
+sys.exit(globals()[decorator](main)())
+"""
+
+
+def closed_output(decorator: str) -> tuple[int, str]:
+    """Return exit code and error output of PRINTER, whose output nobody reads."""
     reader, writer = os.pipe()
     os.close(reader)
-    ended = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-                           check=False)  # fmt: skip
+    words = [sys.executable, "-c", PRINTER, decorator, "3000", "1"]
+    ended = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
     os.close(writer)
     return ended.returncode, ended.stderr
 
 
-def prints() -> int:
-    """Print by all means there are, more than a pipe holds, and say so at the end."""
-    from finetune.system.output import SafeConsole
-
-    screen = SafeConsole()
-    for _ in range(3000):
-        print("a line of some length, so that the buffer is full soon", flush=True)
-        screen.print("another")
-    print("came to the end", file=sys.stderr)
-    return 1
-
-
 def test_nobody_reads_the_output() -> None:
     """`| head` ends a command whose output is its result, without a word; a run goes on, and keeps its exit code."""
-    assert closed_output(prints, is_result=True) == (0, "")
-    assert closed_output(prints, is_result=False) == (1, "came to the end\n")
-
-
-PRINTER = """
-import sys
-from finetune.system.output import SafeConsole, command, result_command
-def main():
-    for _ in range(int(sys.argv[2])):
-        print("a line of some length, so that the buffer is full soon")
-        if int(sys.argv[2]) > 1:
-            SafeConsole().print("another")
-    print("came to the end", file=sys.stderr)
-    return 0
-sys.exit(globals()[sys.argv[1]](main)())
-"""
+    assert closed_output("result_command") == (0, "")
+    assert closed_output("command") == (1, "came to the end\n")
 
 
 @pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="there is no /dev/full here")
@@ -207,7 +189,7 @@ def test_the_output_goes_to_a_full_disk(lines: int) -> None:
 
     def ended(decorator: str) -> tuple[int, str]:
         with open("/dev/full", "w") as full:  # noqa: PTH123  (no file that a path would be of use for)
-            words = [sys.executable, "-c", PRINTER, decorator, str(lines)]
+            words = [sys.executable, "-c", PRINTER, decorator, str(lines), "0"]
             done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False,
                                   env={**os.environ, "PYTHONUNBUFFERED": ""})  # fmt: skip
         return done.returncode, done.stderr

@@ -1,17 +1,17 @@
 """A resumed run is the same run, bit for bit: weights, optimizer, history, predictions, whatever it does and when."""
 
-import json
+import itertools
+import multiprocessing
+import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import pytest
 import torch
 
-from finetune.config import to_dict
+from finetune.config import Config
 from finetune.errors import RunInterrupted
 from finetune.run import checkpoint, run_writer
 from finetune.run.checkpoint import load_checkpoint
@@ -142,24 +142,19 @@ def test_a_disturbed_run_continues_as_the_same_run(
         shutil.rmtree(tmp_path / "run")
 
 
-# Ends without any clean-up in the middle of writing the last checkpoint of epoch 2.
-KILLED_WHILE_SAVING = """
-import json, os, sys
-from pathlib import Path
-import torch
-from finetune.config import parse_config
-from finetune.run.run import run
-true_save, saves = torch.save, []
-def save(content, file):
-    true_save(content, file)
-    saves.append(1)
-    if len(saves) == 3:
-        file.truncate(file.tell() // 2)
-        file.flush()
-        os._exit(9)
-torch.save = save
-run(parse_config(json.loads(sys.argv[1]), "a test"), Path(sys.argv[2]))
-"""
+def run_until_killed_while_saving(config: Config, folder: Path) -> None:
+    """Run, and end without any clean-up in the middle of writing the last checkpoint of epoch 2."""
+    true_save, calls = torch.save, itertools.count(1)
+
+    def save(content: Any, file: IO[bytes]) -> None:
+        true_save(content, file)
+        if next(calls) == 3:
+            file.truncate(file.tell() // 2)
+            file.flush()
+            os._exit(9)
+
+    torch.save = save  # type: ignore[assignment]
+    run(config, folder)
 
 
 def test_a_process_killed_while_it_saves_loses_no_result(
@@ -168,8 +163,11 @@ def test_a_process_killed_while_it_saves_loses_no_result(
     """As by SIGKILL or a power cut: the half-written file does not count, and does not stay."""
     fields, folder = {"strategy": "lpft", "epochs": 3}, tmp_path / "run"
     config = small(images, **fields)
-    words = [sys.executable, "-c", KILLED_WHILE_SAVING, json.dumps(to_dict(config)), str(folder)]
-    assert subprocess.run(words).returncode == 9
+    torch.set_num_threads(1)  # a fork does not have the threads of its parent
+    process = multiprocessing.get_context("fork").Process(target=run_until_killed_while_saving, args=(config, folder))
+    process.start()
+    process.join()
+    assert process.exitcode == 9
     assert len(list(folder.glob(".last.pt.*.tmp"))) == 1
     lines: list[str] = []
     with each_log_line(lines.append):
