@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from analysis.figures.style import MARKERS, add_legend_below, colour, set_log_axis, set_percent_axis
-from analysis.formatting import sort_strategies
 from analysis.stats.pareto import pareto_front
-from analysis.tables.replicates import replicate_kind
+from analysis.tables.arms import sort_arms
+from analysis.tables.recipes import replicate_kind
 
 
 def accuracy_by_strategy(strategies: pd.DataFrame, runs: pd.DataFrame, chance: float | None, ax: Axes) -> Axes:
@@ -20,13 +20,13 @@ def accuracy_by_strategy(strategies: pd.DataFrame, runs: pd.DataFrame, chance: f
         runs: the chosen recipes' runs.
         chance: accuracy of random guesses, in [0, 1]; None where the number of classes is unknown.
     """
-    names = list(strategies["strategy"])
+    names = list(strategies["arm"])
     for height, (_, row) in enumerate(strategies.iterrows()):
-        name, mean = str(row["strategy"]), row["test_accuracy_mean"]
+        name, mean = str(row["arm"]), row["test_accuracy_mean"]
         style: Any = {"color": colour(name)}
         ax.plot([row["test_accuracy_low"], row["test_accuracy_high"]], [height, height], linewidth=3, **style)
         ax.plot(mean, height, marker=MARKERS.get(name, "o"), markersize=10, markeredgecolor="white", **style)
-        of_runs = runs[runs["strategy"] == name]["test/accuracy"]
+        of_runs = runs[runs["arm"] == name]["test/accuracy"]
         if len(of_runs) > 1:
             ax.plot(of_runs, [height + 0.22] * len(of_runs), "o", markersize=5, markerfacecolor="none", **style)
         above: Any = {"textcoords": "offset points", "ha": "center", "weight": "bold", **style}
@@ -56,14 +56,14 @@ def accuracy_against_time(runs: pd.DataFrame, chosen: pd.DataFrame, ax: Axes) ->
     """
     seconds = _own_seconds(runs).dropna()
     unit, size = _time_unit(float(seconds.max()) if len(seconds) else 0.0)
-    for strategy in sort_strategies(runs["strategy"]):
-        every, best = (table[table["strategy"] == strategy] for table in (runs, chosen))
+    for strategy in sort_arms(runs["arm"]):
+        every, best = (table[table["arm"] == strategy] for table in (runs, chosen))
         style: Any = {"marker": MARKERS.get(strategy, "o"), "color": colour(strategy)}
         bold: Any = {"s": 80, "edgecolors": "white", "linewidths": 0.8, "zorder": 3, **style}
         ax.scatter(_own_seconds(every) / size, every["test/accuracy"], s=28, alpha=0.3, linewidths=0, **style)
         ax.scatter(_own_seconds(best) / size, best["test/accuracy"], label=strategy, **bold)
     means = pd.DataFrame({"cost": _own_seconds(chosen) / size, "score": chosen["test/accuracy"]})
-    _draw_front(means.groupby(chosen["strategy"]).mean().dropna(), ax)
+    _draw_front(means.groupby(chosen["arm"]).mean().dropna(), ax)
     if len(seconds) and seconds.min() > 0 and seconds.max() / seconds.min() > 10:
         set_log_axis(ax)
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -20,7 +20,7 @@ COUNTS = (
 def write_tables(analysis: Analysis, out: Path) -> None:
     """Write every table of the report as CSV into the folder `out`."""
     comparison = analysis.comparison
-    write_records(out / "comparison.csv", COLUMNS, records(comparison.strategies))
+    write_records(out / "comparison.csv", COLUMNS, records(comparison.arms))
     write_records(out / "recipes.csv", COLUMNS, records(comparison.recipes))
     write_records(out / "pairs.csv", PAIRS, pair_records(comparison.pairs))
     _write_frame(out / "runs.csv", analysis.all_runs.runs)

@@ -102,7 +102,7 @@ def _comparison(inputs: ReportInputs) -> list[Block]:
     wr, comparison = library(), inputs.analysis.comparison
     return [
         wr.H2("Comparison"),
-        wr.MarkdownBlock(markdown_table(comparison.strategies, comparison_columns(comparison.target))),
+        wr.MarkdownBlock(markdown_table(comparison.arms, comparison_columns())),
         wr.H2("Methods"),
         wr.UnorderedList(items=text.methods_text(inputs.analysis)),
     ]
@@ -128,7 +128,7 @@ def _curves(inputs: ReportInputs) -> list[Block]:
     # Runs are tagged with the strategy they resolved to, which may differ from the sweep's value of `strategy`.
     runsets = [
         _runset(inputs, strategy, [expr.Tags().isin([strategy])], groupby=["group"])
-        for strategy in map(str, inputs.analysis.comparison.strategies["strategy"])
+        for strategy in map(str, inputs.analysis.comparison.arms["arm"])
     ]
     return [
         wr.H2("Learning curves"),

@@ -10,7 +10,7 @@ from analysis.report.shell import recorded_command, shell_command
 from analysis.sources.test_sets import REPLICATES
 from analysis.tables.analysis import Analysis
 from analysis.tables.metadata import origin_facts
-from analysis.tables.replicates import join_replicate_labels
+from analysis.tables.recipes import join_replicate_labels
 from finetune.system import documents
 
 GENERAL_QUESTION = "Which fine-tuning recipe suits these images, what does it cost, and how sure are we?"
@@ -96,7 +96,7 @@ def methods_text(analysis: Analysis) -> list[str]:
         *([f"Splits: {'; '.join(data['splits_from'])}."] if data["splits_from"] else []),
         *filter(None, [baseline_sentence(data)]),
         *comparison_notes(analysis.replicate),
-        f"Means are over {join_replicate_labels(analysis.comparison.strategies['over'])}.",
+        f"Means are over {join_replicate_labels(analysis.comparison.arms['over'])}.",
         f"Runs: {len(sweep.finished)} finished{left_out}.",
         *([f"Made with {versions}."] if versions else []),
     ]

@@ -11,7 +11,7 @@ from analysis.report.sentences import VerdictText, describe_verdict
 from analysis.sources.run_directories import read_sweep
 from analysis.stats import tests
 from analysis.tables.comparison import Comparison, compare
-from analysis.tables.replicates import join_replicate_labels, replicate_kind, replicate_label
+from analysis.tables.recipes import join_replicate_labels, replicate_kind, replicate_label
 from analysis.tables.verdict import decide
 from finetune.resolve import FIELDS_ADDED_LATER
 from finetune.rundir import files
