@@ -8,6 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from analysis.figures.style import MARKERS, add_legend_below, colour, set_log_axis, set_percent_axis
 from analysis.stats.pareto import pareto_front
+from analysis.stats.tests import ALPHA
 from analysis.tables.arms import sort_arms
 from analysis.tables.recipes import replicate_kind
 
@@ -42,6 +43,33 @@ def accuracy_by_strategy(strategies: pd.DataFrame, runs: pd.DataFrame, chance: f
         ax.axvline(chance, color="#595959", linestyle="--", linewidth=1)
         ax.text(chance, len(names) - 0.55, " chance", color="#595959", fontsize=10, va="bottom")
     set_percent_axis(ax, "x")
+    return ax
+
+
+def differences_to_candidate(arms: pd.DataFrame, candidate: str, margin: float, ax: Axes) -> Axes:
+    """Draw a forest plot: each other arm's difference to the candidate in test accuracy, with its 95% interval.
+
+    Args:
+        arms: rows of the chosen recipes.
+        margin: a loss that is accepted for a lower cost, a fraction; drawn as a band.
+    """
+    others = arms[arms["arm"] != candidate]
+    for height, (_, row) in enumerate(others.iterrows()):
+        name, value = str(row["arm"]), row["difference"] * 100
+        style: Any = {"color": colour(name)}
+        if pd.notna(row["difference_low"]):
+            ends = [row["difference_low"] * 100, row["difference_high"] * 100]
+            ax.plot(ends, [height, height], linewidth=3, solid_capstyle="butt", **style)
+        ax.plot(value, height, marker=MARKERS.get(name, "o"), markersize=10, markeredgecolor="white", **style)
+        star = "*" if row["difference_p"] < ALPHA else ""
+        text: Any = {"textcoords": "offset points", "ha": "center", "weight": "bold", **style}
+        ax.annotate(f"{value:+.1f}{star}", (value, height), (0, 9), **text)
+    ax.axvline(0, color="#333333", linewidth=1.2)
+    ax.axvspan(-margin * 100, 0, color="#000000", alpha=0.07, linewidth=0)
+    ax.set_yticks(range(len(others)), list(others["arm"]))
+    ax.set_ylim(len(others) - 0.5, -0.7)
+    ax.set(xlabel=f"test accuracy minus that of {candidate} (points, 95% interval)", title="Differences to the best")
+    ax.grid(visible=False, axis="y")
     return ax
 
 

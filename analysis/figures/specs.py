@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.errors import InputError
-from analysis.figures.accuracy import accuracy_against_time, accuracy_by_strategy
+from analysis.figures.accuracy import accuracy_against_time, accuracy_by_strategy, differences_to_candidate
 from analysis.figures.calibration import reliability_diagram
 from analysis.figures.classes import confusion_matrix, height_for, recall_by_class
 from analysis.figures.curves import learning_curves, time_to_target
@@ -32,7 +32,7 @@ from analysis.figures.prediction_grid import draw_grid, find_images
 from analysis.figures.schedule import schedule_diagram
 from analysis.figures.settings import importance_bars, rate_by_strategy
 from analysis.figures.style import HEIGHT, new_figure
-from analysis.formatting import accuracy_interval, format_target, percent, train_time_text
+from analysis.formatting import accuracy_interval, format_points, format_target, percent, train_time_text
 from analysis.sources.predictions import read_predictions
 from analysis.tables import per_class
 from analysis.tables.analysis import Analysis
@@ -63,6 +63,28 @@ class FigureSpec:
 
 
 SpecFunction = Callable[[Analysis], FigureSpec | None]  # None: the sweep has nothing to show in this figure
+
+
+def _differences(analysis: Analysis) -> FigureSpec | None:
+    comparison, verdict = analysis.comparison, analysis.verdict
+    if not verdict.differences:
+        return None
+    texts = ", ".join(
+        f"{other.arm} {other.difference * 100:+.1f} ({format_points(other.low, other.high)})"
+        for other in verdict.differences
+    )
+    return FigureSpec(
+        _on_axes(
+            differences_to_candidate,
+            comparison.arms,
+            comparison.candidate,
+            verdict.margin,
+            height=1.6 + 0.55 * len(verdict.differences),
+        ),
+        f"Forest plot, test accuracy minus that of {comparison.candidate}, in points: {texts}.",
+        f"Difference of each arm to {comparison.candidate}, which has the highest val accuracy: mean and 95% interval "
+        "for new images and new training runs; * significant after Holm's correction. The band is the margin.",
+    )
 
 
 def _accuracy_by_strategy(analysis: Analysis) -> FigureSpec:
@@ -215,6 +237,7 @@ def _reliability(analysis: Analysis) -> FigureSpec | None:
 
 
 FIGURES: dict[str, SpecFunction] = {  # by file name, in the order of the report
+    "differences": _differences,
     "accuracy_by_strategy": _accuracy_by_strategy,
     "accuracy_against_time": _accuracy_against_time,
     "accuracy_by_size": _accuracy_by_size,

@@ -29,7 +29,7 @@ from analysis.report.columns import (
 )
 from analysis.report.shell import recorded_command, shell_command
 from analysis.tables.analysis import Analysis, Options
-from analysis.tables.metadata import left_out_groups
+from analysis.tables.metadata import left_out_groups, sweep_question
 from finetune.system.documents import read_json
 from finetune.system.output import escape_control_characters
 from finetune.system.redaction import without_login
@@ -37,6 +37,7 @@ from finetune.system.redaction import without_login
 HERE = Path(__file__).parent
 TEMPLATE, SCRIPT, STYLE = "report.html.j2", "report.js", "report.css"
 JPEG_QUALITY = 88
+FOREST = "differences"  # the figure on the first screen
 RECIPE_HEADINGS = ("Val", "Train time", "Compute saved")  # of all recipes
 
 
@@ -97,7 +98,10 @@ def report_page(
         networks=_table(comparison.pairs, network_columns()) if comparison.pairs["mcnemar_p"].notna().any() else None,
         recipes=_table(comparison.recipes, _recipe_columns(shown)),
         runs=_runs(analysis, out),
-        figures=figures,
+        forest=next((figure for figure in figures if figure.name == FOREST), None),
+        figures=[figure for figure in figures if figure.name != FOREST],
+        question=sweep_question(analysis.sweep.text),
+        contents=_contents(document, analysis),
         grids=grids,
         best_run=methods.best_run_sentence(analysis),
         left_out=left_out_groups(analysis.sweep),
@@ -120,6 +124,24 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _contents(document: dict[str, Any], analysis: Analysis) -> list[tuple[str, str]]:
+    """Return (id, title) of the sections that the page has."""
+    sections = [
+        ("by-budget", "By budget", len(document["card"]["by_budget"]) > 1),
+        ("by-size", "By training-set size", bool(document["card"]["by_size"])),
+        ("comparison-of-arms", "Comparison", True),
+        ("pairwise", "Pairwise comparisons", len(analysis.comparison.pairs) > 0),
+        ("costs-of-arms", "Costs", True),
+        ("claims", "Reference numbers", bool(document["claims"]["checked"])),
+        ("figures", "Figures", True),
+        ("predictions", "Predictions", True),
+        ("all-recipes", "All recipes", True),
+        ("all-runs", "Runs", True),
+        ("reproduce", "Reproduce", True),
+    ]
+    return [(name, title) for name, title, is_there in sections if is_there]
 
 
 def _commands(analysis: Analysis) -> list[str]:

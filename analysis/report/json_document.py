@@ -5,7 +5,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from analysis.report.csv_files import pair_records, records
+from analysis.report.csv_files import pair_records, records, without_test
 from analysis.report.sentences import budget_options, data_size_record, describe_verdict, recommendation_facts
 from analysis.stats.tests import LEVEL
 from analysis.tables.analysis import Analysis
@@ -34,7 +34,7 @@ def json_document(analysis: Analysis) -> dict[str, Any]:
         "verdict": verdict_record(analysis),
         "columns": COLUMNS,
         "strategies": records(comparison.arms),
-        "recipes": records(comparison.recipes),
+        "recipes": records(without_test(comparison.recipes, analysis)),
         "pairs": pair_records(comparison.pairs),
         "pair_columns": PAIRS,
         "best_run": str(analysis.best["run"]),
@@ -48,7 +48,7 @@ def json_document(analysis: Analysis) -> dict[str, Any]:
         "versions": package_versions(),
         "claims": {"setting": analysis.claims_setting, "checked": [asdict(claim) for claim in analysis.claims]},
         "card": {
-            "facts": recommendation_facts(comparison, verdict, analysis.data),
+            "facts": recommendation_facts(comparison, verdict, analysis.data, origin_facts(sweep)),
             "by_budget": [asdict(option) for option in budget_options(comparison)],
             "by_size": [data_size_record(size) for size in analysis.sizes],
         },

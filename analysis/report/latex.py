@@ -19,8 +19,9 @@ def latex_table(comparison: Comparison, headline: str) -> str:
     rows = [_row(texts) for texts in cells(comparison.arms, shown)]
     kind = replicate_kind(comparison.recipes["over"])
     caption = escape_latex(
-        f"{headline} Test accuracy, mean over {kind}s with 95% interval, and its difference to the arm with the highest "
-        "val accuracy (in points; * significant at 5% after Holm's correction). Recipes were selected on the validation set."
+        f"{headline} Test accuracy, mean over {kind}s with 95% interval, and its difference to the arm with the "
+        "highest val accuracy (in points; * significant at 5% after Holm's correction). Recipes were selected on the "
+        "validation set."
     )
     return "\n".join(
         [

@@ -7,6 +7,10 @@ import pandas as pd
 from analysis.formatting import percent
 from analysis.tables.analysis import Analysis
 
+NETWORKS = (
+    "Single runs, the best by val of each arm: test images that only one of the two networks classifies correctly, and "
+    "McNemar's test (mid-p) of whether these two networks are equally accurate. It says nothing about other runs."
+)
 SYNTHETIC = "Synthetic data: images drawn by the program, not photographs."
 
 

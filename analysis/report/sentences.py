@@ -1,6 +1,7 @@
 """The verdict, the recommendation and the results by training-set size, as sentences."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from analysis.tables.data_size import DataSizeResult
 from analysis.tables.recipes import join_replicate_labels
 from analysis.tables.verdict import Difference, Verdict, arms_by_budget, find_pair, own_seconds
 from finetune.sweep.power import interval_half_width
+from finetune.system.output import count_text
 
 MORE_RUNS = 2  # seeds that the report offers to add
 Row = pd.Series  # an arm's row of the comparison
@@ -83,6 +85,12 @@ def _headline(best: Row, row: Row, verdict: Verdict) -> str:
             else f"not less accurate than {verdict.candidate}"
         )
         return f"Use {verdict.recommended}: {price}; {loss} ({LEVEL:.0%} confidence)."
+    better = [other.arm for other in verdict.differences if other.is_significant and other.difference > 0]
+    if better:
+        return (
+            f"Val and test disagree: val prefers {best['arm']} ({score} on test, {runs}), but {join_names(better)} is "
+            "significantly more accurate on test. Check that val and test images come from the same source."
+        )
     if not verdict.level:
         return f"Use {best['arm']}: {score} on test ({runs}), significantly better than {_all_others(verdict)}."
     if all(not other.cost_seconds < own_seconds(best) for other in verdict.differences):
@@ -94,7 +102,7 @@ def _headline(best: Row, row: Row, verdict: Verdict) -> str:
 
 
 def _all_others(verdict: Verdict) -> str:
-    names = [other.arm for other in verdict.differences]
+    names = [other.arm for other in verdict.differences if other.is_significant]
     return names[0] if len(names) == 1 else f"all {len(names)} others"
 
 
@@ -110,16 +118,17 @@ def _compare_with_others(verdict: Verdict) -> list[str]:
         sentences.append(f"Significantly less accurate than {verdict.candidate} on test: {listed}.")
     if better:
         listed = ", ".join(f"{other.arm} ({_signed(other.difference)})" for other in better)
-        sentences.append(
-            f"Significantly more accurate than {verdict.candidate} on test, although val preferred "
-            f"{verdict.candidate}: {listed}. Val and test images may differ."
-        )
+        sentences.append(f"Significantly more accurate than {verdict.candidate} on test: {listed}.")
+    untested = [other.arm for other in verdict.differences if math.isnan(other.p)]
+    if untested:
+        them = "it has a single run" if len(untested) == 1 else "they have single runs"
+        sentences.append(f"Not tested, as {them}: {join_names(untested)}.")
     sentences += [
         f"{other.arm} minus {verdict.candidate} is {_signed(other.difference)} "
         f"({format_points(other.low, other.high)}, p {format_p(other.p_holm)}): not significant; the data are "
         "compatible with any difference in this interval."
         for other in verdict.differences
-        if not other.is_significant
+        if other.arm in verdict.level
     ]
     return sentences
 
@@ -192,11 +201,14 @@ def join_names(names: "tuple[str, ...] | list[str]") -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def recommendation_facts(comparison: Comparison, verdict: Verdict, data: dict[str, Any]) -> dict[str, str]:
+def recommendation_facts(
+    comparison: Comparison, verdict: Verdict, data: dict[str, Any], origin: Mapping[str, list[str]]
+) -> dict[str, str]:
     """Return the facts of the recommendation by their headings, in order.
 
     Args:
         data: see `data_facts`.
+        origin: see `origin_facts`.
     """
     row = comparison.row(verdict.recommended)
     accuracy, interval = percent(row["test_accuracy_mean"]), accuracy_interval(row)
@@ -211,7 +223,8 @@ def recommendation_facts(comparison: Comparison, verdict: Verdict, data: dict[st
     size, classes = data["splits"]["train"], len(data["classes"])
     if size:
         facts["For data like"] = f"{size:,} training images" + (f" of {classes} classes" if classes else "")
-    return facts
+    facts["Measured on"] = "; ".join(", ".join(origin[name]) for name in ("device", "finished") if origin.get(name))
+    return {heading: fact for heading, fact in facts.items() if fact}
 
 
 def _describe_cost(row: Row) -> str:
@@ -234,7 +247,8 @@ def confidence_text(verdict: Verdict) -> str:
         other = next(other for other in verdict.differences if other.arm == verdict.recommended)
         return f"{LEVEL:.0%} that it loses at most {_points(max(-other.bound, 0.0))} against {verdict.candidate}"
     if not verdict.level:
-        return f"better than every other arm (p < {ALPHA:.2g}, corrected for {len(verdict.differences)} comparisons)"
+        count = count_text(len(verdict.differences), "comparison")
+        return f"better than every other arm (p < {ALPHA:.2g}, corrected for {count})"
     return f"highest val accuracy; not significantly different from {join_names(verdict.level)}"
 
 

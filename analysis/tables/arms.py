@@ -51,9 +51,10 @@ def find_arm_fields(recipes: Iterable[str], by: Sequence[str] = (), tuned: Seque
     is_tuned = {*TUNED, *tuned}
     fixed = [{name: value for name, value in recipe.items() if name not in is_tuned} for recipe in fields]
     arm_fields = independent_fields(fixed, ("strategy", "backbone"))
-    rates = {name for name in is_tuned if len({json.dumps(recipe.get(name)) for recipe in fields}) > 1}
-    order = [*TUNED, *tuned]
-    return ArmFields(tuple(arm_fields) or ("strategy",), tuple(name for name in order if name in rates))
+    order = [name for name in (*TUNED, *tuned) if name not in arm_fields]
+    rates = [{name: recipe.get(name) for name in (*arm_fields, *order)} for recipe in fields]
+    varied = independent_fields(rates, (*arm_fields, *order))
+    return ArmFields(tuple(arm_fields) or ("strategy",), tuple(name for name in varied if name in order))
 
 
 def _check_fields(names: Iterable[str], flag: str) -> None:

@@ -39,17 +39,17 @@ def detectable_difference(components: Components, runs: float, images: float) ->
         runs: of each arm.
         images: test images.
     """
-    se, df = _planned_error(components, runs, images)
+    se, df = planned_error(components, runs, images)
     return float(t.ppf((1 + CONFIDENCE) / 2, df) + t.ppf(POWER, df)) * se
 
 
 def interval_half_width(components: Components, runs: float, images: float) -> float:
     """Return half the width of the 95% interval of a difference with this many runs and images; see above."""
-    se, df = _planned_error(components, runs, images)
+    se, df = planned_error(components, runs, images)
     return float(t.ppf((1 + CONFIDENCE) / 2, df)) * se
 
 
-def _planned_error(components: Components, runs: float, images: float) -> tuple[float, float]:
+def planned_error(components: Components, runs: float, images: float) -> tuple[float, float]:
     """Return the standard error of a difference and its degrees of freedom; NaN if they can't be known."""
     if not (runs >= 2 and images >= 1):
         return math.nan, math.nan

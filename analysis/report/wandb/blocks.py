@@ -13,6 +13,7 @@ from analysis.report.methods import SYNTHETIC, best_run_sentence
 from analysis.report.sentences import describe_verdict
 from analysis.report.wandb import text
 from analysis.tables.analysis import Analysis
+from analysis.tables.metadata import sweep_question
 from finetune.tracking.sweep_address import SweepAddress
 
 CURVES = {"val/accuracy": "Val accuracy", "train/loss": "Train loss", "trainable_share": "Share of blocks that train"}
@@ -91,7 +92,7 @@ def _verdict(inputs: ReportInputs) -> list[Block]:
     notes = [*analysis.notes, *filter(None, [inputs.missing])]
     synthetic = f"{SYNTHETIC} " if analysis.data["synthetic"] else ""
     blocks = [
-        wr.BlockQuote(text.sweep_question(analysis.sweep.text)),
+        wr.BlockQuote(sweep_question(analysis.sweep.text)),
         wr.CalloutBlock(synthetic + verdict.headline),
         *(wr.P(sentence) for sentence in verdict.sentences),
     ]
