@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks import table
 from benchmarks.baselines import CONTENDERS, OURS, PLAIN
 from benchmarks.figure import draw_figure
-from benchmarks.runner import BenchmarkPlan, Fields, Results, measure
+from benchmarks.runner import BenchmarkPlan, Results, measure
 from finetune.errors import EXIT_FAILED, ConfigError, nearest
 from finetune.system.environment import cores
 from finetune.system.output import command
@@ -26,22 +26,21 @@ FULL = {"only": tuple(CONTENDERS), "strategies": STRATEGIES, "rounds": 5}
 def main(arguments: list[str]) -> int:
     """Run the benchmark and return the exit code."""
     args = _parse(arguments)
-    plan, target = _plan(args), _target(args)
+    plan = _plan(args)
     out = args.out or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     print(f"results go to {out} as they are measured", file=sys.stderr, flush=True)
-    results = measure(plan, target, out)
+    results = measure(plan, out)
     print("\n".join(describe(results)))
     figure = out.with_suffix(".png")
     print(f"see {out}" + (f" and {figure}" if draw_figure(results, figure) else ""))
-    has_errors = any("error" in row for group in ("runs", "loader", "accuracy") for row in results[group])
+    has_errors = any("error" in row for row in (*results["runs"], *results["loader"]))
     return EXIT_FAILED if has_errors else 0
 
 
 def describe(results: Results) -> list[str]:
     """Return the lines to print about the results."""
-    lines = ["", *table.introduction(results), "", *table.speed_table(results), "", *table.loader_table(results), ""]
-    return [*lines, *table.accuracy_table(results), ""] if results["accuracy"] else lines
+    return ["", *table.introduction(results), "", *table.speed_table(results), "", *table.loader_table(results), ""]
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -66,20 +65,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     add("--threads", type=int, default=cores(), help="of each process")
     add("--out", type=Path, default=argparse.SUPPRESS,
         help="file for the numbers, JSON (default: benchmarks/results/<time>.json)")  # fmt: skip
-    real = parser.add_argument_group("seconds to a val accuracy on real images, with --data and --weights")
-    add = real.add_argument
-    add("--data", default=argparse.SUPPRESS, help="a folder of images")
-    add("--weights", default=argparse.SUPPRESS, help="a torchvision name, or a path to a state dict")
-    add("--data-backbone", default="squeezenet1_0", help="as --backbone")
-    add("--data-px", type=int, default=160, help="crop side")
-    add("--data-epochs", type=int, default=8, help="of each run")
-    add("--data-batch-size", type=int, default=32, help="images in a batch")
-    add("--data-lr", type=float, default=1e-3, help="peak rate of the head")
-    add("--target", type=float, default=0.8, help="the val accuracy")
     parser.set_defaults(**QUICK)
     if "--full" in arguments:
         parser.set_defaults(**FULL)
-    return parser.parse_args(arguments, argparse.Namespace(pictures=None, out=None, data=None, weights=None))
+    return parser.parse_args(arguments, argparse.Namespace(pictures=None, out=None))
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -96,8 +85,6 @@ def _plan(args: argparse.Namespace) -> BenchmarkPlan:
     faults += [_unknown("--strategies", name, STRATEGIES) for name in args.strategies if name not in STRATEGIES]
     if PLAIN not in args.only:
         faults.append(f"--only: {PLAIN} must be among them, as the others are compared with it")
-    if (args.data is None) != (args.weights is None):
-        faults.append("--data and --weights belong together")
     for flag in ("rounds", "pictures", "batch_size", "threads"):
         if getattr(args, flag) is not None and getattr(args, flag) < 1:
             faults.append(f"--{flag.replace('_', '-')}: must be at least 1")
@@ -106,25 +93,8 @@ def _plan(args: argparse.Namespace) -> BenchmarkPlan:
         faults.append(f"--loader-px: {args.loader_px!r} are no sides of images, such as 224,384")
     if faults:
         raise ConfigError(faults, "the command line")
-    fields = {field.name: getattr(args, field.name, None) for field in dataclasses.fields(BenchmarkPlan)}
-    changed = {"contenders": args.only, "weights": "none", "loader_px": tuple(map(int, sides))}
-    return BenchmarkPlan(**{**fields, **changed})
-
-
-def _target(args: argparse.Namespace) -> Fields | None:
-    """Return the accuracy to reach on real images and the config of these runs, if images are given."""
-    if args.data is None:
-        return None
-    return {
-        "data": str(Path(args.data).resolve()),
-        "weights": str(Path(args.weights).resolve()) if Path(args.weights).exists() else args.weights,
-        "backbone": args.data_backbone,
-        "image_px": args.data_px,
-        "epochs": args.data_epochs,
-        "batch_size": args.data_batch_size,
-        "lr": args.data_lr,
-        "val_accuracy": args.target,
-    }
+    values = {**vars(args), "contenders": args.only, "weights": "none", "loader_px": tuple(map(int, sides))}
+    return BenchmarkPlan(**{field.name: values[field.name] for field in dataclasses.fields(BenchmarkPlan)})
 
 
 def _unknown(flag: str, name: str, choices: Iterable[str]) -> str:

@@ -16,11 +16,9 @@ class Contender:
     """One way to train a config.
 
     Attributes:
-        title: in tables.
         module: has the function `train(config, **options)`.
         note: how its work differs from the others', a line below the table.
-        package: has to be installed for it.
-        has_own_network: whether its network is not torchvision's, so that torchvision's weights do not fit.
+        package: the package it needs.
     """
 
     title: str
@@ -28,7 +26,6 @@ class Contender:
     options: dict[str, Any]
     note: str
     package: str | None = None
-    has_own_network: bool = False
 
 
 PEERS = "benchmarks.peers"
@@ -39,7 +36,7 @@ CONTENDERS = {
     ),
     "timm": Contender(
         "timm, freeze()", f"{PEERS}.timm_loop", {},
-        "the plain loop with timm's network; freeze() stops frozen batch-norms entirely", "timm", has_own_network=True,
+        "the plain loop with timm's network; freeze() stops frozen batch-norms entirely", "timm",
     ),
     "fastai": Contender(
         "fastai", f"{PEERS}.fastai_loop", {"train_bn": True},

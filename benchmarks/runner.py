@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.baselines import CONTENDERS, OURS, PLAIN, is_installed
+from benchmarks.baselines import OURS, PLAIN, is_installed
 from benchmarks.meters import describe_machine
 from benchmarks.synthetic_images import CLASSES, PHOTO_SIZE, draw_folder
 from finetune.errors import UserError
@@ -44,7 +44,7 @@ class BenchmarkPlan:
     """What to measure.
 
     Attributes:
-        images: training images of an epoch; None for a number of IMAGES.
+        pictures: training images of an epoch; None for a number of IMAGES.
         full: whether that is the larger number.
         loader_px: crop sides for which loading is measured, from images of a photo's size.
         threads: of each process.
@@ -53,50 +53,46 @@ class BenchmarkPlan:
     contenders: tuple[str, ...]
     strategies: tuple[str, ...]
     rounds: int
-    images: int | None
+    pictures: int | None
     full: bool
     batch_size: int
     backbone: str
-    weights: str
     image_px: int
     loader_px: tuple[int, ...]
     device: str
     threads: int
+    weights: str = "none"
 
 
-def measure(plan: BenchmarkPlan, target: Fields | None, out: Path) -> Results:
+def measure(plan: BenchmarkPlan, out: Path) -> Results:
     """Measure everything and return the results, which are in the file `out` after each measurement.
-
-    Args:
-        target: `val_accuracy` to reach on real images, and the config fields of these runs.
 
     Raises:
         UserError: the plan names something that does not exist, such as the backbone.
 
     Returns:
-        `machine`, `plan`, `target`, `floor` (see job.floors), `skipped` (contender -> why), `runs` (strategy,
-        contender, round, and what the contender's train() returned or `error`), `loader` (loader, round, px, and what
-        job.loader returned or `error`), `accuracy` (as `runs`).
+        `machine`, `plan`, `floor` (see job.floors), `skipped` (contender -> reason), `runs` (strategy, contender,
+        round, and the result of the contender's train() or `error`), `loader` (loader, round, px, and the result of
+        job.loader or `error`).
     """
     fields = {strategy: _fields(plan, strategy) for strategy in plan.strategies}
     floor = _execute({"kind": "floor", "fields": fields, "device": plan.device}, plan.threads)
     if "error" in floor:
         raise UserError(f"can't begin: {floor['error']}")
-    if plan.images is None:
-        plan = replace(plan, images=IMAGES["cpu" if floor["device"] == "cpu" else "gpu"][plan.full])
+    if plan.pictures is None:
+        plan = replace(plan, pictures=IMAGES["cpu" if floor["device"] == "cpu" else "gpu"][plan.full])
     results: Results = {"machine": describe_machine(plan.threads), "plan": asdict(plan), "floor": floor}
-    results |= {"target": target, "skipped": find_skipped(plan, floor["peaks"])}
-    results |= {"runs": [], "loader": [], "accuracy": []}
+    results |= {"skipped": find_skipped(plan, floor["peaks"]), "runs": [], "loader": []}
     names = [name for name in plan.contenders if name not in results["skipped"]]
     with tempfile.TemporaryDirectory() as folder:
-        for group, labels, job in _jobs(plan, target, names, Path(folder)):
+        for group, labels, job in _jobs(plan, names, Path(folder)):
             start = time.perf_counter()
             result = _execute(job, 1 if group == "loader" else plan.threads)
             results[group].append({**labels, **result})
             write_json(out, results)
-            about = ", ".join(f"{name} {value}" for name, value in labels.items())
+            title = ", ".join(f"{name} {value}" for name, value in labels.items())
             outcome = f"{result.get('error', 'done')}, {time.perf_counter() - start:.0f} s"
-            print(f"{group}: {about}: {outcome}", file=sys.stderr, flush=True)
+            print(f"{group}: {title}: {outcome}", file=sys.stderr, flush=True)
     return results
 
 
@@ -108,9 +104,9 @@ def find_skipped(plan: BenchmarkPlan, peaks: dict[str, float]) -> dict[str, str]
     return skipped
 
 
-def _jobs(plan: BenchmarkPlan, target: Fields | None, names: list[str], folder: Path) -> Iterator[Job]:
+def _jobs(plan: BenchmarkPlan, names: list[str], folder: Path) -> Iterator[Job]:
     """Draw the images into the folder, and yield all jobs in their order."""
-    count, few = plan.images or 0, len(CLASSES)
+    count, few = plan.pictures or 0, len(CLASSES)
     val = max(few, count // VAL_SHARE)
     data = draw_folder(folder / "pictures", {"train": count, "val": val, "test": few})
     tiny = {"train": plan.batch_size, "val": min(val, plan.batch_size), "test": few}
@@ -126,13 +122,6 @@ def _jobs(plan: BenchmarkPlan, target: Fields | None, names: list[str], folder: 
         for px, name in product(plan.loader_px, LOADERS):
             job = {"kind": "loader", "contender": name, "fields": _loader_fields(plan, str(photos), px)}
             yield "loader", {"round": number, "px": px, "loader": name}, job
-    if target is not None:
-        goal = {name: value for name, value in target.items() if name != "val_accuracy"}
-        for strategy, name in product(plan.strategies, names):
-            if not CONTENDERS[name].has_own_network:
-                fields = {**goal, "strategy": strategy, "device": plan.device}
-                job = {"kind": "train", "contender": name, "fields": fields}
-                yield "accuracy", {"strategy": strategy, "contender": name}, job
 
 
 def _fields(plan: BenchmarkPlan, strategy: str) -> Fields:
@@ -143,9 +132,9 @@ def _fields(plan: BenchmarkPlan, strategy: str) -> Fields:
 
 
 def _loader_fields(plan: BenchmarkPlan, data: str, px: int) -> Fields:
-    fields = {"data": data, "backbone": LOADER_BACKBONE, "weights": "none", "strategy": "full", "device": "cpu"}
-    more = {"epochs": LOADER_EPOCHS, "batch_size": plan.batch_size, "image_px": px, "loader_workers": 0}
-    return {**fields, **more}
+    network = {"backbone": LOADER_BACKBONE, "weights": "none", "strategy": "full", "device": "cpu"}
+    loading = {"data": data, "batch_size": plan.batch_size, "image_px": px, "loader_workers": 0}
+    return {**network, **loading, "epochs": LOADER_EPOCHS}
 
 
 def _execute(job: dict[str, Any], threads: int) -> dict[str, Any]:

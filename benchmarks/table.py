@@ -39,8 +39,8 @@ def ratios(runs: Sequence[Row], strategy: str, contender: str, key: str = "epoch
         key: of the contender's epochs: `epochs`, or `further` for the second run on the same caches.
     """
     plain, own = (
-        {run["round"]: total_seconds(run[name]) for run in _successful(runs, strategy, who) if name in run}
-        for who, name in ((PLAIN, "epochs"), (contender, key))
+        {run["round"]: total_seconds(run[name]) for run in _successful(runs, strategy, runner) if name in run}
+        for runner, name in ((PLAIN, "epochs"), (contender, key))
     )
     return [plain[number] / own[number] for number in sorted(plain.keys() & own.keys())]
 
@@ -69,7 +69,7 @@ def speed_table(results: Results) -> list[str]:
     notes = [
         f"{CONTENDERS[name].title}: {CONTENDERS[name].note}." for name in plan["contenders"] if name not in skipped
     ]
-    return [*_markdown_table(head, rows), "", *left_out, *sorted(errors), *CAVEATS, *notes]
+    return [*markdown_table(head, rows), "", *left_out, *sorted(errors), *CAVEATS, *notes]
 
 
 def loader_table(results: Results) -> list[str]:
@@ -83,38 +83,7 @@ def loader_table(results: Results) -> list[str]:
             later = _format_spread([median(plain["seconds"]) / median(own["seconds"]) for plain, own in pairs])
             first = _format_spread([plain["first"] / own["first"] for plain, own in pairs])
             rows.append([str(px), LOADERS[name], *(["1", "1"] if name == PLAIN else [first, later])])
-    return _markdown_table(["px", "loader, 1 thread", "× ImageFolder, first epoch", "later epochs"], rows)
-
-
-def accuracy_table(results: Results) -> list[str]:
-    """Return the lines of the table of seconds until val reached the target."""
-    goal = results["target"]["val_accuracy"]
-    head = ["strategy", "", f"seconds to {goal:.0%} val", "× plain loop", "best val", "test"]
-    reached = {
-        (run["strategy"], run["contender"]): seconds_to(run["epochs"], goal)
-        for run in results["accuracy"]
-        if "error" not in run
-    }
-    rows = []
-    for run in results["accuracy"]:
-        if "error" in run:
-            rows.append([run["strategy"], CONTENDERS[run["contender"]].title, "failed", "", "", ""])
-            continue
-        own, plain = (reached.get((run["strategy"], name)) for name in (run["contender"], PLAIN))
-        ratio = f"{plain / own:.2f}" if plain and own else ""
-        best = max(epoch["val/accuracy"] for epoch in run["epochs"])
-        test = f"{run['test/accuracy']:.1%}" if "test/accuracy" in run else ""
-        time = _format_number(own) if own else "never"
-        rows.append([run["strategy"], CONTENDERS[run["contender"]].title, time, ratio, f"{best:.1%}", test])
-    return _markdown_table(head, rows)
-
-
-def seconds_to(epochs: Sequence[Row], val_accuracy: float) -> float | None:
-    """Return the seconds up to the end of the first epoch whose val reached `val_accuracy`, or None."""
-    for index, epoch in enumerate(epochs):
-        if epoch["val/accuracy"] >= val_accuracy:
-            return total_seconds(epochs[: index + 1])
-    return None
+    return markdown_table(["px", "loader, 1 thread", "× ImageFolder, first epoch", "later epochs"], rows)
 
 
 def introduction(results: Results) -> list[str]:
@@ -163,7 +132,7 @@ def _format_number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return a Markdown table whose columns line up as text too."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = [head, ["-" * width for width in widths], *rows]

@@ -22,6 +22,7 @@ from analysis.sources.run_directories import read_sweep
 from analysis.sources.sweep import Sweep
 from analysis.tables import comparison
 from benchmarks import plain
+from benchmarks.table import markdown_table
 from finetune.config import parse_config
 from finetune.rundir.files import read_config
 from finetune.sweep.display import duration
@@ -31,8 +32,7 @@ from finetune.system.environment import cores
 from finetune.system.output import command
 
 RESULTS = Path(__file__).parent / "results"
-HEAD = """| strategy | runs here | plain loop, test | here, test | plain loop, a run | here, a run |
-|---|--:|--:|--:|--:|--:|"""
+HEAD = ["strategy", "runs here", "plain loop, test", "here, test", "plain loop, a run", "here, a run"]
 
 
 @command
@@ -116,14 +116,14 @@ def describe(rows: pd.DataFrame, wall_seconds: float) -> list[str]:
     Args:
         wall_seconds: of all runs here together.
     """
-    lines = [
-        f"| {row['strategy']} | {row['runs']} | {row['plain_test']:.1%} | {row['here_test']:.1%} | "
-        f"{duration(row['plain_seconds'])} | {duration(row['here_seconds'])} |"
+    cells = [
+        [row["strategy"], str(row["runs"]), *(f"{row[key]:.1%}" for key in ("plain_test", "here_test")),
+         *(duration(row[key]) for key in ("plain_seconds", "here_seconds"))]
         for row in rows.to_dict("records")
-    ]
+    ]  # fmt: skip
     seeds = " to ".join(map(str, sorted(set(rows["seeds"]))))
     over = "of 1 seed" if seeds == "1" else f"means over {seeds} seeds"
-    return [HEAD, *lines, "", f"{_totals(rows, wall_seconds)} Accuracies are {over}."]
+    return [*markdown_table(HEAD, cells), "", f"{_totals(rows, wall_seconds)} Accuracies are {over}."]
 
 
 def _totals(rows: pd.DataFrame, wall_seconds: float) -> str:

@@ -24,7 +24,7 @@ CHECKPOINTS = (keys.LAST, keys.PREVIOUS, keys.BEST)
 TEXTS = (keys.HISTORY, keys.CONFIG, keys.SPLITS, keys.STATE)
 RESULTS = (keys.SUMMARY, keys.CONFIG, keys.HISTORY, keys.PREDICTIONS, keys.SPLITS, keys.BEST)
 
-Damage = Callable[[Path, random.Random], None]  # harms a file, or a run directory
+Damage = Callable[[Path, random.Random], None]  # of a file, or of the folder of a run
 Inject = Callable[[Harness, random.Random], list[str]]
 
 
@@ -42,44 +42,36 @@ class Fault(NamedTuple):
     times: int
 
 
-def damage_run(name: str, damage: Damage, times: int = 5) -> Fault:
-    """Return a fault that damages the directory of a run that was killed half-way."""
+def damage(name: str, harm: Damage, copy: Callable[[Harness], Path] = Harness.killed_halfway, times: int = 5) -> Fault:
+    """Return a fault that harms a copy of a run's folder, which also has its cache, and starts the run again."""
 
     def inject(harness: Harness, rng: random.Random) -> list[str]:
-        folder = harness.killed_halfway()
-        damage(folder / "run", rng)
+        folder = copy(harness)
+        harm(folder, rng)
         return harness.finish(folder)
 
     return Fault(name, inject, times)
 
 
-def damage_file(name: str, damage: Damage) -> Damage:
+def damage_file(name: str, harm: Damage) -> Damage:
     """Return a damage to one file of a run directory."""
-    return lambda run_dir, rng: damage(run_dir / name, rng)
+    return lambda folder, rng: harm(folder / "run" / name, rng)
 
 
-def damage_cache(name: str, damage: Damage, times: int = 10) -> Fault:
-    """Return a fault that damages all data in the cache of a run that was killed."""
+def damage_cache(harm: Damage) -> Damage:
+    """Return a damage to all data of the cache."""
 
-    def inject(harness: Harness, rng: random.Random) -> list[str]:
-        folder = harness.killed_halfway(line=1)  # so that two of its three epochs need the cache
+    def harm_all(folder: Path, rng: random.Random) -> None:
         for path in sorted((folder / "cache/store").glob("*/*")):
-            if path.stat().st_size and path.name != ABOUT:  # without that file the data would not be looked at
-                damage(path, rng)
-        return harness.finish(folder)
+            if path.stat().st_size and path.name != ABOUT:  # without that file the data would not be read
+                harm(path, rng)
 
-    return Fault(name, inject, times)
+    return harm_all
 
 
-def damage_result(name: str, times: int = 5) -> Fault:
-    """Return a fault that flips a bit in a file of a finished run, which is then started again."""
-
-    def inject(harness: Harness, rng: random.Random) -> list[str]:
-        folder = harness.finished()
-        flip_bit(folder / "run" / name, rng)
-        return harness.finish(folder)
-
-    return Fault(f"{name} of a finished run with a flipped bit", inject, times)
+def killed_in_first_epochs(harness: Harness) -> Path:
+    """Return a new folder with a run two of whose three epochs still need the cache."""
+    return harness.killed_halfway(line=1)
 
 
 def break_system(name: str, prepare: Callable[[], None], times: int = 3) -> Fault:
@@ -140,9 +132,9 @@ def flip_bit(path: Path, rng: random.Random) -> None:
     path.write_bytes(content)
 
 
-def tear_history(run_dir: Path, rng: random.Random) -> None:
+def tear_history(folder: Path, rng: random.Random) -> None:
     """Append the beginning of a line."""
-    with (run_dir / keys.HISTORY).open("a") as file:
+    with (folder / "run" / keys.HISTORY).open("a") as file:
         file.write('\n{"epoch": 2, "train/loss": 0.123456'[: rng.randint(1, 36)])
 
 
@@ -156,29 +148,28 @@ def add_claim(run_dir: Path, silent_seconds: float, **fields: Any) -> Path:
     return file
 
 
-def claim_from_dead_machine(run_dir: Path, _: random.Random) -> None:
-    """Leave the claim of a machine that died."""
-    add_claim(run_dir, STALE_SECONDS + 10)
+def leave_claim(silent_seconds: float, host: Callable[[], str] = lambda: "elsewhere/1/pid:[1]") -> Damage:
+    """Return a damage that leaves the claim of a dead process of this host."""
+
+    def harm(folder: Path, _: random.Random) -> None:
+        add_claim(folder / "run", silent_seconds, host=host())
+
+    return harm
 
 
-def claim_from_other_boot(run_dir: Path, _: random.Random) -> None:
-    """Leave the claim of a process of this id, from before a reboot long ago."""
-    host = claim._host().split("/")
-    add_claim(run_dir, STALE_SECONDS + 10, host="/".join([host[0], "another boot", *host[2:]]))
-
-
-def claim_of_reused_pid(run_dir: Path, _: random.Random) -> None:
-    """Leave the claim of a dead process whose id belongs to another one now, with a fresh heartbeat."""
-    add_claim(run_dir, 0, host=claim._host())
-
-
-def torn_claim(run_dir: Path, rng: random.Random) -> None:
+def torn_claim(folder: Path, rng: random.Random) -> None:
     """Leave half a claim or an empty one, and a file that only looks like a claim."""
-    file = add_claim(run_dir, STALE_SECONDS + 10)
+    file = add_claim(folder / "run", STALE_SECONDS + 10)
     heartbeat = file.stat().st_mtime
     os.truncate(file, rng.choice([0, 20]))
     os.utime(file, (heartbeat, heartbeat))
-    (run_dir / "claim-x.json").write_text("")
+    (folder / "run" / "claim-x.json").write_text("")
+
+
+def host_before_reboot() -> str:
+    """Return the name of this host, as its claims had it before a reboot."""
+    name, _, *namespace = claim._host().split("/")
+    return "/".join([name, "another boot", *namespace])
 
 
 def allow_stray(fault: Fault, name: str) -> Fault:
@@ -251,20 +242,23 @@ FAULTS = [
     Fault("crash at a point of its file operations", crash, 60),
     Fault("three crashes in a row", crash_thrice, 10),
     Fault("crash while saving in mid-epoch", crash_in_saving, 15),
-    damage_run("torn last line of history.jsonl", tear_history),
-    damage_run("stale claim of a dead machine", claim_from_dead_machine),
-    damage_run("stale claim from before a reboot", claim_from_other_boot),
-    damage_run("claim of a process whose id is used again", claim_of_reused_pid),
-    allow_stray(damage_run("torn or empty claim", torn_claim), "claim-x.json"),
+    damage("torn last line of history.jsonl", tear_history),
+    damage("stale claim of a dead machine", leave_claim(STALE_SECONDS + 10)),
+    damage("stale claim from before a reboot", leave_claim(STALE_SECONDS + 10, host_before_reboot)),
+    damage("claim of a process whose id is used again", leave_claim(0, claim._host)),
+    allow_stray(damage("torn or empty claim", torn_claim), "claim-x.json"),
     Fault("live owner elsewhere, clocks 10 minutes apart", live_elsewhere, 5),
     Fault("live owner in another container", live_in_another_container, 5),
     break_system("file system without hard links", without_hard_links),
     break_system("file system that refuses locks", without_locks),
     break_system("file system whose locks do nothing", with_idle_locks),
     Fault("disk that becomes full at a write", fill_disk, 30),
-    *(damage_run(f"{name} cut short", damage_file(name, truncate)) for name in CHECKPOINTS),
-    *(damage_run(f"{name} with a flipped bit", damage_file(name, flip_bit)) for name in (*CHECKPOINTS, *TEXTS)),
-    *(damage_result(name) for name in RESULTS),
-    damage_cache("files of the cache cut short", truncate),
-    damage_cache("files of the cache with a flipped bit", flip_bit),
+    *(damage(f"{name} cut short", damage_file(name, truncate)) for name in CHECKPOINTS),
+    *(damage(f"{name} with a flipped bit", damage_file(name, flip_bit)) for name in (*CHECKPOINTS, *TEXTS)),
+    *(
+        damage(f"{name} of a finished run with a flipped bit", damage_file(name, flip_bit), Harness.finished)
+        for name in RESULTS
+    ),
+    damage("files of the cache cut short", damage_cache(truncate), killed_in_first_epochs, 10),
+    damage("files of the cache with a flipped bit", damage_cache(flip_bit), killed_in_first_epochs, 10),
 ]

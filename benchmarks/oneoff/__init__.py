@@ -2,6 +2,5 @@
 
 near_duplicates   how many edited copies the data check finds
 data_check        time and memory of the data check
-predict           speed of predictions beside a run's own evaluation
 report            time and memory of the analysis of a large sweep
 """

@@ -207,7 +207,6 @@ def make_results(**more: Any) -> dict[str, Any]:
     return {
         "machine": machine,
         "plan": plan,
-        "target": None,
         "floor": {"peaks": {"fp32": 2e3, "bf16": 4e3}, "work": {"head": [[60, 40], [2]]}, "device": "cpu"},
         "skipped": {"timm": "not installed"},
         "runs": runs,
@@ -217,7 +216,6 @@ def make_results(**more: Any) -> dict[str, Any]:
             {"round": 1, "px": 224, "loader": "on", "error": "killed"},
             {"round": 0, "px": 384, "loader": "on", "first": 2.0, "seconds": [0.25, 0.25]},
         ],
-        "accuracy": [],
         **more,
     }
 
@@ -262,25 +260,6 @@ def test_the_table_of_loaders() -> None:
     ]
 
 
-def test_seconds_to_an_accuracy() -> None:
-    """They count to the end of the first epoch that reached it."""
-    epochs = [{"seconds/train": 2.0, "seconds/val": 1.0, "val/accuracy": value} for value in (0.5, 0.8, 0.7)]
-    assert table.seconds_to(epochs, 0.8) == 6.0
-    assert table.seconds_to(epochs, 0.9) is None
-    results = make_results(
-        target={"val_accuracy": 0.8},
-        accuracy=[
-            {"strategy": "head", "contender": "plain", "epochs": epochs, "test/accuracy": 0.75},
-            {"strategy": "head", "contender": "ours", "epochs": epochs[1:]},
-            {"strategy": "full", "contender": "ours", "epochs": epochs[:1]},
-        ],
-    )
-    lines = [cells(line) for line in table.accuracy_table(results)[2:]]
-    assert lines[0] == ["head", "plain loop", "6.00", "1.00", "80.0%", "75.0%"]
-    assert lines[1] == ["head", "finetune, fp32", "3.00", "2.00", "80.0%", ""]
-    assert lines[2] == ["full", "finetune, fp32", "never", "", "50.0%", ""]
-
-
 def test_everything_is_printed() -> None:
     """The command prints introduction and tables."""
     text = "\n".join(command.describe(make_results()))
@@ -314,7 +293,7 @@ def test_a_peer_that_is_not_installed_is_skipped(monkeypatch: pytest.MonkeyPatch
     """The others go on without it, and bf16 is measured only where it is not emulated."""
     monkeypatch.setattr(runner, "is_installed", lambda name: name != "fastai")
     plan = runner.BenchmarkPlan(
-        ("plain", "fastai", "ours-bf16"), ("head",), 1, 8, False, 4, BACKBONE, "none", 32, (32,), "cpu", 1
+        ("plain", "fastai", "ours-bf16"), ("head",), 1, 8, False, 4, BACKBONE, 32, (32,), "cpu", 1
     )
     assert runner.find_skipped(plan, {"fp32": 1.0, "bf16": 0.5}) == {"fastai": "not installed"}
     assert runner.find_skipped(plan, {"fp32": 1.0, "bf16": 0.2}).keys() == {"fastai", "ours-bf16"}
@@ -322,10 +301,29 @@ def test_a_peer_that_is_not_installed_is_skipped(monkeypatch: pytest.MonkeyPatch
 
 def test_faulty_flags_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     """All at once, with the nearest name; nothing is measured."""
-    assert command.main(["--only", "plane,ours", "--strategies", "haed", "--rounds", "0", "--data", "x"]) == 2
+    assert command.main(["--only", "plane,ours", "--strategies", "haed", "--rounds", "0", "--pictures", "0"]) == 2
     message = capsys.readouterr().err
-    for text in ("Did you mean 'plain'?", "Did you mean 'head'?", "--rounds", "--weights"):
+    for text in ("Did you mean 'plain'?", "Did you mean 'head'?", "--rounds", "--pictures"):
         assert text in message
+
+
+def test_flags_become_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the number of images, whose flag has another name than other fields."""
+    plans: list[runner.BenchmarkPlan] = []
+
+    def measure(plan: runner.BenchmarkPlan, out: Path) -> dict[str, Any]:  # noqa: ARG001
+        plans.append(plan)
+        return make_results()
+
+    monkeypatch.setattr(command, "measure", measure)
+    out = str(tmp_path / "bench.json")
+    assert command.main(["--pictures", "128", "--strategies", "head", "--loader-px", "32,48", "--out", out]) == 1
+    assert command.main(["--full", "--out", out]) == 1  # the results have a failed measurement
+    assert [(plan.pictures, plan.full, plan.loader_px) for plan in plans] == [
+        (128, False, (32, 48)),
+        (None, True, (224, 384)),
+    ]
+    assert [plan.strategies for plan in plans] == [("head",), command.STRATEGIES]
 
 
 def test_every_contender_is_described() -> None:

@@ -32,7 +32,7 @@ def test_a_sweep_is_compared_with_the_plain_loop(tmp_path: Path) -> None:
     assert rows[["plain_test", "here_test"]].values.tolist() == [[0.88, pytest.approx(0.9)], [0.92, 0.9]]
     assert rows["grid_runs"].tolist() == [4, 2]
     lines = whole_sweep.describe(rows, 60.0)
-    assert "| head | 4 | 88.0% | 90.0% | 1.7 min | 10 s |" in lines
+    assert "|head|4|88.0%|90.0%|1.7min|10s|" in [line.replace(" ", "") for line in lines]
     assert lines[-1].startswith("All 6 runs: plain loop 17 min, here 60 s: 16.7 times as fast.")
 
 
@@ -69,7 +69,7 @@ def test_the_plain_loop_trains_what_val_chose_once(
         printed.append(capsys.readouterr().out)
     assert trained == ["head"]
     assert printed[0] == printed[1]
-    assert "| head | 1 |" in printed[0]
+    assert "|head|1|" in printed[0].replace(" ", "")
     documents.write_json(folder / FORECAST, {"took": {"wall_seconds": 5400.0, "run_seconds": {"head-0": 60.0}}})
     assert whole_sweep.main([str(folder), "--out", str(tmp_path / "out"), "--threads", "1"]) == 0
     assert ", here 1.5 h: " in capsys.readouterr().out  # the wall time that its one agent noted
