@@ -6,11 +6,13 @@ python -m analysis sweeps/demo.yaml   the runs of that sweep file
 python -m analysis me/trials/1a2b3c4d a W&B sweep, fetched to runs/1a2b3c4d; its id or its page's address will do
 python -m analysis                    the newest sweep, below runs/ or on W&B
 python -m analysis demo --mix-data    even if its runs were tested on different images
+python -m analysis demo --by augment  compare augmentations; val chooses the rest for each
 python -m analysis demo --attention   and a grid with the best run's attention maps
 """
 
 import argparse
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from analysis.errors import InputError
@@ -19,8 +21,7 @@ from analysis.report.terminal import ProgressBars, print_report
 from analysis.sources.locate import find_folder
 from analysis.sources.run_directories import read_sweep
 from analysis.sources.test_sets import MIX_DATA
-from analysis.tables.analysis import TARGET
-from analysis.tables.comparison import SEED
+from analysis.tables.analysis import DEFAULTS, Options
 from finetune.errors import EXIT_BAD_INPUT, EXIT_FAILED, UserError
 from finetune.system.atomic import WriteError
 from finetune.system.output import SafeConsole, command
@@ -36,9 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         out = Path(options.out) if options.out else Path("reports") / folder.resolve().name
         _check_out(out)
         sweep = read_sweep(folder, progress.run_jobs("reading runs"), options.mix_data)
-        analysis = build_report(
-            sweep, out, options.target, options.seed, options.attention, progress.run_jobs("drawing")
-        )
+        analysis = build_report(sweep, out, _options(options), options.attention, progress.run_jobs("drawing"))
     except UserError as error:
         print(f"python -m analysis: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -63,15 +62,56 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--target",
         type=_target,
-        default=TARGET,
+        default=DEFAULTS.target,
         help="val accuracy, a fraction; the report tells how fast runs reached it (default: 0.8)",
     )
-    parser.add_argument("--seed", type=int, default=SEED, help="of the bootstrap for intervals and tests (default: 0)")
+    parser.add_argument(
+        "--margin",
+        type=_margin,
+        default=DEFAULTS.margin,
+        metavar="SHARE",
+        help="a loss of accuracy that you accept for a lower cost, a fraction (default: 0.02)",
+    )
+    parser.add_argument(
+        "--by",
+        type=_names,
+        default=(),
+        metavar="FIELD[,FIELD]",
+        help="compare these fields; val tunes the others (default: all that the sweep varies, but rates and seeds)",
+    )
+    parser.add_argument(
+        "--tuned", type=_names, default=(), metavar="FIELD[,FIELD]", help="further fields that val tunes"
+    )
+    parser.add_argument(
+        "--all-test", action="store_true", help="write test results of recipes that val did not choose, too (CSV files)"
+    )
+    parser.add_argument("--seed", type=int, default=DEFAULTS.seed, help="of the importance of settings (default: 0)")
     parser.add_argument(
         "--attention", action="store_true", help="draw attention maps with the best run, which needs its images"
     )
     parser.add_argument("--mix-data", action="store_true", help=MIX_DATA)
     return parser
+
+
+def _options(flags: argparse.Namespace) -> Options:
+    """Return the options of the analysis among the flags."""
+    return Options(**{field.name: getattr(flags, field.name) for field in fields(Options)})
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Read --by and --tuned."""
+    return tuple(filter(None, (name.strip() for name in text.split(","))))
+
+
+def _margin(text: str) -> float:
+    """Read --margin; argparse turns the error into a message and exit code 2."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction from 0 to below 1, such as 0.02 for 2 points")
+    return value
 
 
 def _target(text: str) -> float:

@@ -3,8 +3,6 @@
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from analysis.errors import InputError
 from analysis.figures.specs import FIGURES, GRIDS
 from analysis.figures.style import GRID_DPI, save_figure
@@ -19,9 +17,10 @@ from analysis.report.sentences import describe_verdict
 from analysis.sources.parallel import RunJobs, run_serially
 from analysis.sources.predictions import read_predictions
 from analysis.sources.sweep import Sweep
-from analysis.tables.analysis import TARGET, Analysis
+from analysis.tables.analysis import DEFAULTS, Analysis, Options
+from analysis.tables.arms import find_arm_fields, with_arms
 from analysis.tables.claims import check_claims
-from analysis.tables.comparison import SEED, best_run, chosen_runs, compare
+from analysis.tables.comparison import best_run, chosen_runs, compare
 from analysis.tables.data_size import compare_data_sizes, split_by_train_share
 from analysis.tables.metadata import data_facts, left_out_sentence
 from analysis.tables.verdict import decide
@@ -33,20 +32,17 @@ RETIRED = ("accuracy_against_parameters", "parallel_coordinates")  # figures tha
 def build_report(
     sweep: Sweep,
     out: Path,
-    target: float = TARGET,
-    seed: int = SEED,
+    options: Options = DEFAULTS,
     with_attention: bool = False,
     run_jobs: RunJobs = run_serially,
 ) -> Analysis:
     """Analyse a sweep and write its report into the folder `out`.
 
     Args:
-        target: val accuracy; the report tells how fast it was reached.
-        seed: of all random numbers.
         with_attention: whether the best run draws attention maps first, which needs its images.
         run_jobs: runs the jobs that write tables and figures (see sources/parallel.py).
     """
-    analysis = analyze_sweep(sweep, target, seed)
+    analysis = analyze_sweep(sweep, options)
     if with_attention:
         analysis = analysis.with_notes(filter(None, [draw_gradcam(analysis.best_dir)]))
     _prepare_folders(out)
@@ -57,11 +53,16 @@ def build_report(
     return analysis
 
 
-def analyze_sweep(sweep: Sweep, target: float = TARGET, seed: int = SEED) -> Analysis:
-    """Return all results of a sweep; nothing is drawn or written."""
-    rng = np.random.default_rng(seed)
+def analyze_sweep(sweep: Sweep, options: Options = DEFAULTS) -> Analysis:
+    """Return all results of a sweep; nothing is drawn or written.
+
+    Raises:
+        InputError: `options` name a field that does not exist.
+    """
     largest, smaller = split_by_train_share(sweep)
-    comparison = compare(largest, target, rng)
+    fields = find_arm_fields(largest.finished["recipe"].unique(), options.by, options.tuned)
+    largest, smaller = with_arms(largest, fields), [with_arms(part, fields) for part in smaller]
+    comparison = compare(largest, options.target, fields)
     best = best_run(largest, comparison)
     notes = [*filter(None, [left_out_sentence(largest)]), *comparison.notes, *largest.notes]
     try:
@@ -74,15 +75,15 @@ def analyze_sweep(sweep: Sweep, target: float = TARGET, seed: int = SEED) -> Ana
         all_runs=sweep,
         sweep=largest,
         comparison=comparison,
-        verdict=decide(comparison),
+        verdict=decide(comparison, options.margin),
         best=best,
         predictions=predictions,
         data=data_facts(largest, predictions),
         claims=claims,
         claims_setting=claims_setting,
-        sizes=compare_data_sizes(smaller, largest, comparison, rng),
+        sizes=compare_data_sizes(smaller, largest, comparison, options.margin),
         notes=tuple(notes),
-        seed=seed,
+        options=options,
     )
 
 

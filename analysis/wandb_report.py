@@ -87,7 +87,7 @@ def write_report(argument: str | None, title: str | None = None, draft: bool = F
     name = report_name(analysis)
     try:
         with fetch_errors(server.url), console.status("sending to W&B"), open_media_run(address, name) as run:
-            log_media(run, out, analysis.comparison.strategies)
+            log_media(run, out, analysis.comparison.arms)
             return save_report(server, run, inputs, title, draft)
     except FetchError as error:
         raise InputError(f"The report was not written. {error}") from error

@@ -87,7 +87,7 @@ def compare(sweep: Sweep, results: Mapping[str, Mapping[str, Any]]) -> pd.DataFr
         results: run -> what `plain.train` returned for its config.
     """
     rows = []
-    for strategy in dict.fromkeys(comparison.compare(sweep).strategies["strategy"]):
+    for strategy in dict.fromkeys(comparison.compare(sweep).arms["strategy"]):
         runs = sweep.finished[sweep.finished["strategy"] == strategy]
         both = runs[runs["run"].isin(results)]
         if both.empty:

@@ -7,9 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from analysis.figures.style import MARKERS, add_legend_below, colour, set_log_axis, set_percent_axis
-from analysis.formatting import sort_strategies
 from analysis.stats.pareto import pareto_front
-from analysis.tables.replicates import replicate_kind
+from analysis.stats.tests import ALPHA
+from analysis.tables.arms import sort_arms
+from analysis.tables.recipes import replicate_kind
 
 
 def accuracy_by_strategy(strategies: pd.DataFrame, runs: pd.DataFrame, chance: float | None, ax: Axes) -> Axes:
@@ -20,13 +21,13 @@ def accuracy_by_strategy(strategies: pd.DataFrame, runs: pd.DataFrame, chance: f
         runs: the chosen recipes' runs.
         chance: accuracy of random guesses, in [0, 1]; None where the number of classes is unknown.
     """
-    names = list(strategies["strategy"])
+    names = list(strategies["arm"])
     for height, (_, row) in enumerate(strategies.iterrows()):
-        name, mean = str(row["strategy"]), row["test_accuracy_mean"]
+        name, mean = str(row["arm"]), row["test_accuracy_mean"]
         style: Any = {"color": colour(name)}
         ax.plot([row["test_accuracy_low"], row["test_accuracy_high"]], [height, height], linewidth=3, **style)
         ax.plot(mean, height, marker=MARKERS.get(name, "o"), markersize=10, markeredgecolor="white", **style)
-        of_runs = runs[runs["strategy"] == name]["test/accuracy"]
+        of_runs = runs[runs["arm"] == name]["test/accuracy"]
         if len(of_runs) > 1:
             ax.plot(of_runs, [height + 0.22] * len(of_runs), "o", markersize=5, markerfacecolor="none", **style)
         above: Any = {"textcoords": "offset points", "ha": "center", "weight": "bold", **style}
@@ -45,6 +46,33 @@ def accuracy_by_strategy(strategies: pd.DataFrame, runs: pd.DataFrame, chance: f
     return ax
 
 
+def differences_to_candidate(arms: pd.DataFrame, candidate: str, margin: float, ax: Axes) -> Axes:
+    """Draw a forest plot: each other arm's difference to the candidate in test accuracy, with its 95% interval.
+
+    Args:
+        arms: rows of the chosen recipes.
+        margin: a loss that is accepted for a lower cost, a fraction; drawn as a band.
+    """
+    others = arms[arms["arm"] != candidate]
+    for height, (_, row) in enumerate(others.iterrows()):
+        name, value = str(row["arm"]), row["difference"] * 100
+        style: Any = {"color": colour(name)}
+        if pd.notna(row["difference_low"]):
+            ends = [row["difference_low"] * 100, row["difference_high"] * 100]
+            ax.plot(ends, [height, height], linewidth=3, solid_capstyle="butt", **style)
+        ax.plot(value, height, marker=MARKERS.get(name, "o"), markersize=10, markeredgecolor="white", **style)
+        star = "*" if row["difference_p"] < ALPHA else ""
+        text: Any = {"textcoords": "offset points", "ha": "center", "weight": "bold", **style}
+        ax.annotate(f"{value:+.1f}{star}", (value, height), (0, 9), **text)
+    ax.axvline(0, color="#333333", linewidth=1.2)
+    ax.axvspan(-margin * 100, 0, color="#000000", alpha=0.07, linewidth=0)
+    ax.set_yticks(range(len(others)), list(others["arm"]))
+    ax.set_ylim(len(others) - 0.5, -0.7)
+    ax.set(xlabel=f"test accuracy minus that of {candidate} (points, 95% interval)", title="Differences to the best")
+    ax.grid(visible=False, axis="y")
+    return ax
+
+
 def accuracy_against_time(runs: pd.DataFrame, chosen: pd.DataFrame, ax: Axes) -> Axes:
     """Draw test accuracy against training time: a pale point for each run, a bold one for runs of chosen recipes.
 
@@ -56,14 +84,14 @@ def accuracy_against_time(runs: pd.DataFrame, chosen: pd.DataFrame, ax: Axes) ->
     """
     seconds = _own_seconds(runs).dropna()
     unit, size = _time_unit(float(seconds.max()) if len(seconds) else 0.0)
-    for strategy in sort_strategies(runs["strategy"]):
-        every, best = (table[table["strategy"] == strategy] for table in (runs, chosen))
+    for strategy in sort_arms(runs["arm"]):
+        every, best = (table[table["arm"] == strategy] for table in (runs, chosen))
         style: Any = {"marker": MARKERS.get(strategy, "o"), "color": colour(strategy)}
         bold: Any = {"s": 80, "edgecolors": "white", "linewidths": 0.8, "zorder": 3, **style}
         ax.scatter(_own_seconds(every) / size, every["test/accuracy"], s=28, alpha=0.3, linewidths=0, **style)
         ax.scatter(_own_seconds(best) / size, best["test/accuracy"], label=strategy, **bold)
     means = pd.DataFrame({"cost": _own_seconds(chosen) / size, "score": chosen["test/accuracy"]})
-    _draw_front(means.groupby(chosen["strategy"]).mean().dropna(), ax)
+    _draw_front(means.groupby(chosen["arm"]).mean().dropna(), ax)
     if len(seconds) and seconds.min() > 0 and seconds.max() / seconds.min() > 10:
         set_log_axis(ax)
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

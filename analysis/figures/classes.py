@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.figures.style import HEIGHT, MARKERS, add_legend_below, colour, set_percent_axis, shorten
-from analysis.formatting import sort_strategies
+from analysis.tables.arms import sort_arms
 
 MAX_CLASSES = 20  # rows whose names can be read on a page
 ROW_INCHES, REST_INCHES = 0.3, 1.5  # of a class; of title, axis and legend together
@@ -21,8 +21,8 @@ def recall_by_class(data: pd.DataFrame, ax: Axes) -> Axes:
     by_class = data.groupby("class").agg(recall=("recall", "mean"), support=("support", "first")).reset_index()
     shown = by_class.sort_values(["recall", "class"]).head(MAX_CLASSES)
     shown = shown.sort_values(["support", "class"], ascending=[False, True], ignore_index=True)
-    strategies = sort_strategies(data["strategy"])
-    table = data.pivot_table(index="class", columns="strategy", values="recall").reindex(shown["class"])
+    strategies = sort_arms(data["arm"])
+    table = data.pivot_table(index="class", columns="arm", values="recall").reindex(shown["class"])
     for height, (_, recalls) in enumerate(table.iterrows()):
         ax.plot([recalls.min(), recalls.max()], [height, height], color="#d0d0d0", linewidth=2, zorder=1)
     gap = min(0.3, 0.65 / len(strategies))

@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from analysis.figures.style import DASHES, MARKERS, colour, set_percent_axis, spread_out
-from analysis.formatting import format_target, sort_strategies
+from analysis.formatting import format_target
+from analysis.tables.arms import sort_arms
 from analysis.tables.target import reached_curve
 
 
@@ -20,10 +21,10 @@ def learning_curves(runs: pd.DataFrame, epochs: pd.DataFrame, ax: Axes) -> Axes:
         runs: the chosen recipes' runs.
         epochs: one row per run and epoch, of any runs.
     """
-    curves = epochs.merge(runs[["run", "strategy"]], on="run")
+    curves = epochs.merge(runs[["run", "arm"]], on="run")
     ends = []
-    for strategy in sort_strategies(curves["strategy"]):
-        by_epoch = curves[curves["strategy"] == strategy].groupby("epoch")
+    for strategy in sort_arms(curves["arm"]):
+        by_epoch = curves[curves["arm"] == strategy].groupby("epoch")
         scores = by_epoch["val/accuracy"].agg(["mean", "min", "max"]).dropna()
         if scores.empty:
             continue
@@ -31,7 +32,7 @@ def learning_curves(runs: pd.DataFrame, epochs: pd.DataFrame, ax: Axes) -> Axes:
         ax.plot(scores.index, scores["mean"], color=shade, linestyle=style, linewidth=2, label=strategy)
         if len(scores) == 1:  # a line of one point is invisible
             ax.plot(scores.index, scores["mean"], color=shade, marker=MARKERS.get(strategy, "o"))
-        if runs["strategy"].eq(strategy).sum() > 1:
+        if runs["arm"].eq(strategy).sum() > 1:
             ax.fill_between(scores.index, scores["min"], scores["max"], color=shade, alpha=0.15, linewidth=0)
         steps = _unfreeze_epochs(by_epoch["trainable_share"].mean())
         marks = scores["mean"].reindex(steps).dropna()
@@ -84,10 +85,10 @@ def time_to_target(times: pd.DataFrame, target: float, ax: Axes) -> Axes:
         target: val accuracy.
     """
     last = float(times["epochs"].max()) if len(times) else 1.0
-    names = sort_strategies(times["strategy"])
+    names = sort_arms(times["arm"])
     ends = []
     for number, strategy in enumerate(names):
-        group = times[times["strategy"] == strategy]
+        group = times[times["arm"] == strategy]
         curve = reached_curve(group["epochs"], group["reached"])
         offset = 0.012 * (number - (len(names) - 1) / 2)  # lines at equal shares would hide each other
         steps = [*curve.epochs, last if curve.share[-1] == 1 else curve.until]

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from analysis.figures.style import DASHES, MARKERS, add_legend_below, colour, set_log_axis, set_percent_axis
-from analysis.formatting import sort_strategies
+from analysis.tables.arms import sort_arms
 
 
 def accuracy_by_size(data: pd.DataFrame, ax: Axes) -> Axes:
@@ -16,9 +16,9 @@ def accuracy_by_size(data: pd.DataFrame, ax: Axes) -> Axes:
     Args:
         data: strategy, images, accuracy, low and high, see `data_size_frame`.
     """
-    names = sort_strategies(data["strategy"])
+    names = sort_arms(data["arm"])
     for number, strategy in enumerate(names):
-        rows = data[data["strategy"] == strategy].sort_values("images")
+        rows = data[data["arm"] == strategy].sort_values("images")
         style: Any = {"color": colour(strategy), "marker": MARKERS.get(strategy, "o")}
         # A little apart: intervals at the same number of images would hide each other.
         x = rows["images"] * (1 + 0.02 * (number - (len(names) - 1) / 2))

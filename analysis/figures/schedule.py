@@ -6,7 +6,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import colour
-from analysis.formatting import sort_strategies
+from analysis.tables.arms import sort_arms
 
 FROZEN = "#ececec"
 
@@ -20,11 +20,11 @@ def schedule_diagram(runs: pd.DataFrame, epochs: pd.DataFrame, ax: Axes) -> Axes
         runs: the chosen recipes' runs.
         epochs: one row per run and epoch, of any runs.
     """
-    rows = epochs.merge(runs[["run", "strategy"]], on="run")
-    names = sort_strategies(rows["strategy"])
+    rows = epochs.merge(runs[["run", "arm"]], on="run")
+    names = sort_arms(rows["arm"])
     band_height = 0.74
     for band, strategy in enumerate(names):
-        shares = rows[rows["strategy"] == strategy].groupby("epoch")["trainable_share"].mean()
+        shares = rows[rows["arm"] == strategy].groupby("epoch")["trainable_share"].mean()
         shade = colour(strategy)
         for epoch, share in zip(map(float, shares.index), shares, strict=True):
             for height, fill in ((band_height, FROZEN), (band_height * share, shade)):

@@ -9,9 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
-from analysis.formatting import sort_strategies
-from analysis.tables.recipes import CHANCE
-from analysis.tables.replicates import replicate_kind
+from analysis.tables.arms import sort_arms
+from analysis.tables.recipes import CHANCE, replicate_kind
 
 MAX_RATES = 9  # columns that can be read in the heat map
 
@@ -28,11 +27,11 @@ def rate_by_strategy(recipes: pd.DataFrame, ax: Axes) -> Axes:
     binned = table["lr"].nunique() > MAX_RATES
     table["rate"] = _half_decade(table["lr"]) if binned else table["lr"]
     # A mean over fewer runs was no candidate; its cell says how many runs it has.
-    fewer = table["n"] < table.groupby("strategy")["n"].transform("max")
+    fewer = table["n"] < table.groupby("arm")["n"].transform("max")
     table["text"] = table["val_accuracy_mean"].map("{:.1%}".format) + ("\n" + table["over"]).where(fewer, "")
-    best = table.sort_values("val_accuracy_mean").drop_duplicates(["strategy", "rate"], keep="last")
+    best = table.sort_values("val_accuracy_mean").drop_duplicates(["arm", "rate"], keep="last")
     grid, texts = (
-        best.pivot(index="strategy", columns="rate", values=name).reindex(sort_strategies(table["strategy"]))
+        best.pivot(index="arm", columns="rate", values=name).reindex(sort_arms(table["arm"]))
         for name in ("val_accuracy_mean", "text")
     )
     sns.heatmap(
@@ -51,7 +50,7 @@ def rate_by_strategy(recipes: pd.DataFrame, ax: Axes) -> Axes:
     for row, column in np.argwhere(grid.isna().to_numpy()):
         ax.text(column + 0.5, row + 0.5, "not run", ha="center", va="center", color="#595959", fontsize=10)
     for _, recipe in table[table["chosen"]].iterrows():
-        corner = (list(grid.columns).index(recipe["rate"]), list(grid.index).index(recipe["strategy"]))
+        corner = (list(grid.columns).index(recipe["rate"]), list(grid.index).index(recipe["arm"]))
         inside = (corner[0] + 0.02, corner[1] + 0.04)
         ax.add_patch(Rectangle(inside, 0.96, 0.92, fill=False, edgecolor="#D55E00", linewidth=3, zorder=4))
     ax.set_xticks([index + 0.5 for index in range(grid.shape[1])], [f"{rate:g}" for rate in grid.columns])

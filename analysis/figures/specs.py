@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.errors import InputError
-from analysis.figures.accuracy import accuracy_against_time, accuracy_by_strategy
+from analysis.figures.accuracy import accuracy_against_time, accuracy_by_strategy, differences_to_candidate
 from analysis.figures.calibration import reliability_diagram
 from analysis.figures.classes import confusion_matrix, height_for, recall_by_class
 from analysis.figures.curves import learning_curves, time_to_target
@@ -32,7 +32,7 @@ from analysis.figures.prediction_grid import draw_grid, find_images
 from analysis.figures.schedule import schedule_diagram
 from analysis.figures.settings import importance_bars, rate_by_strategy
 from analysis.figures.style import HEIGHT, new_figure
-from analysis.formatting import accuracy_interval, format_target, percent, train_time_text
+from analysis.formatting import accuracy_interval, format_points, format_target, percent, train_time_text
 from analysis.sources.predictions import read_predictions
 from analysis.tables import per_class
 from analysis.tables.analysis import Analysis
@@ -65,8 +65,30 @@ class FigureSpec:
 SpecFunction = Callable[[Analysis], FigureSpec | None]  # None: the sweep has nothing to show in this figure
 
 
+def _differences(analysis: Analysis) -> FigureSpec | None:
+    comparison, verdict = analysis.comparison, analysis.verdict
+    if not verdict.differences:
+        return None
+    texts = ", ".join(
+        f"{other.arm} {other.difference * 100:+.1f} ({format_points(other.low, other.high)})"
+        for other in verdict.differences
+    )
+    return FigureSpec(
+        _on_axes(
+            differences_to_candidate,
+            comparison.arms,
+            comparison.candidate,
+            verdict.margin,
+            height=1.6 + 0.55 * len(verdict.differences),
+        ),
+        f"Forest plot, test accuracy minus that of {comparison.candidate}, in points: {texts}.",
+        f"Difference of each arm to {comparison.candidate}, which has the highest val accuracy: mean and 95% interval "
+        "for new images and new training runs; * significant after Holm's correction. The band is the margin.",
+    )
+
+
 def _accuracy_by_strategy(analysis: Analysis) -> FigureSpec:
-    strategies, kind = analysis.comparison.strategies, analysis.replicate
+    strategies, kind = analysis.comparison.arms, analysis.replicate
     accuracies = _by_strategy(strategies, lambda row: f"{_test_accuracy(row)} ({accuracy_interval(row)})")
     return FigureSpec(
         _on_axes(accuracy_by_strategy, strategies, analysis.chosen, analysis.data["chance"]),
@@ -76,7 +98,7 @@ def _accuracy_by_strategy(analysis: Analysis) -> FigureSpec:
 
 
 def _accuracy_against_time(analysis: Analysis) -> FigureSpec:
-    times = _by_strategy(analysis.comparison.strategies, lambda row: f"{_test_accuracy(row)} in {train_time_text(row)}")
+    times = _by_strategy(analysis.comparison.arms, lambda row: f"{_test_accuracy(row)} in {train_time_text(row)}")
     return FigureSpec(
         _on_axes(accuracy_against_time, analysis.sweep.finished, analysis.chosen),
         f"Scatter plot, test accuracy against training time: {times}.",
@@ -91,7 +113,7 @@ def _accuracy_by_size(analysis: Analysis) -> FigureSpec | None:
     if table["images"].nunique() < 2:
         return None
     accuracies = "; ".join(
-        f"{size.images:,} images: {_by_strategy(size.comparison.strategies, _test_accuracy)}"
+        f"{size.images:,} images: {_by_strategy(size.comparison.arms, _test_accuracy)}"
         for size in analysis.sizes
         if size.images
     )
@@ -105,7 +127,7 @@ def _accuracy_by_size(analysis: Analysis) -> FigureSpec | None:
 
 def _learning_curves(analysis: Analysis) -> FigureSpec:
     kind = analysis.replicate
-    best = _by_strategy(analysis.comparison.strategies, lambda row: percent(row["val_accuracy_mean"]))
+    best = _by_strategy(analysis.comparison.arms, lambda row: percent(row["val_accuracy_mean"]))
     return FigureSpec(
         _on_axes(learning_curves, analysis.chosen, analysis.sweep.epochs),
         f"Line plot, val accuracy by epoch for each strategy. Mean of the best epochs: {best}.",
@@ -118,7 +140,7 @@ def _time_to_target(analysis: Analysis) -> FigureSpec | None:
     times, target = _times_to_target(analysis), format_target(analysis.comparison.target)
     if times.empty:
         return None
-    reached = _by_strategy(analysis.comparison.strategies, lambda row: f"{row['seeds_reaching_target']} of {row['n']}")
+    reached = _by_strategy(analysis.comparison.arms, lambda row: f"{row['seeds_reaching_target']} of {row['n']}")
     return FigureSpec(
         _on_axes(time_to_target, times, analysis.comparison.target),
         f"Step plot, share of runs that have reached {target} val accuracy by epoch. Runs that did: {reached}.",
@@ -131,7 +153,7 @@ def _schedule(analysis: Analysis) -> FigureSpec | None:
     if _times_to_target(analysis).empty:
         return None
     frozen = _by_strategy(
-        analysis.comparison.strategies,
+        analysis.comparison.arms,
         lambda row: f"{percent(1 - row['frozen_block_share'], 0)} of the blocks on average",
     )
     return FigureSpec(
@@ -143,7 +165,7 @@ def _schedule(analysis: Analysis) -> FigureSpec | None:
 
 
 def _rate_by_strategy(analysis: Analysis) -> FigureSpec:
-    rates = _by_strategy(analysis.comparison.strategies, lambda row: f"{row['lr']:g}")
+    rates = _by_strategy(analysis.comparison.arms, lambda row: f"{row['lr']:g}")
     return FigureSpec(
         _on_axes(rate_by_strategy, analysis.comparison.recipes),
         f"Heat map, val accuracy by strategy and learning rate. Chosen rates: {rates}.",
@@ -154,7 +176,7 @@ def _rate_by_strategy(analysis: Analysis) -> FigureSpec:
 
 
 def _importance(analysis: Analysis) -> FigureSpec | None:
-    ranked = setting_importance(analysis.sweep.finished, np.random.default_rng(analysis.seed))
+    ranked = setting_importance(analysis.sweep.finished, np.random.default_rng(analysis.options.seed))
     if ranked is None:
         return None
     points = ", ".join(f"{row['field']} {row['points'] * 100:.1f}" for _, row in ranked.iterrows())
@@ -173,7 +195,7 @@ def _recall_by_class(analysis: Analysis) -> FigureSpec | None:
     if recalls.empty:  # earlier versions did not record it
         return None
     lowest = _by_strategy(
-        analysis.comparison.strategies.dropna(subset=["lowest_recall"]),
+        analysis.comparison.arms.dropna(subset=["lowest_recall"]),
         lambda row: f"{percent(row['lowest_recall'])} of {row['lowest_recall_class']}",
     )
     return FigureSpec(
@@ -215,6 +237,7 @@ def _reliability(analysis: Analysis) -> FigureSpec | None:
 
 
 FIGURES: dict[str, SpecFunction] = {  # by file name, in the order of the report
+    "differences": _differences,
     "accuracy_by_strategy": _accuracy_by_strategy,
     "accuracy_against_time": _accuracy_against_time,
     "accuracy_by_size": _accuracy_by_size,
@@ -289,15 +312,13 @@ def _grid_of_best(choose: Callable[[pd.DataFrame], Grid | None], title: str, ana
 def _grid_of_differences(analysis: Analysis) -> FigureSpec | None:
     """Return the grid of the best run against the best run, by val, of another strategy."""
     best, predictions = analysis.best, analysis.predictions
-    others = analysis.chosen[analysis.chosen["strategy"] != best["strategy"]]
+    others = analysis.chosen[analysis.chosen["arm"] != best["arm"]]
     if predictions is None or others.empty:
         return None
     other = best_by_val(others)
     other_dir = Path(other["path"])
     try:
-        grid = choose_differing(
-            predictions, read_predictions(other_dir), (str(best["strategy"]), str(other["strategy"]))
-        )
+        grid = choose_differing(predictions, read_predictions(other_dir), (str(best["arm"]), str(other["arm"])))
     except InputError:
         return None
     if grid is None:

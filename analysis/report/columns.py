@@ -21,7 +21,7 @@ from analysis.formatting import (
     train_time_text,
 )
 from analysis.stats.tests import ALPHA
-from analysis.tables.replicates import replicate_kind
+from analysis.tables.recipes import replicate_kind
 
 MAX_NAME = 24  # characters of a class's name in a table
 DISPENSABLE = 9  # rank of the columns that a narrow terminal drops first
@@ -45,32 +45,36 @@ class Column:
     sort: str = ""
 
 
-def comparison_columns(target: float) -> list[Column]:
-    """Return the columns of the comparison.
+def comparison_columns() -> list[Column]:
+    """Return the columns of the comparison that are always shown."""
+    return [
+        Column("Arm", lambda row: str(row["arm"]), number=False, rank=0),
+        Column("Recipe", lambda row: str(row["recipe"]), number=False, rank=1),
+        Column("Test", lambda row: percent(row["test_accuracy_mean"]), rank=0, sort="test_accuracy_mean"),
+        Column("95% interval", accuracy_interval, rank=3, sort="test_accuracy_low"),
+        Column("Difference", _difference, rank=1, sort="difference"),
+        Column("Val", lambda row: percent(row["val_accuracy_mean"]), rank=4, sort="val_accuracy_mean"),
+        Column("Train time", train_time_text, rank=2, sort="train_seconds_mean"),
+        Column("Compute saved", lambda row: percent(row["compute_saved"], 0), rank=5, sort="compute_saved"),
+    ]
+
+
+def detail_columns(target: float) -> list[Column]:
+    """Return the columns of the comparison that are shown on request.
 
     Args:
         target: val accuracy that one of the columns counts epochs to.
     """
     return [
-        Column("Strategy", lambda row: str(row["strategy"]), number=False, rank=0),
-        Column("Recipe", lambda row: str(row["recipe"]), number=False, rank=1),
-        Column("Test", lambda row: percent(row["test_accuracy_mean"]), rank=0, sort="test_accuracy_mean"),
-        Column("Spread", _spread, rank=4, sort="test_accuracy_sd"),
-        Column(
-            "95% interval",
-            accuracy_interval,
-            rank=1,
-            sort="test_accuracy_low",
-        ),
-        Column("Seeds", _replicates, rank=3, sort="n"),
-        Column("Val", lambda row: percent(row["val_accuracy_mean"]), rank=3, sort="val_accuracy_mean"),
-        Column("Macro-F1", lambda row: percent(row["macro_f1_mean"]), rank=6, sort="macro_f1_mean"),
-        Column("Worst class recall", _lowest_recall, rank=8, sort="lowest_recall"),
+        comparison_columns()[0],
+        Column("Seeds", _replicates, sort="n"),
+        Column("Spread", _spread, sort="test_accuracy_sd"),
+        Column("Macro-F1", lambda row: percent(row["macro_f1_mean"]), sort="macro_f1_mean"),
+        Column("Worst class recall", _lowest_recall, sort="lowest_recall"),
+        Column("Recipes tried", lambda row: f"{row['recipes']}", sort="recipes"),
         Column("Runs (all recipes)", lambda row: f"{row['runs']}", sort="runs"),
-        Column("Train time", train_time_text, rank=2, sort="train_seconds_mean"),
-        Column("Time saved", lambda row: percent(row["time_saved"], 0), rank=7, sort="time_saved"),
-        Column("Compute saved", lambda row: percent(row["compute_saved"], 0), rank=2, sort="compute_saved"),
-        Column(f"Epochs to {format_target(target)} val", _to_target, rank=5, sort="epochs_to_target_median"),
+        Column("Time saved", lambda row: percent(row["time_saved"], 0), sort="time_saved"),
+        Column(f"Epochs to {format_target(target)} val", _to_target, sort="epochs_to_target_median"),
         _trainable_parameters(),
     ]
 
@@ -78,7 +82,7 @@ def comparison_columns(target: float) -> list[Column]:
 def cost_columns() -> list[Column]:
     """Return the columns of the costs."""
     return [
-        Column("Strategy", lambda row: str(row["strategy"]), number=False),
+        comparison_columns()[0],
         Column("Complete run", lambda row: format_duration(row["wall_seconds_mean"]), sort="wall_seconds_mean"),
         Column("Training", train_time_text, sort="train_seconds_mean"),
         Column("Saved, measured", _time_saved, sort="time_saved"),
@@ -102,33 +106,37 @@ def cost_columns() -> list[Column]:
 def pair_columns() -> list[Column]:
     """Return the columns of the pairwise comparisons."""
     return [
-        Column("Strategies (A – B)", lambda row: f"{row['strategy']} – {row['other']}", number=False),
+        Column("Arms (A – B)", lambda row: f"{row['strategy']} – {row['other']}", number=False),
         Column("Difference", lambda row: f"{row['difference'] * 100:+.1f} points", sort="difference"),
         Column(
             "95% interval",
             lambda row: format_points(row["difference_low"], row["difference_high"]),
             sort="difference_low",
         ),
-        Column("p (Holm)", lambda row: format_p(row["p_holm"]).removeprefix("= "), sort="p_holm"),
-        Column("Distinguishable", _significance_cell, number=False),
+        Column("p (Holm)", lambda row: _p_cell(row["p_holm"]), sort="p_holm"),
         Column(
             "Probability of improvement",
             lambda row: percent(row["probability_of_improvement"], 0),
             sort="probability_of_improvement",
         ),
+    ]
+
+
+def network_columns() -> list[Column]:
+    """Return the columns of the comparison of single networks, the best run by val of each arm."""
+    return [
+        Column("Best runs of (A – B)", lambda row: f"{row['strategy']} – {row['other']}", number=False),
         Column(
             "Images only A / only B got right",
             lambda row: NONE if pd.isna(row["only_one"]) else f"{row['only_one']:.0f} : {row['only_other']:.0f}",
         ),
-        Column(
-            "McNemar p (Holm)", lambda row: format_p(row["mcnemar_p_holm"]).removeprefix("= "), sort="mcnemar_p_holm"
-        ),
+        Column("McNemar p", lambda row: _p_cell(row["mcnemar_p"]), sort="mcnemar_p"),
     ]
 
 
-def columns_that_fit(table: pd.DataFrame, target: float, width: int) -> list[Column]:
+def columns_that_fit(table: pd.DataFrame, width: int) -> list[Column]:
     """Return the columns of the comparison that fit into `width` characters; the most dispensable are left out."""
-    shown = comparison_columns(target)
+    shown = comparison_columns()
     while len(shown) > 1:
         texts = zip(*cells(table, shown), strict=True)
         widths = [
@@ -195,5 +203,14 @@ def _time_saved(row: "pd.Series[Any]") -> str:
     return percent(row["time_saved"], 0) + span
 
 
-def _significance_cell(row: "pd.Series[Any]") -> str:
-    return "too few seeds" if pd.isna(row["p_holm"]) else "yes" if row["p_holm"] < ALPHA else "no"
+def _difference(row: "pd.Series[Any]") -> str:
+    """Return the difference to the candidate with its interval, starred where it is significant."""
+    if pd.isna(row["difference"]):
+        return "highest val"
+    interval = format_points(row["difference_low"], row["difference_high"]).removesuffix(" points")
+    star = "*" if row["difference_p"] < ALPHA else ""
+    return f"{row['difference'] * 100:+.1f}{star}" + ("" if interval == NONE else f" ({interval})")
+
+
+def _p_cell(p: float) -> str:
+    return NONE if pd.isna(p) else format_p(p).removeprefix("= ")

@@ -11,6 +11,8 @@ from analysis.tables.schema import COLUMNS, plain_value
 from finetune.system.atomic import replacing
 from finetune.system.tables import escape_cell, write_table
 
+# Columns with test results of a run or a recipe begin so.
+TEST_COLUMNS = ("test/", "test_accuracy", "macro_f1", "balanced_accuracy", "lowest_recall")
 COUNTS = (
     *("runs", "recipes", "n", "seeds", "test_pictures", "seeds_reaching_target"),
     *("trainable_parameters", "total_parameters"),
@@ -20,11 +22,30 @@ COUNTS = (
 def write_tables(analysis: Analysis, out: Path) -> None:
     """Write every table of the report as CSV into the folder `out`."""
     comparison = analysis.comparison
-    write_records(out / "comparison.csv", COLUMNS, records(comparison.strategies))
-    write_records(out / "recipes.csv", COLUMNS, records(comparison.recipes))
+    write_records(out / "comparison.csv", COLUMNS, records(comparison.arms))
+    write_records(out / "recipes.csv", COLUMNS, records(without_test(comparison.recipes, analysis)))
     write_records(out / "pairs.csv", PAIRS, pair_records(comparison.pairs))
-    _write_frame(out / "runs.csv", analysis.all_runs.runs)
+    runs = analysis.all_runs.runs
+    _write_frame(
+        out / "runs.csv", without_test(runs.assign(chosen=runs["recipe"].isin(_chosen_keys(analysis))), analysis)
+    )
     _write_frame(out / "epochs.csv", analysis.all_runs.epochs)
+
+
+def _chosen_keys(analysis: Analysis) -> set[str]:
+    """Return the recipes that val chose, on every training-set size."""
+    tables = [analysis.comparison, *(size.comparison for size in analysis.sizes)]
+    return {str(key) for comparison in tables for key in comparison.arms["key"]}
+
+
+def without_test(table: pd.DataFrame, analysis: Analysis) -> pd.DataFrame:
+    """Return the table without test results of recipes that val did not choose, unless they were asked for."""
+    if analysis.options.all_test:
+        return table
+    hidden = [name for name in table if str(name).startswith(TEST_COLUMNS)]
+    table = table.astype(dict.fromkeys(hidden, object))
+    table.loc[~table["chosen"].astype(bool), hidden] = None
+    return table
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """report.html: one file that opens offline, with all images in it."""
 
 import base64
+import dataclasses
 import hashlib
 import io
 import os
@@ -18,11 +19,17 @@ from analysis.figures.specs import FigureSpec
 from analysis.figures.style import colour
 from analysis.formatting import NONE, format_duration, percent
 from analysis.report import methods
-from analysis.report.columns import Column, comparison_columns, cost_columns, pair_columns
+from analysis.report.columns import (
+    Column,
+    comparison_columns,
+    cost_columns,
+    detail_columns,
+    network_columns,
+    pair_columns,
+)
 from analysis.report.shell import recorded_command, shell_command
-from analysis.tables.analysis import TARGET, Analysis
-from analysis.tables.comparison import SEED
-from analysis.tables.metadata import left_out_groups
+from analysis.tables.analysis import Analysis, Options
+from analysis.tables.metadata import left_out_groups, sweep_question
 from finetune.system.documents import read_json
 from finetune.system.output import escape_control_characters
 from finetune.system.redaction import without_login
@@ -30,7 +37,8 @@ from finetune.system.redaction import without_login
 HERE = Path(__file__).parent
 TEMPLATE, SCRIPT, STYLE = "report.html.j2", "report.js", "report.css"
 JPEG_QUALITY = 88
-RECIPE_HEADINGS = ("Seeds", "Val", "Train time", "Compute saved")  # of all recipes
+FOREST = "differences"  # the figure on the first screen
+RECIPE_HEADINGS = ("Val", "Train time", "Compute saved")  # of all recipes
 
 
 @dataclass(frozen=True)
@@ -76,19 +84,24 @@ def report_page(
         document: the content of report.json.
         out: the folder of the page, which links to runs are relative to.
     """
-    comparison, shown = analysis.comparison, comparison_columns(analysis.comparison.target)
+    comparison, shown = analysis.comparison, comparison_columns()
     # The page's policy allows the script with this hash and no other, whatever a run is called.
     script = "\n" + (HERE / SCRIPT).read_text(encoding="utf-8")
     template = _environment().get_template(TEMPLATE)
     return template.render(
         report=document,
         methods=methods,
-        table=_table(comparison.strategies, shown),
-        costs=_table(comparison.strategies, cost_columns()),
+        table=_table(comparison.arms, shown),
+        details=_table(comparison.arms, detail_columns(comparison.target)),
+        costs=_table(comparison.arms, cost_columns()),
         pairs=_table(comparison.pairs, pair_columns()) if len(comparison.pairs) else None,
+        networks=_table(comparison.pairs, network_columns()) if comparison.pairs["mcnemar_p"].notna().any() else None,
         recipes=_table(comparison.recipes, _recipe_columns(shown)),
         runs=_runs(analysis, out),
-        figures=figures,
+        forest=next((figure for figure in figures if figure.name == FOREST), None),
+        figures=[figure for figure in figures if figure.name != FOREST],
+        question=sweep_question(analysis.sweep.text),
+        contents=_contents(document, analysis),
         grids=grids,
         best_run=methods.best_run_sentence(analysis),
         left_out=left_out_groups(analysis.sweep),
@@ -113,18 +126,47 @@ def _environment() -> Environment:
     )
 
 
+def _contents(document: dict[str, Any], analysis: Analysis) -> list[tuple[str, str]]:
+    """Return (id, title) of the sections that the page has."""
+    sections = [
+        ("by-budget", "By budget", len(document["card"]["by_budget"]) > 1),
+        ("by-size", "By training-set size", bool(document["card"]["by_size"])),
+        ("comparison-of-arms", "Comparison", True),
+        ("pairwise", "Pairwise comparisons", len(analysis.comparison.pairs) > 0),
+        ("costs-of-arms", "Costs", True),
+        ("claims", "Reference numbers", bool(document["claims"]["checked"])),
+        ("figures", "Figures", True),
+        ("predictions", "Predictions", True),
+        ("all-recipes", "All recipes", True),
+        ("all-runs", "Runs", True),
+        ("reproduce", "Reproduce", True),
+    ]
+    return [(name, title) for name, title, is_there in sections if is_there]
+
+
 def _commands(analysis: Analysis) -> list[str]:
     """Return the commands that make this report, train its best run, and predict with it."""
-    target, best = analysis.comparison.target, analysis.best
-    flags = [] if target == TARGET else ["--target", f"{target:g}"]
-    flags += ["--mix-data"] if analysis.sweep.mixed else []
-    flags += [] if analysis.seed == SEED else ["--seed", str(analysis.seed)]
+    best = analysis.best
+    flags = ["--mix-data"] if analysis.sweep.mixed else []
+    flags += _option_flags(analysis)
     train = recorded_command(best.get("provenance/command"))
     return [
         shell_command("python", "-m", "analysis", analysis.sweep.folder, *flags),
         *([train] if train else []),
         shell_command("python", "-m", "finetune.predict", best["path"], "IMAGES", "--csv", "predictions.csv"),
     ]
+
+
+def _option_flags(analysis: Analysis) -> list[str]:
+    """Return the flags of the options that differ from their defaults."""
+    flags = []
+    for field in dataclasses.fields(Options):
+        value = getattr(analysis.options, field.name)
+        if value != field.default:
+            text = ",".join(value) if isinstance(value, tuple) else f"{value:g}"
+            name = f"--{field.name.replace('_', '-')}"
+            flags += [name] if value is True else [name, text]
+    return flags
 
 
 def _recipe_columns(shown: list[Column]) -> list[Column]:
@@ -140,7 +182,7 @@ def _table(table: pd.DataFrame, shown: list[Column]) -> dict[str, Any]:
         "columns": shown,
         "rows": [
             {
-                "colour": colour(str(row["strategy"])),
+                "colour": colour(str(row["arm"])) if "arm" in table else "",
                 "chosen": bool(marked),
                 "cells": [
                     (column.cell(row), _sort_value(row[column.sort]) if column.sort else None) for column in shown
@@ -160,7 +202,7 @@ def _runs(analysis: Analysis, out: Path) -> list[dict[str, Any]]:
     """Return every finished run: its links, and for each cell its text and the number that it is sorted by."""
     comparison, finished = analysis.comparison, analysis.sweep.finished
     names = dict(zip(comparison.recipes["key"], comparison.recipes["recipe"], strict=True))
-    chosen = set(comparison.strategies["key"])
+    chosen = set(comparison.arms["key"])
     order = {key: index for index, key in enumerate(comparison.recipes["key"])}
     runs = finished.assign(order=finished["recipe"].map(order)).sort_values(["order", "seed", "fold", "run"])
     return [
@@ -168,9 +210,9 @@ def _runs(analysis: Analysis, out: Path) -> list[dict[str, Any]]:
             "name": str(run["run"]),
             "folder": _link(Path(run["path"]), out),
             "page": _wandb_url(Path(run["path"])),
-            "colour": colour(str(run["strategy"])),
+            "colour": colour(str(run["arm"])),
             "cells": [
-                (str(run["strategy"]), None),
+                (str(run["arm"]), None),
                 (names[run["recipe"]], None),
                 (_replicate_text(run), None),
                 (percent(run["best/val_accuracy"]), _sort_value(run["best/val_accuracy"])),

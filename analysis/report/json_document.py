@@ -1,17 +1,20 @@
 """report.json: the results for programs."""
 
 import json
+import math
 from dataclasses import asdict
 from typing import Any
 
-from analysis.report.csv_files import pair_records, records
+from analysis.report.csv_files import pair_records, records, without_test
 from analysis.report.sentences import budget_options, data_size_record, describe_verdict, recommendation_facts
+from analysis.stats.tests import LEVEL
 from analysis.tables.analysis import Analysis
 from analysis.tables.metadata import origin_facts, package_versions
 from analysis.tables.pairwise import PAIRS
 from analysis.tables.schema import COLUMNS, plain_value
 
-SCHEMA = 1  # of report.json; rises when a key is removed or changes its meaning
+SCHEMA = 2  # of report.json; rises when a key is removed or changes its meaning
+ALTERNATIVE = ("cost_seconds", "difference", "low", "high")  # of a cheaper arm
 
 
 def json_document(analysis: Analysis) -> dict[str, Any]:
@@ -23,14 +26,15 @@ def json_document(analysis: Analysis) -> dict[str, Any]:
         "sweep": sweep.name,
         "data": analysis.data,
         "selection": (
-            f"recipe: highest mean val accuracy over {analysis.replicate}s; "
+            f"arm and recipe: highest mean val accuracy over {analysis.replicate}s; "
             "checkpoint: best epoch on val; test: evaluated once per run, with that checkpoint"
         ),
         "repeated_over": analysis.replicate,
-        "answer": {**asdict(verdict), **asdict(describe_verdict(comparison, verdict))},
+        "answer": _answer(analysis),
+        "verdict": verdict_record(analysis),
         "columns": COLUMNS,
-        "strategies": records(comparison.strategies),
-        "recipes": records(comparison.recipes),
+        "strategies": records(comparison.arms),
+        "recipes": records(without_test(comparison.recipes, analysis)),
         "pairs": pair_records(comparison.pairs),
         "pair_columns": PAIRS,
         "best_run": str(analysis.best["run"]),
@@ -44,10 +48,46 @@ def json_document(analysis: Analysis) -> dict[str, Any]:
         "versions": package_versions(),
         "claims": {"setting": analysis.claims_setting, "checked": [asdict(claim) for claim in analysis.claims]},
         "card": {
-            "facts": recommendation_facts(comparison, verdict, analysis.data),
+            "facts": recommendation_facts(comparison, verdict, analysis.data, origin_facts(sweep)),
             "by_budget": [asdict(option) for option in budget_options(comparison)],
             "by_size": [data_size_record(size) for size in analysis.sizes],
         },
+    }
+
+
+def _answer(analysis: Analysis) -> dict[str, Any]:
+    verdict = analysis.verdict
+    return {
+        "verdict": verdict.status,
+        "best": verdict.candidate,
+        "level": [verdict.candidate, *verdict.level] if verdict.is_tested else [],
+        **asdict(describe_verdict(analysis.comparison, verdict)),
+    }
+
+
+def verdict_record(analysis: Analysis) -> dict[str, Any]:
+    """Return the verdict for programs: fractions, seconds, and None for what can't be computed."""
+    verdict, fields = analysis.verdict, analysis.comparison.fields
+    numbers = ("difference", "low", "high", "p", "p_holm", "df")
+    return {
+        "arms_by": list(fields.by),
+        "tuned": list(fields.tuned),
+        "candidate": verdict.candidate,
+        "recommended": verdict.recommended,
+        "margin": verdict.margin,
+        "confidence": LEVEL,
+        "sentence": describe_verdict(analysis.comparison, verdict).headline,
+        "detectable": plain_value(verdict.detectable),
+        "runs_per_arm": verdict.runs_per_arm,
+        "test_images": None if math.isnan(verdict.test_images) else round(verdict.test_images),
+        "alternatives": [
+            {"arm": other.arm, **{name: plain_value(getattr(other, name)) for name in ALTERNATIVE}}
+            for other in verdict.alternatives
+        ],
+        "differences": [
+            {"arm": other.arm, **{name: plain_value(getattr(other, name)) for name in numbers}}
+            for other in verdict.differences
+        ],
     }
 
 

@@ -5,7 +5,7 @@ from dataclasses import astuple
 
 import pandas as pd
 
-from analysis.report.columns import Column, cells, comparison_columns, cost_columns, pair_columns
+from analysis.report.columns import Column, cells, comparison_columns, cost_columns, detail_columns, pair_columns
 from analysis.tables.analysis import Analysis
 from analysis.tables.claims import Claim
 from finetune.system.output import one_line
@@ -15,9 +15,10 @@ def comparison_markdown(analysis: Analysis, headline: str) -> str:
     """Return comparison.md: the tables, with the headline and the caveats below the first."""
     comparison = analysis.comparison
     parts = [
-        markdown_table(comparison.strategies, comparison_columns(comparison.target)),
+        markdown_table(comparison.arms, comparison_columns()),
         "".join(f"- {markdown_text(sentence)}\n" for sentence in (headline, *analysis.notes)),
-        "## Costs\n\n" + markdown_table(comparison.strategies, cost_columns()),
+        "## More columns\n\n" + markdown_table(comparison.arms, detail_columns(comparison.target)),
+        "## Costs\n\n" + markdown_table(comparison.arms, cost_columns()),
     ]
     if len(comparison.pairs):
         pairs = markdown_table(comparison.pairs, pair_columns())

@@ -6,8 +6,11 @@ import pandas as pd
 
 from analysis.formatting import percent
 from analysis.tables.analysis import Analysis
-from analysis.tables.pairwise import RUNS_NEEDED
 
+NETWORKS = (
+    "Single runs, the best by val of each arm: test images that only one of the two networks classifies correctly, and "
+    "McNemar's test (mid-p) of whether these two networks are equally accurate. It says nothing about other runs."
+)
 SYNTHETIC = "Synthetic data: images drawn by the program, not photographs."
 
 
@@ -33,11 +36,10 @@ def pair_notes(kind: str) -> list[str]:
     """Return how the pairwise comparisons were measured."""
     return [
         "Differences of mean test accuracy on the same test images, with 95% confidence intervals for new images and "
-        "new training runs.",
-        f"p-values are corrected for the number of pairs (Holm) and need at least {RUNS_NEEDED} {kind}s per strategy.",
-        "Probability of improvement: how often a run of the first strategy is more accurate than one of the second.",
-        "The last two columns compare single runs, the best by val of each strategy: test images that only one of "
-        "them classifies correctly, and McNemar's exact test.",
+        f"new training runs ({kind}s × images, Welch-Satterthwaite t).",
+        "p-values are of the comparisons with the candidate, the arm with the highest mean val accuracy, corrected for "
+        "their number (Holm). They need at least 2 runs of each arm.",
+        "Probability of improvement: how often a run of the first arm is more accurate than one of the second.",
     ]
 
 

@@ -78,7 +78,7 @@ def _intended_use(data: dict[str, Any]) -> str:
 
 def _evaluation(analysis: Analysis) -> str:
     best, data = analysis.best, analysis.data
-    row = analysis.comparison.strategies.set_index("strategy", drop=False).loc[best["strategy"]]
+    row = analysis.comparison.arms.set_index("arm", drop=False).loc[best["arm"]]
     lines = [
         "## Evaluation\n",
         f"- This network: {percent(best['test/accuracy'])} of {_count(data['splits']['test'])} test images correct; "

@@ -1,29 +1,31 @@
-"""The verdict, the recommendation and the results by training-set size, in words."""
+"""The verdict, the recommendation and the results by training-set size, as sentences."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from analysis.formatting import accuracy_interval, format_p, format_points, percent, train_time_text
-from analysis.stats.tests import ALPHA
+from analysis.formatting import (
+    NONE,
+    accuracy_interval,
+    format_duration,
+    format_p,
+    format_points,
+    percent,
+    train_time_text,
+)
+from analysis.stats.tests import ALPHA, LEVEL
 from analysis.tables.comparison import Comparison
 from analysis.tables.data_size import DataSizeResult
-from analysis.tables.pairwise import RUNS_NEEDED
-from analysis.tables.replicates import join_replicate_labels, replicate_kind
-from analysis.tables.verdict import (
-    Verdict,
-    distinguishable,
-    fastest,
-    find_pair,
-    intervals_disjoint,
-    own_seconds,
-    rank_strategies,
-    recommended_strategy,
-    strategies_by_budget,
-)
+from analysis.tables.recipes import join_replicate_labels
+from analysis.tables.verdict import Difference, Verdict, arms_by_budget, find_pair, own_seconds
+from finetune.sweep.power import interval_half_width
+from finetune.system.output import count_text
 
-Row = pd.Series  # a strategy's row of the comparison
+MORE_RUNS = 2  # seeds that the report offers to add
+Row = pd.Series  # an arm's row of the comparison
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,11 @@ class VerdictText:
 
 @dataclass(frozen=True)
 class BudgetOption:
-    """A strategy on the Pareto front of training time and test accuracy.
+    """An arm on the Pareto front of training time and val accuracy.
 
     Attributes:
         seconds: training time of a run, filling caches left out.
-        gain: the gain over the option before; "" for the first.
+        gain: the difference in test accuracy to the option before; "" for the first.
     """
 
     strategy: str
@@ -54,120 +56,144 @@ class BudgetOption:
 
 def describe_verdict(comparison: Comparison, verdict: Verdict) -> VerdictText:
     """Return the verdict's headline and sentences."""
-    rows = rank_strategies(comparison)
-    best, score = rows[0], percent(rows[0]["test_accuracy_mean"])
-    if verdict.lead is None:
-        headline = (
-            f"{verdict.best} reached {score} on test with {_replicates(best)}; there is no strategy to compare with."
-        )
-        return VerdictText(headline, (f"The recipe: {_describe_recipe(best)}",))
-    second = rows[1]
-    ahead = f"{score} on test, {verdict.lead * 100:.1f} points above {verdict.second}"
-    if verdict.verdict == "too few seeds":
-        return _describe_too_few(best, second, ahead)
-    untested = _untested_note([row for row in rows if row["n"] < RUNS_NEEDED])
-    if verdict.verdict == "distinguishable":
-        headline = f"Use {verdict.best}: {ahead}, with {_replicates(best, second)} each."
-        kind = _replicate(best, second)
-        evidence = _describe_difference(best, second, comparison.pairs) or (
-            f"Their 95% intervals do not overlap, and every {kind} of {verdict.best} was more accurate than every "
-            f"{kind} of {verdict.second}."
-        )
-        return VerdictText(headline, (f"The recipe: {_describe_recipe(best)}", evidence, *untested))
-    level = [row for row in rows if row["strategy"] in verdict.level]
-    headline = (
-        f"{join_names(verdict.level)} are not distinguishable with {_replicates(*level)}: "
-        f"{verdict.best} is ahead with {ahead}."
-    )
-    evidence = _describe_difference(best, level[1], comparison.pairs) or _describe_overlap(best, level[1])
-    return VerdictText(headline, (f"Ahead: {_describe_recipe(best)}", evidence, *_fastest_note(level), *untested))
+    best, row = comparison.row(verdict.candidate), comparison.row(verdict.recommended)
+    sentences = [
+        f"The recipe: {_describe_recipe(row)}",
+        *_compare_with_others(verdict),
+        *(_describe_alternative(comparison, verdict, other) for other in verdict.alternatives),
+        *_describe_detectable(verdict),
+    ]
+    return VerdictText(_headline(best, row, verdict), tuple(sentences))
 
 
-def _describe_too_few(best: Row, second: Row, ahead: str) -> VerdictText:
-    kind = _replicate(best, second)
-    headline = (
-        f"No verdict yet: {best['strategy']} is ahead with {ahead}, but {_replicates(best, second)} are too few for a "
-        "test."
-    )
-    advice = (
-        f"At least {RUNS_NEEDED} {kind}s per recipe are needed. Add values to {'fold' if kind == 'fold' else 'seed'} "
-        "in the sweep file and run it again: only the missing runs are run."
-    )
-    return VerdictText(headline, (f"Ahead so far: {_describe_recipe(best)}", advice))
-
-
-def _untested_note(rows: list[Row]) -> tuple[str, ...]:
-    """Return a sentence on the strategies behind the first two that have too few runs for a test."""
-    if not rows:
-        return ()
-    names = join_names([str(row["strategy"]) for row in rows])
-    return (f"Not tested: {names}, with {_replicates(*rows)}; {RUNS_NEEDED} are needed.",)
-
-
-def _describe_difference(best: Row, second: Row, pairs: pd.DataFrame) -> str | None:
-    """Return the interval of the paired difference and the result of its test, or None without predictions."""
-    pair = find_pair(best, second, pairs)
-    if pair is None:
-        return None
-    difference = (
-        f"On the same test images, {best['strategy']} minus {second['strategy']} is {_difference_interval(best, pair)}"
-    )
-    if pd.isna(pair["p_holm"]):
-        return f"{difference} (95% interval; with {_replicates(best, second)} only a rough estimate)."
-    result = (
-        "a significant difference"
-        if pair["p_holm"] < ALPHA
-        else "not significant; the data are compatible with any difference in this interval"
-    )
-    return (
-        f"{difference} (95% interval over images and {_replicate(best, second)}s; "
-        f"p {format_p(pair['p_holm'])} after Holm's correction): {result}."
-    )
-
-
-def _difference_interval(minuend: Row, pair: Row) -> str:
-    """Return the interval of `minuend` minus the pair's other strategy."""
-    sign = 1 if pair["strategy"] == minuend["strategy"] else -1
-    return format_points(*sorted(sign * pair[f"difference_{end}"] for end in ("low", "high")))
-
-
-def _describe_overlap(best: Row, second: Row) -> str:
-    """Return why two strategies without paired predictions are not distinguishable."""
-    intervals = [accuracy_interval(best), accuracy_interval(second)]
-    if pd.isna(best["test_accuracy_low"]):
-        return "The size of the test set is unknown, so there are no intervals to compare."
-    if intervals_disjoint(best, second):
+def _headline(best: Row, row: Row, verdict: Verdict) -> str:
+    score, runs = percent(row["test_accuracy_mean"]), _count_runs(row)
+    if not verdict.differences:
+        return f"{row['arm']} reached {score} on test ({runs}); there is nothing to compare it with."
+    if not verdict.is_tested:
         return (
-            f"Their {_replicate(best, second)}s overlap, although their 95% intervals "
-            f"({intervals[0]} and {intervals[1]}) do not."
+            f"No verdict yet: {best['arm']} is ahead on val ({percent(best['val_accuracy_mean'])}; {score} on test), "
+            "but a difference can only be tested with at least 2 runs of each. Add seeds and run the sweep again."
         )
-    return f"The 95% intervals of the first two overlap: {intervals[0]} and {intervals[1]}. That does not mean equal."
+    margin = _points(verdict.margin)
+    if verdict.recommended != verdict.candidate:
+        other = next(other for other in verdict.differences if other.arm == verdict.recommended)
+        price = f"{train_time_text(row)} a run instead of {train_time_text(best)}"
+        loss = (
+            f"at most {_points(-other.bound)} less accurate than {verdict.candidate}"
+            if other.bound < 0
+            else f"not less accurate than {verdict.candidate}"
+        )
+        return f"Use {verdict.recommended}: {price}; {loss} ({LEVEL:.0%} confidence)."
+    better = [other.arm for other in verdict.differences if other.is_significant and other.difference > 0]
+    if better:
+        return (
+            f"Val and test disagree: val prefers {best['arm']} ({score} on test, {runs}), but {join_names(better)} is "
+            "significantly more accurate on test. Check that val and test images come from the same source."
+        )
+    if not verdict.level:
+        return f"Use {best['arm']}: {score} on test ({runs}), significantly better than {_all_others(verdict)}."
+    if all(not other.cost_seconds < own_seconds(best) for other in verdict.differences):
+        return f"Use {best['arm']}: highest val accuracy, {score} on test ({runs}), and no other arm trains faster."
+    return (
+        f"Use {best['arm']}: highest val accuracy, {score} on test ({runs}); no cheaper arm is shown to lose less than "
+        f"{margin} ({LEVEL:.0%} confidence)."
+    )
 
 
-def _fastest_note(level: list[Row]) -> tuple[str, ...]:
-    """Return a sentence on the fastest of the strategies that are not distinguishable."""
-    quickest, best = fastest(level), level[0]
-    if quickest is None:
-        return ()
-    if quickest is best:
-        return (f"{best['strategy']} also trained fastest of them.",)
-    times = f"{train_time_text(quickest)} per run against {train_time_text(best)}"
-    score = percent(quickest["test_accuracy_mean"])
-    return (f"Of these, {quickest['strategy']} trained fastest: {times}, with {score} on test.",)
+def _all_others(verdict: Verdict) -> str:
+    names = [other.arm for other in verdict.differences if other.is_significant]
+    return names[0] if len(names) == 1 else f"all {len(names)} others"
+
+
+def _compare_with_others(verdict: Verdict) -> list[str]:
+    """Return which arms differ significantly from the candidate, and how far the others may be from it."""
+    if not verdict.differences or not verdict.is_tested:
+        return []
+    worse = [other for other in verdict.differences if other.is_significant and other.difference < 0]
+    better = [other for other in verdict.differences if other.is_significant and other.difference > 0]
+    sentences = []
+    if worse:
+        listed = ", ".join(f"{other.arm} ({_signed(other.difference)})" for other in worse)
+        sentences.append(f"Significantly less accurate than {verdict.candidate} on test: {listed}.")
+    if better:
+        listed = ", ".join(f"{other.arm} ({_signed(other.difference)})" for other in better)
+        sentences.append(f"Significantly more accurate than {verdict.candidate} on test: {listed}.")
+    untested = [other.arm for other in verdict.differences if math.isnan(other.p)]
+    if untested:
+        them = "it has a single run" if len(untested) == 1 else "they have single runs"
+        sentences.append(f"Not tested, as {them}: {join_names(untested)}.")
+    sentences += [
+        f"{other.arm} minus {verdict.candidate} is {_signed(other.difference)} "
+        f"({format_points(other.low, other.high)}, p {format_p(other.p_holm)}): not significant; the data are "
+        "compatible with any difference in this interval."
+        for other in verdict.differences
+        if other.arm in verdict.level
+    ]
+    return sentences
+
+
+def _describe_alternative(comparison: Comparison, verdict: Verdict, other: Difference) -> str:
+    """Return the price and the risk of a cheaper arm, and what more seeds would tell about it."""
+    row, best = comparison.row(other.arm), comparison.row(verdict.candidate)
+    text = (
+        f"If time matters: {other.arm} takes {train_time_text(row)} instead of {train_time_text(best)} a run and "
+        f"measured {_relative(other.difference)} than {verdict.candidate}"
+    )
+    if math.isnan(other.low):
+        return f"{text}."
+    text = f"{text} (95% interval: {_end(other.low)} to {_end(other.high)})"
+    components = comparison.components
+    if components is None:
+        return f"{text}."
+    width = interval_half_width(components, verdict.runs_per_arm + MORE_RUNS, verdict.test_images)
+    seconds = MORE_RUNS * (other.cost_seconds + own_seconds(best))
+    if math.isnan(seconds) or width >= (other.high - other.low) / 2:
+        return f"{text}."
+    return (
+        f"{text}; {MORE_RUNS} more seeds of both, {format_duration(seconds)}, would narrow that to about "
+        f"{_points(width)} either way."
+    )
+
+
+def _describe_detectable(verdict: Verdict) -> list[str]:
+    """Return which difference this sweep can detect, and what more runs would bring."""
+    if math.isnan(verdict.detectable):
+        return []
+    runs = verdict.runs_per_arm
+    return [
+        f"With {runs} runs an arm and {verdict.test_images:,.0f} test images this sweep can detect differences of "
+        f"about {_points(verdict.detectable)} (80% power); with {runs + MORE_RUNS} runs, "
+        f"{_points(verdict.detectable_with_more)}."
+    ]
+
+
+def _points(share: float) -> str:
+    """Return a share as points: "1 point", "2 points", "4.8 points"."""
+    text = f"{share * 100:.1f}".removesuffix(".0")
+    return f"{text} point{'' if text == '1' else 's'}"
+
+
+def _signed(difference: float) -> str:
+    return f"{difference * 100:+.1f} points"
+
+
+def _relative(difference: float) -> str:
+    return f"{_points(abs(difference))} {'lower' if difference < 0 else 'higher'}"
+
+
+def _end(difference: float) -> str:
+    return f"{abs(difference) * 100:.1f} {'lower' if difference < 0 else 'higher'}"
 
 
 def _describe_recipe(row: Row) -> str:
     tried = f", selected among {row['recipes']} recipes by val accuracy" if row["recipes"] > 1 else ""
-    return f"{row['strategy']}, {row['recipe']}{tried}. Training took {train_time_text(row)} per run."
+    return f"{row['arm']}, {row['recipe']}{tried}. Training took {train_time_text(row)} per run."
 
 
-def _replicates(*rows: Row) -> str:
-    """Return "3 seeds", or "2 and 3 seeds" where the numbers differ; likewise for folds."""
-    return join_replicate_labels(str(row["over"]) for row in rows)
-
-
-def _replicate(*rows: Row) -> str:
-    return replicate_kind(str(row["over"]) for row in rows)
+def _count_runs(row: Row) -> str:
+    """Return what a test mean is over: "3 seeds", or "2 runs" where a race's first seed is left out."""
+    return join_replicate_labels([str(row["over"])]) if row["n_tested"] == row["n"] else f"{row['n_tested']} runs"
 
 
 def join_names(names: "tuple[str, ...] | list[str]") -> str:
@@ -175,30 +201,30 @@ def join_names(names: "tuple[str, ...] | list[str]") -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def recommendation_facts(comparison: Comparison, verdict: Verdict, data: dict[str, Any]) -> dict[str, str]:
+def recommendation_facts(
+    comparison: Comparison, verdict: Verdict, data: dict[str, Any], origin: Mapping[str, list[str]]
+) -> dict[str, str]:
     """Return the facts of the recommendation by their headings, in order.
 
     Args:
         data: see `data_facts`.
+        origin: see `origin_facts`.
     """
-    name = recommended_strategy(comparison, verdict)
-    row = _row_of(comparison, name)
+    row = comparison.row(verdict.recommended)
     accuracy, interval = percent(row["test_accuracy_mean"]), accuracy_interval(row)
     facts = {
-        "Use" if verdict.level else "Ahead so far": f"{name}, {row['recipe']}",
-        "It reaches": f"{accuracy} of test images correct"
-        + (f" ({interval})" if pd.notna(row["test_accuracy_low"]) else ""),
-        "It costs": _describe_cost(row),
-        "How sure": confidence_text(verdict, name),
+        "Use" if verdict.is_tested else "Ahead so far": f"{row['arm']}, {row['recipe']}",
+        "Test accuracy": accuracy + (f" ({interval})" if interval != NONE else ""),
+        "Cost": _describe_cost(row),
+        "Confidence": confidence_text(verdict),
     }
+    if verdict.differences:
+        facts["Margin"] = f"{_points(verdict.margin)}: a smaller loss is accepted for a lower cost"
     size, classes = data["splits"]["train"], len(data["classes"])
     if size:
         facts["For data like"] = f"{size:,} training images" + (f" of {classes} classes" if classes else "")
-    return facts
-
-
-def _row_of(comparison: Comparison, strategy: str) -> Row:
-    return comparison.strategies[comparison.strategies["strategy"] == strategy].iloc[0]
+    facts["Measured on"] = "; ".join(", ".join(origin[name]) for name in ("device", "finished") if origin.get(name))
+    return {heading: fact for heading, fact in facts.items() if fact}
 
 
 def _describe_cost(row: Row) -> str:
@@ -211,59 +237,58 @@ def _describe_cost(row: Row) -> str:
     )
 
 
-def confidence_text(verdict: Verdict, name: str) -> str:
-    """Return how sure it is that the strategy `name` is the one to use, in a few words."""
-    if verdict.verdict == "distinguishable":
-        return "significantly better than every other tested strategy"
-    if verdict.verdict == "not distinguishable":
-        others = join_names([other for other in verdict.level if other != name])
-        return f"not distinguishable from {others}, and the fastest of them" if others else "not distinguishable"
-    return "low: too few seeds for a test" if verdict.verdict == "too few seeds" else "nothing to compare with"
+def confidence_text(verdict: Verdict) -> str:
+    """Return how sure it is that the recommended arm is the one to use, in a few words."""
+    if not verdict.differences:
+        return "nothing to compare with"
+    if not verdict.is_tested:
+        return "low: single runs can't be tested"
+    if verdict.recommended != verdict.candidate:
+        other = next(other for other in verdict.differences if other.arm == verdict.recommended)
+        return f"{LEVEL:.0%} that it loses at most {_points(max(-other.bound, 0.0))} against {verdict.candidate}"
+    if not verdict.level:
+        count = count_text(len(verdict.differences), "comparison")
+        return f"better than every other arm (p < {ALPHA:.2g}, corrected for {count})"
+    return f"highest val accuracy; not significantly different from {join_names(verdict.level)}"
 
 
 def budget_options(comparison: Comparison) -> list[BudgetOption]:
-    """Return the strategies on the Pareto front of training time and test accuracy, the fastest first."""
-    rows = strategies_by_budget(comparison)
+    """Return the arms on the Pareto front of training time and val accuracy, the fastest first."""
+    rows = arms_by_budget(comparison)
     return [
         BudgetOption(
-            str(row["strategy"]),
+            str(row["arm"]),
             str(row["recipe"]),
             own_seconds(row),
             train_time_text(row),
             percent(row["test_accuracy_mean"]),
             accuracy_interval(row),
-            "" if before is None else _describe_gain(row, before, comparison.pairs),
+            "" if before is None else _describe_gain(comparison, row, before),
         )
         for before, row in zip([None, *rows], rows, strict=False)
     ]
 
 
-def _describe_gain(row: Row, before: Row, pairs: pd.DataFrame) -> str:
-    """Return the gain in test accuracy over a faster strategy."""
-    points = (row["test_accuracy_mean"] - before["test_accuracy_mean"]) * 100
-    pair, details = find_pair(row, before, pairs), []
-    if pair is not None:
-        details.append(f"95% interval {_difference_interval(row, pair)}")
-    if pair is not None and pd.notna(pair["p_holm"]):
-        details.append(f"p {format_p(pair['p_holm'])}")
-    is_tested = pair is None or pd.notna(pair["p_holm"])
-    if is_tested and not distinguishable(row, before, pairs):
-        details.append("not significant")
-    return f"{points:+.1f} points over {before['strategy']}" + (f" ({', '.join(details)})" if details else "")
+def _describe_gain(comparison: Comparison, row: Row, before: Row) -> str:
+    """Return the difference in test accuracy to a faster arm, with its interval."""
+    pair = find_pair(comparison, str(row["arm"]), str(before["arm"]))
+    sign = 1 if pair["strategy"] == row["arm"] else -1
+    low, high = sorted(sign * float(pair[f"difference_{end}"]) for end in ("low", "high"))
+    interval = "" if math.isnan(low) else f" (95% interval {format_points(low, high)})"
+    return f"{_signed(sign * float(pair['difference']))} over {before['arm']}{interval}"
 
 
 def data_size_record(size: DataSizeResult) -> dict[str, Any]:
     """Return the row of a training-set size in the report and in report.json."""
-    name = recommended_strategy(size.comparison, size.verdict)
-    row = _row_of(size.comparison, name)
+    row = size.comparison.row(size.verdict.recommended)
     return {
         "share": size.share,
         "pictures": size.images,
-        "verdict": size.verdict.verdict,
-        "use": name,
+        "verdict": size.verdict.status,
+        "use": size.verdict.recommended,
         "recipe": str(row["recipe"]),
         "accuracy": percent(row["test_accuracy_mean"]),
         "interval": accuracy_interval(row),
         "costs": train_time_text(row),
-        "sure": confidence_text(size.verdict, name),
+        "sure": confidence_text(size.verdict),
     }

@@ -28,9 +28,9 @@ def print_report(analysis: Analysis, out: Path) -> None:
     """Print the comparison, the verdict, the caveats, and the files to open."""
     comparison, console = analysis.comparison, SafeConsole()
     if console.is_terminal:
-        shown = columns_that_fit(comparison.strategies, comparison.target, console.width)
+        shown = columns_that_fit(comparison.arms, console.width)
     else:
-        console, shown = SafeConsole(width=PIPE_WIDTH), comparison_columns(comparison.target)
+        console, shown = SafeConsole(width=PIPE_WIDTH), comparison_columns()
     console.print(_table(analysis, shown, box.ROUNDED if console.is_terminal else box.MARKDOWN))
     for sentence in (describe_verdict(comparison, analysis.verdict).headline, *analysis.notes):
         console.print(Text(sentence), soft_wrap=True)
@@ -42,7 +42,7 @@ def _table(analysis: Analysis, shown: list[Column], border: box.Box) -> Table:
     synthetic = " on synthetic images" if analysis.data["synthetic"] else ""
     title = f"{analysis.sweep.name}: {len(analysis.sweep.finished)} finished runs{synthetic}"
     table = Table(box=border, title=Text(title), title_justify="left")
-    rows = cells(analysis.comparison.strategies, shown)
+    rows = cells(analysis.comparison.arms, shown)
     for column, texts in zip(shown, zip(*rows, strict=True), strict=True):
         width = max(map(len, texts)) if column.number else None  # headings may wrap, numbers may not
         table.add_column(Text(column.heading), justify="right" if column.number else "left", min_width=width)

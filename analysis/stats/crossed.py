@@ -1,22 +1,21 @@
-"""Inference for runs crossed with test images: the correctness matrix, and a bootstrap of both.
+"""Inference for training runs crossed with test images, which all arms share.
 
-An accuracy depends on the sample of test images and on the seeds of the runs; the bootstrap resamples both.
+The design is "readers x cases" in radiology and "subjects x items" in psycholinguistics (Clark, Journal of Verbal
+Learning and Verbal Behavior 12, 1973): runs are nested in arms and crossed with images. Everything is in closed form:
+no random draws, and the comparison of two arms does not depend on the other arms.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import variance
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
 from analysis.stats.tests import LEVEL
+from finetune.sweep.power import Components
 
-DRAWS = 4000  # of the bootstrap; the width of a 95% interval then varies by a few hundredths of itself
-CHUNK = 256  # draws computed at a time: the weights of all at once would take too much memory
 Floats = NDArray[np.float64]
 
 
@@ -34,84 +33,147 @@ class CorrectnessMatrix:
     images: tuple[str, ...]
     correct: Floats
 
-    def indices_of(self, names: Sequence[str]) -> list[int]:
-        """Return the row numbers of these runs, sorted; unknown names are ignored."""
+    def rows_of(self, names: Sequence[str]) -> Floats:
+        """Return the rows of these runs, (runs, images); unknown names are ignored."""
         selected = set(names)
-        return [row for row, name in enumerate(self.runs) if name in selected]
+        return self.correct[[row for row, name in enumerate(self.runs) if name in selected]]
 
 
-def bootstrap(
-    matrix: CorrectnessMatrix, groups: Sequence[Sequence[int]], rng: np.random.Generator, draws: int = DRAWS
-) -> Floats:
-    """Return bootstrap samples of mean accuracies, (draws, groups); equal generators give equal samples.
-
-    Each draw resamples the images with replacement, the same ones for all groups, so that the difference of two columns
-    is paired by image. Of each group's n runs it draws n - 1 with replacement, since n of so few would underestimate
-    the spread (Rao and Wu, JASA 1988, section 2). Resampling rows and columns independently overestimates the variance,
-    if anything (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007).
-
-    Args:
-        groups: row numbers of each group's runs, at least one.
-    """
-    is_tested = ~np.isnan(matrix.correct)
-    correct = np.where(is_tested, matrix.correct, 0.0).astype(np.float32).T
-    tested = is_tested.astype(np.float32).T
-    images, is_complete = len(matrix.images), bool(is_tested.all())
-    rights, counts = np.empty((draws, correct.shape[1])), np.full((draws, correct.shape[1]), float(images))
-    for first in range(0, draws, CHUNK):
-        rows = range(first, min(first + CHUNK, draws))
-        weights = np.stack([np.bincount(rng.integers(0, images, images), minlength=images) for _ in rows])
-        rights[rows] = weights.astype(np.float32) @ correct
-        if not is_complete:
-            counts[rows] = weights.astype(np.float32) @ tested
-    means = np.empty((draws, len(groups)))
-    for column, group in enumerate(groups):
-        drawn = np.asarray(group)[rng.integers(0, len(group), (draws, max(len(group) - 1, 1)))]
-        total = np.take_along_axis(counts, drawn, axis=1).sum(axis=1)
-        right = np.take_along_axis(rights, drawn, axis=1).sum(axis=1)
-        means[:, column] = np.divide(right, total, out=np.full(draws, np.nan), where=total > 0)
-    return means
-
-
-class StandardError(NamedTuple):
-    """Standard error of a mean accuracy or of a difference of two, over images and seeds.
+@dataclass(frozen=True)
+class Estimate:
+    """A mean accuracy, or a difference of two, with its uncertainty for new images and new training runs.
 
     Attributes:
-        se: a fraction of accuracy.
-        df: its degrees of freedom (Welch-Satterthwaite): few where it rests on the variance between few runs, infinite
-            where only images vary.
+        value: a fraction of accuracy.
+        se: its standard error; NaN where it can't be estimated.
+        df: degrees of freedom of the standard error (Welch-Satterthwaite); infinite where only images vary.
     """
 
+    value: float
     se: float
     df: float
 
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Return the two-sided t interval of a difference, within [-1, 1]."""
+        half = self._quantile((1 + level) / 2) * self.se
+        return max(self.value - half, -1.0), min(self.value + half, 1.0)
 
-def standard_error(samples: Floats, *accuracies: Sequence[float]) -> StandardError:
-    """Return the standard error from bootstrap samples, with the degrees of freedom that the number of runs allows.
+    def lower_bound(self, level: float = LEVEL) -> float:
+        """Return the one-sided lower confidence bound of a difference."""
+        return self.value - self._quantile(level) * self.se
 
-    Percentiles of samples from three runs reach no further than these runs, so their coverage is far too low where
-    seeds vary more than the images account for. Instead, the variance of the samples, at least that of the runs' means,
-    gives a t interval. Its degrees of freedom are those of the variance between runs in it (Satterthwaite, Biometrics
-    Bulletin 1946); the variance between images is known well from all of them.
+    @property
+    def p_value(self) -> float:
+        """The two-sided p-value of a t test that the difference is 0."""
+        return math.nan if math.isnan(self.se) else float(2 * t.sf(abs(self.value) / self.se, self.df))
+
+    def _quantile(self, share: float) -> float:
+        return math.nan if math.isnan(self.se) else float(t.ppf(share, self.df))
+
+
+def compare_crossed(first: Floats, second: Floats) -> Estimate:
+    """Return the difference of two arms' mean accuracies, paired by image.
+
+    The variance between runs and the variance between images both contain the residual (a run on an image), so one of
+    the two is subtracted; adding them, as the two-way bootstrap does, counts it twice (Gallas, Bandos, Samuelson and
+    Wagner, Communications in Statistics 38, 2009). The variance is never below that of runs or of images alone. Degrees
+    of freedom after Hillis, Statistics in Medicine 26, 2007.
 
     Args:
-        samples: (draws,) means, or differences of two.
-        accuracies: of the runs of each mean in them.
+        first, second: (runs, images) 1 or 0, on the same images, complete; at least 2 runs each.
     """
-    between_runs = [(variance(values) / len(values), len(values) - 1) for values in accuracies if len(values) > 1]
-    total = max(float(np.nanvar(samples)), sum(part for part, _ in between_runs))
-    denominator = sum(part**2 / df for part, df in between_runs)
-    return StandardError(math.sqrt(total), total**2 / denominator if denominator else math.inf)
+    images = first.shape[1]
+    difference = float(first.mean() - second.mean())
+    if min(len(first), len(second)) < 2 or images < 2:
+        return Estimate(difference, math.nan, math.nan)
+    parts = [(_run_variance(arm) / len(arm), len(arm) - 1) for arm in (first, second)]
+    by_image = float((first.mean(axis=0) - second.mean(axis=0)).var(ddof=1)) / images
+    residual = sum(_residual_variance(arm) / arm.size for arm in (first, second))
+    # One image on which the arms disagree is always possible, also where these runs agree on all.
+    return _estimate(difference, parts, by_image, residual, floor=1 / (images + 2) ** 2)
 
 
-def t_interval(estimate: float, error: StandardError, minimum: float = 0.0) -> tuple[float, float]:
-    """Return the t interval around the estimate, clipped to [minimum, 1]."""
-    half = float(t.ppf((1 + LEVEL) / 2, error.df)) * error.se if error.se else 0.0
-    return max(estimate - half, minimum), min(estimate + half, 1.0)
+def estimate_mean(arm: Floats) -> Estimate:
+    """Return the mean accuracy of an arm; its standard error as in `compare_crossed`.
+
+    Args:
+        arm: (runs, images) 1 or 0, complete; at least 2 runs.
+    """
+    images = arm.shape[1]
+    parts = [(_run_variance(arm) / len(arm), len(arm) - 1)]
+    by_image = float(arm.mean(axis=0).var(ddof=1)) / images
+    return _estimate(float(arm.mean()), parts, by_image, _residual_variance(arm) / arm.size, floor=0.0)
 
 
-def p_value(difference: float, error: StandardError) -> float:
-    """Return the two-sided p-value of a t test that the difference of two means is 0."""
-    if not error.se:
-        return 0.0 if difference else 1.0
-    return float(2 * t.sf(abs(difference) / error.se, error.df))
+def compare_unpaired(first: Sequence[float], second: Sequence[float], images: float) -> Estimate:
+    """Return the difference of two arms of which only the runs' accuracies are known: wider, as nothing is paired.
+
+    Args:
+        first, second: accuracies of the runs.
+        images: that each run was tested on.
+    """
+    difference = float(np.mean(first) - np.mean(second))
+    if min(len(first), len(second)) < 2 or not images > 1:
+        return Estimate(difference, math.nan, math.nan)
+    parts = [(float(np.var(values, ddof=1)) / len(values), len(values) - 1) for values in (first, second)]
+    means = [float(np.mean(values)) for values in (first, second)]
+    by_image = sum(mean * (1 - mean) / images for mean in means)
+    return _estimate(difference, parts, by_image, residual=0.0, floor=1 / (images + 2) ** 2)
+
+
+def compare_folds(differences: Sequence[float]) -> Estimate:
+    """Return the mean of differences by fold, with the corrected t test of Nadeau and Bengio.
+
+    Training sets of folds overlap, so the variance of a mean of J folds is not 1/J but 1/J + 1/(J - 1) of the variance
+    between folds: test over training images is 1/(J - 1) (Machine Learning 52, 2003, section 3).
+    """
+    folds = len(differences)
+    value = float(np.mean(differences))
+    if folds < 2:
+        return Estimate(value, math.nan, math.nan)
+    variance = float(np.var(differences, ddof=1)) * (1 / folds + 1 / (folds - 1))
+    return Estimate(value, max(math.sqrt(variance), 1e-9), folds - 1)
+
+
+def wilson_interval(estimate: Estimate, images: int) -> tuple[float, float]:
+    """Return an interval of a mean accuracy inside [0, 1]: Wilson's, for the number of images that its error is worth.
+
+    Effective sample size as in Korn and Graubard, Survey Methodology 24, 1998, section 3.
+    """
+    p = estimate.value
+    size = float(images) if not estimate.se or p in (0.0, 1.0) else min(p * (1 - p) / estimate.se**2, float(images))
+    z = float(t.ppf((1 + LEVEL) / 2, estimate.df))
+    centre, half = p + z**2 / (2 * size), z * math.sqrt(p * (1 - p) / size + z**2 / (4 * size**2))
+    scale = 1 + z**2 / size
+    return max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0)
+
+
+def variance_components(first: Floats, second: Floats) -> Components:
+    """Return the variance components of the difference of two arms; see `compare_crossed` for the arguments."""
+    images = first.shape[1]
+    arms = [(arm, _residual_variance(arm)) for arm in (first, second)]
+    runs = sum(max(_run_variance(arm) - residual / images, 0.0) for arm, residual in arms)
+    of_images = float((first.mean(axis=0) - second.mean(axis=0)).var(ddof=1))
+    of_residual = sum(residual / len(arm) for arm, residual in arms)
+    return Components(runs / 2, max(of_images - of_residual, 0.0), sum(residual for _, residual in arms) / 2)
+
+
+def _estimate(
+    value: float, parts: Sequence[tuple[float, int]], by_image: float, residual: float, floor: float
+) -> Estimate:
+    """Return an estimate from the variance parts of its arms' runs (with their df) and of images."""
+    between_runs = sum(part for part, _ in parts)
+    variance = max(between_runs + by_image - residual, between_runs, by_image, floor)
+    denominator = sum(part**2 / df for part, df in parts)
+    return Estimate(value, math.sqrt(variance), variance**2 / denominator if denominator else math.inf)
+
+
+def _run_variance(arm: Floats) -> float:
+    return float(arm.mean(axis=1).var(ddof=1))
+
+
+def _residual_variance(arm: Floats) -> float:
+    """Return the mean square of the residuals of runs x images."""
+    runs, images = arm.shape
+    residuals = arm - arm.mean(axis=1, keepdims=True) - arm.mean(axis=0, keepdims=True) + arm.mean()
+    return float((residuals**2).sum() / ((runs - 1) * (images - 1)))

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.sources.test_sets import TestImages
-from analysis.stats.tests import interquartile_mean, standard_deviation, wilson_over_seeds
+from analysis.stats.tests import interquartile_mean, standard_deviation
 from analysis.tables.per_class import lowest_recall, mean_recalls
-from analysis.tables.replicates import replicate_label
+from analysis.tables.recipes import replicate_label
 
 # Column of the comparison -> column of the runs of which it is the mean, over the runs that recorded it.
 MEANS = {
@@ -49,15 +49,17 @@ def test_set_size(runs: pd.DataFrame, test_images: Mapping[str, TestImages]) -> 
     return int(counts.min()) if len(counts) and counts.min() > 0 else None
 
 
-def aggregate_runs(runs: pd.DataFrame, epochs_to_target: pd.Series, images: int | None) -> dict[str, Any]:
+def aggregate_runs(
+    runs: pd.DataFrame, tested: pd.DataFrame, epochs_to_target: pd.Series, images: int | None
+) -> dict[str, Any]:
     """Return the values of COLUMNS that are computed from the runs of one recipe.
 
     Args:
+        tested: the runs that test accuracies are taken from, see `tested_runs`.
         epochs_to_target: of each run; infinity where it never reached the target.
         images: that they were tested on, see `test_set_size`.
     """
-    accuracies = sorted(runs["test/accuracy"])  # sorted, so that sums do not depend on the order of rows
-    interval = wilson_over_seeds(accuracies, images) if images else (np.nan, np.nan)
+    accuracies = sorted(tested["test/accuracy"])  # sorted, so that sums do not depend on the order of rows
     deviation = standard_deviation(accuracies)
     median = float(np.median(epochs_to_target))
     recall, recall_class = lowest_recall(mean_recalls(runs)) or (np.nan, None)
@@ -73,9 +75,7 @@ def aggregate_runs(runs: pd.DataFrame, epochs_to_target: pd.Series, images: int 
         "test_accuracy_min": accuracies[0],
         "test_accuracy_max": accuracies[-1],
         "test_accuracy_iqm": interquartile_mean(accuracies),
-        "test_accuracy_low": interval[0],
-        "test_accuracy_high": interval[1],
-        "interval": "Wilson" if images else "",
+        "n_tested": len(tested),
         "test_pictures": np.nan if images is None else images,
         "lowest_recall": recall,
         "lowest_recall_class": recall_class,

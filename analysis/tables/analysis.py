@@ -10,12 +10,36 @@ import pandas as pd
 
 from analysis.sources.sweep import Sweep
 from analysis.tables.claims import Claim
-from analysis.tables.comparison import Comparison, chosen_runs
+from analysis.tables.comparison import SEED, Comparison, chosen_runs
 from analysis.tables.data_size import DataSizeResult
-from analysis.tables.replicates import replicate_kind
-from analysis.tables.verdict import Verdict
+from analysis.tables.recipes import replicate_kind
+from analysis.tables.verdict import MARGIN, Verdict
 
 TARGET = 0.8  # val accuracy: the default of --target
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may ask of an analysis.
+
+    Attributes:
+        target: val accuracy; the report tells how fast runs reached it.
+        margin: a loss of accuracy that is accepted for a lower cost, a fraction.
+        by: fields that make arms; empty to find them.
+        tuned: fields beside the rates that val tunes within an arm.
+        all_test: whether CSV files show test results of recipes that val did not choose.
+        seed: of the random numbers behind the importance of settings.
+    """
+
+    target: float = TARGET
+    margin: float = MARGIN
+    by: tuple[str, ...] = ()
+    tuned: tuple[str, ...] = ()
+    all_test: bool = False
+    seed: int = SEED
+
+
+DEFAULTS = Options()
 
 
 @dataclass(frozen=True)
@@ -25,13 +49,13 @@ class Analysis:
     Attributes:
         all_runs: the sweep with its runs on every training-set size.
         sweep: its runs on the largest training set, which everything below but `sizes` is about.
-        best: the chosen recipes' run with the highest val accuracy.
+        best: the candidate's run with the highest val accuracy.
         predictions: the test predictions of that run, or None where it has none.
         data: see `data_facts`.
         claims, claims_setting: see `check_claims`.
         sizes: the results by training-set size; empty where the sweep has only one.
         notes: caveats, one sentence each.
-        seed: of the random numbers behind intervals, tests and importances.
+        options: what was asked for.
     """
 
     all_runs: Sweep
@@ -45,7 +69,7 @@ class Analysis:
     claims_setting: str
     sizes: list[DataSizeResult]
     notes: tuple[str, ...]
-    seed: int
+    options: Options
 
     @cached_property
     def chosen(self) -> pd.DataFrame:

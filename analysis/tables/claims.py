@@ -45,7 +45,7 @@ def check_claims(comparison: Comparison, runs: pd.DataFrame, epochs: pd.DataFram
         runs: of the chosen recipes.
         epochs: of any runs.
     """
-    rows = {row["strategy"]: row for _, row in comparison.strategies.iterrows()}
+    rows = {row["strategy"]: row for _, row in comparison.arms.iterrows()}
     claims = [
         _accuracy("last third tuned (partial)", PARTIAL, rows.get("partial")),
         _accuracy("from scratch", SCRATCH, rows.get("scratch")),

@@ -1,4 +1,4 @@
-"""The comparison: per strategy the recipe that val chose, and its results on test."""
+"""The comparison: per arm the recipe that val chose, and its results on test."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -6,17 +6,19 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.formatting import sort_strategies
 from analysis.sources.correctness import read_correctness
 from analysis.sources.sweep import Sweep
 from analysis.tables.aggregate import aggregate_runs, test_set_size
-from analysis.tables.notes import confounding_note, fold_notes, unfinished_strategy_notes
-from analysis.tables.pairwise import intervals_and_pairs
+from analysis.tables.arms import ArmFields, find_arm_fields, sort_arms, with_arms
+from analysis.tables.notes import confounding_note, fold_notes, selection_note, unfinished_arm_notes
+from analysis.tables.pairwise import TestResults, compare_pairs
 from analysis.tables.schema import COLUMNS
-from analysis.tables.selection import best_by_val, choose_recipes
+from analysis.tables.selection import best_by_val, choose_recipes, tested_runs
 from analysis.tables.target import epochs_to_target
+from finetune.sweep.power import Components
 
-SEED = 0  # of the bootstrap: the same runs always give the same intervals
+DIFFERENCES = ["difference", "difference_low", "difference_high", "difference_p"]
+SEED = 0  # of the random numbers behind the importance of settings
 
 
 @dataclass(frozen=True)
@@ -24,89 +26,130 @@ class Comparison:
     """The tables of a sweep.
 
     Attributes:
-        strategies: one row per strategy, of the recipe that val chose: `key` (the recipe as JSON) and COLUMNS.
-        recipes: one row per recipe, chosen or not; the same columns.
+        arms: one row per arm, of the recipe that val chose: `key` (the recipe as JSON) and COLUMNS.
+        recipes: one row per recipe, chosen or not; the same columns. Only chosen ones have test results.
+        candidate: the arm with the highest mean val accuracy; ties go to the cheaper one. Test plays no part in it.
+        pairs: pairwise comparisons of the chosen recipes, PAIRS.
+        components: variance components of the differences to the candidate, the mean over the other arms; None where
+            they can't be estimated.
+        fields: what makes arms.
         target: the val accuracy to reach.
         notes: caveats, one sentence each.
-        pairs: pairwise comparisons of the chosen recipes, PAIRS; strategies without predictions are left out.
     """
 
-    strategies: pd.DataFrame
+    arms: pd.DataFrame
     recipes: pd.DataFrame
+    candidate: str
+    pairs: pd.DataFrame
+    components: Components | None
+    fields: ArmFields
     target: float
     notes: tuple[str, ...]
-    pairs: pd.DataFrame
+
+    def row(self, arm: str) -> "pd.Series":
+        """Return the row of an arm."""
+        return self.arms[self.arms["arm"] == arm].iloc[0]
 
 
-def compare(sweep: Sweep, target: float = 0.8, rng: np.random.Generator | None = None) -> Comparison:
-    """Choose a recipe for each strategy on val, then read its test results.
+def compare(sweep: Sweep, target: float = 0.8, fields: ArmFields | None = None) -> Comparison:
+    """Choose a recipe for each arm, and the candidate, on val; then read the test results.
 
     Args:
         target: val accuracy to reach, a fraction.
-        rng: of the bootstrap; by default the same one each time.
+        fields: what makes arms; None finds it.
     """
+    fields = fields or find_arm_fields(sweep.finished["recipe"].unique())
+    sweep = with_arms(sweep, fields)
     finished = sweep.finished
     selection, notes = choose_recipes(finished, sweep.race)
-    recipes = _recipe_rows(sweep, selection, target)
-    pairs, faults = _add_bootstrap_intervals(finished, recipes, np.random.default_rng(SEED) if rng is None else rng)
-    strategies = recipes[recipes["chosen"]].reset_index(drop=True)
+    chosen = selection[selection["chosen"]]
+    tested = {row["arm"]: tested_runs(finished, selection, row["recipe"], sweep.race) for _, row in chosen.iterrows()}
+    matrix, faults = read_correctness(pd.concat(tested.values()))
+    images = {arm: test_set_size(runs, sweep.test_images) for arm, runs in tested.items()}
+    results = TestResults(
+        {arm: tested[arm] for arm in sort_arms(tested)},
+        matrix,
+        {arm: np.nan if count is None else float(count) for arm, count in images.items()},
+    )
+    recipes = _recipe_rows(sweep, selection, target, results)
+    candidate = choose_candidate(recipes[recipes["chosen"]])
+    pairs = compare_pairs(results, candidate)
+    _add_differences(recipes, pairs, candidate)
+    arms = recipes[recipes["chosen"]].reset_index(drop=True)
     notes = [
         *notes,
-        *confounding_note(strategies),
-        *fold_notes(sweep, strategies),
-        *unfinished_strategy_notes(sweep),
-        *faults,
+        *selection_note(arms, sweep.race),
+        *confounding_note(arms, fields.by),
+        *fold_notes(sweep, arms),
+        *unfinished_arm_notes(sweep),
+        *_without_predictions_note(faults),
     ]
-    return Comparison(strategies, recipes, target, tuple(notes), pairs)
+    components = _mean_components(results, candidate)
+    return Comparison(arms, recipes, candidate, pairs, components, fields, target, tuple(notes))
 
 
-def _recipe_rows(sweep: Sweep, selection: pd.DataFrame, target: float) -> pd.DataFrame:
-    """Return one row per recipe, `key` and COLUMNS, in the order of strategies and learning rates."""
+def choose_candidate(arms: pd.DataFrame) -> str:
+    """Return the arm with the highest mean val accuracy; ties go to the one that trains faster, then to the first."""
+    ranked = arms.assign(seconds=arms["train_seconds_mean"] - arms["cache_seconds_mean"])
+    ranked = ranked.sort_values(["val_accuracy_mean", "seconds"], ascending=[False, True], kind="stable")
+    return str(ranked["arm"].iloc[0])
+
+
+def _recipe_rows(sweep: Sweep, selection: pd.DataFrame, target: float, results: TestResults) -> pd.DataFrame:
+    """Return one row per recipe, `key` and COLUMNS, in the order of arms and learning rates."""
     finished = sweep.finished
     epochs = epochs_to_target(finished, sweep.epochs, target)
     runs_of_recipe = dict(iter(finished.groupby("recipe", sort=False)))
-    runs_of_strategy, recipes_of_strategy = Counter(finished["strategy"]), Counter(selection["strategy"])
+    runs_of_arm, recipes_of_arm = Counter(finished["arm"]), Counter(selection["arm"])
     rows = []
     for _, recipe in selection.iterrows():
-        runs = runs_of_recipe[recipe["recipe"]]
+        runs, arm = runs_of_recipe[recipe["recipe"]], str(recipe["arm"])
+        tested = results.runs[arm] if recipe["chosen"] else runs
         rows.append(
             {
                 "key": recipe["recipe"],
+                "arm": arm,
                 "strategy": recipe["strategy"],
                 "recipe": recipe["label"],
                 "chosen": bool(recipe["chosen"]),
-                "runs": runs_of_strategy[recipe["strategy"]],
-                "recipes": recipes_of_strategy[recipe["strategy"]],
+                "runs": runs_of_arm[arm],
+                "recipes": recipes_of_arm[arm],
                 "target_accuracy": target,
-                **aggregate_runs(runs, epochs.loc[runs.index], test_set_size(runs, sweep.test_images)),
+                **aggregate_runs(runs, tested, epochs.loc[runs.index], test_set_size(runs, sweep.test_images)),
             }
         )
     recipes = pd.DataFrame(rows)
+    intervals = [results.interval(row["arm"]) if row["chosen"] else (np.nan, np.nan, "") for row in rows]
+    recipes[["test_accuracy_low", "test_accuracy_high", "interval"]] = intervals
+    recipes[DIFFERENCES] = np.nan
     _add_time_saved(recipes)
-    order = {name: index for index, name in enumerate(sort_strategies(recipes["strategy"]))}
-    recipes["order"] = recipes["strategy"].map(order)
+    recipes["order"] = recipes["arm"].map({name: index for index, name in enumerate(sort_arms(recipes["arm"]))})
     return recipes.sort_values(["order", "lr", "recipe", "key"], ignore_index=True)[["key", *COLUMNS]]
 
 
-def _add_bootstrap_intervals(
-    finished: pd.DataFrame, recipes: pd.DataFrame, rng: np.random.Generator
-) -> tuple[pd.DataFrame, list[str]]:
-    """Write the bootstrap intervals of chosen recipes into `recipes`; return the pairs, and a note on missing ones.
+def _add_differences(recipes: pd.DataFrame, pairs: pd.DataFrame, candidate: str) -> None:
+    """Write the differences of chosen recipes to the candidate into `recipes`; the candidate's own stay empty."""
+    for row, recipe in recipes[recipes["chosen"] & (recipes["arm"] != candidate)].iterrows():
+        pair = pairs[
+            pairs["strategy"].isin([recipe["arm"], candidate]) & pairs["other"].isin([recipe["arm"], candidate])
+        ]
+        sign = 1 if pair["strategy"].iloc[0] == recipe["arm"] else -1
+        ends = sorted(sign * pair[f"difference_{end}"].iloc[0] for end in ("low", "high"))
+        recipes.loc[row, DIFFERENCES] = [sign * pair["difference"].iloc[0], *ends, pair["p_holm"].iloc[0]]
 
-    A recipe with one run keeps Wilson's interval, as only its images can be resampled.
-    """
-    chosen = recipes[recipes["chosen"]]
-    runs = finished[finished["recipe"].isin(chosen["key"])]
-    matrix, faults = read_correctness(runs)
-    intervals, pairs = intervals_and_pairs(matrix, runs, chosen["strategy"].tolist(), rng)
-    for row, recipe in chosen.iterrows():
-        if recipe["strategy"] in intervals and recipe["n"] > 1:
-            # Never narrower than for one run: three runs without an error would have no interval at all.
-            low, high = intervals[recipe["strategy"]]
-            ends = np.nanmin([low, recipe["test_accuracy_low"]]), np.nanmax([high, recipe["test_accuracy_high"]])
-            recipes.loc[row, ["test_accuracy_low", "test_accuracy_high"]] = ends
-            recipes.loc[row, "interval"] = "bootstrap"
-    return pairs, _without_predictions_note(faults)
+
+def _mean_components(results: TestResults, candidate: str) -> Components | None:
+    """Return the variance components of the differences to the candidate, the mean over the other arms."""
+    found = [
+        part for arm in results.runs if arm != candidate and (part := results.components(candidate, arm)) is not None
+    ]
+    if not found:
+        return None
+    return Components(*(float(np.mean(values)) for values in zip(*map(_astuple, found), strict=True)))
+
+
+def _astuple(components: Components) -> tuple[float, float, float]:
+    return components.runs, components.images, components.residual
 
 
 def _without_predictions_note(faults: list[str]) -> list[str]:
@@ -115,14 +158,17 @@ def _without_predictions_note(faults: list[str]) -> list[str]:
     others = len(faults) - 1
     more = f" (and {others} more run{'s' if others > 1 else ''})" if others else ""
     return [
-        f"{faults[0]}{more} Without predictions, intervals are for new images only, and two strategies count as "
-        "distinguishable only where neither their intervals nor their runs' accuracies overlap."
+        f"{faults[0]}{more} Without predictions, differences can't be paired by image, and their intervals are wider."
     ]
 
 
 def _add_time_saved(recipes: pd.DataFrame) -> None:
-    """Write the share of full's training seconds that each recipe saves into `recipes`, and its range over runs."""
+    """Write the share of full's training seconds that each recipe saves into `recipes`, and its range over runs.
+
+    Only where there is one arm of the strategy full: the others are compared with that.
+    """
     full = recipes[(recipes["strategy"] == "full") & recipes["chosen"]]
+    full = full if len(full) == 1 else full.iloc[:0]
     for suffix, own, other in (("", "mean", "mean"), ("_min", "max", "min"), ("_max", "min", "max")):
         seconds = full[f"train_seconds_{other}"].iloc[0] if len(full) else np.nan
         recipes[f"time_saved{suffix}"] = 1 - recipes[f"train_seconds_{own}"] / seconds
@@ -132,9 +178,9 @@ def _add_time_saved(recipes: pd.DataFrame) -> None:
 def chosen_runs(sweep: Sweep, comparison: Comparison) -> pd.DataFrame:
     """Return the finished runs of the chosen recipes."""
     finished = sweep.finished
-    return finished[finished["recipe"].isin(comparison.strategies["key"])]
+    return finished[finished["recipe"].isin(comparison.arms["key"])]
 
 
 def best_run(sweep: Sweep, comparison: Comparison) -> pd.Series:
-    """Return the best run by val of the chosen recipes."""
-    return best_by_val(chosen_runs(sweep, comparison))
+    """Return the candidate's run with the highest val accuracy."""
+    return best_by_val(sweep.finished[sweep.finished["recipe"] == comparison.row(comparison.candidate)["key"]])

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 
 from analysis.sources.sweep import Sweep
@@ -44,20 +43,22 @@ def split_by_train_share(sweep: Sweep) -> tuple[Sweep, list[Sweep]]:
 
 
 def compare_data_sizes(
-    smaller: list[Sweep], largest: Sweep, comparison: Comparison, rng: np.random.Generator
+    smaller: list[Sweep], largest: Sweep, comparison: Comparison, margin: float
 ) -> list[DataSizeResult]:
     """Return the results by training-set size, the smallest first; empty where there is only one size.
 
     Args:
         smaller, largest: see `split_by_train_share`.
         comparison: of `largest`.
+        margin: see `decide`.
     """
     if not smaller:
         return []
-    return [*(_result(part, compare(part, comparison.target, rng)) for part in smaller), _result(largest, comparison)]
+    parts = [(part, compare(part, comparison.target, comparison.fields)) for part in smaller]
+    return [_result(part, table, margin) for part, table in [*parts, (largest, comparison)]]
 
 
-def _result(sweep: Sweep, comparison: Comparison) -> DataSizeResult:
+def _result(sweep: Sweep, comparison: Comparison, margin: float) -> DataSizeResult:
     finished = sweep.finished
     recorded = finished[TRAINING_IMAGES] if TRAINING_IMAGES in finished else pd.Series(dtype=float)
     counts = pd.to_numeric(recorded, errors="coerce").dropna()
@@ -65,19 +66,19 @@ def _result(sweep: Sweep, comparison: Comparison) -> DataSizeResult:
         share=float(finished[SHARE].fillna(1.0).iloc[0]),
         images=int(counts.median()) if len(counts) else None,
         comparison=comparison,
-        verdict=decide(comparison),
+        verdict=decide(comparison, margin),
     )
 
 
 def data_size_frame(sizes: list[DataSizeResult]) -> pd.DataFrame:
-    """Return one row per size and strategy: images, strategy, mean test accuracy, and its interval (low, high).
+    """Return one row per size and arm: images, arm, mean test accuracy, and its interval (low, high).
 
     Sizes without a known number of training images are left out.
     """
     names = {"test_accuracy_mean": "accuracy", "test_accuracy_low": "low", "test_accuracy_high": "high"}
     tables = [
-        size.comparison.strategies[["strategy", *names]].rename(columns=names).assign(images=size.images)
+        size.comparison.arms[["arm", *names]].rename(columns=names).assign(images=size.images)
         for size in sizes
         if size.images is not None
     ]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["strategy", "images"])
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["arm", "images"])

@@ -2,15 +2,21 @@
 
 import platform
 from collections import Counter
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from analysis.sources.sweep import Sweep
 from analysis.tables.schema import plain_value
+from finetune.rundir import keys
+from finetune.system import documents
 
+GENERAL_QUESTION = "Which fine-tuning recipe suits these images, what does it cost, and how sure are we?"
+OPENING = "Question:"  # begins the comment at the top of a sweep file
 PACKAGES = ("numpy", "pandas", "scipy", "matplotlib", "seaborn", "scikit-learn")  # that numbers and figures depend on
 ORIGIN = {
     "commit": "provenance/git_commit",
@@ -51,14 +57,24 @@ def data_facts(sweep: Sweep, predictions: pd.DataFrame | None) -> dict[str, Any]
 
 
 def origin_facts(sweep: Sweep) -> dict[str, list[str]]:
-    """Return the commit, versions, devices and weights of the finished runs: each with its distinct values."""
+    """Return the commit, versions, devices, weights and days of the finished runs: each with its distinct values."""
     runs = sweep.finished
     found = {
         name: sorted({str(value) for value in runs[column].dropna()})
         for name, column in ORIGIN.items()
         if column in runs
     }
+    found["finished"] = _finished_on(runs)
     return {name: values for name, values in found.items() if values}
+
+
+def _finished_on(runs: pd.DataFrame) -> list[str]:
+    """Return the days on which the first and the last of these runs finished, by the dates of their files."""
+    times = [path.stat().st_mtime for run in runs["path"] if (path := Path(run) / keys.SUMMARY).exists()]
+    if not times:
+        return []
+    days = [datetime.fromtimestamp(moment, UTC).date().isoformat() for moment in (min(times), max(times))]
+    return [days[0] if days[0] == days[1] else " to ".join(days)]
 
 
 def package_versions() -> dict[str, str]:
@@ -82,3 +98,40 @@ def left_out_sentence(sweep: Sweep) -> str | None:
         return None
     listed = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     return f"{counts.total()} of {len(sweep.runs)} runs are left out ({listed})."
+
+
+def sweep_question(sweep_text: str | None) -> str:
+    """Return the question of a sweep file: its `description`, or the comment at its top, or a general question."""
+    description = sweep_spec(sweep_text).get("description")
+    if isinstance(description, str) and description.strip():
+        return " ".join(description.split())
+    return _opening_comment(sweep_text or "") or GENERAL_QUESTION
+
+
+def sweep_title(sweep_text: str | None) -> str:
+    """Return the `name` in a sweep file, or ""."""
+    return " ".join(str(sweep_spec(sweep_text).get("name") or "").split())
+
+
+def _opening_comment(text: str) -> str:
+    """Return the first paragraph of the leading comment that begins with OPENING, without that word."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        words = line.lstrip("#").strip()
+        if lines and not words:
+            break
+        if lines or words.startswith(OPENING):
+            lines.append(words)
+    paragraph = " ".join(lines).removeprefix(OPENING).strip()
+    return paragraph[:1].upper() + paragraph[1:]
+
+
+def sweep_spec(text: str | None) -> dict[str, Any]:
+    """Return the content of a sweep file; {} if it is not one."""
+    try:
+        spec = documents.load_yaml(text or "")
+    except yaml.YAMLError:
+        return {}
+    return spec if isinstance(spec, dict) else {}

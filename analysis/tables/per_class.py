@@ -47,11 +47,11 @@ def recall_frame(runs: pd.DataFrame, test_sets: Iterable[Mapping[str, str]]) -> 
     support = Counter(labels.values())
     return pd.DataFrame(
         [
-            {"strategy": strategy, "class": name, "recall": recall, "support": support[str(name)]}
-            for strategy, group in runs.groupby("strategy")
+            {"arm": strategy, "class": name, "recall": recall, "support": support[str(name)]}
+            for strategy, group in runs.groupby("arm")
             for name, recall in mean_recalls(group).items()
         ],
-        columns=["strategy", "class", "recall", "support"],
+        columns=["arm", "class", "recall", "support"],
     )
 
 

@@ -1,16 +1,18 @@
-"""The labels of recipes, the fields in which they differ, and how much val accuracy depends on each field.
+"""The labels of recipes and of their replicates, the fields in which recipes differ, and how much each one matters.
 
 A recipe is everything that decides a run but seed, fold and split (`finetune.resolve.recipe_key`), as JSON text.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.formatting import sort_strategies
+from analysis.sources.test_sets import REPLICATES
 from analysis.stats.importance import permutation_importance
 
 FIRST_NAMED = ("lr", "unfreeze", "backbone_lr", "block_decay")  # the fields that begin a label
@@ -30,23 +32,25 @@ OF_STRATEGY = (
 )
 
 
-def distinguishing_labels(recipes: Iterable[str]) -> dict[str, str]:
-    """Return recipe -> the fields that distinguish it from the others of its strategy, such as "lr 0.001".
+def distinguishing_labels(arms: Mapping[str, str]) -> dict[str, str]:
+    """Return recipe -> the fields that distinguish it from the others of its arm, such as "lr 0.001".
 
     Fields that follow from others (a backbone rate that is a share of lr) are left out; lr never is.
+
+    Args:
+        arms: recipe -> arm.
     """
-    by_strategy: dict[str, dict[str, dict[str, Any]]] = {}
-    for recipe in recipes:
-        fields = json.loads(recipe)
-        by_strategy.setdefault(str(fields.pop("strategy", None)), {})[recipe] = fields
+    by_arm: dict[str, dict[str, dict[str, Any]]] = {}
+    for recipe, arm in arms.items():
+        by_arm.setdefault(arm, {})[recipe] = json.loads(recipe)
     labels: dict[str, str] = {}
-    for group in by_strategy.values():
+    for group in by_arm.values():
         labels |= zip(group, _labels(list(group.values())), strict=True)
     return labels
 
 
 def _labels(recipes: list[dict[str, Any]]) -> list[str]:
-    """Return the labels of one strategy's recipes, with as few digits as keep them apart."""
+    """Return the labels of one arm's recipes, with as few digits as keep them apart."""
     names = independent_fields(recipes, FIRST_NAMED, always=("lr",))
     for digits in (3, 5, 17):
         texts = [
@@ -95,19 +99,20 @@ def format_schedule(steps: list[list[float]]) -> str:
     return ", ".join(f"{share:.0%}" + (f" from epoch {epoch + 1:g}" if epoch else "") for epoch, share in steps)
 
 
-def differing_fields(recipes: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Return the fields beyond OF_STRATEGY in which recipes of different strategies differ.
+def differing_fields(recipes: Mapping[str, str], of_arms: Collection[str] = ()) -> dict[str, dict[str, str]]:
+    """Return the fields beyond OF_STRATEGY in which recipes of different arms differ.
 
     Args:
-        recipes: strategy -> recipe.
+        recipes: arm -> recipe.
+        of_arms: the fields that make arms.
 
     Returns:
-        field -> strategy -> formatted value; empty if the comparison is like for like.
+        field -> arm -> formatted value; empty if the comparison is like for like.
     """
-    fields = {strategy: json.loads(recipe) for strategy, recipe in recipes.items()}
-    names = sorted({name for field in fields.values() for name in field} - set(OF_STRATEGY))
+    fields = {arm: json.loads(recipe) for arm, recipe in recipes.items()}
+    names = sorted({name for field in fields.values() for name in field} - {*OF_STRATEGY, *of_arms})
     values = {name: {key: format_value(name, field.get(name)) for key, field in fields.items()} for name in names}
-    return {name: by_strategy for name, by_strategy in values.items() if len(set(by_strategy.values())) > 1}
+    return {name: by_arm for name, by_arm in values.items() if len(set(by_arm.values())) > 1}
 
 
 def varied_fields(runs: pd.DataFrame) -> list[str]:
@@ -137,3 +142,38 @@ def _encode(values: list[Any]) -> list[float]:
     texts = ["none" if value is None else value if isinstance(value, str) else json.dumps(value) for value in values]
     numbers = {text: float(number) for number, text in enumerate(sort_strategies(texts))}
     return [numbers[text] for text in texts]
+
+
+def replicate_label(runs: pd.DataFrame) -> str:
+    """Return what the runs of one recipe differ in: "3 seeds", "5 folds", "3 seeds × 5 folds", or "1 seed".
+
+    Where some are missing, as in an unfinished sweep: "7 runs of 2 seeds × 5 folds".
+    """
+    counts = {name: runs[column].nunique() for column, name in REPLICATES.items() if column in runs}
+    several = [f"{count} {name}s" for name, count in counts.items() if count > 1]
+    if not several and len(runs) == 1:
+        return "1 fold" if counts.get("fold") else "1 seed"
+    product = " × ".join(several)
+    if prod(count for count in counts.values() if count > 1) == len(runs):
+        return product
+    return f"{len(runs)} runs of {product}" if several else f"{len(runs)} runs"
+
+
+def replicate_kind(labels: Iterable[str]) -> str:
+    """Return "seed" or "fold" where the runs of recipes with these labels differ in nothing else, else "run".
+
+    Args:
+        labels: see `replicate_label`.
+    """
+    kinds = {label.split(" ", 1)[1].removesuffix("s") for label in labels}
+    return kinds.pop() if len(kinds) == 1 and kinds <= {"seed", "fold"} else "run"
+
+
+def join_replicate_labels(labels: Iterable[str]) -> str:
+    """Return the labels of several recipes as one: "3 seeds", "2 and 3 seeds", "3 seeds × 5 folds"."""
+    distinct = list(dict.fromkeys(labels))
+    kind = replicate_kind(distinct)
+    if kind == "run":
+        return " and ".join(distinct)
+    counts = sorted({int(label.split(" ")[0]) for label in distinct})
+    return f"{' and '.join(map(str, counts))} {kind}{'' if counts == [1] else 's'}"

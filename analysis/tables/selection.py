@@ -1,12 +1,14 @@
-"""What val chooses: a recipe for each strategy, and the best run."""
+"""What val chooses: a recipe for each arm, and the best run."""
 
 import math
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
-from analysis.formatting import sort_strategies
+from analysis.sources.test_sets import REPLICATES
+from analysis.tables.arms import sort_arms
 from analysis.tables.recipes import distinguishing_labels
 
 
@@ -17,37 +19,83 @@ def best_by_val(runs: pd.DataFrame) -> "pd.Series[Any]":
 
 
 def choose_recipes(finished: pd.DataFrame, race: bool = False) -> tuple[pd.DataFrame, list[str]]:
-    """Return one row per recipe, with the one that val chose for each strategy marked, and notes on the choice.
+    """Return one row per recipe, with the one that val chose for each arm marked, and notes on the choice.
 
-    Only recipes with the strategy's largest number of runs compete: a mean over fewer seeds is high by luck more often.
-    Ties in val accuracy go to the lower val loss, then to the recipe that sorts first.
+    The recipes of an arm are compared over the replicates (seed and fold) that all of them share: a mean over fewer or
+    other seeds is high by luck more often. Ties in val accuracy go to the lower val loss, then to the recipe that sorts
+    first.
 
     Args:
-        finished: one row per run, no two with the same recipe, seed and fold.
+        finished: one row per run with its `arm`, no two with the same recipe, seed and fold.
         race: whether recipes that val did not prefer at the first seed got no further seeds.
 
     Returns:
-        columns recipe, strategy, label, lr, n (runs), val_accuracy, val_loss, competes, chosen; and the notes.
+        columns recipe, arm, strategy, label, lr, n (runs), val_accuracy and val_loss (over the shared replicates),
+        competes, chosen; and the notes.
     """
-    labels = distinguishing_labels(finished["recipe"].unique())
-    groups = finished.groupby("recipe", sort=True)
-    table = pd.DataFrame(
-        {
-            "strategy": groups["strategy"].first(),
-            "lr": groups["lr"].first(),
-            "n": groups.size(),
-            "val_accuracy": groups["best/val_accuracy"].agg(_mean),
-            "val_loss": groups["best/val_loss"].agg(_mean),
-        }
-    ).reset_index()
+    labels = distinguishing_labels(dict(zip(finished["recipe"], finished["arm"], strict=True)))
+    rows: list[dict[str, Any]] = []
+    for _, arm in finished.groupby("arm", sort=True):
+        rows += _rank_recipes(arm)
+    table = pd.DataFrame(rows)
     table.insert(2, "label", table["recipe"].map(labels))
-    table["competes"] = table["n"] == table.groupby("strategy")["n"].transform("max")
-    ranked = table[table["competes"]].sort_values(
-        ["val_accuracy", "val_loss", "recipe"], ascending=[False, True, True], na_position="last"
+    return table, _race_note(table) if race else _left_out_notes(table)
+
+
+def _rank_recipes(arm: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of one arm's recipes; `choose_recipes` adds their labels."""
+    runs_of = {str(recipe): runs for recipe, runs in arm.groupby("recipe", sort=True)}
+    shared = _shared_replicates(runs_of)
+    rows = []
+    for recipe, runs in runs_of.items():
+        competing = runs[[replicate in shared for replicate in _replicates(runs)]]
+        rows.append(
+            {
+                "recipe": recipe,
+                "arm": arm["arm"].iloc[0],
+                "strategy": arm["strategy"].iloc[0],
+                "lr": runs["lr"].iloc[0],
+                "n": len(runs),
+                "val_accuracy": _mean(competing["best/val_accuracy"]),
+                "val_loss": _mean(competing["best/val_loss"]),
+                "competes": len(competing) == len(shared),
+                "chosen": False,
+            }
+        )
+    ranked = sorted(
+        (row for row in rows if row["competes"]),
+        key=lambda row: (math.isnan(row["val_accuracy"]), -row["val_accuracy"], row["val_loss"], row["recipe"]),
     )
-    table["chosen"] = table["recipe"].isin(ranked.groupby("strategy")["recipe"].first())
-    has_folds = "fold" in finished and bool(finished["fold"].notna().any())
-    return table, _race_note(table) if race else _fewer_runs_notes(table, "runs" if has_folds else "seeds")
+    ranked[0]["chosen"] = True
+    return rows
+
+
+def _replicates(runs: pd.DataFrame) -> list[str]:
+    return [str(replicate) for replicate in zip(*(runs[name] for name in REPLICATES if name in runs), strict=True)]
+
+
+def _shared_replicates(runs_of: Mapping[str, pd.DataFrame]) -> set[str]:
+    """Return the replicates that the recipes share; those with the fewest runs do not compete where none is shared."""
+    sets = sorted((set(_replicates(runs)) for runs in runs_of.values()), key=len)
+    while not (shared := set.intersection(*sets)):
+        sets = [replicates for replicates in sets if len(replicates) > len(sets[0])] or sets[-1:]
+    return shared
+
+
+def tested_runs(finished: pd.DataFrame, selection: pd.DataFrame, recipe: str, race: bool) -> pd.DataFrame:
+    """Return the runs that the test accuracy of a chosen recipe is the mean of.
+
+    In a race the first seed chose the recipe, so its test accuracy is too high by luck; it is left out where at least
+    two further runs remain (Cawley and Talbot, JMLR 11, 2010, on selection and report from the same runs).
+    """
+    runs = finished[finished["recipe"] == recipe]
+    arm = selection.loc[selection["recipe"] == recipe, "arm"].iloc[0]
+    rivals = finished[(finished["arm"] == arm) & (finished["recipe"] != recipe)]
+    if not race or rivals.empty:
+        return runs
+    used = set(_replicates(rivals))
+    further = runs[[replicate not in used for replicate in _replicates(runs)]]
+    return further if len(further) > 1 else runs
 
 
 def _mean(values: "pd.Series[float]") -> float:
@@ -56,30 +104,27 @@ def _mean(values: "pd.Series[float]") -> float:
     return round(fmean(sorted(known)), 12) if len(known) else math.nan
 
 
-def _fewer_runs_notes(table: pd.DataFrame, replicates: str) -> list[str]:
-    """Return a sentence for each strategy on its recipes that did not compete."""
+def _left_out_notes(table: pd.DataFrame) -> list[str]:
+    """Return a sentence for each arm on its recipes that did not compete."""
     notes = []
-    for strategy in sort_strategies(table["strategy"]):
-        group = table[table["strategy"] == strategy]
-        short = group[~group["competes"]]
-        if len(short):
-            listed = "; ".join(f"{label} ({runs})" for label, runs in zip(short["label"], short["n"], strict=True))
+    for arm in sort_arms(table["arm"]):
+        lost = table[(table["arm"] == arm) & ~table["competes"]]
+        if len(lost):
+            listed = "; ".join(f"{label} ({runs})" for label, runs in zip(lost["label"], lost["n"], strict=True))
             notes.append(
-                f"{strategy}: recipes with fewer {replicates} than the {group['n'].max()} of the others did not "
-                f"compete: {listed}. Finish their runs to include them."
+                f"{arm}: recipes that share no seed or fold with the others did not compete: {listed}. Finish their "
+                "runs to include them."
             )
     return notes
 
 
 def _race_note(table: pd.DataFrame) -> list[str]:
     """Return a sentence on the recipes that a race gave no further seeds, and on how to run them."""
-    lost = table[~table["competes"]]
-    if lost.empty:
+    lost = [row for arm in sort_arms(table["arm"]) for _, row in table[table["arm"] == arm].iterrows()]
+    texts = [f"{row['arm']} {row['label']}" for row in lost if not row["chosen"]]
+    if not texts:
         return []
-    strategies = sort_strategies(lost["strategy"])
-    ordered = [row for name in strategies for _, row in lost[lost["strategy"] == name].iterrows()]
-    listed = "; ".join(f"{row['strategy']} {row['label']}" for row in ordered)
     return [
-        "A race: recipes that val did not prefer at the first seed got no further seeds and did not compete: "
-        f"{listed}. To run the rest, repeat the command of the sweep with --no-race."
+        "A race: recipes that val did not prefer at the first seed got no further seeds: "
+        f"{'; '.join(texts)}. To run the rest, repeat the command of the sweep with --no-race."
     ]

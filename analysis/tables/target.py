@@ -46,8 +46,8 @@ def times_to_target(runs: pd.DataFrame, epochs: pd.DataFrame, target: float) -> 
 
     Seconds leave out filling caches: which run fills them is chance.
     """
-    columns = ["run", "strategy", "reached", "epochs", "seconds"]
-    rows = epochs.merge(runs[["run", "strategy"]], on="run").sort_values(["run", "epoch"])
+    columns = ["run", "arm", "reached", "epochs", "seconds"]
+    rows = epochs.merge(runs[["run", "arm"]], on="run").sort_values(["run", "epoch"])
     if rows.empty:
         return pd.DataFrame(columns=columns)
     own = rows["epoch_seconds"] - rows["seconds/cache"].fillna(0.0)

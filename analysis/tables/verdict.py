@@ -1,14 +1,48 @@
-"""Which strategy did best on test, which others are not distinguishable from it, and which one to use."""
+"""The verdict: which arm to use, how far the others are from the best, and what the sweep could show."""
 
+import math
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import pandas as pd
 
+from analysis.stats.crossed import Estimate
 from analysis.stats.pareto import pareto_front
-from analysis.stats.tests import ALPHA
+from analysis.stats.tests import ALPHA, LEVEL
 from analysis.tables.comparison import Comparison
-from analysis.tables.pairwise import RUNS_NEEDED
+from finetune.sweep.power import detectable_difference
+
+Arm = TypeVar("Arm", bound=Hashable)
+MARGIN = 0.02  # of accuracy: the default of --margin
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Another arm minus the candidate, in mean test accuracy.
+
+    Attributes:
+        difference, low, high: fractions; the interval is NaN where there is one run.
+        bound: one-sided lower confidence bound of the difference: how much less accurate the arm may be.
+        p, p_holm: see `PAIRS`.
+        df: degrees of freedom; NaN if unlimited.
+        cost_seconds: training time of a run of this arm, filling caches left out; NaN if unknown.
+    """
+
+    arm: str
+    difference: float
+    low: float
+    high: float
+    bound: float
+    p: float
+    p_holm: float
+    df: float
+    cost_seconds: float
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the arm differs from the candidate at the 5% level, after Holm's correction."""
+        return self.p_holm < ALPHA
 
 
 @dataclass(frozen=True)
@@ -16,103 +50,134 @@ class Verdict:
     """What the comparison decides.
 
     Attributes:
-        verdict: "distinguishable", "not distinguishable", "too few seeds" or "nothing to compare".
-        best: the strategy with the highest mean test accuracy among the chosen recipes.
-        second: the next one, or None.
-        lead: mean test accuracy of best minus that of second, a fraction; None without a second.
-        level: best, and the strategies that are not distinguishable from it, by test accuracy; only those with enough
-            runs. Empty without a verdict.
+        candidate: the arm with the highest mean val accuracy.
+        recommended: the cheapest arm that is shown to be less accurate than the candidate by less than the margin; the
+            candidate if there is none.
+        margin: a fraction of accuracy.
+        differences: the other arms minus the candidate, in the order of arms.
+        alternatives: the arms cheaper than the recommended one that no other arm beats in both val accuracy and cost,
+            the cheapest first.
+        detectable: the difference that a test with this many runs and images detects with 80% power; NaN if unknown.
+        detectable_with_more: the same with two more runs per arm.
+        runs_per_arm: the smallest number of runs that an arm's test accuracy is the mean of.
+        test_images: the smallest number of an arm; NaN if unknown.
     """
 
-    verdict: str
-    best: str
-    second: str | None
-    lead: float | None
-    level: tuple[str, ...]
+    candidate: str
+    recommended: str
+    margin: float
+    differences: tuple[Difference, ...]
+    alternatives: tuple[Difference, ...]
+    detectable: float
+    detectable_with_more: float
+    runs_per_arm: int
+    test_images: float
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether the candidate was tested against at least one other arm."""
+        return any(not math.isnan(other.p) for other in self.differences)
+
+    @property
+    def level(self) -> tuple[str, ...]:
+        """The other arms that were tested and do not differ significantly from the candidate."""
+        return tuple(other.arm for other in self.differences if other.p_holm >= ALPHA)
+
+    @property
+    def status(self) -> str:
+        """The verdict in a word or two, for programs."""
+        if not self.differences:
+            return "nothing to compare"
+        if not self.is_tested:
+            return "too few seeds"
+        return "not distinguishable" if self.level else "distinguishable"
 
 
-def decide(comparison: Comparison) -> Verdict:
-    """Return the verdict that this number of runs and test images allows."""
-    rows = rank_strategies(comparison)
-    best = rows[0]
-    name = str(best["strategy"])
-    if len(rows) == 1:
-        return Verdict("nothing to compare", name, None, None, ())
-    second = rows[1]
-    runner_up, lead = str(second["strategy"]), float(best["test_accuracy_mean"] - second["test_accuracy_mean"])
-    if min(best["n"], second["n"]) < RUNS_NEEDED:
-        return Verdict("too few seeds", name, runner_up, lead, ())
-    level = tuple(
-        str(row["strategy"])
-        for row in rows
-        if row is best or (row["n"] >= RUNS_NEEDED and not distinguishable(best, row, comparison.pairs))
-    )
-    verdict = "distinguishable" if len(level) == 1 else "not distinguishable"
-    return Verdict(verdict, name, runner_up, lead, level)
+def decide(comparison: Comparison, margin: float = MARGIN) -> Verdict:
+    """Return the verdict that this number of runs and test images allows.
 
-
-def rank_strategies(comparison: Comparison) -> "list[pd.Series[Any]]":
-    """Return the rows of the strategies by mean test accuracy, the best first; ties go to the shorter training."""
-    ranked = comparison.strategies.sort_values(
-        ["test_accuracy_mean", "train_seconds_mean"], ascending=[False, True], kind="stable"
-    )
-    return [row for _, row in ranked.iterrows()]
-
-
-def distinguishable(first: "pd.Series[Any]", second: "pd.Series[Any]", pairs: pd.DataFrame) -> bool:
-    """Whether two strategies differ significantly, over images and seeds.
-
-    By the paired bootstrap with Holm's correction. Without predictions: where neither their intervals nor their runs'
-    accuracies overlap, which is conservative. Never with fewer than RUNS_NEEDED runs.
+    Args:
+        margin: a loss of accuracy that does not matter, a fraction.
     """
-    if min(first["n"], second["n"]) < RUNS_NEEDED:
-        return False
-    pair = find_pair(first, second, pairs)
-    if pair is not None:
-        return bool(pair["p_holm"] < ALPHA)
-    return intervals_disjoint(first, second) and _ranges_disjoint(first, second, "min", "max")
+    candidate, arms = comparison.candidate, comparison.arms
+    differences = tuple(_difference(comparison, str(arm)) for arm in arms["arm"] if arm != candidate)
+    cost = own_seconds(comparison.row(candidate))
+    costs = {candidate: cost, **{other.arm: other.cost_seconds for other in differences}}
+    recommended = choose_recommended(candidate, {other.arm: other.bound for other in differences}, costs, margin)
+    price = own_seconds(comparison.row(recommended))
+    by_name = {other.arm: other for other in differences}
+    alternatives = tuple(
+        by_name[arm]
+        for arm in _front(arms)
+        if arm in by_name and arm != recommended and by_name[arm].cost_seconds < price
+    )
+    runs, images = int(arms["n_tested"].min()), float(arms["test_pictures"].min())
+    components = comparison.components
+    return Verdict(
+        candidate=candidate,
+        recommended=recommended,
+        margin=margin,
+        differences=differences,
+        alternatives=alternatives,
+        detectable=math.nan if components is None else detectable_difference(components, runs, images),
+        detectable_with_more=math.nan if components is None else detectable_difference(components, runs + 2, images),
+        runs_per_arm=runs,
+        test_images=images,
+    )
 
 
-def find_pair(first: "pd.Series[Any]", second: "pd.Series[Any]", pairs: pd.DataFrame) -> "pd.Series[Any] | None":
-    """Return the row of `pairs` with these two strategies, in either order, or None."""
-    names = {first["strategy"], second["strategy"]}
-    found = pairs[pairs["strategy"].isin(names) & pairs["other"].isin(names)]
-    return found.iloc[0] if len(found) else None
+def choose_recommended(candidate: Arm, bounds: Mapping[Arm, float], costs: Mapping[Arm, float], margin: float) -> Arm:
+    """Return the cheapest arm that is shown to lose less than the margin against the candidate; else the candidate.
+
+    A test of non-inferiority (Lakens, Social Psychological and Personality Science 8, 2017): a difference that is not
+    significant is no evidence that there is none.
+
+    Args:
+        bounds: the other arms' one-sided lower confidence bounds of (arm minus candidate); NaN where unknown.
+        costs: of all arms; NaN where unknown.
+    """
+    cheaper = [arm for arm, bound in bounds.items() if bound > -margin and costs[arm] < costs[candidate]]
+    return min(cheaper, key=lambda arm: costs[arm], default=candidate)
 
 
-def intervals_disjoint(first: "pd.Series[Any]", second: "pd.Series[Any]") -> bool:
-    """Whether the 95% intervals of two strategies do not overlap; False where one of them is unknown."""
-    return _ranges_disjoint(first, second, "low", "high")
+def _difference(comparison: Comparison, arm: str) -> Difference:
+    pair = find_pair(comparison, arm, comparison.candidate)
+    sign = 1 if pair["strategy"] == arm else -1
+    low, high = sorted(sign * float(pair[f"difference_{end}"]) for end in ("low", "high"))
+    return Difference(
+        arm=arm,
+        difference=sign * float(pair["difference"]),
+        low=low,
+        high=high,
+        bound=Estimate(sign * float(pair["difference"]), float(pair["se"]), _df(pair)).lower_bound(LEVEL),
+        p=float(pair["p"]),
+        p_holm=float(pair["p_holm"]),
+        df=float(pair["df"]),
+        cost_seconds=own_seconds(comparison.row(arm)),
+    )
 
 
-def _ranges_disjoint(first: "pd.Series[Any]", second: "pd.Series[Any]", low: str, high: str) -> bool:
-    low, high = f"test_accuracy_{low}", f"test_accuracy_{high}"
-    return bool(first[low] > second[high] or second[low] > first[high])  # False with NaN
+def _df(pair: "pd.Series") -> float:
+    return math.inf if pd.isna(pair["df"]) else float(pair["df"])
 
 
-def fastest(rows: "list[pd.Series[Any]]") -> "pd.Series[Any] | None":
-    """Return the strategy that trains fastest, the first among equals; None where no training time is known."""
-    known = [row for row in rows if pd.notna(own_seconds(row))]
-    return min(known, key=own_seconds, default=None)
+def find_pair(comparison: Comparison, first: str, second: str) -> "pd.Series":
+    """Return the row of the pairs with these two arms, in either order."""
+    pairs = comparison.pairs
+    return pairs[pairs["strategy"].isin([first, second]) & pairs["other"].isin([first, second])].iloc[0]
 
 
-def own_seconds(row: "pd.Series[Any]") -> float:
-    """Return the training seconds of a run of this strategy, without filling caches, which other runs share."""
+def own_seconds(row: "pd.Series") -> float:
+    """Return the training seconds of a run of this arm, without filling caches, which other runs share."""
     return float(row["train_seconds_mean"] - row["cache_seconds_mean"])
 
 
-def recommended_strategy(comparison: Comparison, verdict: Verdict) -> str:
-    """Return the best strategy, or the fastest of those that are not distinguishable from it."""
-    if verdict.verdict != "not distinguishable":
-        return verdict.best
-    rows = comparison.strategies.set_index("strategy", drop=False)
-    quickest = fastest([row for name, row in rows.iterrows() if name in verdict.level])
-    return verdict.best if quickest is None else str(quickest["strategy"])
+def arms_by_budget(comparison: Comparison) -> "list[pd.Series]":
+    """Return the rows of the arms on the Pareto front of training time and mean val accuracy, the fastest first."""
+    return [comparison.row(arm) for arm in _front(comparison.arms)]
 
 
-def strategies_by_budget(comparison: Comparison) -> "list[pd.Series[Any]]":
-    """Return the rows of the strategies on the Pareto front of training time and test accuracy, the fastest first."""
-    rows = comparison.strategies.set_index("strategy", drop=False)
-    points = pd.DataFrame({"cost": rows.apply(own_seconds, axis=1), "score": rows["test_accuracy_mean"]})
-    by_name = dict(rows.iterrows())
-    return [by_name[name] for name in pareto_front(points.dropna())]
+def _front(arms: pd.DataFrame) -> list[str]:
+    rows = arms.set_index("arm", drop=False)
+    points = pd.DataFrame({"cost": rows.apply(own_seconds, axis=1), "score": rows["val_accuracy_mean"]})
+    return pareto_front(points.dropna())

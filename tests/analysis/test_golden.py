@@ -6,6 +6,7 @@ has a torn line in its history, one has failed; scratch was run on other images.
 
 import json
 import shutil
+from math import comb
 from pathlib import Path
 
 import pandas as pd
@@ -59,8 +60,9 @@ def test_the_winner_the_tie_and_what_is_left_out(golden: Path) -> None:
     assert told["answer"]["verdict"] == "distinguishable"
     assert told["answer"]["best"] == "partial"
     assert told["answer"]["level"] == ["partial"]
-    assert told["answer"]["lead"] == pytest.approx(0.1)
-    assert told["answer"]["headline"].startswith("Use partial: 90.0% on test, 10.0 points above ")
+    assert told["answer"]["headline"] == "Use partial: 90.0% on test (3 seeds), significantly better than all 2 others."
+    differences = {other["arm"]: other["difference"] for other in told["verdict"]["differences"]}
+    assert differences == pytest.approx({"head": -0.35, "gradual": -0.1, "full": -0.1})
     assert told["best_run"].startswith("partial-")
     assert told["runs"] == {"finished": 10, "left_out": 1}
     assert told["left_out"] == [
@@ -75,19 +77,18 @@ def test_the_winner_the_tie_and_what_is_left_out(golden: Path) -> None:
     assert table["n"].to_dict() == {"head": 1, "partial": 3, "gradual": 3, "full": 3}
     for low, high in zip(table["test_accuracy_low"], table["test_accuracy_high"], strict=True):
         assert 0 < low < high < 1
-    assert table["interval"].to_dict() == {"head": "Wilson"} | dict.fromkeys(
-        ("partial", "gradual", "full"), "bootstrap"
-    )
+    assert table["interval"].to_dict() == {"head": "Wilson"} | dict.fromkeys(("partial", "gradual", "full"), "crossed")
 
     pairs = pd.read_csv(out / "pairs.csv").set_index(["strategy", "other"])
     tie = pairs.loc["gradual", "full"]
     assert tie["difference"] == pytest.approx(0)
     assert (tie["only_one"], tie["only_other"]) == (10, 10)
-    assert tie["mcnemar_p"] == 1
-    assert tie["p_holm"] > 0.9
+    assert tie["mcnemar_p"] == pytest.approx(1 - comb(20, 10) / 2**20 / 2)
+    assert tie["p"] > 0.9
+    assert pd.isna(tie["p_holm"])  # of the comparisons with the winner only
     won = pairs.loc["partial", "gradual"]
     assert (won["only_one"], won["only_other"]) == (10, 0)
-    assert won["mcnemar_p"] == pytest.approx(2 / 2**10)
+    assert won["mcnemar_p"] == pytest.approx(1 / 2**10)
     assert won["p_holm"] < 0.05
 
 

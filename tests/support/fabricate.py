@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from analysis.sources.run_directories import read_sweep
+from analysis.sources.sweep import Sweep
+from analysis.tables.arms import find_arm_fields, with_arms
 from finetune.config import parse_config, to_dict
 from finetune.data import thumbnails
 from finetune.resolve import resolve
@@ -174,3 +177,9 @@ def fabricate_pictures(
             image.save(root / path)
             made.append((path, name))
     return made
+
+
+def read_arms(folder: Path) -> Sweep:
+    """Return the sweep of a folder of runs, with the column `arm`."""
+    sweep = read_sweep(folder)
+    return with_arms(sweep, find_arm_fields(sweep.finished["recipe"].unique()))

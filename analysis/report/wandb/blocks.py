@@ -13,6 +13,7 @@ from analysis.report.methods import SYNTHETIC, best_run_sentence
 from analysis.report.sentences import describe_verdict
 from analysis.report.wandb import text
 from analysis.tables.analysis import Analysis
+from analysis.tables.metadata import sweep_question
 from finetune.tracking.sweep_address import SweepAddress
 
 CURVES = {"val/accuracy": "Val accuracy", "train/loss": "Train loss", "trainable_share": "Share of blocks that train"}
@@ -91,7 +92,7 @@ def _verdict(inputs: ReportInputs) -> list[Block]:
     notes = [*analysis.notes, *filter(None, [inputs.missing])]
     synthetic = f"{SYNTHETIC} " if analysis.data["synthetic"] else ""
     blocks = [
-        wr.BlockQuote(text.sweep_question(analysis.sweep.text)),
+        wr.BlockQuote(sweep_question(analysis.sweep.text)),
         wr.CalloutBlock(synthetic + verdict.headline),
         *(wr.P(sentence) for sentence in verdict.sentences),
     ]
@@ -102,7 +103,7 @@ def _comparison(inputs: ReportInputs) -> list[Block]:
     wr, comparison = library(), inputs.analysis.comparison
     return [
         wr.H2("Comparison"),
-        wr.MarkdownBlock(markdown_table(comparison.strategies, comparison_columns(comparison.target))),
+        wr.MarkdownBlock(markdown_table(comparison.arms, comparison_columns())),
         wr.H2("Methods"),
         wr.UnorderedList(items=text.methods_text(inputs.analysis)),
     ]
@@ -128,7 +129,7 @@ def _curves(inputs: ReportInputs) -> list[Block]:
     # Runs are tagged with the strategy they resolved to, which may differ from the sweep's value of `strategy`.
     runsets = [
         _runset(inputs, strategy, [expr.Tags().isin([strategy])], groupby=["group"])
-        for strategy in map(str, inputs.analysis.comparison.strategies["strategy"])
+        for strategy in map(str, inputs.analysis.comparison.arms["arm"])
     ]
     return [
         wr.H2("Learning curves"),

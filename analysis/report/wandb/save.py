@@ -11,11 +11,11 @@ from analysis.errors import InputError
 from analysis.report.shell import shell_command
 from analysis.report.wandb.blocks import ReportInputs, library, notes_section, report_blocks, user_notes
 from analysis.report.wandb.media_run import media_files, run_id
-from analysis.report.wandb.text import sweep_title
 from analysis.sources.wandb import client
 from analysis.sources.wandb.client import Server
 from analysis.sources.wandb.errors import FetchError
 from analysis.tables.analysis import Analysis
+from analysis.tables.metadata import sweep_title
 from finetune.rundir.keys import REMOTE
 from finetune.system.documents import read_json
 from finetune.system.redaction import without_login

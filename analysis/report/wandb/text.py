@@ -3,56 +3,15 @@
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from analysis.report.methods import baseline_sentence, comparison_notes, data_sentence
 from analysis.report.shell import recorded_command, shell_command
 from analysis.sources.test_sets import REPLICATES
 from analysis.tables.analysis import Analysis
-from analysis.tables.metadata import origin_facts
-from analysis.tables.replicates import join_replicate_labels
-from finetune.system import documents
+from analysis.tables.metadata import origin_facts, sweep_spec
+from analysis.tables.recipes import join_replicate_labels
 
-GENERAL_QUESTION = "Which fine-tuning recipe suits these images, what does it cost, and how sure are we?"
-OPENING = "Question:"  # begins the comment at the top of a sweep file
 USUAL_FIELDS = ("strategy", "lr", "seed")  # varied by a sweep without a sweep file
-
-
-def sweep_question(sweep_text: str | None) -> str:
-    """Return the question of a sweep file: its `description`, or the comment at its top, or a general question."""
-    description = _spec(sweep_text).get("description")
-    if isinstance(description, str) and description.strip():
-        return " ".join(description.split())
-    return _opening_comment(sweep_text or "") or GENERAL_QUESTION
-
-
-def sweep_title(sweep_text: str | None) -> str:
-    """Return the `name` in a sweep file, or ""."""
-    return " ".join(str(_spec(sweep_text).get("name") or "").split())
-
-
-def _opening_comment(text: str) -> str:
-    """Return the first paragraph of the leading comment that begins with OPENING, without that word."""
-    lines: list[str] = []
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        words = line.lstrip("#").strip()
-        if lines and not words:
-            break
-        if lines or words.startswith(OPENING):
-            lines.append(words)
-    paragraph = " ".join(lines).removeprefix(OPENING).strip()
-    return paragraph[:1].upper() + paragraph[1:]
-
-
-def _spec(text: str | None) -> dict[str, Any]:
-    """Return the content of a sweep file; {} if it is not one."""
-    try:
-        spec = documents.load_yaml(text or "")
-    except yaml.YAMLError:
-        return {}
-    return spec if isinstance(spec, dict) else {}
 
 
 def swept_fields(sweep_text: str | None, runs: pd.DataFrame) -> dict[str, bool]:
@@ -61,7 +20,7 @@ def swept_fields(sweep_text: str | None, runs: pd.DataFrame) -> dict[str, bool]:
     Args:
         runs: one row per run; its columns are the config's fields.
     """
-    parameters = _spec(sweep_text).get("parameters")
+    parameters = sweep_spec(sweep_text).get("parameters")
     names = (
         [str(name) for name, parameter in parameters.items() if _varies(parameter)]
         if isinstance(parameters, dict)
@@ -96,7 +55,7 @@ def methods_text(analysis: Analysis) -> list[str]:
         *([f"Splits: {'; '.join(data['splits_from'])}."] if data["splits_from"] else []),
         *filter(None, [baseline_sentence(data)]),
         *comparison_notes(analysis.replicate),
-        f"Means are over {join_replicate_labels(analysis.comparison.strategies['over'])}.",
+        f"Means are over {join_replicate_labels(analysis.comparison.arms['over'])}.",
         f"Runs: {len(sweep.finished)} finished{left_out}.",
         *([f"Made with {versions}."] if versions else []),
     ]

@@ -13,10 +13,9 @@ from matplotlib.patches import Rectangle
 from analysis.figures import accuracy, calibration, classes, curves, schedule, settings
 from analysis.figures.classes import MAX_CLASSES
 from analysis.figures.style import colour
-from analysis.sources.run_directories import read_sweep
 from analysis.stats.pareto import pareto_front
 from analysis.tables.target import times_to_target
-from tests.support.fabricate import fabricate_run
+from tests.support.fabricate import fabricate_run, read_arms
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def test_recall_by_class_has_a_row_a_class_and_a_mark_a_strategy(ax: Axes) -> No
         ("head", "square", 0.7, 40),
         ("full", "square", 0.8, 40),
     ]
-    classes.recall_by_class(pd.DataFrame(rows, columns=["strategy", "class", "recall", "support"]), ax)
+    classes.recall_by_class(pd.DataFrame(rows, columns=["arm", "class", "recall", "support"]), ax)
     assert ticks(ax, "y") == ["square (n=40)", "disc (n=10)"]
     marks = [item for item in ax.collections if isinstance(item, PathCollection)]
     assert [np.asarray(mark.get_offsets())[:, 0].tolist() for mark in marks] == [[0.7, 0.5], [0.8, 0.9]]
@@ -99,7 +98,7 @@ def test_a_schedule_is_a_band_a_strategy_coloured_as_far_as_it_trains(ax: Axes, 
     """Gradual over 6 epochs: the coloured heights are those of the history; shares are written where they change."""
     fabricate_run(tmp_path, "g", strategy="gradual", epochs=6)
     fabricate_run(tmp_path, "h", strategy="head", epochs=6)
-    sweep = read_sweep(tmp_path)
+    sweep = read_arms(tmp_path)
     schedule.schedule_diagram(sweep.finished, sweep.epochs, ax)
     assert ticks(ax, "y") == ["head", "gradual"]
     boxes = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
@@ -116,7 +115,7 @@ def test_times_to_target_keep_the_runs_that_never_arrive(ax: Axes, tmp_path: Pat
     for seed, best in enumerate((0.9, 0.9, 0.3)):
         fabricate_run(tmp_path, f"h{seed}", strategy="head", seed=seed, curve=[0.2, best], epochs=2)
         fabricate_run(tmp_path, f"f{seed}", strategy="full", seed=seed, curve=[0.9, 0.9], epochs=2)
-    sweep = read_sweep(tmp_path)
+    sweep = read_arms(tmp_path)
     curves.time_to_target(times_to_target(sweep.finished, sweep.epochs, 0.8), 0.8, ax)
     lines = {line.get_label(): line for line in ax.lines if not str(line.get_label()).startswith("_")}
     assert set(lines) == {"head", "full"}
@@ -145,7 +144,7 @@ def test_the_front_has_what_nothing_beats(ax: Axes, tmp_path: Path) -> None:
     assert pareto_front(points.iloc[::-1]) == ["a", "c"]
     for strategy, test, seconds in (("head", 0.6, 10), ("partial", 0.8, 60), ("full", 0.7, 120)):
         fabricate_run(tmp_path, strategy, strategy=strategy, test=test, seconds=seconds)
-    finished = read_sweep(tmp_path).finished
+    finished = read_arms(tmp_path).finished
     accuracy.accuracy_against_time(finished, finished, ax)
     front = next(line for line in ax.lines if line.get_label() == "Pareto front")
     assert np.asarray(front.get_ydata()).tolist() == [0.6, 0.8]

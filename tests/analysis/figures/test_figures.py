@@ -15,10 +15,9 @@ from matplotlib.text import Annotation, Text
 
 from analysis.figures import accuracy, curves, settings, style
 from analysis.formatting import STRATEGIES
-from analysis.sources.run_directories import read_sweep
 from analysis.sources.sweep import Sweep
 from analysis.tables.comparison import Comparison, chosen_runs, compare
-from tests.support.fabricate import fabricate_run
+from tests.support.fabricate import fabricate_run, read_arms
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
         fabricate_run(
             folder, f"{strategy}-{lr}-{seed}", strategy=strategy, lr=lr, seed=seed, epochs=6, val=0.8 if good else 0.6
         )
-    return read_sweep(folder)
+    return read_arms(folder)
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +106,11 @@ def test_a_logarithmic_axis_has_numbers_and_no_powers(sweep: Sweep, ax: Axes, mo
 
 def test_accuracy_by_strategy_names_strategies_seeds_and_chance(sweep: Sweep, comparison: Comparison, ax: Axes) -> None:
     """The first strategy is on top; the interval's ends are the table's."""
-    accuracy.accuracy_by_strategy(comparison.strategies, chosen_runs(sweep, comparison), 1 / 3, ax)
+    accuracy.accuracy_by_strategy(comparison.arms, chosen_runs(sweep, comparison), 1 / 3, ax)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["head\n(2 seeds)", "gradual\n(2 seeds)"]
     assert ax.yaxis_inverted()
     assert " chance" in [text.get_text() for text in ax.texts]
-    row = comparison.strategies.iloc[0]
+    row = comparison.arms.iloc[0]
     assert list(ax.lines[0].get_xdata()) == [row["test_accuracy_low"], row["test_accuracy_high"]]
 
 

@@ -27,7 +27,7 @@ FILES = {
     *(
         f"figures/{name}.{ending}"
         for name in (
-            *("accuracy_by_strategy", "accuracy_against_time", "learning_curves"),
+            *("accuracy_by_strategy", "differences", "accuracy_against_time", "learning_curves"),
             *("time_to_target", "schedule", "rate_by_strategy", "recall_by_class", "confusion_matrix", "reliability"),
         )
         for ending in ("png", "pdf")
@@ -79,7 +79,7 @@ def test_the_page_needs_nothing_but_itself(place: Path) -> None:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src 'unsafe-inline'"
     assert f"{policy}; script-src 'sha256-{digest}'" in text
-    assert page.tags.count("img") == 13
+    assert page.tags.count("img") == 14
     assert page.without_alt == 0
     links = [address for address in page.addresses if not address.startswith(("data:image/", "#"))]
     assert sorted(links) == sorted(f"../../runs/tiny/{name}-{seed}/" for name in ("head", "full") for seed in range(3))
@@ -97,8 +97,8 @@ def test_text_from_runs_is_escaped(place: Path) -> None:
 def test_the_page_opens_with_the_answer_and_says_what_is_left_out(place: Path) -> None:
     """Headline before table; failed runs, chance and majority are reported; the demo is called synthetic."""
     text = re.sub(r"\s+", " ", (place / "report.html").read_text())
-    headline = text.index("full and head are not distinguishable with 3 seeds")
-    assert headline < text.index("<h2>Comparison</h2>")
+    headline = text.index("Use full: highest val accuracy, 83.3% on test (3 seeds)")
+    assert headline < text.index('<h2 id="comparison-of-arms">Comparison</h2>')
     for part in (
         "synthetic",
         "1 of 7 runs are left out (1 failed).",
@@ -116,10 +116,20 @@ def test_json_says_the_same_as_the_page(place: Path) -> None:
         raise AssertionError(constant)
 
     content = json.loads((place / "report.json").read_text(), parse_constant=refuse)
-    assert content["schema"] == 1
+    assert content["schema"] == 2
     assert [row["strategy"] for row in content["strategies"]] == ["head", "full"]
     assert set(content["strategies"][0]) == set(content["columns"])
     assert content["answer"]["verdict"] == "not distinguishable"
+    verdict = content["verdict"]
+    assert (verdict["arms_by"], verdict["tuned"]) == (["strategy"], [])
+    assert (verdict["candidate"], verdict["recommended"]) == ("full", "full")
+    assert (verdict["margin"], verdict["confidence"]) == (0.02, 0.95)
+    assert (verdict["runs_per_arm"], verdict["test_images"]) == (3, 100)
+    assert verdict["sentence"] == content["answer"]["headline"]
+    (other,) = verdict["differences"]
+    assert (other["arm"], other["difference"]) == ("head", pytest.approx(-1 / 12))
+    assert other["low"] < other["difference"] < other["high"]
+    assert content["best_run"].startswith("full-")
     assert content["left_out"] == [{"run": "bad", "state": "failed", "reason": "<script>alert(1)</script>"}]
     assert content["data"]["synthetic"] is True
     assert content["data"]["chance"] == pytest.approx(1 / 3)
@@ -154,7 +164,6 @@ def test_the_table_and_the_files_are_printed(
     assert main(["runs/tiny", "--out", str(tmp_path / "out"), "--target", "0.5"]) == 0
     out, err = capsys.readouterr()
     assert "| full" in out
-    assert "Epochs to 50% val" in out
     assert "report.html" in out
     assert "\x1b" not in out
     assert err == ""

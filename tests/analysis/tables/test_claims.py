@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis.sources.run_directories import read_sweep
 from analysis.tables.claims import Claim, check_claims
 from analysis.tables.comparison import chosen_runs, compare
-from tests.support.fabricate import fabricate_run
+from tests.support.fabricate import fabricate_run, read_arms
 
 
 def claims_of(folder: Path, **more: object) -> tuple[dict[str, Claim], str]:
@@ -20,7 +19,7 @@ def claims_of(folder: Path, **more: object) -> tuple[dict[str, Claim], str]:
                 predictions=answers, seconds=seconds, curve=[0.5, 0.9 if seed else 0.7, 0.9, 0.9, 0.9, 0.9],
                 epochs=6, summary={"computed_gflops": 900.0} if strategy == "partial" else None, **more,
             )  # fmt: skip
-    sweep = read_sweep(folder)
+    sweep = read_arms(folder)
     comparison = compare(sweep)
     claims, setting = check_claims(comparison, chosen_runs(sweep, comparison), sweep.epochs)
     return {claim.said: claim for claim in claims}, setting
@@ -30,7 +29,7 @@ def partial_by_epoch(folder: Path, *curves: list[float]) -> Claim:
     """Return the claim on epoch 5 of a sweep of partial, a run with each of these curves."""
     for seed, curve in enumerate(curves):
         fabricate_run(folder, f"partial-{seed}", strategy="partial", seed=seed, epochs=len(curve), curve=curve)
-    sweep = read_sweep(folder)
+    sweep = read_arms(folder)
     comparison = compare(sweep)
     claims, _ = check_claims(comparison, chosen_runs(sweep, comparison), sweep.epochs)
     return next(claim for claim in claims if "epoch 5" in claim.said)
@@ -63,7 +62,7 @@ def test_what_a_sweep_does_not_have_is_said(tmp_path: Path) -> None:
     """No partial, no scratch: every claim is listed, none is judged."""
     for seed in range(3):
         fabricate_run(tmp_path, f"head-{seed}", seed=seed)
-    sweep = read_sweep(tmp_path)
+    sweep = read_arms(tmp_path)
     comparison = compare(sweep)
     claims, _ = check_claims(comparison, chosen_runs(sweep, comparison), sweep.epochs)
     assert {claim.verdict for claim in claims} == {"not in this sweep"}

@@ -14,11 +14,10 @@ from analysis.figures.classes import MAX_CLASSES, height_for, recall_by_class
 from analysis.figures.specs import FIGURES
 from analysis.pipeline import analyze_sweep
 from analysis.report import columns, csv_files
-from analysis.sources.run_directories import read_sweep
 from analysis.sources.sweep import RECALL
 from analysis.tables.comparison import compare
 from analysis.tables.per_class import lowest_recall, mean_recalls, recall_frame
-from tests.support.fabricate import fabricate_run
+from tests.support.fabricate import fabricate_run, read_arms
 
 OLD = dict.fromkeys(("test/recall", "test/min_recall", "test/balanced_accuracy", "best/val_macro_f1"))
 
@@ -28,12 +27,12 @@ def test_the_lowest_recall_is_of_the_mean_over_runs(tmp_path: Path) -> None:
     for seed, recall in enumerate(({"cat": 0.2, "dog": 0.5, "eel": 0.9}, {"cat": 0.9, "dog": 0.5, "eel": 0.3})):
         told = {RECALL: recall, "test/balanced_accuracy": 0.5 + seed / 5}
         fabricate_run(tmp_path, f"head-{seed}", seed=seed, summary=told)
-    comparison = compare(read_sweep(tmp_path))
-    (row,) = csv_files.records(comparison.strategies)
+    comparison = compare(read_arms(tmp_path))
+    (row,) = csv_files.records(comparison.arms)
     assert (row["lowest_recall"], row["lowest_recall_class"]) == (0.5, "dog")
     assert row["balanced_accuracy_mean"] == pytest.approx(0.6)
-    (column,) = (column for column in columns.comparison_columns(0.8) if column.heading == "Worst class recall")
-    assert columns.cells(comparison.strategies, [column]) == [["50.0% (dog)"]]
+    (column,) = (column for column in columns.detail_columns(0.8) if column.heading == "Worst class recall")
+    assert columns.cells(comparison.arms, [column]) == [["50.0% (dog)"]]
 
 
 def test_classes_that_share_the_lowest_recall_are_counted() -> None:
@@ -52,20 +51,20 @@ def test_a_run_of_an_earlier_version_leaves_a_blank(tmp_path: Path) -> None:
     """It is read, counted, and compared by what it tells; the figure is left out where no strategy has one."""
     fabricate_run(tmp_path / "runs", "head-0", summary=OLD)
     fabricate_run(tmp_path / "runs", "head-1", seed=1)
-    analysis = analyze_sweep(read_sweep(tmp_path / "runs"))
+    analysis = analyze_sweep(read_arms(tmp_path / "runs"))
     comparison = analysis.comparison
-    (row,) = csv_files.records(comparison.strategies)
+    (row,) = csv_files.records(comparison.arms)
     assert (row["n"], row["macro_f1_mean"]) == (2, pytest.approx(0.79))
     assert [row[name] for name in ("lowest_recall", "lowest_recall_class", "balanced_accuracy_mean")] == [None] * 3
     assert FIGURES["recall_by_class"](analysis) is None
-    recall = [column for column in columns.comparison_columns(0.8) if column.heading == "Worst class recall"]
-    assert columns.cells(comparison.strategies, recall) == [[formatting.NONE]]
+    recall = [column for column in columns.detail_columns(0.8) if column.heading == "Worst class recall"]
+    assert columns.cells(comparison.arms, recall) == [[formatting.NONE]]
 
 
 def frame(classes: int) -> pd.DataFrame:
     """Return two strategies on so many classes; class 0 has most images and the lowest recall."""
     return pd.DataFrame(
-        {"strategy": strategy, "class": f"c{number:03}", "recall": (number + bonus) / 200, "support": classes - number}
+        {"arm": strategy, "class": f"c{number:03}", "recall": (number + bonus) / 200, "support": classes - number}
         for strategy, bonus in (("head", 0), ("full", 20))
         for number in range(classes)
     )
@@ -103,7 +102,7 @@ def test_of_many_classes_the_figure_shows_the_lowest(ax: Axes) -> None:
 
 def test_support_counts_each_test_picture_once() -> None:
     """Seeds test the same images, folds others; without predictions there is no number."""
-    runs = pd.DataFrame({"strategy": ["head", "head"], RECALL: [{"cat": 0.5, "dog": 1.0}] * 2})
+    runs = pd.DataFrame({"arm": ["head", "head"], RECALL: [{"cat": 0.5, "dog": 1.0}] * 2})
     one, other = {"a": "cat", "b": "dog"}, {"c": "cat"}
     rows = recall_frame(runs, [one, one, other]).set_index("class")
     assert rows["support"].to_dict() == {"cat": 2, "dog": 1}

@@ -32,7 +32,7 @@ def test_an_interval_holds_its_share() -> None:
 
 def test_times_leave_out_filling_caches() -> None:
     """Run a: 10 s an epoch of which 6 fill the cache in the first: there after 4 + 10 s; b never is, and is kept."""
-    runs = pd.DataFrame({"run": ["a", "b", "other"], "strategy": ["head", "full", "full"]}).iloc[:2]
+    runs = pd.DataFrame({"run": ["a", "b", "other"], "arm": ["head", "full", "full"]}).iloc[:2]
     epochs = pd.DataFrame(
         [
             {"run": run, "epoch": epoch, "val/accuracy": score, "epoch_seconds": 10.0, "seconds/cache": cache}
@@ -45,7 +45,7 @@ def test_times_leave_out_filling_caches() -> None:
     times = times_to_target(runs, epochs.sample(frac=1, random_state=0), 0.8)
     assert times.to_dict("list") == {
         "run": ["a", "b"],
-        "strategy": ["head", "full"],
+        "arm": ["head", "full"],
         "reached": [True, False],
         "epochs": [2, 2],
         "seconds": [14.0, 20.0],

@@ -20,13 +20,12 @@ from analysis.report.wandb.blocks import (
     user_notes,
 )
 from analysis.report.wandb.text import (
-    GENERAL_QUESTION,
     commands_text,
     methods_text,
-    sweep_question,
     swept_fields,
 )
 from analysis.sources.run_directories import read_sweep
+from analysis.tables.metadata import GENERAL_QUESTION, sweep_question
 from finetune.tracking.sweep_address import SweepAddress
 from tests.analysis.report.wandb.reported_sweep import SWEEP, make_sweep
 
@@ -192,7 +191,7 @@ def test_only_the_table_is_markup(inputs: ReportInputs) -> None:
     """Text from users is escaped in it, and stays as it is everywhere else."""
     wr, comparison = library(), inputs.analysis.comparison
     blocks = report_blocks(inputs)
-    table = markdown_table(comparison.strategies, comparison_columns(comparison.target))
+    table = markdown_table(comparison.arms, comparison_columns())
     assert [block.text for block in blocks if isinstance(block, wr.MarkdownBlock)] == [table]
     assert [block.text for block in blocks if isinstance(block, wr.BlockQuote)] == ["Does it *help* to train | more?"]
     callout = next(block for block in blocks if isinstance(block, wr.CalloutBlock))
