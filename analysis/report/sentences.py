@@ -16,7 +16,7 @@ from analysis.formatting import (
     percent,
     train_time_text,
 )
-from analysis.stats.tests import ALPHA, LEVEL
+from analysis.stats.tests import ALPHA, LEVEL, expected_best
 from analysis.tables.comparison import Comparison
 from analysis.tables.data_size import DataSizeResult
 from analysis.tables.recipes import join_replicate_labels
@@ -62,6 +62,7 @@ def describe_verdict(comparison: Comparison, verdict: Verdict) -> VerdictText:
         *_compare_with_others(verdict),
         *(_describe_alternative(comparison, verdict, other) for other in verdict.alternatives),
         *_describe_detectable(verdict),
+        *_describe_search(comparison, verdict),
     ]
     return VerdictText(_headline(best, row, verdict), tuple(sentences))
 
@@ -166,6 +167,19 @@ def _describe_detectable(verdict: Verdict) -> list[str]:
         f"about {_points(verdict.detectable)} (80% power); with {runs + MORE_RUNS} runs, "
         f"{_points(verdict.detectable_with_more)}."
     ]
+
+
+def _describe_search(comparison: Comparison, verdict: Verdict) -> list[str]:
+    """Return what a search with one run per recipe tells: how good a recipe each arm gives after as many tries."""
+    tried = {str(arm): sorted(group["val_accuracy_mean"]) for arm, group in comparison.recipes.groupby("arm")}
+    tries = min(map(len, tried.values())) // 2
+    if verdict.is_tested or not verdict.differences or tries < 2:
+        return []
+    arms = [str(arm) for arm in comparison.arms["arm"]]
+    means = [f"{percent(expected_best(tried[arm], tries))}" for arm in arms]
+    texts = [f"{means[0]} val accuracy on average with {arms[0]}"]
+    texts += [f"{mean} with {arm}" for mean, arm in zip(means[1:], arms[1:], strict=True)]
+    return [f"The best of {tries} recipes has {join_names(texts)}. One run per recipe tells no more."]
 
 
 def _points(share: float) -> str:

@@ -1,5 +1,6 @@
 """Spread, intervals and tests of accuracies. Every accuracy is a fraction in [0, 1]."""
 
+import math
 from collections.abc import Sequence
 from statistics import stdev
 
@@ -41,6 +42,16 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     interval = binomtest(successes, trials).proportion_ci(LEVEL, method="wilson")
     # At the ends, rounding errors would leave out the proportion itself.
     return (float(interval.low) if successes else 0.0, float(interval.high) if successes < trials else 1.0)
+
+
+def expected_best(values: Sequence[float], tries: int) -> float:
+    """Return the expected largest of `tries` values drawn from these without replacement.
+
+    How good a recipe a search finds after so many tries (Dodge et al., EMNLP 2019, section 3; without replacement as in
+    Tang et al., ACL 2020).
+    """
+    ranked, total = sorted(values), math.comb(len(values), tries)
+    return sum(value * math.comb(rank, tries - 1) for rank, value in enumerate(ranked)) / total
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -48,9 +48,9 @@ def find_arm_fields(recipes: Iterable[str], by: Sequence[str] = (), tuned: Seque
     if by:
         varied = independent_fields(fields, [*by, *TUNED])
         return ArmFields(tuple(by), tuple(name for name in varied if name not in by))
-    is_tuned = {*TUNED, *tuned}
-    fixed = [{name: value for name, value in recipe.items() if name not in is_tuned} for recipe in fields]
-    arm_fields = independent_fields(fixed, ("strategy", "backbone"))
+    # Rates are left out at first: in a random search they differ in every run, so that all else would follow from them.
+    fixed = [{name: value for name, value in recipe.items() if name not in TUNED} for recipe in fields]
+    arm_fields = [name for name in independent_fields(fixed, ("strategy", "backbone", *tuned)) if name not in tuned]
     order = [name for name in (*TUNED, *tuned) if name not in arm_fields]
     rates = [{name: recipe.get(name) for name in (*arm_fields, *order)} for recipe in fields]
     varied = independent_fields(rates, (*arm_fields, *order))
