@@ -5,7 +5,7 @@ from pathlib import Path
 
 from analysis.errors import InputError
 from analysis.figures.specs import FIGURES, GRIDS
-from analysis.figures.style import GRID_DPI, save_figure
+from analysis.figures.style import GRID_DPI, arm_order, save_figure
 from analysis.report.csv_files import write_tables
 from analysis.report.gradcam import draw_gradcam
 from analysis.report.html import EmbeddedImage, embed_image, report_page
@@ -115,7 +115,8 @@ def _write_figure(name: str, analysis: Analysis, folder: Path) -> EmbeddedImage 
     spec = FIGURES[name](analysis)
     if spec is None:
         return None
-    png, _ = save_figure(spec.draw(), folder / name)
+    with arm_order(analysis.comparison.arms["arm"]):
+        png, _ = save_figure(spec.draw(), folder / name)
     return embed_image(png, spec)
 
 
@@ -132,12 +133,14 @@ def _write_texts(analysis: Analysis, out: Path, figures: list[EmbeddedImage], gr
     """Write the files that people and programs read; the page last, so that it never shows less than the others."""
     document = json_document(analysis)
     headline = describe_verdict(analysis.comparison, analysis.verdict).headline
+    with arm_order(analysis.comparison.arms["arm"]):
+        page = report_page(analysis, document, out, figures, grids)
     texts = {
         "comparison.tex": latex_table(analysis.comparison, headline),
         "comparison.md": comparison_markdown(analysis, headline),
         "model_card.md": model_card(analysis),
         "report.json": json_text(document),
-        "report.html": report_page(analysis, document, out, figures, grids),
+        "report.html": page,
     }
     for name, text in texts.items():
         write_atomic(out / name, text)

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from analysis.figures.style import MARKERS, add_legend_below, colour, set_log_axis, set_percent_axis
+from analysis.figures.style import add_legend_below, colour, marker, set_log_axis, set_percent_axis
 from analysis.stats.pareto import pareto_front
 from analysis.stats.tests import ALPHA
 from analysis.tables.arms import sort_arms
@@ -26,7 +26,7 @@ def accuracy_by_strategy(strategies: pd.DataFrame, runs: pd.DataFrame, chance: f
         name, mean = str(row["arm"]), row["test_accuracy_mean"]
         style: Any = {"color": colour(name)}
         ax.plot([row["test_accuracy_low"], row["test_accuracy_high"]], [height, height], linewidth=3, **style)
-        ax.plot(mean, height, marker=MARKERS.get(name, "o"), markersize=10, markeredgecolor="white", **style)
+        ax.plot(mean, height, marker=marker(name), markersize=10, markeredgecolor="white", **style)
         of_runs = runs[runs["arm"] == name]["test/accuracy"]
         if len(of_runs) > 1:
             ax.plot(of_runs, [height + 0.22] * len(of_runs), "o", markersize=5, markerfacecolor="none", **style)
@@ -60,7 +60,7 @@ def differences_to_candidate(arms: pd.DataFrame, candidate: str, margin: float, 
         if pd.notna(row["difference_low"]):
             ends = [row["difference_low"] * 100, row["difference_high"] * 100]
             ax.plot(ends, [height, height], linewidth=3, solid_capstyle="butt", **style)
-        ax.plot(value, height, marker=MARKERS.get(name, "o"), markersize=10, markeredgecolor="white", **style)
+        ax.plot(value, height, marker=marker(name), markersize=10, markeredgecolor="white", **style)
         star = "*" if row["difference_p"] < ALPHA else ""
         text: Any = {"textcoords": "offset points", "ha": "center", "weight": "bold", **style}
         ax.annotate(f"{value:+.1f}{star}", (value, height), (0, 9), **text)
@@ -86,7 +86,7 @@ def accuracy_against_time(runs: pd.DataFrame, chosen: pd.DataFrame, ax: Axes) ->
     unit, size = _time_unit(float(seconds.max()) if len(seconds) else 0.0)
     for strategy in sort_arms(runs["arm"]):
         every, best = (table[table["arm"] == strategy] for table in (runs, chosen))
-        style: Any = {"marker": MARKERS.get(strategy, "o"), "color": colour(strategy)}
+        style: Any = {"marker": marker(strategy), "color": colour(strategy)}
         bold: Any = {"s": 80, "edgecolors": "white", "linewidths": 0.8, "zorder": 3, **style}
         ax.scatter(_own_seconds(every) / size, every["test/accuracy"], s=28, alpha=0.3, linewidths=0, **style)
         ax.scatter(_own_seconds(best) / size, best["test/accuracy"], label=strategy, **bold)

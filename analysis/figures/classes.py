@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.figures.style import HEIGHT, MARKERS, add_legend_below, colour, set_percent_axis, shorten
+from analysis.figures.style import HEIGHT, add_legend_below, colour, marker, set_percent_axis, shorten
 from analysis.tables.arms import sort_arms
 
 MAX_CLASSES = 20  # rows whose names can be read on a page
@@ -33,7 +33,7 @@ def recall_by_class(data: pd.DataFrame, ax: Axes) -> Axes:
             table[strategy],
             [height + offset for height in range(len(table))],
             s=28,
-            marker=MARKERS.get(strategy, "o"),
+            marker=marker(strategy),
             color=colour(strategy),
             edgecolors="white",
             linewidths=0.5,

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from analysis.figures.style import DASHES, MARKERS, colour, set_percent_axis, spread_out
+from analysis.figures.style import colour, dash, marker, set_percent_axis, spread_out
 from analysis.formatting import format_target
 from analysis.tables.arms import sort_arms
 from analysis.tables.target import reached_curve
@@ -24,14 +24,17 @@ def learning_curves(runs: pd.DataFrame, epochs: pd.DataFrame, ax: Axes) -> Axes:
     curves = epochs.merge(runs[["run", "arm"]], on="run")
     ends = []
     for strategy in sort_arms(curves["arm"]):
-        by_epoch = curves[curves["arm"] == strategy].groupby("epoch")
-        scores = by_epoch["val/accuracy"].agg(["mean", "min", "max"]).dropna()
+        of_arm = curves[curves["arm"] == strategy]
+        by_epoch = of_arm.groupby("epoch")
+        # A run that was stopped early keeps its last value: the mean of those that went on would be too high.
+        by_run = of_arm.pivot_table(index="epoch", columns="run", values="val/accuracy").ffill()
+        scores = by_run.agg(["mean", "min", "max"], axis=1).dropna()
         if scores.empty:
             continue
-        shade, style = colour(strategy), DASHES.get(strategy, "-")
+        shade, style = colour(strategy), dash(strategy)
         ax.plot(scores.index, scores["mean"], color=shade, linestyle=style, linewidth=2, label=strategy)
         if len(scores) == 1:  # a line of one point is invisible
-            ax.plot(scores.index, scores["mean"], color=shade, marker=MARKERS.get(strategy, "o"))
+            ax.plot(scores.index, scores["mean"], color=shade, marker=marker(strategy))
         if runs["arm"].eq(strategy).sum() > 1:
             ax.fill_between(scores.index, scores["min"], scores["max"], color=shade, alpha=0.15, linewidth=0)
         steps = _unfreeze_epochs(by_epoch["trainable_share"].mean())
@@ -94,7 +97,7 @@ def time_to_target(times: pd.DataFrame, target: float, ax: Axes) -> Axes:
         steps = [*curve.epochs, last if curve.share[-1] == 1 else curve.until]
         shares = [*curve.share, curve.share[-1]]
         heights = [share + offset for share in shares]
-        shade, style = colour(strategy), DASHES.get(strategy, "-")
+        shade, style = colour(strategy), dash(strategy)
         ax.step(steps, heights, where="post", color=shade, linestyle=style, linewidth=2.2, label=strategy)
         if not group["reached"].all():
             ax.plot(steps[-1], heights[-1], marker="x", markersize=9, markeredgewidth=2, color=shade, linestyle="none")

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from analysis.figures.style import DASHES, MARKERS, add_legend_below, colour, set_log_axis, set_percent_axis
+from analysis.figures.style import add_legend_below, colour, dash, marker, set_log_axis, set_percent_axis
 from analysis.tables.arms import sort_arms
 
 
@@ -19,10 +19,10 @@ def accuracy_by_size(data: pd.DataFrame, ax: Axes) -> Axes:
     names = sort_arms(data["arm"])
     for number, strategy in enumerate(names):
         rows = data[data["arm"] == strategy].sort_values("images")
-        style: Any = {"color": colour(strategy), "marker": MARKERS.get(strategy, "o")}
+        style: Any = {"color": colour(strategy), "marker": marker(strategy)}
         # A little apart: intervals at the same number of images would hide each other.
         x = rows["images"] * (1 + 0.02 * (number - (len(names) - 1) / 2))
-        ax.plot(x, rows["accuracy"], linestyle=DASHES.get(strategy, "-"), linewidth=1.8, markersize=8, label=strategy,
+        ax.plot(x, rows["accuracy"], linestyle=dash(strategy), linewidth=1.8, markersize=8, label=strategy,
                 markeredgecolor="white", **style)  # fmt: skip
         ax.vlines(x, rows["low"], rows["high"], color=colour(strategy), linewidth=2)
     counts = sorted(set(data["images"]))

@@ -131,7 +131,8 @@ def _learning_curves(analysis: Analysis) -> FigureSpec:
     return FigureSpec(
         _on_axes(learning_curves, analysis.chosen, analysis.sweep.epochs),
         f"Line plot, val accuracy by epoch for each strategy. Mean of the best epochs: {best}.",
-        f"Val accuracy by epoch: mean over {kind}s; the band goes from the worst to the best {kind}. "
+        f"Val accuracy by epoch: mean over {kind}s; the band goes from the worst to the best {kind}. A run that ended "
+        "early keeps its last value. "
         "A triangle marks each epoch in which more blocks train than in the epoch before.",
     )
 

@@ -1,6 +1,8 @@
 """Colours, axes, names and files that all figures share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,13 @@ DASHES = {
     **{"scratch": ":", "head": (0, (5, 1.5)), "partial": "-.", "gradual": (0, (8, 2))},
     **{"lpft": (0, (3, 1, 1, 1, 1, 1)), "full": "-"},
 }
-OTHER_COLOUR = "#000000"
+# Of arms that are more than a strategy, in their order; as readable on white.
+OTHER_COLOURS = (
+    *("#0072B2", "#A86200", "#007A5A", "#B0558A", "#C1440E", "#595959", "#5B4FB3", "#7A6A00", "#8C2D19", "#1F6F78"),
+    *("#6B2C91", "#2E5E1E", "#9A3B5B"),
+)
+OTHER_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<", ">")
+OTHER_DASHES = ("-", "--", "-.", ":", (0, (5, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
 WIDTH, HEIGHT, DPI = 6.4, 4.4, 200  # inches; at this size a phone shows 12 points large enough to read
 GRID_DPI = 130  # of prediction grids, which are much larger
 # Any: matplotlib types these settings by a list of all their names.
@@ -42,9 +50,37 @@ STYLE: Any = {
 }
 
 
-def colour(strategy: str) -> str:
-    """Return a strategy's colour."""
-    return COLOURS.get(strategy, OTHER_COLOUR)
+_arms: ContextVar[tuple[str, ...]] = ContextVar("arms", default=())
+
+
+@contextmanager
+def arm_order(arms: Iterable[str]) -> Iterator[None]:
+    """Within the block, give each of these arms a style of its own, the same in every figure."""
+    token = _arms.set(tuple(arm for arm in arms if arm not in COLOURS))
+    try:
+        yield
+    finally:
+        _arms.reset(token)
+
+
+def colour(arm: str) -> str:
+    """Return an arm's colour."""
+    return COLOURS.get(arm) or OTHER_COLOURS[_place(arm) % len(OTHER_COLOURS)]
+
+
+def marker(arm: str) -> str:
+    """Return an arm's marker."""
+    return MARKERS.get(arm) or OTHER_MARKERS[_place(arm) % len(OTHER_MARKERS)]
+
+
+def dash(arm: str) -> Any:
+    """Return an arm's line style."""
+    return DASHES.get(arm) or OTHER_DASHES[_place(arm) % len(OTHER_DASHES)]
+
+
+def _place(arm: str) -> int:
+    arms = _arms.get()
+    return arms.index(arm) if arm in arms else 0
 
 
 def shorten(name: str, max_length: int) -> str:

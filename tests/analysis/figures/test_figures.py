@@ -173,3 +173,26 @@ def test_a_figure_is_written_as_png_and_pdf(tmp_path: Path, comparison: Comparis
     assert png.read_bytes().startswith(b"\x89PNG")
     assert pdf.read_bytes().startswith(b"%PDF")
     assert [png.name, pdf.name] == ["map.png", "map.pdf"]
+
+
+def test_a_run_that_was_stopped_keeps_its_last_value(tmp_path: Path, ax: Axes) -> None:
+    """The mean over those that went on would jump to 90% where the worse run ends."""
+    fabricate_run(tmp_path, "a", strategy="head", seed=0, curve=[0.4, 0.5], epochs=4)
+    fabricate_run(tmp_path, "b", strategy="head", seed=1, curve=[0.4, 0.5, 0.8, 0.9], epochs=4)
+    sweep = read_arms(tmp_path)
+    curves.learning_curves(sweep.finished, sweep.epochs, ax)
+    line = next(line for line in ax.lines if line.get_label() == "head")
+    assert np.asarray(line.get_ydata()) == pytest.approx([0.4, 0.5, 0.65, 0.7])
+
+
+def test_arms_beyond_strategies_have_readable_colours() -> None:
+    """The same in every figure, 4.5:1 on white."""
+    arms = [f"partial, views {count}" for count in range(10)]
+    with style.arm_order(["full", *arms]):
+        assert len({style.colour(arm) for arm in arms}) == 10
+        assert len({(style.marker(arm), style.dash(arm)) for arm in arms}) == 10
+        assert style.colour("full") == style.COLOURS["full"]
+    for name in style.OTHER_COLOURS:
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(name)]
+        luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+        assert 1.05 / (luminance + 0.05) >= 4.5, name
