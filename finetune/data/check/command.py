@@ -111,7 +111,7 @@ def check(data: str, split_seed: int = 0) -> DataReport:
     else:
         place_of |= {path: (split, label) for path, label, split in splits.rows()}
         counts = _counts(splits)
-        findings += [Finding("note", "splits", line) for line in splits.how if not _is_told(line)]
+        findings += [Finding("note", "splits", line) for line in splits.notes if not _is_told(line)]
     if data == catalog.INATURALIST:
         findings += [Finding("warning", "published", line) for line in catalog.count_mismatches(place)]
     decodable = [layout.root / path for path, look in looks.items() if look.why is None]
