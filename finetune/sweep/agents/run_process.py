@@ -54,7 +54,7 @@ class RunProcess:
 
     Attributes:
         started: time.monotonic() at its start.
-        birth: start time by the system's clock, which tells the process from a later one of the same id.
+        birth: start time by the system's clock, which distinguishes the process from a later one with its id.
         progress: the last progress reported: epoch (epochs finished, such as 2.35), epochs, val_accuracy, phase.
         failure: reason and cause that the run reported at its end; empty if it reported none.
     """
@@ -74,7 +74,7 @@ class RunProcess:
         return self.process.pid
 
     def read_progress(self) -> None:
-        """Read what the run has reported since the last call."""
+        """Read the run's messages since the last call."""
         with contextlib.suppress(EOFError, OSError):
             while self.pipe.poll():
                 message = self.pipe.recv()
@@ -122,7 +122,7 @@ class RunProcess:
             return self._outcome_of_signal(number, recorded)
         if self.failure:  # the disk may have had no room to record it
             return self._record("failed", **self.failure)
-        # A run with bad input writes nothing: what is recorded is of an earlier attempt.
+        # A run with bad input writes nothing: the record is of an earlier attempt.
         if recorded.state != "failed" or code == EXIT_BAD_INPUT:
             return self._outcome_of_log(code)
         return recorded

@@ -85,7 +85,7 @@ def _image_entry(run: PendingRun, split: str) -> Hashable:
 
 
 def _activation_entry(run: PendingRun, key: ActivationKey) -> Hashable:
-    """Return what identifies activations: runs share those of central crops more widely than augmented views."""
+    """Return the key of activations: runs share those of central crops more widely than augmented views."""
     config = run.config
     fields = [getattr(config, name) for name in reuse.SAME_FIELDS]
     views = reuse.training_views(config) if key.view is not None else None

@@ -162,7 +162,7 @@ def _measure_forward(
 
 
 def _median_seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Return the median wall time of some calls, with what they start on a GPU."""
+    """Return the median wall time of some calls, GPU work included."""
     times: list[float] = []
     while len(times) < MIN_STEPS or (len(times) < MAX_STEPS and sum(times) < STEP_SECONDS):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Forecast of a sweep: what it says, how it is printed, stored beside the runs, and compared with what they took."""
+"""The forecast of a sweep: printed, stored beside the runs, and compared with their actual time."""
 
 import contextlib
 import dataclasses
