@@ -17,7 +17,7 @@ from finetune.system.output import command
 
 RESULTS = Path(__file__).parent / "results"
 STRATEGIES = ("head", "partial", "gradual", "full")
-# Defaults of flags: by default what takes minutes, with --full also `gradual` and the peers with frozen batch-norms.
+# Defaults of flags. They take minutes; --full adds `gradual` and the peers with frozen batch-norms.
 QUICK = {"only": (PLAIN, "timm", "fastai", "lightning", *OURS), "strategies": ("head", "partial", "full"), "rounds": 2}
 FULL = {"only": tuple(CONTENDERS), "strategies": STRATEGIES, "rounds": 5}
 

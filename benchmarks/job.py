@@ -22,7 +22,7 @@ Fields = dict[str, Any]  # of a config
 
 
 def train(contender: str, fields: Fields, warm_up: str | None = None) -> dict[str, Any]:
-    """Return what the contender's train() returns.
+    """Return the result of the contender's train().
 
     Args:
         warm_up: a tiny folder of images to train on before. The first pass through a network prepares kernels and

@@ -25,7 +25,7 @@ from benchmarks.meters import LapTimer, peak_memory
 from finetune.config import Config, to_dict
 from finetune.data.augmentation import LEVELS
 from finetune.data.splits import Splits
-from finetune.data.transforms import Preprocessing, preprocessing
+from finetune.data.transforms import Preprocessing, preprocessing_of
 from finetune.models.classifier import Classifier, build_classifier, build_network
 from finetune.models.device import device_of
 from finetune.models.unfreezing import UnfreezeSchedule
@@ -70,7 +70,7 @@ def set_up(config: Config) -> Setup:
     """
     config = resolve(config)
     splits = load_splits(config)
-    shape = preprocessing(config.backbone, config.weights, config.image_px)
+    shape = preprocessing_of(config.backbone, config.weights, config.image_px)
     torch.manual_seed(config.seed)
     return Setup(config, device_of(config.device), splits, shape)
 

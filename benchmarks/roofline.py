@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from finetune.config import Config
-from finetune.data.transforms import preprocessing
+from finetune.data.transforms import preprocessing_of
 from finetune.models.classifier import build_classifier, build_network
 from finetune.models.flops import forward_flops
 from finetune.models.unfreezing import UnfreezeSchedule
@@ -68,7 +68,7 @@ def training_flops(flops: Sequence[int], cut: int) -> int:
 def work(config: Config) -> tuple[list[int], list[int]]:
     """Return (flops, cuts) of a config, as `floor_seconds` takes them."""
     config = resolve(config)
-    side = preprocessing(config.backbone, config.weights, config.image_px).crop_px
+    side = preprocessing_of(config.backbone, config.weights, config.image_px).crop_px
     flops = forward_flops(build_classifier(build_network(config.backbone, side), 2, 0.0), side)
     schedule = UnfreezeSchedule.of(config, len(flops))
     return flops, [schedule.cut(epoch) for epoch in range(config.epochs)]

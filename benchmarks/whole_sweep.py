@@ -37,7 +37,7 @@ HEAD = ["strategy", "runs here", "plain loop, test", "here, test", "plain loop, 
 
 @command
 def main(arguments: list[str]) -> int:
-    """Train what is missing, print the table, and return the exit code."""
+    """Train missing runs, print the table, and return the exit code."""
     parser = argparse.ArgumentParser("python -m benchmarks.whole_sweep", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder", type=Path, metavar="runs/NAME", help="a finished sweep")
@@ -84,7 +84,7 @@ def compare(sweep: Sweep, results: Mapping[str, Mapping[str, Any]]) -> pd.DataFr
     mean seconds of a run, plain_seconds, and here_seconds with filling caches.
 
     Args:
-        results: run -> what `plain.train` returned for its config.
+        results: run -> result of `plain.train` for its config.
     """
     rows = []
     for strategy in dict.fromkeys(comparison.compare(sweep).arms["strategy"]):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from PIL import Image
 
 from chaos import failpoints
 from chaos.failpoints import Point
@@ -54,6 +55,7 @@ class Attempt(NamedTuple):
 def attempt_run(config: Config, folder: Path, disturbance: Disturbance) -> Attempt:
     """Run `config` in folder/run, with folder/cache, in a process of its own."""
     torch.set_num_threads(1)  # a fork has none of the other threads, and would wait for them for ever
+    Image.init()  # imports the readers of all formats, which each fork would do again
     reader, writer = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python 3.12 and later warn of numpy's threads, which do no harm

@@ -63,20 +63,19 @@ class Harness:
         return Path(shutil.copytree(source, self.new_folder(), dirs_exist_ok=True))
 
     def crash(self, folder: Path, disturbance: Disturbance) -> list[str]:
-        """Kill the run at the disturbance's point; return what went wrong if it was not killed there."""
+        """Kill the run at the disturbance's point; return the problem if it was not killed there."""
         attempt = self._attempt(folder, disturbance)
         return [] if attempt.was_killed else [attempt.error or f"did not come to point {disturbance.kill_at}"]
 
     def fill_disk(self, folder: Path, point: int) -> list[str]:
-        """Run on a disk that is full from this point on; return what went wrong if the run fails without a message."""
+        """Run on a disk that is full from this point on; return the problem if the run fails without a message."""
         attempt = self._attempt(folder, Disturbance(full_from=point))
-        is_reported = (
-            not attempt.error or "WriteError: " in attempt.error
-        )  # what a run can do without, it may leave out
+        # A run may leave out files that it can do without.
+        is_reported = not attempt.error or "WriteError: " in attempt.error
         return [] if is_reported else [attempt.error]
 
     def refuse(self, folder: Path, prepare: Callable[[], None] = do_nothing) -> list[str]:
-        """Start a run that another process owns; return what went wrong if it is not refused."""
+        """Start a run that another process owns; return the problem if it is not refused."""
         attempt = self._attempt(folder, Disturbance(prepare=prepare))
         return [] if "RunTakenError" in attempt.error else [f"not refused: {attempt.error or 'it ran'}"]
 

@@ -79,7 +79,7 @@ def _names(run_dir: Path) -> set[str]:
 
 
 def _differences(run_dir: Path, reference: Path) -> Iterable[str]:
-    """Yield in what two finished runs differ, apart from times, memory and energy."""
+    """Yield the differences of two finished runs, apart from times, memory and energy."""
     for name in (keys.BEST, keys.LAST):
         weights, expected = (load_checkpoint(folder / name)["model"] for folder in (run_dir, reference))
         if weights.keys() != expected.keys() or not all(weights[key].equal(expected[key]) for key in weights):

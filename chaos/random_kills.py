@@ -31,7 +31,7 @@ FINISH_SECONDS = 300.0  # for the sweep to finish after the last kill
 
 @dataclass(frozen=True)
 class KillPlan:
-    """How many kills to do, and to what.
+    """The kills of a sweep's processes.
 
     Attributes:
         kills: signals and crashes in all; further sweeps follow until all have been done.
@@ -52,7 +52,7 @@ class KillPlan:
 
 @dataclass
 class KillsResult:
-    """What was done, and what was lost.
+    """The kills that were done, and the losses.
 
     Attributes:
         kills: how often each kind of kill was done.

@@ -77,7 +77,7 @@ def freeze(network: TimmNetwork, cut: int, optimizer: torch.optim.Optimizer, con
         names = [name for block in blocks for name in block]
         if names:  # timm takes an empty list for the whole network
             change(network.network, names)
-    # An unfrozen batch-norm is a new module, whose parameters the optimiser has not got.
+    # An unfrozen batch-norm is a new module, whose parameters the optimiser lacks.
     old = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     for group in plain.make_groups(network, config):
         new = [parameter for parameter in group["params"] if id(parameter) not in old]

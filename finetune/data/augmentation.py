@@ -42,7 +42,7 @@ CROP_RATIO = (3 / 4, 4 / 3)
 CROP_ATTEMPTS = 10
 
 
-def train_transform(to: Preprocessing, augment: str, erasing: float = 0.0) -> Transform:
+def train_transform(preprocessing: Preprocessing, augment: str, erasing: float = 0.0) -> Transform:
     """Return the transform that augments as `Config.augment` and `Config.erasing` say.
 
     Args:
@@ -50,8 +50,12 @@ def train_transform(to: Preprocessing, augment: str, erasing: float = 0.0) -> Tr
         erasing: share of the views of which a random rectangle, a fiftieth to a third of the area, becomes the mean
             colour (Random Erasing, arXiv 1708.04896; torchvision's RandomErasing).
     """
-    transform = eval_transform(to) if augment == "none" else partial(_random_view, to=to, level=LEVELS[augment])
-    return partial(_erased, view_of=transform, erase=_eraser(to, erasing)) if erasing else transform
+    transform = (
+        eval_transform(preprocessing)
+        if augment == "none"
+        else partial(_random_view, preprocessing=preprocessing, level=LEVELS[augment])
+    )
+    return partial(_erased, view_of=transform, erase=_eraser(preprocessing, erasing)) if erasing else transform
 
 
 def random_crop(
@@ -77,19 +81,21 @@ def random_crop(
 
 
 def _random_view(
-    image: Tensor, seed: int = 0, side: int | None = None, *, to: Preprocessing, level: AugmentationLevel
+    image: Tensor, seed: int = 0, side: int | None = None, *, preprocessing: Preprocessing, level: AugmentationLevel
 ) -> Tensor:
     """Return a random resized crop, flipped half of the time, changed as the level says."""
     generator = torch.Generator().manual_seed(seed)
     flip, *numbers = torch.rand(2 * CROP_ATTEMPTS + 3, generator=generator).tolist()
     box = random_crop(image.shape[1], image.shape[2], numbers, level.crop_scale)
-    view = resized_crop(image, box, side or to.crop_px, to)
+    view = resized_crop(image, box, side or preprocessing.crop_px, preprocessing)
     view = view.flip(2) if flip < 0.5 else view
     if not level.distorts:
         return view
     with seeded_rng(stream_seed("distort", seed)):
         # What turns into view is the mean colour: the network's zero. Shifts are in pixels of the square, up to 32.
-        distorted: Tensor = v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR, fill=mean_colour(to))(view)
+        distorted: Tensor = v2.TrivialAugmentWide(
+            interpolation=InterpolationMode.BILINEAR, fill=mean_colour(preprocessing)
+        )(view)
         return distorted
 
 
@@ -103,13 +109,13 @@ def _erased(
         return erased
 
 
-def _eraser(to: Preprocessing, share: float) -> v2.RandomErasing:
-    return v2.RandomErasing(p=share, value=mean_colour(to))
+def _eraser(preprocessing: Preprocessing, share: float) -> v2.RandomErasing:
+    return v2.RandomErasing(p=share, value=mean_colour(preprocessing))
 
 
-def mean_colour(to: Preprocessing) -> list[int]:
+def mean_colour(preprocessing: Preprocessing) -> list[int]:
     """Return the colour that is zero, or nearly, once an image is normalised: three bytes."""
-    return [round(255 * mean) for mean in to.mean]
+    return [round(255 * mean) for mean in preprocessing.mean]
 
 
 def mix(images: Tensor, labels: Tensor, classes: int, mixup: float, cutmix: float, seed: int) -> tuple[Tensor, Tensor]:

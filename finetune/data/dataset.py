@@ -35,7 +35,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
     Args:
         root: of the data, which the images' paths start from.
-        to: the size of base images.
+        preprocessing: the size of base images.
         transform: what it cuts out of a base image depends on draw and index alone.
         pixels: the split's base images where a cache has them, else None; it changes no result.
     """
@@ -44,13 +44,19 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         self,
         root: Path,
         samples: Sequence[Sample],
-        to: Preprocessing,
+        preprocessing: Preprocessing,
         transform: Transform,
         pixels: ImageSource | None = None,
     ) -> None:
         if pixels is not None and len(pixels) != len(samples):
             raise ValueError(f"{len(pixels)} cached images are not those of a split of {len(samples)}")
-        self.root, self.samples, self.to, self.transform, self.pixels = root, samples, to, transform, pixels
+        self.root, self.samples, self.preprocessing, self.transform, self.pixels = (
+            root,
+            samples,
+            preprocessing,
+            transform,
+            pixels,
+        )
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -59,7 +65,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         draw, index, side = key
         sample = self.samples[index]
         if self.pixels is None:
-            base = resize_for_cache(read_image(self.root / sample.path), self.to)
+            base = resize_for_cache(read_image(self.root / sample.path), self.preprocessing)
         else:
             base = self.pixels[index]
         return self.transform(base, stream_seed("augment", draw, index), side), sample.label

@@ -28,18 +28,18 @@ _NOTHING: dict[str, PathsByClass] = {"": {}}
 
 @dataclass(frozen=True)
 class DatasetLayout:
-    """What lies there.
+    """The images of a data set, by split and class.
 
     Attributes:
         root: the folder that the images' paths start from.
         parts: train, val, test -> class -> images; one part called "" where nothing is split.
-        where: part -> what it is called there, such as validation/.
-        notes: sentences on what was passed over.
+        display_names: part -> its name in the data, such as validation/.
+        notes: what was skipped; one sentence each.
     """
 
     root: Path
     parts: dict[str, PathsByClass]
-    where: dict[str, str]
+    display_names: dict[str, str]
     notes: tuple[str, ...] = ()
 
     def paths(self) -> list[str]:
@@ -51,7 +51,7 @@ def read_layout(place: Path) -> DatasetLayout:
     """Return the layout of a folder, or of what a CSV file lists.
 
     Raises:
-        DataError: it can't be told which split is which, or the file has faults.
+        DataError: the splits are ambiguous, or the file has faults.
     """
     if place.is_file():
         return _read_csv(place)
@@ -142,12 +142,12 @@ def _read_csv(file: Path) -> DatasetLayout:
     root, faults = file.parent, []
     parts: dict[str, PathsByClass] = {}
     seen: dict[str, str] = {}
-    left_out = 0
+    unassigned = 0
     for number, row in rows:
         path, label, split = (Path(row["path"]), row["label"], row.get("split"))
         part = "" if split is None else "val" if split in VAL_NAMES else split
         if split == "":
-            left_out += 1
+            unassigned += 1
         elif part not in ("", "train", "val", "test"):
             faults.append(f"line {number}: split {split!r} is none of train, val, test")
         elif not label or not row["path"]:
@@ -175,7 +175,7 @@ def _read_csv(file: Path) -> DatasetLayout:
         for part in ("", "train", "val", "test")
         if part in parts
     }
-    notes = (f"{left_out} rows of {file.name} have no split and are left out",) if left_out else ()
+    notes = (f"{unassigned} rows of {file.name} have no split and are left out",) if unassigned else ()
     return DatasetLayout(root, ordered or _NOTHING, {part: part or str(file) for part in ordered or ("",)}, notes)
 
 

@@ -83,5 +83,5 @@ def subsample_train(splits: Splits, share: float, split_seed: int) -> Splits:
         for sample in sorted(samples, key=drawn)[: max(1, round(share * len(samples)))]
     }
     train = tuple(sample for sample in splits.train if sample in kept)
-    told = f"of the {len(splits.train):,} training images, {len(train):,} train (train_share {share:g}), stratified"
-    return replace(splits, train=train, how=(*splits.how, told))
+    note = f"of the {len(splits.train):,} training images, {len(train):,} train (train_share {share:g}), stratified"
+    return replace(splits, train=train, notes=(*splits.notes, note))

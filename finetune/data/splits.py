@@ -1,4 +1,4 @@
-"""Which images train, which choose (val), which are tested: by the folder's layout, for the rest by hash."""
+"""The train, val and test splits: taken from the folder's layout, drawn by hash where it has none."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Splits:
-    """The images of each split, and what was used as what.
+    """The images of each split.
 
     Attributes:
         root: the data folder.
@@ -34,8 +34,8 @@ class Splits:
         train: images that train.
         val: images that choose the epoch and the hyperparameters.
         test: images read once a run, at the checkpoint that val chose.
-        how: sentences that say where each split came from, and what was passed over.
-        left_out: path -> why, for images that can't be read.
+        notes: where each split came from, and what was skipped; one sentence each.
+        unreadable: path -> reason, for images that can't be read.
     """
 
     root: Path
@@ -43,8 +43,8 @@ class Splits:
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
     test: tuple[Sample, ...]
-    how: tuple[str, ...]
-    left_out: Mapping[str, str]
+    notes: tuple[str, ...]
+    unreadable: Mapping[str, str]
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return (path, class name, split) of every image."""
@@ -70,30 +70,32 @@ def find_splits(
     and images that look the same, go where the first of them goes.
 
     Args:
-        survey: of the images: what it could not read is left out.
+        survey: of the images; those that it could not read are left out.
 
     Raises:
         DataError: no classes, a class too small to split, or a class that is tested but never trained.
     """
     layout = place if isinstance(place, DatasetLayout) else read_layout(place)
-    left_out = dict(survey.unreadable)
-    parts = {part: _readable(by_class, layout.root, left_out) for part, by_class in layout.parts.items()}
-    notes = [*layout.notes, *_left_out_notes(left_out)]
+    unreadable = survey.unreadable
+    parts = {part: _readable(by_class, layout.root, unreadable) for part, by_class in layout.parts.items()}
     groups = _copies(parts, layout.root, survey)
-    deal = _HashSplitter(layout.root, split_seed, {path: group[0] for group in groups for path in group})
+    first = {path: group[0] for group in groups for path in group}
+    splitter = _HashSplitter(layout.root, split_seed, first, folds or 0, fold or 0)
     if "" in parts:
-        classes, more = _check_classes(layout.where[""], parts[""], 3 if folds is None else max(3, folds))
-        found, how = _split_all(parts[""], classes, deal, folds, fold)
+        classes, warnings = _check_classes(layout.display_names[""], parts[""], max(3, folds or 0))
+        found, notes = _split_all(parts[""], classes, splitter)
     else:
-        least = 1 if {"val", "test"} <= parts.keys() and folds is None else 2 if folds is None else folds
-        whole = _pooled(parts) if folds is not None and "test" in parts else parts["train"]
-        classes, more = _check_classes(layout.where["train"], whole, least)
-        found, how = _take(parts, whole, layout, classes, deal, folds, fold)
-        more += _missing_notes(layout, parts, classes)
-    how += [*more, *notes, *_copy_notes(groups, found)]
+        minimum = folds or (1 if {"val", "test"} <= parts.keys() else 2)
+        pool = _pooled(parts) if folds is not None and "test" in parts else parts["train"]
+        classes, warnings = _check_classes(layout.display_names["train"], pool, minimum)
+        found, notes = _complete_splits(
+            parts, {label: pool[label] for label in classes}, layout.display_names, splitter
+        )
+        warnings += _missing_notes(layout, parts, classes)
+    notes += [*warnings, *layout.notes, *_unreadable_notes(unreadable), *_copy_notes(groups, found)]
     if survey.alike is None:
-        how.append("so many images look the same that only exact copies are kept on one side")
-    return _build(layout.root, classes, found, how, left_out)
+        notes.append("so many images look the same that only exact copies are kept on one side")
+    return _build(layout.root, classes, found, notes, unreadable)
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,15 @@ class _HashSplitter:
     """Draws images by a hash of seed and path: one more image moves few others, which a shuffle would not give.
 
     Attributes:
-        first: of an image that has copies -> the first of them, which stands for all.
+        first: image that has copies -> the first of them, which stands for all.
+        folds, fold: how many parts the images are dealt into, or 0; and the one to take.
     """
 
     root: Path
     seed: int
     first: Mapping[Path, Path]
+    folds: int
+    fold: int
 
     def drawn(self, paths: Sequence[Path]) -> list[list[Path]]:
         """Return the images in the order in which they are drawn, copies together."""
@@ -125,70 +130,65 @@ class _HashSplitter:
             parts.append(sorted(part))
         return [sorted(path for same in drawn for path in same), *parts]
 
-    def fold(self, by_class: PathsByClass, folds: int, fold: int) -> tuple[PathsByClass, PathsByClass]:
+    def take_fold(self, by_class: PathsByClass) -> tuple[PathsByClass, PathsByClass]:
         """Return the rest and part `fold`. Each class goes on dealing where the one before it has ended."""
         rest: PathsByClass = {}
         part: PathsByClass = {}
         dealt = 0
         for label, paths in by_class.items():
-            hands: list[list[Path]] = [[] for _ in range(folds)]
+            hands: list[list[Path]] = [[] for _ in range(self.folds)]
             for same in self.drawn(paths):
-                hands[dealt % folds] += same
+                hands[dealt % self.folds] += same
                 dealt += 1
-            part[label] = sorted(hands[fold])
-            rest[label] = sorted(path for number, hand in enumerate(hands) if number != fold for path in hand)
+            part[label] = sorted(hands[self.fold])
+            rest[label] = sorted(path for number, hand in enumerate(hands) if number != self.fold for path in hand)
         return rest, part
+
+    def describe_fold(self) -> str:
+        return f"part {self.fold} of {self.folds} (counted from 0)"
 
     def _key(self, path: Path) -> bytes:
         return hashlib.sha256(f"{self.seed}/{inside(path, self.root)}".encode()).digest()
 
 
 def _split_all(
-    by_class: PathsByClass, classes: Sequence[str], deal: _HashSplitter, folds: int | None, fold: int | None
+    by_class: PathsByClass, classes: Sequence[str], splitter: _HashSplitter
 ) -> tuple[PathsBySplit, list[str]]:
-    """Split what has no splits of its own."""
+    """Split data that has no splits of its own."""
     by_class = {label: by_class[label] for label in classes}
-    if folds is None or fold is None:
-        drawn = {label: deal.carve(paths, FOLDER_SHARES.values()) for label, paths in by_class.items()}
+    if not splitter.folds:
+        drawn = {label: splitter.carve(paths, FOLDER_SHARES.values()) for label, paths in by_class.items()}
         parts = {
             name: {label: part[at] for label, part in drawn.items()}
             for at, name in enumerate(("train", *FOLDER_SHARES))
         }
         return parts, ["the data has no splits of its own: train, val and test are a stratified 70%, 15% and 15% of it"]
-    rest, test = deal.fold(by_class, folds, fold)
-    train, val = _carve_val(rest, deal)
-    how = f"test is part {fold} of {folds} (counted from 0) of all images, val a stratified {VAL_SHARE:.0%} of the rest"
-    return {"train": train, "val": val, "test": test}, [how]
+    rest, test = splitter.take_fold(by_class)
+    train, val = _carve_val(rest, splitter)
+    note = f"test is {splitter.describe_fold()} of all images, val a stratified {VAL_SHARE:.0%} of the rest"
+    return {"train": train, "val": val, "test": test}, [note]
 
 
-def _take(
-    parts: PathsBySplit,
-    whole: PathsByClass,
-    layout: DatasetLayout,
-    classes: Sequence[str],
-    deal: _HashSplitter,
-    folds: int | None,
-    fold: int | None,
+def _complete_splits(
+    parts: PathsBySplit, pool: PathsByClass, display_names: Mapping[str, str], splitter: _HashSplitter
 ) -> tuple[PathsBySplit, list[str]]:
-    """Use the splits that there are; what they lack is carved out of train."""
-    where = layout.where
+    """Use the existing splits; carve missing ones, and folds, out of `pool`."""
     test = "test" if "test" in parts else "val"
-    how = [f"test is {where[test]}"]
-    if folds is not None and fold is not None:
-        pool = " and ".join(where[part] for part in ("train", "val") if part in parts and part != test)
-        train, val = deal.fold({label: whole[label] for label in classes}, folds, fold)
-        return {"train": train, "val": val, "test": parts[test]}, [
-            f"val is part {fold} of {folds} (counted from 0) of {pool}, and the rest is train", *how
-        ]  # fmt: skip
-    if {"val", "test"} <= parts.keys():
-        return dict(parts), [f"{name} is {where[name]}" for name in parts]
-    train, val = _carve_val({label: parts["train"][label] for label in classes}, deal)
-    how = [f"train and val are {where['train']}, of which val is a stratified {VAL_SHARE:.0%}", *how]
-    return {"train": train, "val": val, "test": parts[test]}, how
+    test_note = f"test is {display_names[test]}"
+    if splitter.folds:
+        pooled = " and ".join(display_names[part] for part in ("train", "val") if part in parts and part != test)
+        train, val = splitter.take_fold(pool)
+        note = f"val is {splitter.describe_fold()} of {pooled}, and the rest is train"
+    elif {"val", "test"} <= parts.keys():
+        return dict(parts), [f"{name} is {display_names[name]}" for name in parts]
+    else:
+        train, val = _carve_val(pool, splitter)
+        note = f"train and val are {display_names['train']}, of which val is a stratified {VAL_SHARE:.0%}"
+    return {"train": train, "val": val, "test": parts[test]}, [note, test_note]
 
 
-def _carve_val(by_class: PathsByClass, deal: _HashSplitter) -> tuple[PathsByClass, PathsByClass]:
-    drawn = {label: deal.carve(paths, [VAL_SHARE]) for label, paths in by_class.items()}
+def _carve_val(by_class: PathsByClass, splitter: _HashSplitter) -> tuple[PathsByClass, PathsByClass]:
+    drawn = {label: splitter.carve(paths, [VAL_SHARE]) for label, paths in by_class.items()}
     return {label: rest for label, (rest, _) in drawn.items()}, {label: part for label, (_, part) in drawn.items()}
 
 
@@ -200,13 +200,15 @@ def _pooled(parts: PathsBySplit) -> PathsByClass:
     }
 
 
-def _readable(by_class: PathsByClass, root: Path, left_out: Mapping[str, str]) -> PathsByClass:
-    return {label: [path for path in paths if inside(path, root) not in left_out] for label, paths in by_class.items()}
+def _readable(by_class: PathsByClass, root: Path, unreadable: Mapping[str, str]) -> PathsByClass:
+    return {
+        label: [path for path in paths if inside(path, root) not in unreadable] for label, paths in by_class.items()
+    }
 
 
-def _left_out_notes(left_out: Mapping[str, str]) -> list[str]:
-    told = [f"{path} ({why})" for path, why in sorted(left_out.items())]
-    return [f"left out, as they can't be read: {names(told)}"] if told else []
+def _unreadable_notes(unreadable: Mapping[str, str]) -> list[str]:
+    lines = [f"{path} ({reason})" for path, reason in sorted(unreadable.items())]
+    return [f"left out, as they can't be read: {names(lines)}"] if lines else []
 
 
 def _copies(parts: PathsBySplit, root: Path, survey: ScanResult) -> list[list[Path]]:
@@ -218,65 +220,67 @@ def _copies(parts: PathsBySplit, root: Path, survey: ScanResult) -> list[list[Pa
 
 
 def _copy_notes(groups: Sequence[Sequence[Path]], found: PathsBySplit) -> list[str]:
-    """Say which copies make results look better than they are."""
+    """Return warnings on copies that make results look better than they are."""
     part_of = {path: name for name, by_class in found.items() for paths in by_class.values() for path in paths}
     label_of = {path: label for by_class in found.values() for label, paths in by_class.items() for path in paths}
-    ask = "`python -m finetune.data check` tells which"
+    hint = "`python -m finetune.data check` lists them"
     notes = []
     for name in ("val", "test"):
         leaks = sum(
-            part_of.get(path) == name and any(part_of.get(other) == "train" for other in group)
+            part_of.get(path) == name and any(part_of.get(copy) == "train" for copy in group)
             for group in groups
             for path in group
         )
         if leaks:
-            notes.append(f"warning: {leaks} of the images in {name} are in train, too, or look the same; {ask}")
+            notes.append(f"warning: {leaks} of the images in {name} are in train, too, or look the same; {hint}")
     torn = sum(len({label_of.get(path) for path in group}) > 1 for group in groups)
     return (
-        [*notes, f"warning: {torn} group{'s'[: torn > 1]} of copies or lookalikes in more than one class; {ask}"]
+        [*notes, f"warning: {torn} group{'s'[: torn > 1]} of copies or lookalikes in more than one class; {hint}"]
         if torn
         else notes
     )
 
 
 def _missing_notes(layout: DatasetLayout, parts: PathsBySplit, classes: Sequence[str]) -> list[str]:
-    """Say which classes a split lacks.
+    """Return notes on classes that a split lacks.
 
     Raises:
         DataError: a split has a class that train lacks.
     """
     notes = []
     for part, by_class in parts.items():
-        where = layout.where[part]
+        display_name = layout.display_names[part]
         unknown = sorted(set(by_class) - set(classes))
         if any(by_class[label] for label in unknown):
-            raise DataError(f"{layout.root}: {where} has images of {names(unknown)}, but train has none to learn from")
+            raise DataError(
+                f"{layout.root}: {display_name} has images of {names(unknown)}, but train has none to learn from"
+            )
         missing = [label for label in classes if not by_class.get(label)]
         if missing:
-            notes.append(f"{where} has no image of {names(missing)}")
+            notes.append(f"{display_name} has no image of {names(missing)}")
     return notes
 
 
-def _check_classes(where: str, by_class: PathsByClass, least: int) -> tuple[list[str], list[str]]:
+def _check_classes(display_name: str, by_class: PathsByClass, minimum: int) -> tuple[list[str], list[str]]:
     """Return the classes that have images, and notes on those that have none."""
     classes = sorted(label for label, paths in by_class.items() if paths)
     empty = [label for label, paths in by_class.items() if not paths]
     if len(classes) < 2:
         raise DataError(
-            f"{where}: found {len(classes)} classes with images, need at least 2. "
+            f"{display_name}: found {len(classes)} classes with images, need at least 2. "
             "Expected one folder a class, such as train/cat/1.jpg, or cat/1.jpg without splits"
         )
-    small = [f"{label} ({len(by_class[label])})" for label in classes if len(by_class[label]) < least]
+    small = [f"{label} ({len(by_class[label])})" for label in classes if len(by_class[label]) < minimum]
     if small:
         raise DataError(
-            f"{where}: each class needs at least {least} images to be split, too few in {names(small)}. "
+            f"{display_name}: each class needs at least {minimum} images to be split, too few in {names(small)}. "
             "Add images, or take the class out"
         )
     return classes, [f"{names(empty)}: no images, not a class"] if empty else []
 
 
 def _build(
-    root: Path, classes: Sequence[str], found: PathsBySplit, how: list[str], left_out: Mapping[str, str]
+    root: Path, classes: Sequence[str], found: PathsBySplit, notes: list[str], unreadable: Mapping[str, str]
 ) -> Splits:
     def samples(name: str) -> tuple[Sample, ...]:
         return tuple(
@@ -285,7 +289,7 @@ def _build(
             for path in found[name].get(class_name, [])
         )
 
-    splits = Splits(root, tuple(classes), samples("train"), samples("val"), samples("test"), tuple(how), left_out)
+    splits = Splits(root, tuple(classes), samples("train"), samples("val"), samples("test"), tuple(notes), unreadable)
     for name in ("val", "test"):
         if not getattr(splits, name):
             raise DataError(f"{root}: the {name} split has no images")

@@ -21,11 +21,11 @@ from finetune.system.atomic import replacing
 from finetune.system.tables import read_table
 
 SEED = 0  # of the choice: the same answers always give the same images
-MOST_CLASSES, MAX_IMAGES = 10, 8  # rows and columns that can be looked at in one image
+MAX_CLASSES, MAX_IMAGES = 10, 8  # rows and columns that can be looked at in one image
 THUMBNAIL_PX = 160  # longest side
 QUALITY = 85
 THUMBNAIL_SUFFIX = ".jpg"  # added to every path, so that no two images share an entry
-MOST_ARCHIVE_BYTES, MOST_ENTRY_BYTES = 8 * 2**20, 2**18  # a thumbnail takes some 8 kB, and there are at most 80
+MAX_ARCHIVE_BYTES, MAX_ENTRY_BYTES = 8 * 2**20, 2**18  # a thumbnail takes some 8 kB, and there are at most 80
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -69,8 +69,8 @@ def choose_grid_images(
         of_class.setdefault(labels[row], []).append(row)
     ordered = [name for name in classes if name in of_class] + sorted(set(of_class) - set(classes))
     shown = ordered
-    if len(ordered) > MOST_CLASSES:
-        shown = [ordered[index] for index in sorted(rng.choice(len(ordered), MOST_CLASSES, replace=False))]
+    if len(ordered) > MAX_CLASSES:
+        shown = [ordered[index] for index in sorted(rng.choice(len(ordered), MAX_CLASSES, replace=False))]
 
     def draw(pool: list[int], count: int) -> list[int]:
         drawn = [pool[index] for index in rng.choice(len(pool), count, replace=False)] if count else []
@@ -146,11 +146,11 @@ def read_thumbnails(run_dir: Path, name: str = THUMBNAILS) -> dict[str, Array]:
     file = run_dir / name
     found: dict[str, Array] = {}
     try:
-        if file.stat().st_size > MOST_ARCHIVE_BYTES:
+        if file.stat().st_size > MAX_ARCHIVE_BYTES:
             return found
         with zipfile.ZipFile(file) as archive:
             entries = [entry for entry in archive.namelist() if entry.endswith(THUMBNAIL_SUFFIX)]
-            for entry in entries[: MOST_CLASSES * MAX_IMAGES]:
+            for entry in entries[: MAX_CLASSES * MAX_IMAGES]:
                 image = _decode(archive, entry)
                 if image is not None:
                     found[entry.removesuffix(THUMBNAIL_SUFFIX)] = image
@@ -163,8 +163,8 @@ def _decode(archive: zipfile.ZipFile, entry: str) -> Array | None:
     """Return one entry as an image, or None if it is none or too large to be a thumbnail."""
     try:
         with archive.open(entry) as packed:
-            content = packed.read(MOST_ENTRY_BYTES + 1)  # whatever size the archive claims
-        if len(content) > MOST_ENTRY_BYTES:
+            content = packed.read(MAX_ENTRY_BYTES + 1)  # whatever size the archive claims
+        if len(content) > MAX_ENTRY_BYTES:
             return None
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
             if max(image.size) > THUMBNAIL_PX:  # known before anything is decoded

@@ -50,7 +50,7 @@ class Transform(Protocol):
         """
 
 
-def preprocessing(backbone: str, weights: str, image_px: int | None) -> Preprocessing:
+def preprocessing_of(backbone: str, weights: str, image_px: int | None) -> Preprocessing:
     """Return the preprocessing of the weights, at `image_px` if given (the resize keeps its ratio to the crop).
 
     Weights that are no torchvision name (a path, none) are taken to expect what the backbone's own do.
@@ -69,19 +69,21 @@ def preprocessing(backbone: str, weights: str, image_px: int | None) -> Preproce
     )
 
 
-def resize_for_cache(image: Image.Image, to: Preprocessing) -> Tensor:
-    """Return the base image of an upright RGB image: (3, h, w) uint8, its short side `to.resize_px`."""
+def resize_for_cache(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
+    """Return the base image of an upright RGB image: (3, h, w) uint8, its short side `preprocessing.resize_px`."""
     pixels: Tensor = v2.functional.pil_to_tensor(image)
     longest = MAX_ASPECT * min(pixels.shape[1:])
     if max(pixels.shape[1:]) > longest:
         pixels = v2.functional.center_crop(pixels, [min(side, longest) for side in pixels.shape[1:]])
-    base: Tensor = v2.functional.resize(pixels, [to.resize_px], InterpolationMode(to.interpolation), antialias=True)
+    base: Tensor = v2.functional.resize(
+        pixels, [preprocessing.resize_px], InterpolationMode(preprocessing.interpolation), antialias=True
+    )
     return base
 
 
-def eval_transform(to: Preprocessing) -> Transform:
+def eval_transform(preprocessing: Preprocessing) -> Transform:
     """Return the transform that takes the middle of a base image."""
-    return partial(_center_crop, to=to)
+    return partial(_center_crop, preprocessing=preprocessing)
 
 
 def stack(images: Sequence[Tensor]) -> Tensor:
@@ -92,7 +94,7 @@ def stack(images: Sequence[Tensor]) -> Tensor:
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
-def resized_crop(image: Tensor, box: tuple[int, int, int, int], side: int, to: Preprocessing) -> Tensor:
+def resized_crop(image: Tensor, box: tuple[int, int, int, int], side: int, preprocessing: Preprocessing) -> Tensor:
     """Return what of a base image lies in `box` (top, left, height, width) as a square, (3, side, side) uint8."""
     top, left, height, width = box
     # The batch dimension goes in front of all others, and torch, not torchvision, resizes: otherwise the result has
@@ -100,17 +102,17 @@ def resized_crop(image: Tensor, box: tuple[int, int, int, int], side: int, to: P
     crop = image.permute(1, 2, 0)[None, top : top + height, left : left + width].permute(0, 3, 1, 2)
     if (height, width) == (side, side):
         return crop[0]
-    return functional.interpolate(crop, (side, side), mode=to.interpolation, antialias=True)[0]
+    return functional.interpolate(crop, (side, side), mode=preprocessing.interpolation, antialias=True)[0]
 
 
-def normalise(images: Tensor, to: Preprocessing) -> Tensor:
+def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Return a batch as the network expects it: (B, 3, H, W) uint8 -> the same in float32, channels last.
 
     The numbers are those of torchvision's ToDtype(scale=True) and Normalize up to rounding (below 1e-6), in fewer
     passes over the batch.
     """
     count, channels, height, width = images.shape
-    scale, shift = _channel_affine(to, width, images.device)
+    scale, shift = _channel_affine(preprocessing, width, images.device)
     # Whole rows of pixels at once: with the channels innermost, broadcasting over them would go in steps of three.
     rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels)
     result = torch.empty(rows.shape, device=images.device)
@@ -121,17 +123,19 @@ def normalise(images: Tensor, to: Preprocessing) -> Tensor:
     return result.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _center_crop(image: Tensor, seed: int = 0, side: int | None = None, *, to: Preprocessing) -> Tensor:  # noqa: ARG001
-    """Return the central square of `to.crop_px`; the base image is at least as large."""
-    top, left = (round((length - to.crop_px) / 2) for length in image.shape[1:])
-    return resized_crop(image, (top, left, to.crop_px, to.crop_px), side or to.crop_px, to)
+def _center_crop(image: Tensor, seed: int = 0, side: int | None = None, *, preprocessing: Preprocessing) -> Tensor:  # noqa: ARG001
+    """Return the central square of `preprocessing.crop_px`; the base image is at least as large."""
+    top, left = (round((length - preprocessing.crop_px) / 2) for length in image.shape[1:])
+    return resized_crop(
+        image, (top, left, preprocessing.crop_px, preprocessing.crop_px), side or preprocessing.crop_px, preprocessing
+    )
 
 
 @cache
-def _channel_affine(to: Preprocessing, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _channel_affine(preprocessing: Preprocessing, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return factor and summand of a row's bytes, (3 * width,) each; kept, as a copy to a GPU has to wait for it."""
-    scale = [1 / (255 * std) for std in to.std]
-    shift = [-mean / std for mean, std in zip(to.mean, to.std, strict=True)]
+    scale = [1 / (255 * std) for std in preprocessing.std]
+    shift = [-mean / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True)]
     return torch.tensor(scale * width, device=device), torch.tensor(shift * width, device=device)
 
 

@@ -1,4 +1,4 @@
-"""Writes a trained network as ONNX, and compares the file with torch (export.py says what is in it)."""
+"""Writes a trained network as ONNX, and compares the file with torch (export.py describes its content)."""
 
 import json
 import logging
@@ -99,7 +99,7 @@ def _export(module: ExportModule, trained: TrainedModel, path: Path) -> None:
 
 
 def onnx_metadata(trained: TrainedModel) -> Mapping[str, Any]:
-    """Return what a program must know to use the file."""
+    """Return the metadata that a program needs to use the file."""
     preprocessing, side = trained.preprocessing, trained.preprocessing.crop_px
     return {
         "classes": trained.classes,

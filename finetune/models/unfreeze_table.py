@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from finetune.config import Config, Strategy
-from finetune.data.transforms import preprocessing
+from finetune.data.transforms import preprocessing_of
 from finetune.models.classifier import build_classifier, build_meta_network
 from finetune.models.flops import forward_flops
 from finetune.models.unfreezing import UnfreezeSchedule
@@ -18,7 +18,7 @@ def unfreeze_table(config: Config, strategies: Iterable[Strategy], classes: int)
     `parameter_share` of the network's parameters, head included; `flop_share` of the backbone's forward FLOPs;
     `trainable_parameters`, head included.
     """
-    px = preprocessing(config.backbone, config.weights, config.image_px).crop_px
+    px = preprocessing_of(config.backbone, config.weights, config.image_px).crop_px
     model = build_classifier(build_meta_network(config.backbone, px), classes, config.dropout).to("meta")
     flops, blocks = forward_flops(model, px), len(model.blocks)
     sizes = [sum(parameter.numel() for parameter in block.parameters()) for block in model.blocks]

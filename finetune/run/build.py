@@ -1,4 +1,4 @@
-"""Builds what a run is made of from its config."""
+"""Builds the components of a run from its config."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from finetune.config import Config, to_dict
 from finetune.data.dataset import EpochBatchSampler, worker_count
 from finetune.data.sampling import class_weights
 from finetune.data.splits import Splits
-from finetune.data.transforms import Preprocessing, preprocessing, side_at
+from finetune.data.transforms import Preprocessing, preprocessing_of, side_at
 from finetune.models import weights
 from finetune.models.classifier import Classifier, build_classifier, build_network
 from finetune.models.device import autocast_of, device_of
@@ -67,7 +67,7 @@ def build_components(config: Config, name: str, peers: Sequence[Config] | None) 
         peers: see `run.run`.
     """
     splits = load_splits(config)
-    shape = preprocessing(config.backbone, config.weights, config.image_px)
+    shape = preprocessing_of(config.backbone, config.weights, config.image_px)
     device = device_of(config.device)
     model = _build_model(config, len(splits.classes), shape.crop_px).to(device).to(memory_format=torch.channels_last)
     blocks = len(model.blocks)

@@ -26,7 +26,7 @@ def start_lines(components: RunComponents, name: str, attempt: int) -> list[str]
     return [
         f"run {name}, attempt {attempt}, on {settings.device} in {precision}, {torch.get_num_threads()} threads",
         f"images of {len(splits.classes)} classes: {sizes}",
-        *splits.how,
+        *splits.notes,
         *_class_size_lines(splits, config.balance),
         f"config: {fields}",
         f"{len(components.model.blocks)} backbone blocks; unfreezes {settings.schedule.steps}",

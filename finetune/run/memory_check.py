@@ -1,7 +1,7 @@
 """Tries the largest stage of a run before its first epoch: does it fit into memory, and in which micro-batches?
 
 Otherwise, memory could run out hours after the start, when more blocks begin to train. One forward and backward pass
-on a batch of noise; it changes nothing of the run, not a bit.
+on a batch of noise; the run itself stays the same, bit for bit.
 """
 
 import contextlib

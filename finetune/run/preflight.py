@@ -14,7 +14,7 @@ from finetune.data.layout import read_layout
 from finetune.data.sampling import subsample_train
 from finetune.data.scan import load_or_scan
 from finetune.data.splits import Splits, find_splits
-from finetune.data.transforms import preprocessing
+from finetune.data.transforms import preprocessing_of
 from finetune.errors import ConfigError, NotDownloadedError
 from finetune.models import weights
 from finetune.models.classifier import build_classifier, build_meta_network, check_image_px
@@ -51,7 +51,7 @@ def fingerprint_inputs(config: Config, skip_checks: bool = False) -> InputFinger
     except NotDownloadedError as error:  # raised at the end: nobody should download before fixing other faults
         not_downloaded = error
     if not skip_checks:
-        side = preprocessing(config.backbone, config.weights, config.image_px).crop_px
+        side = preprocessing_of(config.backbone, config.weights, config.image_px).crop_px
         check_image_px(config.backbone, side, config.start_px)
         if min(config.batch_size, train_size) == 1:
             _check_single_images(config, side)
@@ -94,7 +94,7 @@ def _load_splits(data: str, split_seed: int, folds: int | None, fold: int | None
     scan = load_or_scan(layout.root, layout.paths(), data_fingerprint(path))
     splits = find_splits(layout, split_seed, folds, fold, scan)
     if data == catalog.INATURALIST:
-        return replace(splits, how=(*splits.how, *catalog.count_mismatches(path)))
+        return replace(splits, notes=(*splits.notes, *catalog.count_mismatches(path)))
     return splits
 
 

@@ -1,4 +1,4 @@
-"""Where, on what and by which command a run is made."""
+"""Provenance of a run: machine, versions, commit and command."""
 
 import json
 import platform
@@ -24,7 +24,7 @@ def provenance(components: RunComponents, inputs: InputFingerprints) -> dict[str
         "weights_hash": inputs.weights,
         "classes": list(splits.classes),
         "splits": {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)},
-        "splits_from": list(splits.how),
+        "splits_from": list(splits.notes),
         "blocks": len(components.model.blocks),
         "git_commit": git_commit(),
         "versions": {

@@ -1,4 +1,4 @@
-"""Continues a run from its newest intact checkpoint. Quarantines what is damaged, logs it, and rebuilds it."""
+"""Continues a run from its newest intact checkpoint. Quarantines damaged files, logs and rebuilds them."""
 
 import contextlib
 import logging

@@ -67,9 +67,9 @@ def run(
             val_accuracy, and in phase cache the share that is filled (None while another run fills it).
         interrupted: called after each step; if it returns true, the run saves its state, to continue from that step
             later, and raises RunInterrupted. Meanwhile a first signal is only recorded (see system/signals.py).
-        peers: the configs of the runs still to do that may use what this one caches, such as those of its sweep; None
-            if they are not all known. Decides what `cache: auto` keeps. Whoever lists a run has checked its inputs.
-        inputs: what `fingerprint_inputs` returned, None to call it.
+        peers: the configs of the pending runs that may share its caches, such as those of its sweep; None if they are
+            not all known. They decide which activations `cache: auto` keeps, and their inputs have been checked.
+        inputs: the result of `fingerprint_inputs`, None to call it.
 
     Returns:
         Whether there was anything to do: False for a run that is finished and intact.

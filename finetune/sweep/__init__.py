@@ -1,4 +1,4 @@
-"""Sweeps: which runs there are, in which order they start, and what their agents print.
+"""Sweeps: their runs, the order in which they start, and the output of agents.
 
     command.py choose.py     the command line of agent.py, and the sweep that it names
     sweep_file.py search.py  a sweep file, and the points that it stands for, by W&B's search engine

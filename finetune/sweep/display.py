@@ -122,7 +122,7 @@ def show_end(
 
 
 def show_causes(failed: Sequence[tuple[str, str]]) -> None:
-    """Print failed runs, given as (id, cause), by cause, the most frequent first, with advice for each."""
+    """Print failed runs, (id, cause), by cause, the most frequent first, with advice for each."""
     for cause, number in Counter(cause for _, cause in failed if cause in CAUSES).most_common():
         names = [name for name, its_cause in failed if its_cause == cause]
         console.print(f"  {cause}, {count_noun(number, 'run')} ({_name_some(names)}): {CAUSES[cause]}")

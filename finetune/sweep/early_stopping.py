@@ -14,7 +14,7 @@ from finetune.system.atomic import write_atomic
 
 
 def observations(plan: SweepPlan) -> list[ObservedPoint]:
-    """Return what the search engine needs to know of all points so far.
+    """Return the search engine's view of all points so far.
 
     The rows of a history equal those of a W&B run, so that a search behaves the same here and on a W&B server.
     """

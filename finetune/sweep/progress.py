@@ -142,7 +142,7 @@ class RunDirWatcher(_Bars):
         self._bar = self.bars.add_task(str(folder), total=expected, completed=self._count_finished(), note="")
 
     def update(self) -> bool:
-        """Show what has changed since the last call; return whether a run is under way."""
+        """Show changes since the last call; return whether a run is under way."""
         for run in files.find_runs(self._folder):
             before = self._states.get(run)
             if before == "finished":

@@ -51,7 +51,7 @@ MAX_BYTES = {  # of each file that is downloaded of a finished run
     keys.SUMMARY: MEGABYTE,
     keys.PREDICTIONS: 1024 * MEGABYTE,
     keys.SPLITS: 1024 * MEGABYTE,
-    keys.THUMBNAILS: thumbnails.MOST_ARCHIVE_BYTES,
+    keys.THUMBNAILS: thumbnails.MAX_ARCHIVE_BYTES,
     keys.LOG: 64 * MEGABYTE,
 }
 

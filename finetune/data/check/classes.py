@@ -45,10 +45,10 @@ HIDDEN = Rule("note", "hidden", "hidden, skipped", "", ("file or folder", "files
 
 
 def class_findings(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
-    """Yield what is wrong with the numbers of images and the names of classes.
+    """Yield findings on the numbers of images and the names of classes.
 
     Args:
-        counts: split -> class -> images; splits that are not known yet are one, called "".
+        counts: split -> class -> images; data without splits is one split called "".
     """
     train = {label: count for label, count in counts.get("train", counts.get("", {})).items() if count}
     yield from _imbalance(train)

@@ -1,12 +1,13 @@
-"""`python -m finetune.data check`: what is wrong with the images, before a GPU hour is spent on them."""
+"""`python -m finetune.data check`: finds problems in the images before a GPU spends an hour on them."""
 
 import argparse
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -33,70 +34,76 @@ NAMES = {"error": ("wrong", "bold red"), "warning": ("warning", "yellow"), "note
 
 @dataclass(frozen=True)
 class DataReport:
-    """What a check comes to.
+    """The result of a data check.
 
     Attributes:
         place: the folder, or the CSV file.
-        fingerprint: of the data.
-        pictures: how many were looked at.
-        short_side: the smallest, the median and the largest short side of an image, in pixels.
+        images: the number of images checked.
+        short_side: the smallest, the median and the largest short side of the images, in pixels.
         classes: split -> class -> images that can be decoded.
         findings: the worst first.
     """
 
     place: str
     fingerprint: str
-    pictures: int
+    images: int
     short_side: tuple[int, int, int]
     classes: Mapping[str, Mapping[str, int]]
     findings: Sequence[Finding]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report with the keys of the JSON output."""
+        findings = [finding.to_json() for finding in self.findings]
+        return {"pictures" if key == "images" else key: value for key, value in vars(self).items()} | {
+            "findings": findings
+        }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("data", metavar="DIR", help="a folder of images, a CSV file, or a name as in --data")
-    parser.add_argument("--fix-list", type=Path, metavar="FILE", help="write what would mend it, as a CSV file, "
+    parser.add_argument("--fix-list", type=Path, metavar="FILE", help="write suggested fixes to a CSV file, "
                         f"{','.join(FIX_COLUMNS)}; `split --without FILE` leaves out what it removes")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print all of it as JSON")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--split-seed", type=int, default=0, help="as in a run (default: %(default)s)")
 
 
-def main(known: argparse.Namespace) -> int:
-    """Print what is found; return 1 where something would make results wrong, else 0.
+def main(options: argparse.Namespace) -> int:
+    """Print the findings; return 1 if one of them would make results wrong, else 0.
 
     Raises:
         UserError: there is no such data, or no such folder for the fix list.
-        WriteError: the disk of the fix list is full, say.
+        WriteError: the fix list can't be written, for example because the disk is full.
     """
-    report = check(known.data, known.split_seed)
-    if known.fix_list is not None:
-        _write_fixes(known.fix_list, report.findings)
-    if known.json:
-        print(json.dumps(asdict(report), indent=1))
+    report = check(options.data, options.split_seed)
+    if options.fix_list is not None:
+        _write_fixes(options.fix_list, report.findings)
+    if options.json:
+        print(json.dumps(report.to_json(), indent=1))
     else:
         show(report, SafeConsole(highlight=False, soft_wrap=True))
-        if known.fix_list is not None:
-            print(f"what would mend it: {known.fix_list}")
+        if options.fix_list is not None:
+            print(f"suggested fixes: {options.fix_list}")
     return int(any(finding.level == "error" for finding in report.findings))
 
 
 def check(data: str, split_seed: int = 0) -> DataReport:
-    """Look at every image of the data, and return what is found.
+    """Decode every image of the data, and return the findings.
 
     Args:
         data: as in `Config.data`.
-        split_seed: of the split where the data has none of its own.
+        split_seed: for data that has no splits of its own.
 
     Raises:
-        DataError: there is no such data, or its layout can't be told.
+        DataError: there is no such data, or its layout is ambiguous.
     """
     place = catalog.locate(data)
     layout = read_layout(place)
     fingerprint = catalog.fingerprint(place)
-    looks = inspect_files(layout.root, layout.paths())
-    survey = summarise(looks)
-    save_scan(survey, len(looks), fingerprint)  # the runs that follow need not look again
-    place_of = {
+    inspections = inspect_files(layout.root, layout.paths())
+    scan = summarise(inspections)
+    save_scan(scan, len(inspections), fingerprint)  # so that runs need not scan again
+    split_and_class = {
         inside(path, layout.root): (part, label)
         for part, by_class in layout.parts.items()
         for label, paths in by_class.items()
@@ -104,47 +111,47 @@ def check(data: str, split_seed: int = 0) -> DataReport:
     }
     findings: list[Finding] = []
     try:
-        splits = find_splits(layout, split_seed, survey=survey)
+        splits = find_splits(layout, split_seed, survey=scan)
     except DataError as error:
         findings.append(Finding("error", "layout", str(error)))
-        counts = _counts_as_they_lie(layout, looks)
+        counts = _counts_by_folder(layout, inspections)
     else:
-        place_of |= {path: (split, label) for path, label, split in splits.rows()}
+        split_and_class |= {path: (split, label) for path, label, split in splits.rows()}
         counts = _counts(splits)
-        findings += [Finding("note", "splits", line) for line in splits.how if not _is_told(line)]
+        findings += [Finding("note", "splits", note) for note in splits.notes if not _is_redundant(note)]
     if data == catalog.INATURALIST:
         findings += [Finding("warning", "published", line) for line in catalog.count_mismatches(place)]
-    decodable = [layout.root / path for path, look in looks.items() if look.why is None]
+    decodable = [layout.root / path for path, image in inspections.items() if image.why is None]
     exact = [[inside(path, layout.root) for path in group] for group in exact_duplicates(decodable)]
-    findings += copy_findings(exact, survey.alike, place_of)
-    findings += file_findings(looks, place_of)
+    findings += copy_findings(exact, scan.alike, split_and_class)
+    findings += file_findings(inspections, split_and_class)
     findings += class_findings(counts)
     if place.is_dir():
-        findings += unused_findings(layout.root, looks.keys())
-    sides = [min(one.size) for one in looks.values() if one.why is None] or [0]
+        findings += unused_findings(layout.root, inspections.keys())
+    sides = [min(image.size) for image in inspections.values() if image.why is None] or [0]
     return DataReport(
-        str(place), fingerprint, len(looks), (min(sides), int(median(sides)), max(sides)), counts,
+        str(place), fingerprint, len(inspections), (min(sides), int(median(sides)), max(sides)), counts,
         sorted(findings, key=lambda finding: LEVELS.index(finding.level)),
     )  # fmt: skip
 
 
 def show(report: DataReport, console: Console) -> None:
-    """Print a report: the classes, then what is found, with a few images each."""
-    low, middle, high = report.short_side
-    console.print(f"{report.place}: {count_text(report.pictures, 'image')}, data {report.fingerprint}", markup=False)
-    console.print(f"short side: {low} to {high} pixels, median {middle}")
+    """Print a report: the classes, then the findings with a few images each."""
+    low, median_side, high = report.short_side
+    console.print(f"{report.place}: {count_text(report.images, 'image')}, data {report.fingerprint}", markup=False)
+    console.print(f"short side: {low} to {high} pixels, median {median_side}")
     console.print(_class_table(report.classes))
     for finding in report.findings:
         name, style = NAMES[finding.level]
         text = Text(f"{name}: ", style)
         text.append(finding.text, "default")
         console.print(text)
-        for line in finding.pictures[:SHOWN]:
+        for line in finding.images[:SHOWN]:
             console.print(f"    {line}", markup=False)
-        if len(finding.pictures) > SHOWN:
-            console.print(f"    and {len(finding.pictures) - SHOWN:,} more")
-        if finding.mend:
-            console.print(f"  {finding.mend}", markup=False)
+        if len(finding.images) > SHOWN:
+            console.print(f"    and {len(finding.images) - SHOWN:,} more")
+        if finding.advice:
+            console.print(f"  {finding.advice}", markup=False)
     numbers = Counter(finding.level for finding in report.findings)
     wrong = numbers["error"]
     verdict = f"{count_text(wrong, 'thing')} would make results wrong" if wrong else "nothing that makes results wrong"
@@ -168,23 +175,23 @@ def _counts(splits: Splits) -> dict[str, dict[str, int]]:
     return {name: {label: found[name, label] for label in splits.classes} for name in ("train", "val", "test")}
 
 
-def _counts_as_they_lie(layout: DatasetLayout, looks: Mapping[str, FileInspection]) -> dict[str, dict[str, int]]:
+def _counts_by_folder(layout: DatasetLayout, inspections: Mapping[str, FileInspection]) -> dict[str, dict[str, int]]:
     return {
         part: {
-            label: sum(looks[inside(path, layout.root)].why is None for path in paths)
+            label: sum(inspections[inside(path, layout.root)].why is None for path in paths)
             for label, paths in by_class.items()
         }
         for part, by_class in layout.parts.items()
     }
 
 
-def _is_told(line: str) -> bool:
-    """Whether a sentence on the splits is one that a finding tells with more detail."""
-    return line.startswith(("warning:", "left out,", "so many images"))
+def _is_redundant(note: str) -> bool:
+    """Whether another finding says the same as this note on the splits, in more detail."""
+    return note.startswith(("warning:", "left out,", "so many images"))
 
 
 def _write_fixes(file: Path, findings: Sequence[Finding]) -> None:
-    """Write what would mend each file once, for the worst reason."""
+    """Write one fix for each file, that of its worst finding."""
     fixes: dict[str, SuggestedFix] = {}
     for finding in findings:
         for fix in finding.fixes:

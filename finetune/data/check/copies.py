@@ -1,4 +1,4 @@
-"""Findings on copies: in train and test at once, under two labels, or merely counted twice."""
+"""Findings on copies: across splits, under several labels, or counted twice."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +20,11 @@ def copy_findings(
     alike: Sequence[Sequence[str]] | None,
     split_and_class: Mapping[str, tuple[str, str]],
 ) -> Iterator[Finding]:
-    """Yield what copies would do to the results.
+    """Yield the findings on exact and near copies.
 
     Args:
         exact: groups of paths with the same bytes.
-        alike: groups of paths whose images look the same; None where so many do that it means nothing.
+        alike: groups of paths whose images look the same; None where too many do for it to mean anything.
         split_and_class: both for each path.
     """
     content = {path: number for number, group in enumerate(exact) for path in group}

@@ -1,9 +1,9 @@
-"""What a check of the data reports: findings, made by rules, and the fixes that they suggest."""
+"""Findings of a data check, the rules that make them, and the fixes that they suggest."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from finetune.data.layout import IMAGE_SUFFIXES
 from finetune.data.scan import suffix_of
@@ -11,6 +11,7 @@ from finetune.system.output import count_text
 
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")
+JSON_KEYS = {"advice": "mend", "images": "pictures"}  # of a finding
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,7 @@ class SuggestedFix:
 
     Attributes:
         path: inside the data folder.
-        do: remove it from the data, or rename it.
-        to: its new path, where it is to be renamed.
+        to: its new path, if `do` is rename.
         why: in a few words.
     """
 
@@ -32,23 +32,25 @@ class SuggestedFix:
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of problem, with all files that have it. The fields are the keys of the JSON output.
+    """One kind of problem, with all files that have it.
 
     Attributes:
-        level: error, where results would be wrong; warning, where they may be; note, for what is good to know.
-        kind: its name, which stays the same from version to version, for scripts.
-        text: what it is, and how often.
-        mend: advice; may be empty.
-        pictures: a line for each file, or each group of files.
-        fixes: suggested for the files.
+        level: error if results would be wrong, warning if they may be, note for information.
+        kind: a name for scripts, the same in all versions.
+        advice: may be empty.
+        images: a line for each file, or each group of files.
     """
 
     level: Level
     kind: str
     text: str
-    mend: str = ""
-    pictures: tuple[str, ...] = ()
+    advice: str = ""
+    images: tuple[str, ...] = ()
     fixes: tuple[SuggestedFix, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding with the keys of the JSON output, which are older than the names of the fields."""
+        return {JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)

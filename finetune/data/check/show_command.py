@@ -22,7 +22,7 @@ from finetune.data.dataset import ImageDataset
 from finetune.data.layout import read_layout
 from finetune.data.scan import load_or_scan
 from finetune.data.splits import Sample, Splits, find_splits
-from finetune.data.transforms import Preprocessing, eval_transform, normalise, preprocessing, stack
+from finetune.data.transforms import Preprocessing, eval_transform, normalise, preprocessing_of, stack
 from finetune.errors import UserError
 from finetune.seeds import stream_seed
 from finetune.system.atomic import WriteError, replacing
@@ -98,27 +98,27 @@ def choose(splits: Splits, count: int) -> list[Sample]:
     return [image for *_, image in sorted(ranked, key=lambda item: item[:2])[:count]]
 
 
-def by_split(splits: Splits, to: Preprocessing, each: int = VIEWS) -> list[SheetColumns]:
+def by_split(splits: Splits, preprocessing: Preprocessing, each: int = VIEWS) -> list[SheetColumns]:
     """Return a group for each split, as evaluation sees it: a row for each class, its first `each` images.
 
     Where a class has fewer, the squares stay white.
     """
-    white = torch.full((3, to.crop_px, to.crop_px), 255, dtype=torch.uint8)
+    white = torch.full((3, preprocessing.crop_px, preprocessing.crop_px), 255, dtype=torch.uint8)
     groups = []
     for name, part in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
         rows = []
         for label in range(len(splits.classes)):
             first = [image for image in part if image.label == label][:each]
-            tiles = [*evaluated(splits.root, first, to)] if first else []
+            tiles = [*evaluated(splits.root, first, preprocessing)] if first else []
             rows.append(tiles + [white] * (each - len(first)))
         columns = [stack(list(column)) for column in zip(*rows, strict=True)]
         groups.append(SheetColumns(f"{name}: {len(part)}", columns))
     return groups
 
 
-def evaluated(root: Path, images: Sequence[Sample], to: Preprocessing) -> Tensor:
+def evaluated(root: Path, images: Sequence[Sample], preprocessing: Preprocessing) -> Tensor:
     """Return images as evaluation sees them, (B, 3, side, side) uint8."""
-    return _batch(ImageDataset(root, images, to, eval_transform(to)), "")
+    return _batch(ImageDataset(root, images, preprocessing, eval_transform(preprocessing)), "")
 
 
 def views(config: Config, splits: Splits, chosen: Sequence[Sample], only: bool) -> Iterator[SheetColumns]:
@@ -127,30 +127,36 @@ def views(config: Config, splits: Splits, chosen: Sequence[Sample], only: bool) 
     Args:
         only: one group, of the config as it is; else one for each level, and then one for each extra that is on.
     """
-    to = preprocessing(config.backbone, config.weights, config.image_px)
-    yield SheetColumns("evaluation", [evaluated(splits.root, chosen, to)])
+    preprocessing = preprocessing_of(config.backbone, config.weights, config.image_px)
+    yield SheetColumns("evaluation", [evaluated(splits.root, chosen, preprocessing)])
     if only:
         extras = [f"{name} {value:g}" for name in ("erasing", "mixup", "cutmix") if (value := getattr(config, name))]
-        yield _group(" + ".join([config.augment, *extras]), config, splits, chosen, to)
+        yield _group(" + ".join([config.augment, *extras]), config, splits, chosen, preprocessing)
         return
     plain = config.model_copy(update={"erasing": 0.0, "mixup": 0.0, "cutmix": 0.0})
     for level in LEVELS:
-        yield _group(level, plain.model_copy(update={"augment": level}), splits, chosen, to)
+        yield _group(level, plain.model_copy(update={"augment": level}), splits, chosen, preprocessing)
     for name in ("erasing", "mixup", "cutmix"):
         if value := getattr(config, name):
-            yield _group(f"{name} {value:g}", plain.model_copy(update={name: value}), splits, chosen, to)
+            yield _group(f"{name} {value:g}", plain.model_copy(update={name: value}), splits, chosen, preprocessing)
 
 
-def _group(title: str, config: Config, splits: Splits, chosen: Sequence[Sample], to: Preprocessing) -> SheetColumns:
+def _group(
+    title: str, config: Config, splits: Splits, chosen: Sequence[Sample], preprocessing: Preprocessing
+) -> SheetColumns:
     """Return the views of a run's first epochs, with the images as a batch of their own."""
-    images = ImageDataset(splits.root, chosen, to, train_transform(to, config.augment, config.erasing))
+    images = ImageDataset(
+        splits.root, chosen, preprocessing, train_transform(preprocessing, config.augment, config.erasing)
+    )
     columns = [_batch(images, f"seed {config.seed} epoch {epoch}") for epoch in range(VIEWS)]
     if config.mixup or config.cutmix:
         labels = torch.tensor([image.label for image in chosen])
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (to.mean, to.std))
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
         for epoch, batch in enumerate(columns):
             seed = stream_seed(config.seed, "mix", epoch, 0)
-            mixed, _ = mix(normalise(batch, to), labels, len(splits.classes), config.mixup, config.cutmix, seed)
+            mixed, _ = mix(
+                normalise(batch, preprocessing), labels, len(splits.classes), config.mixup, config.cutmix, seed
+            )
             columns[epoch] = ((mixed * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
     return SheetColumns(title, columns)
 

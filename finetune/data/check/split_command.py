@@ -49,7 +49,7 @@ def main(known: argparse.Namespace) -> int:
     write_table(out, ["path", "label", "split"], splits.rows())
     counts = Counter(split for _, _, split in splits.rows())
     print(f"{out}: {', '.join(f'{count:,} {split}' for split, count in counts.items())}")
-    for line in splits.how:
+    for line in splits.notes:
         print(f"  {line}")
     print(f"use it as data: --data {shlex.quote(str(out))} (for a sweep, --set data=...)")
     return 0

@@ -1,7 +1,7 @@
 """Starts W&B's agents, or one run as such an agent would, as processes with a GPU, a share of the cores, and a log.
 
 W&B never hands out a failed run again, and its agent can't be asked for a certain run. So `restart_run` does for a
-failed run what W&B's agent does for a new one: the sweep's command, a parameter file, and the run's id in the
+failed run the same as W&B's agent for a new one: the sweep's command, a parameter file, and the run's id in the
 environment.
 """
 

@@ -29,7 +29,7 @@ POLL_SECONDS = 0.2
 
 
 def run_sweep(plan: SweepPlan, training: TrainingApi, options: AgentOptions) -> int:
-    """Run what is left of a sweep and return the exit code: 0, 1 if a run failed, 130 or 143 after a signal.
+    """Run the pending runs of a sweep and return the exit code: 0, 1 if a run failed, 130 or 143 after a signal.
 
     Raises:
         UserError: the sweep's folder holds runs on other data or from other weights, or weights are missing; nothing
@@ -205,7 +205,7 @@ class LocalAgent:
             process = run_process.start(context, args)
         except (OSError, EOFError) as error:
             reason = str(error) or type(error).__name__
-            self._give_up(f"no process can be started for {run.id} ({reason}): see `ulimit -u` and what memory is free")
+            self._give_up(f"no process can be started for {run.id} ({reason}): check `ulimit -u` and the free memory")
             return
         self.running[slot] = run, process
         self.tried.add(run.id)

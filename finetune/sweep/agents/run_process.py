@@ -19,9 +19,9 @@ from finetune.sweep.agents.run_main import EXIT_TAKEN, RunProcessArgs
 from finetune.system import documents
 from finetune.system.signals import SIGNALS
 
-# Exit code that multiprocessing reports once the fork server is gone, which alone learns how its forks end.
+# Exit code that multiprocessing reports once the fork server is gone: only the server learns how its forks end.
 EXIT_UNKNOWN = 255
-LOST = "ended without a word, and so had the process that starts runs; out of memory is the usual cause"
+REASON_UNKNOWN = "ended without a message, as did the fork server; out of memory is the usual cause"
 
 # Causes of a run that a signal ended; other signals, such as SIGTERM, are sent on purpose.
 SIGNAL_CAUSES = {
@@ -40,7 +40,7 @@ class RunOutcome(NamedTuple):
     Attributes:
         state: finished, taken (another agent runs it), failed, or killed (by a signal).
         reason: empty if finished.
-        cause: one of `failures.CAUSES` for a failure, or a signal that nobody sent on purpose; else empty.
+        cause: one of `failures.CAUSES` for a failure or an unexpected signal; else empty.
     """
 
     state: str
@@ -54,7 +54,7 @@ class RunProcess:
 
     Attributes:
         started: time.monotonic() at its start.
-        birth: start time by the system's clock, which tells the process from a later one of the same id.
+        birth: start time by the system's clock, which distinguishes the process from a later one with its id.
         progress: the last progress reported: epoch (epochs finished, such as 2.35), epochs, val_accuracy, phase.
         failure: reason and cause that the run reported at its end; empty if it reported none.
     """
@@ -74,7 +74,7 @@ class RunProcess:
         return self.process.pid
 
     def read_progress(self) -> None:
-        """Read what the run has reported since the last call."""
+        """Read the run's messages since the last call."""
         with contextlib.suppress(EOFError, OSError):
             while self.pipe.poll():
                 message = self.pipe.recv()
@@ -117,12 +117,12 @@ class RunProcess:
         if code == EXIT_TAKEN or claim.is_alive(self.run_dir):
             return RunOutcome("taken", "another agent runs it")
         if code == EXIT_UNKNOWN:
-            return recorded if recorded.state != "unfinished" else self._record("killed", LOST, "memory")
+            return recorded if recorded.state != "unfinished" else self._record("killed", REASON_UNKNOWN, "memory")
         if number := _signal_of(code):
             return self._outcome_of_signal(number, recorded)
         if self.failure:  # the disk may have had no room to record it
             return self._record("failed", **self.failure)
-        # A run with bad input writes nothing: what is recorded is of an earlier attempt.
+        # A run with bad input writes nothing: the record is of an earlier attempt.
         if recorded.state != "failed" or code == EXIT_BAD_INPUT:
             return self._outcome_of_log(code)
         return recorded

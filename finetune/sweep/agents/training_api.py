@@ -1,4 +1,4 @@
-"""What an agent is given: the training code that it calls, behind an interface that tests can replace; its options."""
+"""The training code that an agent calls, behind an interface that tests can replace; an agent's options."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -27,7 +27,7 @@ from finetune.tracking import sweep_server, wandb_exit
 from finetune.tracking.sweep_server import FailedWandbRun, WandbError, WandbSweep
 
 POLL_SECONDS = 0.5
-IDLE_SECONDS = 90.0  # without a run for so long, the sweep may be over although the server has not told the agents
+IDLE_SECONDS = 90.0  # without a run for so long, ask the server whether the sweep is over
 
 
 def show_plan(sweep: WandbSweep) -> None:
@@ -38,7 +38,7 @@ def show_plan(sweep: WandbSweep) -> None:
 
 
 def run_online(sweep: WandbSweep, training: TrainingApi, options: AgentOptions) -> int:
-    """Run what is left of a sweep; return the exit code: 0, 1 if a run failed, 130 or 143 after a signal."""
+    """Run the pending runs of a sweep; return the exit code: 0, 1 if a run failed, 130 or 143 after a signal."""
     if sweep.state not in sweep_server.OPEN_STATES:
         console.print(f"{sweep.url or sweep.path} is {sweep.state.lower()}: nothing to do")
         console.print(f"compare the runs with: make analysis SWEEP={sweep.path}")
@@ -95,7 +95,7 @@ def retry_failed(sweep: WandbSweep, training: TrainingApi, options: AgentOptions
 
 
 class AgentSupervisor:
-    """Watches processes of a W&B sweep, and tells how the sweep ended.
+    """Watches processes of a W&B sweep, and prints how the sweep ended.
 
     Attributes:
         folder: of the sweep's run directories.
@@ -151,7 +151,7 @@ class AgentSupervisor:
             signals.kill_tree(process.pid) if at_once else process.terminate()
 
     def show_end(self, stop: ReceivedSignals) -> int:
-        """Print how the sweep ended and what to type next, and return the exit code."""
+        """Print how the sweep ended and the next command, and return the exit code."""
         path, states = self.sweep.path, Counter[str]()
         with contextlib.suppress(WandbError):  # of no consequence for the runs
             states = sweep_server.count_states(self.sweep)
@@ -160,7 +160,7 @@ class AgentSupervisor:
         if stop.count:
             console.print(f"stopped; go on with: make agents SWEEP={path}")
             return 128 + stop.number
-        # W&B calls a run crashed that it has not heard of for long. One that is finished here needs no retry.
+        # W&B marks a run as crashed after a long silence. One that is finished here needs no retry.
         unsent = self.watcher.unsent()
         if unsent:
             runs = count_noun(len(unsent), "finished run")

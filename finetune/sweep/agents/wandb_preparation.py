@@ -83,7 +83,7 @@ def _configs(sweep: WandbSweep) -> list[Config]:
     spec, configs = sweep.spec, []
     try:
         points = search.grid_points(spec) if spec["method"] == "grid" else search.spanning_points(spec, sweep.id)
-    except Exception:  # the engine's own, of many kinds; the server decides what the file means
+    except Exception:  # the engine's own, of many kinds; the server decides how to read the file
         return []
     for point in points:
         with contextlib.suppress(UserError):

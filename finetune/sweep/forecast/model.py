@@ -27,63 +27,40 @@ ADAM_BYTES = 8  # of AdamW's two moments of a parameter
 
 
 class NetworkSize(NamedTuple):
-    """Sizes of a network.
-
-    Attributes:
-        blocks: number of blocks of the backbone.
-        parameters: number of parameters, head included.
-        row_bytes: bytes of one image's activations before each block, and before the head, in float16.
-    """
+    """Sizes of a network."""
 
     blocks: int
-    parameters: int
-    row_bytes: Sequence[int]
+    parameters: int  # head included
+    row_bytes: Sequence[int]  # of one image's activations before each block, and before the head, in float16
 
 
 @dataclass(frozen=True)
 class PendingRun:
-    """A run to forecast.
-
-    Attributes:
-        config: resolved.
-        images: split -> number of images.
-        speed: of this machine with this network.
-        epochs_done: by earlier attempts.
-        epoch_seconds: of finished runs that are as fast; None if there are none, so that the probe's speed counts.
-        workers: loader processes; 0 if the run's own process loads images.
-    """
+    """A run to forecast; `config` is resolved."""
 
     config: Config
-    images: Mapping[str, int]
+    images: Mapping[str, int]  # by split
     network: NetworkSize
     speed: ProbeResult
-    epochs_done: int = 0
-    epoch_seconds: float | None = None
-    workers: int = 0
+    epochs_done: int = 0  # by earlier attempts
+    epoch_seconds: float | None = None  # of finished runs that are as fast, in place of the probe's
+    workers: int = 0  # loader processes; 0 if the run's own process loads images
 
     @property
     def epochs_left(self) -> int:
-        """Number of epochs that are still to be trained."""
+        """Number of epochs that are not trained yet."""
         return self.config.epochs - self.epochs_done
 
 
 @dataclass
 class Caches:
-    """The caches once all runs have filled them.
+    """The caches once all runs have filled them."""
 
-    Attributes:
-        budget: bytes that they may take.
-        bytes: that they take.
-        refused_bytes: of entries without room.
-        seconds: that filling them takes.
-        entries: that are stored: each True, or False if there was no room.
-    """
-
-    budget: int
+    budget: int  # bytes
     bytes: int = 0
-    refused_bytes: int = 0
-    seconds: float = 0.0
-    entries: dict[Hashable, bool] = field(default_factory=dict)
+    refused_bytes: int = 0  # of entries without room
+    seconds: float = 0.0  # to fill them
+    entries: dict[Hashable, bool] = field(default_factory=dict)  # entry -> whether there was room
 
     def add(self, entry: Hashable, size: int) -> bool:
         """Store an entry if it is new and fits; return whether it was stored."""
@@ -108,7 +85,7 @@ def _image_entry(run: PendingRun, split: str) -> Hashable:
 
 
 def _activation_entry(run: PendingRun, key: ActivationKey) -> Hashable:
-    """Return what identifies activations: runs share those of central crops more widely than augmented views."""
+    """Return the key of activations: runs share those of central crops more widely than augmented views."""
     config = run.config
     fields = [getattr(config, name) for name in reuse.SAME_FIELDS]
     views = reuse.training_views(config) if key.view is not None else None
@@ -181,9 +158,9 @@ def _pass_seconds(run: PendingRun, split: str, compute: float, caches: Caches) -
 def forecast_strategies(runs: Sequence[PendingRun], seconds: Sequence[float]) -> dict[str, StrategyForecast]:
     """Return strategy -> forecast, from the seconds of each run."""
     count, total, epochs = Counter[str](), defaultdict[str, float](float), Counter[str]()
-    for run, its_seconds in zip(runs, seconds, strict=True):
+    for run, duration in zip(runs, seconds, strict=True):
         count[run.config.strategy] += 1
-        total[run.config.strategy] += its_seconds
+        total[run.config.strategy] += duration
         epochs[run.config.strategy] += max(1, run.epochs_left)
     return {name: StrategyForecast(count[name], total[name], total[name] / epochs[name]) for name in sorted(count)}
 

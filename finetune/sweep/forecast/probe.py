@@ -36,14 +36,7 @@ BY_CUT = ("prefix", "evaluate", "train", "update")
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """What to measure.
-
-    Attributes:
-        augment: level of augmentation.
-        cuts: numbers of frozen blocks, sorted, 0 first.
-        classes: number of classes of the data set.
-        images: paths of some images of it.
-    """
+    """The network to measure, the settings of its runs, and some images of the data set."""
 
     backbone: str
     preprocessing: Preprocessing
@@ -51,34 +44,23 @@ class ProbeRequest:
     precision: str
     device: str
     augment: str
-    cuts: tuple[int, ...]
+    cuts: tuple[int, ...]  # numbers of frozen blocks, sorted, 0 first
     classes: int
-    images: tuple[str, ...]
+    images: tuple[str, ...]  # paths
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Seconds per image, if nothing else is said; those of the network by the number of frozen blocks.
+    """Seconds per image of each part; the dictionaries have the number of frozen blocks as key."""
 
-    Attributes:
-        device: cpu, cuda or mps.
-        image_bytes: size of a decoded image in the cache.
-        decode: read a file and resize it for the cache.
-        load: make a view of a decoded image.
-        prefix: forward pass of the frozen blocks, as the cache computes it.
-        evaluate: forward pass of the other blocks.
-        train: forward and backward pass of the other blocks.
-        update: seconds per step of the optimizer.
-    """
-
-    device: str
-    image_bytes: float
-    decode: float
-    load: float
-    prefix: dict[int, float]
-    evaluate: dict[int, float]
-    train: dict[int, float]
-    update: dict[int, float]
+    device: str  # cpu, cuda or mps
+    image_bytes: float  # size of a decoded image in the cache
+    decode: float  # reading a file and resizing it for the cache
+    load: float  # making a view of a decoded image
+    prefix: dict[int, float]  # forward pass of the frozen blocks, as the cache computes it
+    evaluate: dict[int, float]  # forward pass of the other blocks
+    train: dict[int, float]  # forward and backward pass of the other blocks
+    update: dict[int, float]  # seconds per step of the optimizer
 
 
 def request_from_json(text: str) -> ProbeRequest:
@@ -180,7 +162,7 @@ def _measure_forward(
 
 
 def _median_seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Return the median wall time of some calls, with what they start on a GPU."""
+    """Return the median wall time of some calls, GPU work included."""
     times: list[float] = []
     while len(times) < MIN_STEPS or (len(times) < MAX_STEPS and sum(times) < STEP_SECONDS):
         start = time.perf_counter()

@@ -74,7 +74,7 @@ def _measure_side_by_side(request: ProbeRequest, agents: int) -> str:
 
 
 def _first_result(probes: list[subprocess.Popen[str]], end: float) -> str:
-    """Return what the first probe prints, once all have ended; the first that fails ends the others."""
+    """Return the output of the first probe, once all have ended; the first that fails ends the others."""
     with ThreadPoolExecutor(len(probes)) as pool:
         try:
             results = [pool.submit(_wait_for_result, probe, end) for probe in probes]

@@ -1,4 +1,4 @@
-"""Forecast of a sweep: what it says, how it is printed, stored beside the runs, and compared with what they took."""
+"""The forecast of a sweep: printed, stored beside the runs, and compared with their actual time."""
 
 import contextlib
 import dataclasses
@@ -19,51 +19,32 @@ WANDB_CALLS_PER_RUN, WANDB_SECONDS = 25, 15.0
 
 @dataclass(frozen=True)
 class StrategyForecast:
-    """The runs of one strategy.
-
-    Attributes:
-        seconds: of all runs, one after another, once the caches are filled.
-        epoch_seconds: mean over their epochs.
-    """
+    """The runs of one strategy."""
 
     runs: int
-    seconds: float
-    epoch_seconds: float
+    seconds: float  # of all runs, one after another, once the caches are filled
+    epoch_seconds: float  # mean over their epochs
 
 
 @dataclass(frozen=True)
 class SweepForecast:
-    """The expected time and disk space of pending runs; its fields are the keys of forecast.json.
+    """The expected time and disk space of pending runs; its fields are the keys of forecast.json."""
 
-    Attributes:
-        seconds: wall time, with `agents` runs side by side and `threads` threads each, filling caches included.
-        device: cpu, cuda or mps.
-        run_seconds: id -> seconds of each known run.
-        unknown: number of runs that a search has yet to choose; each counts as a draw from its space.
-        cache_seconds: for filling the caches.
-        run_bytes: disk space of run directories.
-        free_bytes: on their disk.
-        cache_bytes: disk space of caches, at most `cache_budget`.
-        refused_bytes: of cache entries for which there is no room.
-        most: whether runs may take less, such as those that may end early.
-        caches_beside: whether the caches are on the disk of the run directories.
-    """
-
-    seconds: float
-    agents: int
-    threads: int
-    device: str
-    run_seconds: Mapping[str, float]
-    unknown: int
+    seconds: float  # wall time, filling caches included
+    agents: int  # runs side by side
+    threads: int  # of each
+    device: str  # cpu, cuda or mps
+    run_seconds: Mapping[str, float]  # id -> seconds of each known run
+    unknown: int  # runs that a search has yet to choose; each counts as a draw from its space
     strategies: Mapping[str, StrategyForecast]
-    cache_seconds: float
-    run_bytes: int
-    free_bytes: int
-    cache_bytes: int
+    cache_seconds: float  # for filling the caches
+    run_bytes: int  # of run directories
+    free_bytes: int  # on their disk
+    cache_bytes: int  # at most `cache_budget`
     cache_budget: int
-    refused_bytes: int
-    most: bool
-    caches_beside: bool = True
+    refused_bytes: int  # of cache entries for which there is no room
+    most: bool  # whether runs may take less, such as those that may end early
+    caches_beside: bool = True  # whether the caches are on the disk of the run directories
 
     @property
     def runs(self) -> int:

@@ -13,7 +13,7 @@ import torch
 from finetune.cache import store
 from finetune.config import Config, parse_config
 from finetune.data.dataset import worker_count
-from finetune.data.transforms import preprocessing
+from finetune.data.transforms import preprocessing_of
 from finetune.models.classifier import build_classifier, build_meta_network
 from finetune.models.unfreezing import UnfreezeSchedule
 from finetune.resolve import resolve, with_absolute_paths
@@ -127,7 +127,7 @@ def _draw_configs(plan: SweepPlan) -> list[Config]:
 
 
 def _image_px(config: Config) -> int:
-    return preprocessing(config.backbone, config.weights, config.image_px).crop_px
+    return preprocessing_of(config.backbone, config.weights, config.image_px).crop_px
 
 
 def _image_count(config: Config) -> float:
@@ -155,7 +155,7 @@ def _probe_request(config: Config, cuts: set[int]) -> ProbeRequest:
     is_cpu = config.device == "cpu" or (config.device == "auto" and not devices.gpus())
     return ProbeRequest(
         backbone=config.backbone,
-        preprocessing=preprocessing(config.backbone, config.weights, config.image_px),
+        preprocessing=preprocessing_of(config.backbone, config.weights, config.image_px),
         batch_size=min(config.batch_size, CPU_BATCH_SIZE) if is_cpu else config.batch_size,
         precision=config.precision,
         device=config.device,

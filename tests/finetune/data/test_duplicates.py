@@ -53,10 +53,10 @@ def test_copies_stay_on_one_side(tmp_path: Path, layout: str, folds: int | None)
 def test_copies_across_given_splits_and_classes_are_told(tmp_path: Path) -> None:
     """They are the user's to mend: the folder is taken as it is."""
     root = write_folder(tmp_path, {"train": 6, "val": 2, "test": 3})
-    assert not [line for line in find_splits(root, 0).how if "warning" in line]
+    assert not [line for line in find_splits(root, 0).notes if "warning" in line]
     shutil.copy(root / "train" / "red" / "000.png", root / "test" / "red" / "leak.png")
     shutil.copy(root / "train" / "red" / "001.png", root / "test" / "blue" / "leak.png")
-    how = " ".join(find_splits(root, 0).how)
+    how = " ".join(find_splits(root, 0).notes)
     assert "2 of the images in test are in train, too, or look the same" in how
     assert "1 group of copies or lookalikes in more than one class" in how
     assert "in val are" not in how

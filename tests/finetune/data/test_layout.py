@@ -47,7 +47,7 @@ def test_without_splits_it_is_split_as_a_folder_of_classes(tmp_path: Path) -> No
     """70/15/15, by the same hash: the file and the folder agree."""
     by_file = find_splits(listed(tmp_path, "path,label"), 0)
     assert parts(by_file) == (18, 6, 6)
-    assert "70%" in by_file.how[0]
+    assert "70%" in by_file.notes[0]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -66,7 +66,7 @@ def test_rows_without_a_split_are_left_out_and_this_is_said(tmp_path: Path) -> N
     file.write_text(file.read_text().replace("photos/red/009.png,RED,train", "photos/red/009.png,RED,"))
     splits = find_splits(file, 0)
     assert parts(splits) == (17, 6, 6)
-    assert "1 rows of pictures.csv have no split and are left out" in splits.how
+    assert "1 rows of pictures.csv have no split and are left out" in splits.notes
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ def test_with_one_other_folder_that_is_the_test_set(tmp_path: Path, other: str) 
     assert {picture.path.split("/")[0] for picture in splits.test} == {other}
     assert (len(splits.train), len(splits.val), len(splits.test)) == (24, 6, 12)
     assert all(sum(picture.label == label for picture in splits.val) == 2 for label in range(3))
-    assert "20%" in splits.how[0]
-    assert f"test is {other}/" in splits.how
+    assert "20%" in splits.notes[0]
+    assert f"test is {other}/" in splits.notes
 
 
 @pytest.mark.parametrize("layout", ["", "train"])
@@ -61,7 +61,7 @@ def test_what_is_no_picture_is_never_a_class(tmp_path: Path) -> None:
     (root / "train" / "red" / "notes.txt").write_text("x")
     splits = find_splits(root, 0)
     assert splits.classes == tuple(sorted(COLOURS))
-    assert any("empty: no images" in line for line in splits.how)
+    assert any("empty: no images" in line for line in splits.notes)
 
 
 def test_layouts_that_can_not_work_are_refused_with_a_reason(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_folds_leave_each_picture_out_once(tmp_path: Path, splits: dict[str, int
         assert part["val"]
     if "test" in splits:
         assert all(part["test"] == parts[0]["test"] for part in parts)
-    assert "part 0 of 5" in found[0].how[0]
+    assert "part 0 of 5" in found[0].notes[0]
 
 
 def test_another_split_seed_deals_other_folds_and_small_classes_are_refused(tmp_path: Path) -> None:
@@ -143,6 +143,6 @@ def test_a_picture_that_can_not_be_read_is_left_out_and_named(tmp_path: Path) ->
     left = paths(without)
     assert "train/red/003.png" not in set.union(*left.values())
     assert left["train"] | {"train/red/003.png"} >= whole["train"] - left["val"]
-    assert "train/red/003.png (truncated)" in " ".join(without.how)
+    assert "train/red/003.png (truncated)" in " ".join(without.notes)
     with pytest.raises(DataError, match=r"red \(1\)"):
         find_splits(root, 0, survey=ScanResult({f"train/red/{number:03}.png": "truncated" for number in range(9)}))

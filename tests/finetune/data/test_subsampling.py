@@ -27,7 +27,9 @@ def test_a_part_is_stratified_and_lies_within_larger_ones(tmp_path: Path) -> Non
         paths = {picture.path for picture in part.train}
         assert before <= paths
         before = paths
-    assert subsample_train(whole, 0.1, 0).how[-1] == "of the 60 training images, 6 train (train_share 0.1), stratified"
+    assert (
+        subsample_train(whole, 0.1, 0).notes[-1] == "of the 60 training images, 6 train (train_share 0.1), stratified"
+    )
 
 
 def test_another_split_seed_draws_others_and_no_class_is_lost(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_an_archive_beyond_all_measure_is_not_opened(tmp_path: Path) -> None:
     archive = file.read_bytes()
     assert list(thumbnails.read_thumbnails(file.parent)) == ["a.png"]
     with file.open("wb") as long:
-        long.seek(thumbnails.MOST_ARCHIVE_BYTES)  # a hole: nothing is written
+        long.seek(thumbnails.MAX_ARCHIVE_BYTES)  # a hole: nothing is written
         long.write(archive)
     assert thumbnails.read_thumbnails(file.parent) == {}
 

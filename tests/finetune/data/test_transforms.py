@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from finetune.data.augmentation import CROP_ATTEMPTS, CROP_RATIO, LEVELS, random_crop, train_transform
-from finetune.data.transforms import Preprocessing, eval_transform, normalise, preprocessing, resize_for_cache, stack
+from finetune.data.transforms import Preprocessing, eval_transform, normalise, preprocessing_of, resize_for_cache, stack
 
 SCALE = LEVELS["standard"].crop_scale
 TO = Preprocessing(64, 56, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bilinear")
@@ -40,29 +40,31 @@ def ramp(width: int, height: int) -> Tensor:
 @pytest.mark.parametrize("size", [(133, 100), (136, 100), (100, 133), (64, 64), (65, 90), (400, 40), (40, 30)])
 def test_evaluation_is_torchvisions_resize_and_central_crop(size: tuple[int, int], interpolation: str) -> None:
     """Bit for bit, whatever the picture's proportions; normalised, the numbers agree to rounding."""
-    to = replace(TO, interpolation=interpolation)
+    preprocessing = replace(TO, interpolation=interpolation)
     theirs = [
         v2.PILToTensor(),
-        v2.Resize(to.resize_px, InterpolationMode(interpolation), antialias=True),
-        v2.CenterCrop(to.crop_px),
+        v2.Resize(preprocessing.resize_px, InterpolationMode(interpolation), antialias=True),
+        v2.CenterCrop(preprocessing.crop_px),
     ]
     expected = v2.Compose(theirs)(photo(*size))
-    ours = eval_transform(to)(resize_for_cache(photo(*size), to))
+    ours = eval_transform(preprocessing)(resize_for_cache(photo(*size), preprocessing))
     assert ours.dtype == torch.uint8
     assert torch.equal(ours, expected)
-    last = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(to.mean), list(to.std))])
-    assert (normalise(ours[None], to) - last(expected)[None]).abs().max() < 1e-6
+    last = v2.Compose(
+        [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(preprocessing.mean), list(preprocessing.std))]
+    )
+    assert (normalise(ours[None], preprocessing) - last(expected)[None]).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_v2_s", "efficientnet_b0", "vit_b_16"])
 def test_evaluation_is_that_of_the_published_weights(backbone: str) -> None:
     """As the weights' own transforms have it, up to a grey level (they round once, torch's uint8 resize twice)."""
-    to = preprocessing(backbone, "DEFAULT", None)
+    preprocessing = preprocessing_of(backbone, "DEFAULT", None)
     picture = photo(500, 420)
-    ours = normalise(eval_transform(to)(resize_for_cache(picture, to))[None], to)
+    ours = normalise(eval_transform(preprocessing)(resize_for_cache(picture, preprocessing))[None], preprocessing)
     theirs = torchvision.models.get_model_weights(backbone).DEFAULT.transforms()(v2.functional.pil_to_tensor(picture))
-    levels = 1 if to.interpolation == "bilinear" else 2
-    assert (ours[0] - theirs).abs().max() <= 1.001 * levels / 255 / min(to.std)
+    levels = 1 if preprocessing.interpolation == "bilinear" else 2
+    assert (ours[0] - theirs).abs().max() <= 1.001 * levels / 255 / min(preprocessing.std)
 
 
 def test_a_normalised_batch_is_float32_with_channels_last() -> None:
@@ -175,8 +177,8 @@ def test_transforms_can_be_sent_to_loader_processes(tmp_path: Path) -> None:
 
 def test_preprocessing_comes_from_the_weights() -> None:
     """Published sizes, mean and std; another size keeps the ratio of resize to crop."""
-    own = preprocessing("efficientnet_v2_s", "DEFAULT", None)
+    own = preprocessing_of("efficientnet_v2_s", "DEFAULT", None)
     assert (own.crop_px, own.resize_px) == (384, 384)
-    small = preprocessing("squeezenet1_0", "IMAGENET1K_V1", 160)
+    small = preprocessing_of("squeezenet1_0", "IMAGENET1K_V1", 160)
     assert (small.crop_px, small.resize_px) == (160, 183)
     assert small.mean == (0.485, 0.456, 0.406)

@@ -12,6 +12,7 @@ from finetune.attention import main
 from finetune.data import thumbnails
 from finetune.data.transforms import Preprocessing
 from finetune.errors import UserError
+from finetune.inference import predictor
 from finetune.inference.gradcam import heat_maps, overlay, spatial_block
 from finetune.inference.predictor import TrainedModel
 from finetune.models.classifier import Classifier, build_classifier, build_network
@@ -144,10 +145,12 @@ def test_the_analysis_has_it_drawn_and_shows_it(
 
 @EVERY
 def test_a_full_disk_keeps_earlier_maps(
-    every: bool, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    every: bool, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With room, the same command writes them."""
     shutil.copytree(place / "runs/tiny/only", tmp_path / "run")
+    trained = predictor.load_trained(tmp_path / "run" / keys.BEST)
+    monkeypatch.setattr(predictor, "load_trained", lambda _: trained)  # once for all writes that fail
     maps = tmp_path / "run" / keys.ATTENTION
     maps.write_text("earlier")
     assert_each_write_keeps(WritingCommand(lambda: main([str(maps.parent)]), maps.parent, maps), capsys, every)

@@ -65,7 +65,7 @@ def test_an_agent_goes_on_without_its_fork_server_and_starts_another(place: Plac
     place.assert_empty()
 
 
-def test_a_run_that_dies_with_the_fork_server_is_told_and_left_for_the_next_time(place: Place) -> None:
+def test_a_run_that_dies_with_the_fork_server_is_reported_and_left_for_the_next_time(place: Place) -> None:
     """Nobody learns its exit code; it is not taken for one of another agent's."""
     write_sweep(place.folder, seeds=2)
     agent = place.start("seeds.yaml", seconds=0.5)
@@ -75,6 +75,6 @@ def test_a_run_that_dies_with_the_fork_server_is_told_and_left_for_the_next_time
     os.kill(int((place.runs()[0] / "starts.txt").read_text()), signal.SIGKILL)
     code, output = agent.wait()
     assert code == 1
-    assert "killed: ended without a word" in output
+    assert "killed: ended without a message" in output
     assert place.run("seeds.yaml")[0] == 0
     assert place.states() == ["finished"] * 2

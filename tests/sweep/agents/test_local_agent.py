@@ -52,7 +52,7 @@ def test_runs_know_the_runs_that_are_left_to_do(place: Place) -> None:
     """Each one itself and those not finished, running ones too; failed ones only if they are to be tried again."""
     assert place.run("seeds.yaml", "--set", "seed=[0,1,2]", fail="0")[0] == 1
     assert _peers(place) == {0: {0, 1, 2}, 1: {1, 2}, 2: {2}}
-    assert place.run("seeds.yaml", "--agents", "2", slow="3")[0] == 1  # the failed one is left alone
+    assert place.run("seeds.yaml", "--agents", "2")[0] == 1  # the failed one is left alone
     assert _peers(place)[3] == {3}
     assert place.run("seeds.yaml", "--retry-failed", "--agents", "2", "--set", "seed=[0,4,5]", slow="0,4")[0] == 0
     assert _peers(place)[0] == {0, 4, 5}
@@ -61,10 +61,12 @@ def test_runs_know_the_runs_that_are_left_to_do(place: Place) -> None:
 
 def test_runs_of_other_agents_that_go_on_are_peers_too(place: Place) -> None:
     """They may use what this one caches."""
-    other = place.start("seeds.yaml", "--count", "1", slow="0")
-    wait_until(lambda: place.states() == ["unfinished"])
+    other = place.start("seeds.yaml", "--count", "1", hang="0")
+    wait_until(lambda: any("hangs" in run.joinpath(keys.LOG).read_text() for run in place.runs()))
     assert place.run("seeds.yaml", "--count", "1")[0] == 0
-    assert other.wait()[0] == 0
+    other.signal(signal.SIGKILL)
+    other.wait()
+    place.assert_empty()
     assert _peers(place) == {0: {0, 1, 2, 3}, 1: {0, 1, 2, 3}}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from finetune.data.transforms import preprocessing
+from finetune.data.transforms import preprocessing_of
 from finetune.errors import UserError
 from finetune.sweep.forecast import probe, probe_pool
 from finetune.sweep.forecast.probe import ProbeRequest
@@ -26,7 +26,7 @@ JSON = json.dumps(dataclasses.asdict(SPEED))
 def wanted(pictures: Path) -> ProbeRequest:
     """A small network, and the shares of head, partial and full."""
     images = tuple(map(str, sorted(pictures.glob("train/*/*.png"))[:3]))
-    settings = preprocessing("resnet18", "none", 32)
+    settings = preprocessing_of("resnet18", "none", 32)
     return ProbeRequest("resnet18", settings, 8, "fp32", "cpu", "standard", (0, 6, 9), 3, images)
 
 

@@ -82,6 +82,7 @@ def test_three_planted_leaks_are_found_and_the_fix_list_mends_them(
     code, found = check(root, "--fix-list", str(fixes))
     assert code == 1
     assert found["copy-leak"]["pictures"] == ["test/cat/same.jpg = train/cat/000.jpg"]
+    assert list(found["copy-leak"]) == ["level", "kind", "text", "mend", "pictures", "fixes"]
     assert sorted(found["lookalike-leak"]["pictures"]) == [
         "test/cat/small.jpg = train/cat/001.jpg",
         "train/cat/002.jpg = val/cat/mirrored.png",

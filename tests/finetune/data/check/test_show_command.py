@@ -25,7 +25,7 @@ from finetune.data.check.show_command import (
 )
 from finetune.data.dataset import ImageDataset
 from finetune.data.splits import find_splits
-from finetune.data.transforms import preprocessing
+from finetune.data.transforms import preprocessing_of
 
 STEP = TILE_PX + GAP_PX
 
@@ -58,8 +58,8 @@ def test_one_level_alone_is_what_a_run_of_these_settings_sees(pictures: Path) ->
     config = parse_config(settings, "a test")
     _, group = views(config, splits, chosen, only=True)
     assert group.title == "strong + erasing 0.5"
-    to = preprocessing(config.backbone, config.weights, 32)
-    dataset = ImageDataset(splits.root, chosen, to, train_transform(to, "strong", 0.5))
+    preprocessing = preprocessing_of(config.backbone, config.weights, 32)
+    dataset = ImageDataset(splits.root, chosen, preprocessing, train_transform(preprocessing, "strong", 0.5))
     for epoch, column in enumerate(group.columns):
         for row, view in enumerate(column):
             assert torch.equal(view, dataset[f"seed 3 epoch {epoch}", row, None][0])
@@ -74,15 +74,15 @@ def test_each_split_is_shown_by_class(pictures: Path) -> None:
     for number in (2, 3):
         (pictures / "test" / "red" / f"00{number}.png").unlink()
     splits = find_splits(pictures, 0)
-    to = preprocessing("resnet18", "none", 32)
-    groups = by_split(splits, to, each=2)
+    preprocessing = preprocessing_of("resnet18", "none", 32)
+    groups = by_split(splits, preprocessing, each=2)
     assert [group.title for group in groups] == [
         f"train: {len(splits.train)}", f"val: {len(splits.val)}", f"test: {len(splits.test)}",
     ]  # fmt: skip
     for group, part in zip(groups, (splits.train, splits.val, splits.test), strict=True):
         for label in range(3):
             first = [picture for picture in part if picture.label == label][:2]
-            for column, tile in zip(group.columns, evaluated(splits.root, first, to), strict=False):
+            for column, tile in zip(group.columns, evaluated(splits.root, first, preprocessing), strict=False):
                 assert torch.equal(column[label], tile)
     red = [column[splits.classes.index("red")] for column in groups[2].columns]
     assert [bool((tile == 255).all()) for tile in red] == [False, True]
