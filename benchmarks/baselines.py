@@ -13,19 +13,13 @@ OURS = ("ours", "ours-bf16")
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to train a config.
-
-    Attributes:
-        module: has the function `train(config, **options)`.
-        note: how its work differs from the others', a line below the table.
-        package: the package it needs.
-    """
+    """One way to train a config."""
 
     title: str
-    module: str
+    module: str  # has the function `train(config, **options)`
     options: dict[str, Any]
-    note: str
-    package: str | None = None
+    note: str  # how its work differs from the others', a line below the table
+    package: str | None = None  # the package it needs
 
 
 PEERS = "benchmarks.peers"

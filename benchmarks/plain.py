@@ -41,13 +41,9 @@ RateMultiplier = Callable[[int | None, int], float]
 
 @dataclass(frozen=True)
 class Setup:
-    """What every loop starts from, this one and the peers': the same images, transforms and seed.
+    """What every loop starts from, this one and the peers': the same images, transforms and seed."""
 
-    Attributes:
-        config: resolved.
-    """
-
-    config: Config
+    config: Config  # resolved
     device: torch.device
     splits: Splits
     preprocessing: Preprocessing

@@ -41,26 +41,19 @@ Job = tuple[str, dict[str, Any], dict[str, Any]]  # group of the results, labels
 
 @dataclass(frozen=True)
 class BenchmarkPlan:
-    """What to measure.
-
-    Attributes:
-        pictures: training images of an epoch; None for a number of IMAGES.
-        full: whether that is the larger number.
-        loader_px: crop sides for which loading is measured, from images of a photo's size.
-        threads: of each process.
-    """
+    """What to measure."""
 
     contenders: tuple[str, ...]
     strategies: tuple[str, ...]
     rounds: int
-    pictures: int | None
-    full: bool
+    pictures: int | None  # training images of an epoch; None for a number of IMAGES
+    full: bool  # whether that is the larger number
     batch_size: int
     backbone: str
     image_px: int
-    loader_px: tuple[int, ...]
+    loader_px: tuple[int, ...]  # crop sides for which loading is measured, from images of a photo's size
     device: str
-    threads: int
+    threads: int  # of each process
     weights: str = "none"
 
 

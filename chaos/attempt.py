@@ -39,17 +39,11 @@ class Disturbance:
 
 
 class Attempt(NamedTuple):
-    """How an attempt at a run ended.
+    """How an attempt at a run ended."""
 
-    Attributes:
-        was_killed: at the point of its disturbance.
-        points: the fail points it passed, if it came to its end.
-        error: the traceback or exit code, if it failed.
-    """
-
-    was_killed: bool
-    points: list[Point]
-    error: str
+    was_killed: bool  # at the point of its disturbance
+    points: list[Point]  # the fail points it passed, if it came to its end
+    error: str  # the traceback or exit code, if it failed
 
 
 def attempt_run(config: Config, folder: Path, disturbance: Disturbance) -> Attempt:

@@ -29,17 +29,11 @@ Inject = Callable[[Harness, random.Random], list[str]]
 
 
 class Fault(NamedTuple):
-    """A kind of fault.
+    """A kind of fault."""
 
-    Attributes:
-        name: in the table.
-        inject: does it once and returns the problems found.
-        times: how often `make chaos` does it.
-    """
-
-    name: str
-    inject: Inject
-    times: int
+    name: str  # in the table
+    inject: Inject  # does it once and returns the problems found
+    times: int  # how often `make chaos` does it
 
 
 def damage(name: str, harm: Damage, copy: Callable[[Harness], Path] = Harness.killed_halfway, times: int = 5) -> Fault:

@@ -31,40 +31,24 @@ FINISH_SECONDS = 300.0  # for the sweep to finish after the last kill
 
 @dataclass(frozen=True)
 class KillPlan:
-    """The kills of a sweep's processes.
+    """The kills of a sweep's processes."""
 
-    Attributes:
-        kills: signals and crashes in all; further sweeps follow until all have been done.
-        seed: of all random choices.
-        seeds: of each of a sweep's four strategies.
-        epochs: of a run.
-        agents: how many at once.
-        pause: least and most seconds between two signals.
-    """
-
-    kills: int
-    seed: int = 0
-    seeds: int = 2
-    epochs: int = 3
-    agents: int = 3
-    pause: tuple[float, float] = (0.2, 1.5)
+    kills: int  # signals and crashes in all; further sweeps follow until all have been done
+    seed: int = 0  # of all random choices
+    seeds: int = 2  # of each of a sweep's four strategies
+    epochs: int = 3  # of a run
+    agents: int = 3  # how many at once
+    pause: tuple[float, float] = (0.2, 1.5)  # least and most seconds between two signals
 
 
 @dataclass
 class KillsResult:
-    """The kills that were done, and the losses.
+    """The kills that were done, and the losses."""
 
-    Attributes:
-        kills: how often each kind of kill was done.
-        lost: everything wrong with the results.
-        runs: number of finished runs.
-        starts: how often runs were started until they were finished.
-    """
-
-    kills: Counter[str] = field(default_factory=Counter)
-    lost: list[str] = field(default_factory=list)
-    runs: int = 0
-    starts: int = 0
+    kills: Counter[str] = field(default_factory=Counter)  # how often each kind of kill was done
+    lost: list[str] = field(default_factory=list)  # everything wrong with the results
+    runs: int = 0  # number of finished runs
+    starts: int = 0  # how often runs were started until they were finished
 
 
 def random_kills(folder: Path, plan: KillPlan) -> KillsResult:

@@ -13,21 +13,13 @@ ROLES = ("agent", "fork server")  # the processes that live as long as the sweep
 
 
 class Reading(NamedTuple):
-    """The resources of a process.
+    """The resources of a process."""
 
-    Attributes:
-        finished: number of runs finished by then.
-        role: agent or fork server.
-        megabytes: resident memory.
-        files: open file descriptors.
-        threads: number of threads.
-    """
-
-    finished: int
-    role: str
-    megabytes: float
-    files: int
-    threads: int
+    finished: int  # number of runs finished by then
+    role: str  # agent or fork server
+    megabytes: float  # resident memory
+    files: int  # open file descriptors
+    threads: int  # number of threads
 
 
 def soak(folder: Path, runs: int, real: bool) -> tuple[int, list[Reading]]:

@@ -10,9 +10,7 @@ A crop touches only the rows of pixels that it needs: the file is mapped, not re
 
 import contextlib
 import logging
-from collections import deque
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from torch import Tensor
 from finetune.cache import store
 from finetune.cache.entry_writer import EntryWriter
 from finetune.cache.store import NO_CALLBACKS, FillCallbacks
-from finetune.data.image_io import open_image, read_image
+from finetune.data.image_io import map_ahead, open_image, read_image
 from finetune.data.splits import Sample
 from finetune.data.transforms import MAX_ASPECT, Preprocessing, resize_for_cache
 from finetune.errors import RunInterrupted
@@ -147,7 +145,8 @@ class PixelCache:
     def _fill(self, writer: EntryWriter, threads: int, callbacks: FillCallbacks) -> None:
         """Decode the images that the entry does not have yet, and finish it."""
         count = len(self.samples)
-        with contextlib.closing(self._decode_ahead(self.samples[writer.rows :], threads)) as images:
+        missing = self.samples[writer.rows :]
+        with contextlib.closing(map_ahead(self._decode, missing, threads, 2 * threads)) as images:
             for image in images:
                 pixels = image.permute(1, 2, 0).contiguous().numpy()
                 index = np.array([writer.size(DATA), *pixels.shape[:2]], dtype=np.int64)
@@ -157,20 +156,6 @@ class PixelCache:
                     raise RunInterrupted(f"stopped while decoding images, {writer.rows} of {count} done")
         resized = {"resize_px": self.preprocessing.resize_px, "interpolation": self.preprocessing.interpolation}
         writer.finish({"pictures": count, **resized})
-
-    def _decode_ahead(self, samples: Sequence[Sample], threads: int) -> Generator[Tensor]:
-        """Yield base images in order; threads decode the next ones meanwhile."""
-        pending: deque[Future[Tensor]] = deque()
-        with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-            try:
-                for sample in samples:
-                    pending.append(pool.submit(self._decode, sample))
-                    if len(pending) > 2 * threads:
-                        yield pending.popleft().result()
-                while pending:
-                    yield pending.popleft().result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
 
     def _decode(self, sample: Sample) -> Tensor:
         return resize_for_cache(read_image(self.root / sample.path), self.preprocessing)

@@ -1,13 +1,20 @@
-"""One image from its file: decoded, upright, RGB."""
+"""Reads image files: decoded, upright, RGB."""
 
 import os
 import struct
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from finetune.errors import DataError, UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # What Pillow raises for files that are damaged, foreign, or far too large.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -16,13 +23,13 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.De
 DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 MAX_DEPTH = 2**16 - 1
 
-# What is read, by content. Of the others that Pillow knows some start programs (EPS runs Ghostscript).
+# Formats that are read, by content. Some others that Pillow knows start programs (EPS runs Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO")
 
-LIMIT_VARIABLE = "FINETUNE_MOST_MEGAPIXELS"  # of one image; what says that it has more is refused unread
-MAX_MEGAPIXELS = 179.0  # as Pillow has it
+LIMIT_VARIABLE = "FINETUNE_MOST_MEGAPIXELS"  # of one image; larger ones are refused by their header
+MAX_MEGAPIXELS = 179.0  # as in Pillow
 
-BACKGROUND = (255, 255, 255)  # what shows through where an image is transparent
+BACKGROUND = (255, 255, 255)  # behind transparent parts
 
 
 def read_image(path: Path) -> Image.Image:
@@ -38,12 +45,27 @@ def read_image(path: Path) -> Image.Image:
         raise DataError(f"{path}: can't be read as an image ({reason_of(error)}). Repair it or take it out") from error
 
 
+def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int) -> Generator[Result]:
+    """Yield `function` of each item, in order; threads work on up to `ahead` items in advance. Close it when done."""
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
 def open_image(path: Path) -> Image.Image:
-    """Return an image of which the header has been read, not the pixels.
+    """Open an image and read its header, not its pixels.
 
     Raises:
         one of UNREADABLE: it is none of FORMATS, or has more pixels than are allowed.
-        UserError: the variable that says how many is no number.
+        UserError: see `max_pixels`.
     """
     Image.MAX_IMAGE_PIXELS = max_pixels() // 2  # Pillow refuses what has more than twice as many
     return Image.open(path, formats=FORMATS)
@@ -53,23 +75,23 @@ def max_pixels() -> int:
     """Return how many pixels an image may have.
 
     Raises:
-        UserError: the variable that says so is no number.
+        UserError: LIMIT_VARIABLE is not a number.
     """
-    given = os.environ.get(LIMIT_VARIABLE, "")
+    setting = os.environ.get(LIMIT_VARIABLE, "")
     try:
-        most = float(given) if given else MAX_MEGAPIXELS
+        megapixels = float(setting) if setting else MAX_MEGAPIXELS
     except ValueError:
-        most = -1.0
-    if not 0 < most < 1e6:
-        raise UserError(f"{LIMIT_VARIABLE}: {given!r} is no number of megapixels; give one such as 400")
-    return int(most * 1e6)
+        megapixels = -1.0
+    if not 0 < megapixels < 1e6:
+        raise UserError(f"{LIMIT_VARIABLE}: {setting!r} is no number of megapixels; give one such as 400")
+    return int(megapixels * 1e6)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return an image of any mode as RGB.
 
-    Of 16 bits a channel the upper 8 are used. Where it is transparent it lies on white: the colours below transparency,
-    which convert() would show, are of no meaning and often black.
+    Of 16 bits a channel the upper 8 are used. Transparent parts become white: the colours stored for them, which
+    convert() would show, mean nothing and are often black.
 
     Raises:
         ValueError: its values have no agreed white, being real numbers or more than 16 bits.

@@ -1,9 +1,7 @@
 """A trained network with its preprocessing, class names and temperature, and its predictions on image files."""
 
 import logging
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from finetune.data.image_io import read_image
+from finetune.data.image_io import map_ahead, read_image
 from finetune.data.transforms import Preprocessing, eval_transform, normalise, resize_for_cache, stack
 from finetune.errors import DataError
 from finetune.models.classifier import Classifier
@@ -135,24 +133,11 @@ def decode_ahead(
     paths: Iterable[Path], preprocessing: Preprocessing, threads: int
 ) -> Generator[tuple[Path, Tensor | DataError]]:
     """Yield each image as evaluation sees it, (3, side, side) uint8, or why it can't be read; in order."""
-    remaining = iter(paths)
-    with ThreadPoolExecutor(threads) as pool:
-        pending: deque[tuple[Path, Future[Tensor | DataError]]] = deque()
+
+    def decode(path: Path) -> tuple[Path, Tensor | DataError]:
         try:
-            for path in islice(remaining, DECODE_AHEAD):
-                pending.append((path, pool.submit(_decode, path, preprocessing)))
-            while pending:
-                path, image = pending.popleft()
-                yield path, image.result()
-                for following in islice(remaining, 1):
-                    pending.append((following, pool.submit(_decode, following, preprocessing)))
-        finally:
-            for _, image in pending:
-                image.cancel()
+            return path, eval_transform(preprocessing)(resize_for_cache(read_image(path), preprocessing))
+        except DataError as error:
+            return path, error
 
-
-def _decode(path: Path, preprocessing: Preprocessing) -> Tensor | DataError:
-    try:
-        return eval_transform(preprocessing)(resize_for_cache(read_image(path), preprocessing))
-    except DataError as error:
-        return error
+    return map_ahead(decode, paths, threads, DECODE_AHEAD)

@@ -33,22 +33,17 @@ from finetune.training.optimizer import adamw, param_groups
 
 @dataclass(frozen=True)
 class RunComponents:
-    """What a run is made of.
-
-    Attributes:
-        uses: how often this run and its peers use which activations.
-        metadata: what its checkpoints contain beside weights and state; see `checkpoint_metadata`.
-    """
+    """What a run is made of."""
 
     config: Config
     splits: Splits
     preprocessing: Preprocessing
     model: Classifier
     prefix: FrozenPrefix
-    uses: Counter[ActivationKey]
+    uses: Counter[ActivationKey]  # how often this run and its peers use which activations
     optimizer: torch.optim.Optimizer
     settings: TrainSettings
-    metadata: dict[str, Any]
+    metadata: dict[str, Any]  # what its checkpoints contain beside weights and state; see `checkpoint_metadata`
 
     def train_px(self, epoch: int) -> int:
         """Return the side of the training images, in pixels, after `epoch` finished epochs."""

@@ -22,17 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 class UnfreezeStage(NamedTuple):
-    """A part of a run in which the same blocks train on images of the same size.
+    """A part of a run in which the same blocks train on images of the same size."""
 
-    Attributes:
-        epoch: number of finished epochs when it begins.
-        cut: number of frozen blocks.
-        side: of the training images, in pixels.
-    """
-
-    epoch: int
-    cut: int
-    side: int
+    epoch: int  # number of finished epochs when it begins
+    cut: int  # number of frozen blocks
+    side: int  # of the training images, in pixels
 
 
 def largest_stage(components: RunComponents) -> UnfreezeStage:

@@ -24,19 +24,12 @@ FetchInputs = Callable[[Iterable[Config]], None]  # downloads missing data and w
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of the sweep.
+    """A run of the sweep."""
 
-    Attributes:
-        id: the name of its directory.
-        config: resolved, with absolute paths.
-        unresolved: the config as the sweep file gives it, before `resolve`.
-        point: the sweep's parameters of this run.
-    """
-
-    id: str
-    config: Config
-    unresolved: Config
-    point: ParameterValues
+    id: str  # the name of its directory
+    config: Config  # resolved, with absolute paths
+    unresolved: Config  # the config as the sweep file gives it, before `resolve`
+    point: ParameterValues  # the sweep's parameters of this run
     directory: Path
 
     @cached_property

@@ -13,17 +13,11 @@ CONFIDENCE, POWER = 0.95, 0.8
 
 @dataclass(frozen=True)
 class Components:
-    """Variance components of the difference of two arms, in squared fractions of accuracy.
+    """Variance components of the difference of two arms, in squared fractions of accuracy."""
 
-    Attributes:
-        runs: between the training runs of one arm: the square of the seeds' standard deviation.
-        images: of the difference, between test images.
-        residual: of one run on one image, beyond both.
-    """
-
-    runs: float
-    images: float
-    residual: float
+    runs: float  # between the training runs of one arm: the square of the seeds' standard deviation
+    images: float  # of the difference, between test images
+    residual: float  # of one run on one image, beyond both
 
 
 # A guess for sweeps that have not run: two runs of one recipe disagree on 10% of the test images (twice the residual),

@@ -16,21 +16,14 @@ from finetune.system import documents
 
 @dataclass(frozen=True)
 class Contest:
-    """The recipes of one strategy on one share of the images.
-
-    Attributes:
-        runs: of all recipes.
-        firsts: the first run of each recipe, in the plan's order.
-        is_open: whether one of `firsts` is pending or running.
-        winner: the best finished run of `firsts`, if there is one.
-    """
+    """The recipes of one strategy on one share of the images."""
 
     strategy: str
     train_share: float
-    runs: list[PlannedRun]
-    firsts: list[PlannedRun]
-    is_open: bool
-    winner: PlannedRun | None
+    runs: list[PlannedRun]  # of all recipes
+    firsts: list[PlannedRun]  # the first run of each recipe, in the plan's order
+    is_open: bool  # whether one of `firsts` is pending or running
+    winner: PlannedRun | None  # the best finished run of `firsts`, if there is one
 
     def losing_runs(self, ahead: PlannedRun | None) -> list[PlannedRun]:
         """Return the further runs that need not start if `ahead` wins; a run that was started once is none of them."""

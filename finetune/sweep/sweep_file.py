@@ -24,19 +24,12 @@ NAMED_DATA_SETS = ("inaturalist12k", "demo")
 
 @dataclass(frozen=True)
 class SweepFile:
-    """A checked sweep.
+    """A checked sweep."""
 
-    Attributes:
-        folder: of its run directories; the folder's name is the sweep's name.
-        source: the file it was read from.
-        spec: the file's content, with --set applied.
-        text: the YAML text of `spec`, which is stored beside the runs.
-    """
-
-    folder: Path
-    source: Path
-    spec: dict[str, Any]
-    text: str
+    folder: Path  # of its run directories; the folder's name is the sweep's name
+    source: Path  # the file it was read from
+    spec: dict[str, Any]  # the file's content, with --set applied
+    text: str  # the YAML text of `spec`, which is stored beside the runs
 
 
 def load(argument: str | None, settings: Sequence[str] = (), name: str | None = None) -> SweepFile:

@@ -35,17 +35,11 @@ SIGNAL_CAUSES = {
 
 
 class RunOutcome(NamedTuple):
-    """How a run's process ended.
+    """How a run's process ended."""
 
-    Attributes:
-        state: finished, taken (another agent runs it), failed, or killed (by a signal).
-        reason: empty if finished.
-        cause: one of `failures.CAUSES` for a failure or an unexpected signal; else empty.
-    """
-
-    state: str
-    reason: str = ""
-    cause: str = ""
+    state: str  # finished, taken (another agent runs it), failed, or killed (by a signal)
+    reason: str = ""  # empty if finished
+    cause: str = ""  # one of `failures.CAUSES` for a failure or an unexpected signal; else empty
 
 
 @dataclass

@@ -187,24 +187,16 @@ class AgentSupervisor:
 
 @dataclass
 class _Retry:
-    """Failed runs that are started again, as many side by side as there are slots.
-
-    Attributes:
-        waiting: runs that have not been started.
-        running: slot -> the process of the run in it.
-        finished: number of runs that finished.
-        failures: number of failures since a run last finished.
-        disk_full: whether the disk had no room for a run's parameters.
-    """
+    """Failed runs that are started again, as many side by side as there are slots."""
 
     supervisor: AgentSupervisor
     options: AgentOptions
-    waiting: list[FailedWandbRun]
+    waiting: list[FailedWandbRun]  # runs that have not been started
     stop: ReceivedSignals
-    running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
-    finished: int = 0
-    failures: int = 0
-    disk_full: bool = False
+    running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)  # slot -> the process of the run in it
+    finished: int = 0  # number of runs that finished
+    failures: int = 0  # number of failures since a run last finished
+    disk_full: bool = False  # whether the disk had no room for a run's parameters
 
     def run(self) -> None:
         """Start all runs, and return when the last one has ended."""

@@ -44,7 +44,7 @@ def test_a_machine_without_a_process_left_ends_the_agent_with_a_message(
     assert code == 1, output
     assert "Traceback" not in output
     assert output.count("no process can be started for ") == 1
-    assert "see `ulimit -u`" in output
+    assert "check `ulimit -u`" in output
     assert sorted(place.states()) == ["finished"]
     assert place.run("seeds.yaml")[0] == 0
     assert place.states() == ["finished"] * 4

@@ -23,18 +23,18 @@ JSON = json.dumps(dataclasses.asdict(SPEED))
 
 
 @pytest.fixture
-def wanted(pictures: Path) -> ProbeRequest:
+def probe_request(pictures: Path) -> ProbeRequest:
     """A small network, and the shares of head, partial and full."""
     images = tuple(map(str, sorted(pictures.glob("train/*/*.png"))[:3]))
     settings = preprocessing_of("resnet18", "none", 32)
     return ProbeRequest("resnet18", settings, 8, "fp32", "cpu", "standard", (0, 6, 9), 3, images)
 
 
-def test_it_measures_every_cut_that_runs_need(wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_measures_every_cut_that_runs_need(probe_request: ProbeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """All costs are there, and what there is none of costs nothing; sizes are those of the network."""
     monkeypatch.setattr(probe, "MIN_STEPS", 1)
     monkeypatch.setattr(probe, "STEP_SECONDS", 0.0)
-    speed = probe.measure(wanted)
+    speed = probe.measure(probe_request)
     assert speed.device == "cpu"
     for name in probe.BY_CUT:
         assert list(getattr(speed, name)) == [0, 6, 9], name
@@ -45,7 +45,7 @@ def test_it_measures_every_cut_that_runs_need(wanted: ProbeRequest, monkeypatch:
 
 
 def test_a_gpu_too_small_for_the_batch_is_measured_with_less(
-    wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch
+    probe_request: ProbeRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a run goes on with smaller pieces, too."""
     sizes = []
@@ -59,7 +59,7 @@ def test_a_gpu_too_small_for_the_batch_is_measured_with_less(
     monkeypatch.setattr(probe, "_measure_training", training)
     monkeypatch.setattr(probe, "MIN_STEPS", 1)
     monkeypatch.setattr(probe, "STEP_SECONDS", 0.0)
-    probe.measure(wanted)
+    probe.measure(probe_request)
     assert sizes == [8, 4, 2]
 
 
@@ -70,25 +70,28 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_a_busy_machine_measures_is_used_once(
-    wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    probe_request: ProbeRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a warning: a later forecast would be wrong by as much as the machine was busy."""
     monkeypatch.setattr(probe_pool, "_measure_side_by_side", lambda *_: JSON)
     monkeypatch.setattr(os, "getloadavg", lambda: (float(environment.cores()), 0.0, 0.0))
-    assert probe_pool.run_probes(wanted, 1) == SPEED
+    assert probe_pool.run_probes(probe_request, 1) == SPEED
     assert "busy with other work" in capsys.readouterr().out
     assert not (cache_folder() / "probes").exists()
 
 
-def test_numbers_travel_as_json(wanted: ProbeRequest) -> None:
+def test_numbers_travel_as_json(probe_request: ProbeRequest) -> None:
     """Both ways."""
-    assert probe.request_from_json(json.dumps(dataclasses.asdict(wanted))).preprocessing == wanted.preprocessing
+    assert (
+        probe.request_from_json(json.dumps(dataclasses.asdict(probe_request))).preprocessing
+        == probe_request.preprocessing
+    )
     assert probe.result_from_json(JSON) == SPEED
 
 
 @pytest.mark.slow
 def test_as_many_probes_run_at_once_as_runs_will(
-    wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    probe_request: ProbeRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In processes of their own; the result is kept, for these agents and this network."""
     starts: list[int] = []
@@ -99,15 +102,15 @@ def test_as_many_probes_run_at_once_as_runs_will(
         return true(request, slot, threads)
 
     monkeypatch.setattr(probe_pool, "_start_probe", start)
-    speed = probe_pool.run_probes(wanted, 2)
+    speed = probe_pool.run_probes(probe_request, 2)
     assert starts == [0, 1]
     assert list(speed.train) == [0, 6, 9]
     assert "resnet18, 2 at once" in capsys.readouterr().out
-    assert probe_pool.run_probes(wanted, 2) == speed
+    assert probe_pool.run_probes(probe_request, 2) == speed
     assert (starts, capsys.readouterr().out) == ([0, 1], "")
 
 
-def test_what_was_measured_is_kept_for_an_hour(wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_measured_is_kept_for_an_hour(probe_request: ProbeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then it is measured anew, and so it is for other agents, another batch, and where the file is damaged."""
     measured: list[tuple[int, int]] = []
 
@@ -115,28 +118,30 @@ def test_what_was_measured_is_kept_for_an_hour(wanted: ProbeRequest, monkeypatch
         measured.append((request.batch_size, agents))
         return JSON
 
-    def tell(wanted: ProbeRequest = wanted, agents: int = 1) -> None:
-        assert probe_pool.run_probes(wanted, agents) == SPEED
+    def assert_measured(probe_request: ProbeRequest = probe_request, agents: int = 1) -> None:
+        assert probe_pool.run_probes(probe_request, agents) == SPEED
 
     monkeypatch.setattr(probe_pool, "_measure_side_by_side", measure)
-    tell()
-    tell()
+    assert_measured()
+    assert_measured()
     assert measured == [(8, 1)]
-    tell(agents=2)
-    tell(dataclasses.replace(wanted, batch_size=16))
+    assert_measured(agents=2)
+    assert_measured(dataclasses.replace(probe_request, batch_size=16))
     assert measured[1:] == [(8, 2), (16, 1)]
     for file in (cache_folder() / "probes").iterdir():
         os.utime(file, (time.time() - 3601,) * 2)
-    tell()
-    tell()
+    assert_measured()
+    assert_measured()
     assert measured[3:] == [(8, 1)]
     for file in (cache_folder() / "probes").iterdir():
         file.write_text("{}")
-    tell()
+    assert_measured()
     assert measured[4:] == [(8, 1)]
 
 
-def test_a_probe_that_fails_says_why(wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_probe_that_fails_says_why(
+    probe_request: ProbeRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """With the last line of its errors; the other one is ended, too; nothing is kept."""
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nif [ -e first ]; then sleep 60; fi\ntouch first\necho broken >&2\nexit 3\n")
@@ -145,13 +150,13 @@ def test_a_probe_that_fails_says_why(wanted: ProbeRequest, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "executable", str(python))
     begun = time.monotonic()
     with pytest.raises(UserError, match="exit code 3: broken"):
-        probe_pool.run_probes(wanted, 2)
+        probe_pool.run_probes(probe_request, 2)
     assert time.monotonic() - begun < 30
     assert not (cache_folder() / "probes").exists()
 
 
 def test_a_probe_that_takes_too_long_is_ended(
-    wanted: ProbeRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    probe_request: ProbeRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A sweep can do without."""
     python = tmp_path / "python"
@@ -160,4 +165,4 @@ def test_a_probe_that_takes_too_long_is_ended(
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setattr(probe_pool, "LIMIT_SECONDS", 0.2)
     with pytest.raises(UserError, match="more than"):
-        probe_pool.run_probes(wanted, 1)
+        probe_pool.run_probes(probe_request, 1)

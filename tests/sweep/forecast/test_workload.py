@@ -36,14 +36,14 @@ RESNET = dataclasses.replace(
 @pytest.fixture
 def probed(monkeypatch: pytest.MonkeyPatch) -> Probed:
     """What is probed, in place of probing."""
-    asked: Probed = []
+    requests: Probed = []
 
-    def run_probes(wanted: ProbeRequest, agents: int) -> ProbeResult:
-        asked.append((wanted, agents))
+    def run_probes(request: ProbeRequest, agents: int) -> ProbeResult:
+        requests.append((request, agents))
         return RESNET
 
     monkeypatch.setattr(probe_pool, "run_probes", run_probes)
-    return asked
+    return requests
 
 
 @pytest.fixture
@@ -62,36 +62,36 @@ def plan(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sweep
     return planned
 
 
-def expected(todo: SweepPlan, unknown: int = 0, agents: int = 2) -> SweepForecast | None:
-    """Return the outlook of all runs of a plan."""
-    return forecast_sweep(todo, todo.runs, unknown, agents)
+def expected(sweep_plan: SweepPlan, unknown: int = 0, agents: int = 2) -> SweepForecast | None:
+    """Return the forecast of all runs of a plan."""
+    return forecast_sweep(sweep_plan, sweep_plan.runs, unknown, agents)
 
 
 def test_runs_of_one_network_are_probed_once(plan: Callable[..., SweepPlan], probed: Probed) -> None:
     """For all cuts that any of them needs, on images of the data, with as many at once as there are agents."""
-    todo = plan(strategy=["head", "partial", "gradual", "full"], lr=[0.001, 0.01], seed=[0, 1])
-    outlook = expected(todo)
-    assert outlook is not None
-    assert set(outlook.run_seconds) == {run.id for run in todo.runs}
-    ((wanted, agents),) = probed
-    assert (wanted.backbone, wanted.preprocessing.crop_px, wanted.classes, agents) == ("resnet18", 224, 3, 2)
-    assert wanted.cuts == CUTS
-    assert len(wanted.images) == 8
-    assert all(Path(image).is_file() for image in wanted.images)
+    sweep_plan = plan(strategy=["head", "partial", "gradual", "full"], lr=[0.001, 0.01], seed=[0, 1])
+    forecast = expected(sweep_plan)
+    assert forecast is not None
+    assert set(forecast.run_seconds) == {run.id for run in sweep_plan.runs}
+    ((request, agents),) = probed
+    assert (request.backbone, request.preprocessing.crop_px, request.classes, agents) == ("resnet18", 224, 3, 2)
+    assert request.cuts == CUTS
+    assert len(request.images) == 8
+    assert all(Path(image).is_file() for image in request.images)
 
 
 def test_runs_at_other_sizes_are_probed_by_themselves(plan: Callable[..., SweepPlan], probed: Probed) -> None:
     """Batches above what a probe takes on the CPU make no difference there."""
     assert expected(plan(strategy=["head", "full"], image_px=[64, 96], batch_size=[16, 32])) is not None
-    assert [wanted.preprocessing.crop_px for wanted, _ in probed] == [64, 96]
+    assert [request.preprocessing.crop_px for request, _ in probed] == [64, 96]
 
 
 def test_few_runs_are_not_worth_a_probe(plan: Callable[..., SweepPlan], probed: Probed) -> None:
     """Two are soon over; two of which more follow are not."""
-    todo = plan(seed=[0, 1])
-    assert expected(todo) is None
+    sweep_plan = plan(seed=[0, 1])
+    assert expected(sweep_plan) is None
     assert not probed
-    assert expected(todo, unknown=1) is not None
+    assert expected(sweep_plan, unknown=1) is not None
 
 
 def test_few_pictures_are_not_worth_a_probe(plan: Callable[..., SweepPlan], probed: Probed) -> None:
@@ -106,17 +106,17 @@ def test_a_real_probe_comes_to_a_forecast(
 ) -> None:
     """Two of them side by side; all costs are positive, and a second time nothing is measured."""
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))  # other tests run beside this one
-    todo = plan(strategy=["head", "gradual", "full"], seed=[0, 1, 2, 3], image_px=[64])
-    outlook = expected(todo)
-    assert outlook is not None
-    assert all(seconds > 0 for seconds in outlook.run_seconds.values())
-    assert max(outlook.run_seconds.values()) < outlook.seconds < sum(outlook.run_seconds.values())
-    assert outlook.cache_bytes > 0 < outlook.cache_seconds
+    sweep_plan = plan(strategy=["head", "gradual", "full"], seed=[0, 1, 2, 3], image_px=[64])
+    forecast = expected(sweep_plan)
+    assert forecast is not None
+    assert all(seconds > 0 for seconds in forecast.run_seconds.values())
+    assert max(forecast.run_seconds.values()) < forecast.seconds < sum(forecast.run_seconds.values())
+    assert forecast.cache_bytes > 0 < forecast.cache_seconds
     assert "2 at once" in capsys.readouterr().out
-    again = expected(todo)
+    again = expected(sweep_plan)
     assert again is not None
     assert dataclasses.replace(again, free_bytes=0) == dataclasses.replace(
-        outlook, free_bytes=0
+        forecast, free_bytes=0
     )  # others write to this disk
     assert capsys.readouterr().out == ""
 
@@ -129,25 +129,25 @@ def test_a_sweep_can_do_without_a_forecast(
     def fail(*_: Any) -> ProbeResult:
         raise UserError("measuring ended with exit code 3: broken")
 
-    todo = plan(seed=[0, 1, 2])
+    sweep_plan = plan(seed=[0, 1, 2])
     monkeypatch.setattr(probe_pool, "run_probes", fail)
-    assert expected(todo) is None
+    assert expected(sweep_plan) is None
     assert capsys.readouterr().out == "no forecast: measuring ended with exit code 3: broken\n"
     monkeypatch.setattr(probe_pool, "run_probes", lambda *_: RESNET)
     monkeypatch.setenv("FINETUNE_CACHE_GB", "many")
-    assert expected(todo) is None
+    assert expected(sweep_plan) is None
     assert "no forecast: FINETUNE_CACHE_GB" in capsys.readouterr().out
 
 
 def test_epochs_that_are_done_are_not_forecast(plan: Callable[..., SweepPlan], probed: Probed) -> None:
     """A run that was interrupted goes on from there."""
-    todo = plan(strategy=["full"], seed=[0, 1, 2])
-    todo.runs[0].directory.mkdir(parents=True)
-    files.write_history(todo.runs[0].directory, [{"epoch": epoch} for epoch in (1, 2)])
-    outlook = expected(todo, agents=1)
-    assert outlook is not None
+    sweep_plan = plan(strategy=["full"], seed=[0, 1, 2])
+    sweep_plan.runs[0].directory.mkdir(parents=True)
+    files.write_history(sweep_plan.runs[0].directory, [{"epoch": epoch} for epoch in (1, 2)])
+    forecast = expected(sweep_plan, agents=1)
+    assert forecast is not None
     assert probed
-    first, _, third = outlook.run_seconds.values()
+    first, _, third = forecast.run_seconds.values()
     assert 0 < first < third
 
 
@@ -156,32 +156,32 @@ def test_epochs_take_what_those_of_finished_runs_took(
     plan: Callable[..., SweepPlan], probed: Probed, agents: int, is_known: bool
 ) -> None:
     """Of the same strategy, without filling caches; but not if fewer or more runs went side by side."""
-    todo = plan(strategy=["head", "full"], seed=[0, 1, 2])
-    first = expected(todo, agents=2)
+    sweep_plan = plan(strategy=["head", "full"], seed=[0, 1, 2])
+    first = expected(sweep_plan, agents=2)
     assert first is not None
     assert probed
-    todo.sweep.folder.mkdir(parents=True)
-    report.store(todo.sweep.folder, first)
-    full = [run for run in todo.runs if run.config.strategy == "full"]
+    sweep_plan.sweep.folder.mkdir(parents=True)
+    report.store(sweep_plan.sweep.folder, first)
+    full = [run for run in sweep_plan.runs if run.config.strategy == "full"]
     full[0].directory.mkdir(parents=True)
     summary = {"state": "finished", "train_seconds": 70.0, "cache_seconds": 10.0, "epochs": 6}
     documents.write_json(full[0].directory / keys.SUMMARY, summary)
-    outlook = expected(todo, agents=agents)
-    assert outlook is not None
-    assert (outlook.run_seconds[full[1].id] == pytest.approx(START_SECONDS + 60.0)) == is_known
-    assert outlook.strategies["head"].seconds > 0
+    forecast = expected(sweep_plan, agents=agents)
+    assert forecast is not None
+    assert (forecast.run_seconds[full[1].id] == pytest.approx(START_SECONDS + 60.0)) == is_known
+    assert forecast.strategies["head"].seconds > 0
 
 
 def test_runs_that_a_search_has_yet_to_choose_are_drawn(plan: Callable[..., SweepPlan], probed: Probed) -> None:
     """From all over its space."""
     metric = {"name": "best/val_accuracy", "goal": "maximize"}
     keys = {"metric": metric, "run_cap": 20, "early_terminate": {"type": "hyperband", "min_iter": 1}}
-    todo = plan("bayes", keys, strategy=["head", "full"], lr={"min": 0.001, "max": 0.01})
-    assert todo.runs == []
-    outlook = expected(todo, unknown=20)
-    assert outlook is not None
+    sweep_plan = plan("bayes", keys, strategy=["head", "full"], lr={"min": 0.001, "max": 0.01})
+    assert sweep_plan.runs == []
+    forecast = expected(sweep_plan, unknown=20)
+    assert forecast is not None
     assert probed[0][0].cuts == (0, 9)
-    assert (outlook.runs, outlook.unknown, dict(outlook.run_seconds)) == (20, 20, {})
-    assert set(outlook.strategies) == {"head", "full"}
-    assert sum(share.runs for share in outlook.strategies.values()) == 20
-    assert outlook.most
+    assert (forecast.runs, forecast.unknown, dict(forecast.run_seconds)) == (20, 20, {})
+    assert set(forecast.strategies) == {"head", "full"}
+    assert sum(share.runs for share in forecast.strategies.values()) == 20
+    assert forecast.most
