@@ -164,8 +164,14 @@ def _estimate(
     """Return an estimate from the variance parts of its arms' runs (with their df) and of images."""
     between_runs = sum(part for part, _ in parts)
     variance = max(between_runs + by_image - residual, between_runs, by_image, floor)
-    denominator = sum(part**2 / df for part, df in parts)
-    return Estimate(value, math.sqrt(variance), variance**2 / denominator if denominator else math.inf)
+    if not between_runs:
+        return Estimate(value, math.sqrt(variance), math.inf)
+    welch = sum(part**2 / df for part, df in parts)
+    # With 2 runs against 5, Welch-Satterthwaite alone errs in 7% of equal arms (2 against 10: 11%), as the variance of 2
+    # runs is often far too small by chance. So df is no larger than if both arms' runs varied equally.
+    equal = sum(1 / (df + 1) for _, df in parts)
+    shares = sum((between_runs / (df + 1) / equal) ** 2 / df for _, df in parts)
+    return Estimate(value, math.sqrt(variance), variance**2 / max(welch, shares))
 
 
 def _run_variance(arm: Floats) -> float:

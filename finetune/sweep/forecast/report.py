@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.sweep.display import console, count_noun, duration
+from finetune.sweep.power import detectable_sentence
 from finetune.system import documents
 from finetune.system.atomic import format_bytes
 
@@ -44,6 +45,8 @@ class SweepForecast:
     cache_budget: int
     refused_bytes: int  # of cache entries for which there is no room
     most: bool  # whether runs may take less, such as those that may end early
+    runs_per_recipe: int = 0  # of the recipe with most runs, for the strategy with fewest; 0 if unknown
+    test_images: int = 0  # of the smallest test set; 0 if unknown
     caches_beside: bool = True  # whether the caches are on the disk of the run directories
 
     @property
@@ -87,6 +90,7 @@ def lines(forecast: SweepForecast) -> list[str]:
         *text,
         f"disk: {disk}; caches {caches}",
         *_warnings(forecast),
+        *([detectable_sentence(forecast.runs_per_recipe, forecast.test_images)] if forecast.test_images else []),
         f"calls to W&B: none; run as a sweep on W&B, at most {calls:,} in all",
     ]
 

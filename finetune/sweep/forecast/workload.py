@@ -3,7 +3,7 @@
 import itertools
 import shutil
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -111,8 +111,19 @@ def _forecast(plan: SweepPlan, runs: dict[str, PendingRun], unknown: int, agents
         cache_budget=caches.budget,
         refused_bytes=caches.refused_bytes,
         most="early_terminate" in plan.sweep.spec or any(map(_may_take_less, configs)),
+        runs_per_recipe=_runs_per_recipe(plan),
+        test_images=min(run.images["test"] for run in pending),
         caches_beside=run_disk.stat().st_dev == cache_disk.stat().st_dev,
     )
+
+
+def _runs_per_recipe(plan: SweepPlan) -> int:
+    """Return how many runs the test accuracy of a recipe will be the mean of, for the strategy with fewest."""
+    counts: dict[str, int] = {}
+    for (strategy, _), number in Counter((run.config.strategy, run.recipe) for run in plan.runs).items():
+        counts[strategy] = max(counts.get(strategy, 0), number)
+    smallest = min(counts.values(), default=0)
+    return smallest - 1 if plan.race and smallest > 2 else smallest  # a race's first seed chooses the recipe
 
 
 def _may_take_less(config: Config) -> bool:
