@@ -109,7 +109,7 @@ def test_a_run_erases_and_counts_mixed_pictures_by_their_heavier_label(pictures:
         run(small(pictures, strategy="full", epochs=1, erasing=share), tmp_path / str(share))
         losses.append(files.read_history(tmp_path / str(share))[0][0]["train/loss"])
     assert losses[0] != losses[1]
-    config = small(pictures, strategy="full", epochs=8, mixup=0.1, dropout=0, backbone="resnet18")
+    config = small(pictures, strategy="full", epochs=3, mixup=0.1, dropout=0, backbone="resnet18")
     run(config, tmp_path / "mixed")
     assert files.read_history(tmp_path / "mixed")[0][-1]["train/accuracy"] > 0.8
 
