@@ -26,8 +26,8 @@ endif
 # Without bytecode, every import of torch takes several times longer.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test check lint types format sweep data agents analysis notebook publish report gc bench chaos audit fuzz \
-  lock lock-bench clean
+.PHONY: help setup demo test check lint types format sweep data agents analysis notebook publish report simulate gc bench \
+  chaos audit fuzz lock lock-bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,7 +50,7 @@ $(READY): requirements.lock scripts/find-python.sh
 	@touch $@
 
 demo: $(READY)  ## a real sweep of every strategy on drawn images, offline, with its report (about 5 minutes on 2 cores)
-	@$(PYTHON) agent.py sweeps/demo.yaml --agents 2; code=$$?; \
+	@$(PYTHON) agent.py sweeps/demo.yaml --race --agents 2; code=$$?; \
 	if [ $$code -gt 1 ]; then exit $$code; fi; \
 	$(PYTHON) -m analysis runs/demo && exit $$code
 
@@ -100,6 +100,9 @@ publish: $(READY)  ## upload to W&B what is missing there: SWEEP=runs/name
 
 report: $(READY)  ## write the comparison as a W&B Report: SWEEP=runs/name or a W&B id
 	@$(PYTHON) -m analysis.wandb_report $${SWEEP:+"$$SWEEP"} $(ARGS)
+
+simulate: $(READY)  ## simulate sweeps: how often the verdict errs, what it detects, what its advice costs (5 minutes)
+	@$(PYTHON) -m analysis.simulate $(ARGS)
 
 gc: $(READY)  ## free disk space: BUDGET=10GB for runs and caches (default: only what is useless), ARGS=--dry-run to preview
 	@$(PYTHON) -m finetune.gc $${BUDGET:+--budget "$$BUDGET"} $(ARGS)

@@ -16,6 +16,8 @@ FIELDS_ADDED_LATER = ("erasing", "mixup", "cutmix", "balance", "folds", "fold", 
 FIELDS_WITHOUT_EFFECT = ("data", "weights", "device", "loader_workers", "cache", "keep", "upload_best")
 
 # Fields that make a replicate of a recipe: the same training with other random numbers, or on other parts of the data.
+# Fields that val tunes within an arm; every other field that a sweep varies is something that it compares.
+TUNED_FIELDS = ("lr", "backbone_lr", "weight_decay", "block_decay")
 REPLICATE_FIELDS = ("seed", "fold", "split_seed")
 
 # Names of data sets and weights, which no folder or file of that name takes over.
@@ -130,6 +132,11 @@ def recipe_key(
     if weights_hash:
         fields["weights"] = weights_hash
     return json.dumps(fields, sort_keys=True, default=str)
+
+
+def arm(config: Config) -> str:
+    """Return the data set and all of a resolved config that makes its arm: the recipe without the tuned rates."""
+    return f"{config.data} {recipe_key(to_dict(config), None, {*REPLICATE_FIELDS, *TUNED_FIELDS})}"
 
 
 def recipe(config: Config) -> str:

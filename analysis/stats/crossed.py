@@ -167,8 +167,8 @@ def _estimate(
     if not between_runs:
         return Estimate(value, math.sqrt(variance), math.inf)
     welch = sum(part**2 / df for part, df in parts)
-    # With 2 runs against 5, Welch-Satterthwaite alone errs in 7% of equal arms (2 against 10: 11%), as the variance of 2
-    # runs is often far too small by chance. So df is no larger than if both arms' runs varied equally.
+    # With 2 runs against 5, Welch-Satterthwaite alone errs in 7% of equal arms (2 against 10: 11%), as the variance of
+    # 2 runs is often far too small by chance. So df is no larger than if both arms' runs varied equally.
     equal = sum(1 / (df + 1) for _, df in parts)
     shares = sum((between_runs / (df + 1) / equal) ** 2 / df for _, df in parts)
     return Estimate(value, math.sqrt(variance), variance**2 / max(welch, shares))

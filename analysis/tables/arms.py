@@ -1,6 +1,6 @@
 """Arms: what a sweep compares. An arm is a strategy with every other field that the sweep varies on purpose.
 
-Fields that val tunes within an arm (`TUNED`) and replicates (seed, fold) do not make arms.
+Fields that val tunes within an arm (`TUNED_FIELDS`) and replicates (seed, fold) do not make arms.
 """
 
 import json
@@ -13,8 +13,8 @@ from analysis.sources.sweep import Sweep
 from analysis.tables.recipes import format_value, independent_fields
 from finetune.config import Config
 from finetune.errors import nearest
+from finetune.resolve import TUNED_FIELDS
 
-TUNED = ("lr", "backbone_lr", "weight_decay", "block_decay")
 SELF_EXPLAINING = ("strategy", "augment", "backbone", "precision", "unfreeze", "data")  # values that need no field name
 
 
@@ -37,7 +37,7 @@ def find_arm_fields(recipes: Iterable[str], by: Sequence[str] = (), tuned: Seque
     Args:
         recipes: as JSON text.
         by: fields that make arms, in place of those found; all others that vary are then tuned.
-        tuned: fields beside TUNED that val tunes.
+        tuned: fields beside TUNED_FIELDS that val tunes.
 
     Raises:
         InputError: a field of `by` or `tuned` does not exist.
@@ -46,12 +46,12 @@ def find_arm_fields(recipes: Iterable[str], by: Sequence[str] = (), tuned: Seque
     _check_fields(tuned, "--tuned")
     fields = [json.loads(recipe) for recipe in recipes]
     if by:
-        varied = independent_fields(fields, [*by, *TUNED])
+        varied = independent_fields(fields, [*by, *TUNED_FIELDS])
         return ArmFields(tuple(by), tuple(name for name in varied if name not in by))
     # Rates are left out at first: in a random search they differ in every run, so that all else would follow from them.
-    fixed = [{name: value for name, value in recipe.items() if name not in TUNED} for recipe in fields]
+    fixed = [{name: value for name, value in recipe.items() if name not in TUNED_FIELDS} for recipe in fields]
     arm_fields = [name for name in independent_fields(fixed, ("strategy", "backbone", *tuned)) if name not in tuned]
-    order = [name for name in (*TUNED, *tuned) if name not in arm_fields]
+    order = [name for name in (*TUNED_FIELDS, *tuned) if name not in arm_fields]
     rates = [{name: recipe.get(name) for name in (*arm_fields, *order)} for recipe in fields]
     varied = independent_fields(rates, (*arm_fields, *order))
     return ArmFields(tuple(arm_fields) or ("strategy",), tuple(name for name in varied if name in order))

@@ -1,14 +1,14 @@
-"""Racing: further seeds and folds only for the recipe of each strategy with the best val score on its first run.
+"""Racing: further seeds and folds only for the recipe of each arm with the best val score on its first run.
 
 One seed usually shows which learning rate suits a strategy; more seeds are needed only to measure the chosen recipe
-precisely. A sweep of 5 strategies, 2 rates and 3 seeds is done after 20 runs instead of 30. The analysis compares
-recipes with the most runs alone, so it chooses the same ones. The folds of a cross-validation are raced like seeds:
-recipes are compared on the val images of the first fold, and no test images are looked at. Where runs train on parts of
-the images (train_share), each part has a contest of its own.
+precisely. A sweep of 5 strategies, 2 rates and 3 seeds is done after 20 runs instead of 30. The analysis compares the
+recipes of an arm on the seeds that all of them have, so it chooses the same ones. The folds of a cross-validation are
+raced like seeds: recipes are compared on the val images of the first fold, and no test images are looked at.
 """
 
 from dataclasses import dataclass
 
+from finetune.resolve import arm
 from finetune.rundir import keys
 from finetune.sweep.plan import PlannedRun, SweepPlan, state_of
 from finetune.system import documents
@@ -16,7 +16,7 @@ from finetune.system import documents
 
 @dataclass(frozen=True)
 class Contest:
-    """The recipes of one strategy on one share of the images."""
+    """The recipes of one arm: they differ in tuned rates only."""
 
     strategy: str
     train_share: float
@@ -79,19 +79,20 @@ def expected_runs(plan: SweepPlan, retry_failed: bool) -> list[PlannedRun]:
 
 def contests(plan: SweepPlan, retry_failed: bool) -> list[Contest]:
     """Return the contests of a race, as the run directories stand now."""
-    groups: dict[tuple[str, float], list[PlannedRun]] = {}
+    groups: dict[str, list[PlannedRun]] = {}
     for run in plan.runs:
-        groups.setdefault((run.config.strategy, run.config.train_share), []).append(run)
-    return [_contest(strategy, share, runs, retry_failed) for (strategy, share), runs in groups.items()]
+        groups.setdefault(arm(run.config), []).append(run)
+    return [_contest(runs, retry_failed) for runs in groups.values()]
 
 
-def _contest(strategy: str, train_share: float, runs: list[PlannedRun], retry_failed: bool) -> Contest:
+def _contest(runs: list[PlannedRun], retry_failed: bool) -> Contest:
     by_recipe: dict[str, PlannedRun] = {}
     for run in runs:
         by_recipe.setdefault(run.recipe, run)
     firsts = list(by_recipe.values())
     is_open = any(_may_still_finish(run, retry_failed) for run in firsts)
-    return Contest(strategy, train_share, runs, firsts, is_open, _best(firsts))
+    first = runs[0].config
+    return Contest(first.strategy, first.train_share, runs, firsts, is_open, _best(firsts))
 
 
 def _may_still_finish(run: PlannedRun, retry_failed: bool) -> bool:

@@ -18,7 +18,14 @@ from finetune.system import documents
 from finetune.system.tables import write_table
 
 CLASSES = ("disc", "square", "stripes")
-COST = {"scratch": 1.0, "head": 0.35, "partial": 0.45, "gradual": 0.75, "lpft": 0.8, "full": 1.0}  # of a full training pass
+COST = {
+    "scratch": 1.0,
+    "head": 0.35,
+    "partial": 0.45,
+    "gradual": 0.75,
+    "lpft": 0.8,
+    "full": 1.0,
+}  # of a full training pass
 
 
 def fabricate_run(

@@ -220,3 +220,13 @@ def test_the_time_left_of_a_race_is_of_the_runs_that_it_needs(tmp_path: Path, mo
         shares.append(estimator.left(slots=1))
     assert [share for share, _ in shares] == [pytest.approx(done / 5) for done in range(6)]
     assert [seconds for _, seconds in shares] == [pytest.approx(20.0 * left) for left in range(5, -1, -1)]
+
+
+def test_arms_do_not_race_against_each_other(place: Place) -> None:
+    """Augmentations are what the sweep compares: each gets all its seeds, at its better rate."""
+    arguments = ("--set", "strategy=head", "--set", "augment=[none,light]", "--set", "lr=[0.001,0.003]")
+    assert place.run("seeds.yaml", "--race", *arguments)[0] == 0
+    configs = [files.read_config(run) for run in files.find_runs(place.folder / "runs" / "seeds")]
+    counts = Counter((config["augment"], config["lr"]) for config in configs)
+    assert {augment for augment, _ in counts} == {"none", "light"}
+    assert sorted(counts.values()) == [1, 1, 3, 3]

@@ -54,6 +54,14 @@ def test_time_disk_and_calls_are_told_with_their_basis() -> None:
     ]
 
 
+def test_what_the_sweep_can_detect_is_said_before_it_starts() -> None:
+    """By its runs per recipe and its test images; nothing where they are not known."""
+    (line,) = (line for line in report.lines(changed(runs_per_recipe=3, test_images=341)) if "detect" in line)
+    assert line.startswith("With 3 runs per recipe and 341 test images this sweep can detect differences of about 5.1 ")
+    (line,) = (line for line in report.lines(changed(runs_per_recipe=1, test_images=341)) if "add seeds" in line)
+    assert line.startswith("With 1 run per recipe, no difference")
+
+
 @pytest.mark.parametrize(
     ("values", "line"),
     [
