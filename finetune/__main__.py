@@ -23,9 +23,15 @@ RUNS = Path("runs/single")  # beside the folders of sweeps
 def main(arguments: list[str]) -> int:
     """Run one config to its end and return the exit code (see errors.py)."""
     parser = argparse.ArgumentParser(
-        "python -m finetune", description="Fine-tune a network on a folder of images.", allow_abbrev=False
+        "python -m finetune",
+        usage="%(prog)s [--run-dir DIR] [--FIELD VALUE ...]",
+        description="Fine-tune a network on a folder of images: one run.",
+        epilog="docs/configuration.md has these fields as a page. agent.py runs many of them: docs/sweeps.md",
+        allow_abbrev=False,
     )
-    parser.add_argument("--run-dir", type=Path, help=f"where the run goes (default: {RUNS}/<strategy>-<hash>)")
+    parser.add_argument(
+        "--run-dir", type=Path, metavar="DIR", help=f"where the run goes (default: {RUNS}/<strategy>-<hash>)"
+    )
     add_fields(parser)
     args, config = parse_flags(parser, arguments)
     # Only now torch, which takes seconds to import: a fault in a flag is reported at once.

@@ -23,7 +23,7 @@ Schedule = list[tuple[int, float]]  # [(epochs finished, share of the backbone's
 # weights and has far to go, the blocks must not lose what they know.
 BACKBONE_LR_SHARE = 0.2
 
-# Augmented views of each image that a frozen prefix sees, unless `views` is given (README, "Never computed twice").
+# Augmented views of each image that a frozen prefix sees, unless `views` is given (docs/speed.md).
 DEFAULT_VIEWS = 4
 
 MAX_FOLDS = 100
@@ -106,15 +106,15 @@ class Config(BaseModel):
         None,
         ge=0,
         le=10_000,
-        description="while a prefix is frozen: number of augmented views of each image, the same for every "
-        f"seed, take turns; 0 has a new one for each epoch (default: {DEFAULT_VIEWS}; 1 without augmentation)",
+        description="while a prefix is frozen: number of augmented views of each image that take turns, the same for "
+        f"every seed; 0: a new view in each epoch (default: {DEFAULT_VIEWS}; 1 without augmentation)",
     )
     start_px: Int | None = Field(
         None,
         ge=16,
         le=2048,
-        description="where everything trains: side of the training images at first, rising to image_px in the last "
-        "quarter of the epochs (default: image_px all along)",
+        description="if all blocks train: side of the training images at first; it rises to image_px in four stages "
+        "(default: image_px in every epoch)",
     )
     label_smoothing: Float = Field(0.1, ge=0, lt=1, description="share of the target spread over all classes")
     balance: Literal["none", "weights", "sampler"] = Field(
@@ -122,10 +122,15 @@ class Config(BaseModel):
         description="against unequal classes: weights counts rare ones more in the loss, sampler shows them more often",
     )
     dropout: Float = Field(0.2, ge=0, lt=1, description="dropout before the head's linear layer")
-    warmup_epochs: Float = Field(0.5, ge=0, description="epochs in which the rate rises to its full value at the start")
-    rewarm_epochs: Float = Field(0.5, ge=0, description="the same for blocks that start to train later")
+    warmup_epochs: Float = Field(0.5, ge=0, description="epochs at the start in which the rate rises to its full value")
+    rewarm_epochs: Float = Field(
+        0.5, ge=0, description="epochs in which the rate of a block rises that starts to train later"
+    )
     patience: Int | None = Field(
-        None, ge=1, description="stop after so many epochs without a better val, counted from the last unfreeze on"
+        None,
+        ge=1,
+        description="stop after so many epochs without a better result on val, counted from the last unfreeze on "
+        "(default: never)",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="arithmetic in training: auto is bf16 on a GPU that has it, fp32 elsewhere"
@@ -145,14 +150,16 @@ class Config(BaseModel):
     fold: Int | None = Field(
         None, ge=0, lt=MAX_FOLDS, description="which of these parts is left out of training, from 0 on"
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="where to compute: auto takes a GPU if there is one"
+    )
     loader_workers: Int | None = Field(
         None, ge=0, le=256, description="processes that load images; changes no result (default: by device)"
     )
     cache: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="keep decoded images and activations of the frozen prefix on disk, for all runs; auto where "
-        "they are used twice and fit",
+        description="store decoded images and activations of the frozen prefix on disk, for all runs: on, off, or "
+        "auto, which stores what pending runs read at least twice, if it fits",
     )
     keep: Keep = Field(
         "best_last",

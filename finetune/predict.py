@@ -121,14 +121,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run", metavar="RUN", help=find.HELP)
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="image files and folders, in any mix")
     parser.add_argument("--csv", type=Path, metavar="FILE", help=f"write {', '.join(COLUMNS)} to this file")
-    parser.add_argument("--top", type=_count, default=1, metavar="K", help="tell the K likeliest classes (default: 1)")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page to look at, least confident first")
+    parser.add_argument(
+        "--top", type=_count, default=1, metavar="K", help="list the K most likely classes (default: 1)"
+    )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write one offline page with the images, least confident first"
+    )
     parser.add_argument(
         "--html-limit",
         type=_count,
         default=HTML_LIMIT,
         metavar="N",
-        help="images on the page, the least confident ones; each takes some 8 kB (default: %(default)s)",
+        help="images on the page, the least confident ones; each takes about 8 kB (default: %(default)s)",
     )
     return parser
 

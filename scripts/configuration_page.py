@@ -13,20 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that it also runs as a file
 
 from finetune.config import BACKBONES, Config  # noqa: E402
+from finetune.config_flags import SECTIONS  # noqa: E402
 
 PAGE = ROOT / "docs" / "configuration.md"
 WIDTH = 118  # of a line
-
-# First field of each section -> its title; the fields of a section follow each other in `Config`.
-SECTIONS = {
-    "data": "Data and network",
-    "strategy": "What trains",
-    "lr": "Optimizer",
-    "image_px": "Images and augmentation",
-    "label_smoothing": "Loss, schedule and precision",
-    "seed": "Seeds and splits",
-    "device": "Machine, caches and files",
-}
 
 INTRODUCTION = """# Configuration
 
@@ -49,7 +39,7 @@ def configuration_page() -> str:
     lines = [INTRODUCTION]
     for name, field in Config.model_fields.items():
         if name in SECTIONS:
-            lines.append(f"\n## {SECTIONS[name]}\n\n| field | default | meaning |\n|---|---|---|")
+            lines.append(f"\n## {SECTIONS[name].capitalize()}\n\n| field | default | meaning |\n|---|---|---|")
         lines.append(f"| `{name}` | {_default_text(field)} | {_meaning(field)} |")
     names = ", ".join(f"`{name}`" for name in BACKBONES)
     lines.append(f"\n## Backbones\n\n{len(BACKBONES)} networks of torchvision:\n\n{textwrap.fill(names, WIDTH)}")

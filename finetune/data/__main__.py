@@ -9,7 +9,7 @@ from finetune.system.output import command
 # command -> (what it does, the module that adds its arguments and does it); imported when asked for, as some load torch
 COMMANDS = {
     "check": ("say what is wrong with a folder of images", "finetune.data.check.command"),
-    "show": ("draw what augmentation makes of some images", "finetune.data.check.show_command"),
+    "show": ("draw what training sees of some images", "finetune.data.check.show_command"),
     "split": ("write which image trains, chooses and tests into a file that can be edited and used as data",
               "finetune.data.check.split_command"),
 }  # fmt: skip

@@ -45,11 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("data", metavar="DATA", help="a folder of images, or as in --data")
     levels = ["none", *LEVELS]
-    parser.add_argument("--augment", choices=levels, help="this level alone, with all that is asked for at once")
-    parser.add_argument("--erasing", default=0.0, metavar="SHARE", help="erase a part of this share of the views")
+    parser.add_argument(
+        "--augment", choices=levels, help="draw this level only, with erasing, mixup and cutmix combined"
+    )
+    parser.add_argument(
+        "--erasing", default=0.0, metavar="SHARE", help="erase a random part of this share of the views"
+    )
     parser.add_argument("--mixup", default=0.0, metavar="ALPHA", help="show MixUp, too")
     parser.add_argument("--cutmix", default=0.0, metavar="ALPHA", help="show CutMix, too")
-    parser.add_argument("--image-px", metavar="PX", help="side of what the network sees (default: as in a run)")
+    parser.add_argument("--image-px", metavar="PX", help="side of the square the network sees (default: as in a run)")
     parser.add_argument("--pictures", type=int, default=5, metavar="N", help="rows (default: %(default)s)")
     parser.add_argument("--seed", default=0, help="of the run (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="a .png or .jpg file (default: %(default)s)")

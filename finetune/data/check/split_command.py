@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("data", metavar="DATA", help="a folder of images, or as in --data")
     parser.add_argument("--split-seed", type=int, default=0, help="as in a run (default: %(default)s)")
-    parser.add_argument("--folds", type=int, metavar="K", help="deal the images into K parts; needs --fold")
+    parser.add_argument("--folds", type=int, metavar="K", help="split the images into K parts; needs --fold")
     parser.add_argument("--fold", type=int, metavar="N", help="which of them is left out of training, from 0 on")
     parser.add_argument("--without", type=Path, metavar="FILE", help="a fix list of `check`: leave out what it removes")
     parser.add_argument("--out", type=Path, help=f"in the folder of the images (default: {NAME} there)")
