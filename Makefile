@@ -30,7 +30,9 @@ unexport PYTHONDONTWRITEBYTECODE
   chaos audit fuzz lock lock-bench clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## |^##@ ' '/^##@ / {printf "\n%s:\n", $$2} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ start
 
 setup: $(READY)  ## make the environment in .venv/ (Python 3.11 to 3.13)
 
@@ -49,10 +51,46 @@ $(READY): requirements.lock scripts/find-python.sh
 	$(VENV)/bin/uv pip sync --quiet --require-hashes --python $(PYTHON) requirements.lock
 	@touch $@
 
-demo: $(READY)  ## a real sweep of every strategy on drawn images, offline, with its report (about 5 minutes on 2 cores)
+demo: $(READY)  ## a real sweep of every strategy on drawn images, with its report: about 5 minutes on 2 cores
 	@$(PYTHON) agent.py sweeps/demo.yaml --race --agents 2; code=$$?; \
 	if [ $$code -gt 1 ]; then exit $$code; fi; \
 	$(PYTHON) -m analysis runs/demo && exit $$code
+
+##@ sweeps
+
+data: $(READY)  ## download the images and weights of a sweep: SWEEP=file.yaml
+	@$(PYTHON) agent.py $${SWEEP:+"$$SWEEP"} --fetch $(ARGS)
+
+# Without SWEEP: the newest unfinished sweep, on the W&B server if you are logged in, else here.
+agents: $(READY)  ## run or continue a sweep: SWEEP=file.yaml, runs/name or W&B id (default: newest), AGENTS=n
+	@$(PYTHON) agent.py $${SWEEP:+"$$SWEEP"} $${AGENTS:+--agents "$$AGENTS"} $(ARGS)
+
+analysis: $(READY)  ## compare its runs, write reports/name/: SWEEP=runs/name or W&B id (default: newest)
+	@$(PYTHON) -m analysis $${SWEEP:+"$$SWEEP"} $(ARGS)
+
+##@ W&B
+
+# Errors and secrets in the file are reported here: on the server an error would end run after run, and a secret stay.
+sweep: $(READY)  ## check a sweep file and create its sweep on W&B: SWEEP=file.yaml (default: strategies.yaml)
+	@test -f "$${SWEEP:-sweeps/strategies.yaml}" || { echo "$$SWEEP: no such sweep file. Available: $$(echo sweeps/*.yaml)" >&2; exit 2; }
+	@$(PYTHON) agent.py "$${SWEEP:-sweeps/strategies.yaml}" --check
+	@$(PYTHON) -m wandb sweep "$${SWEEP:-sweeps/strategies.yaml}"
+
+publish: $(READY)  ## send what W&B has not got of an offline sweep: SWEEP=runs/name
+	@$(PYTHON) -m finetune.publish $${SWEEP:+"$$SWEEP"} $(ARGS)
+
+report: $(READY)  ## write the comparison as a W&B Report: SWEEP=runs/name or W&B id
+	@$(PYTHON) -m analysis.wandb_report $${SWEEP:+"$$SWEEP"} $(ARGS)
+
+##@ more
+
+notebook: $(READY)  ## run notebooks/trials.ipynb on drawn images: ARGS="NAME=VALUE ..." changes its settings
+	@$(PYTHON) -m notebooks.execute $(ARGS)
+
+gc: $(READY)  ## free disk space: BUDGET=10GB (default: only useless files), ARGS=--dry-run to preview
+	@$(PYTHON) -m finetune.gc $${BUDGET:+--budget "$$BUDGET"} $(ARGS)
+
+##@ tests and checks
 
 # One process more than cores, as tests with a server mostly wait. Each runs complete test files, and the longest files
 # come first (tests/conftest.py).
@@ -76,36 +114,14 @@ format: $(READY)  ## format the code
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/ruff check --fix .
 
-# Errors and secrets in the file are reported here: on the server an error would end run after run, and a secret stay.
-sweep: $(READY)  ## check a sweep file and create the sweep on the W&B server: SWEEP=file.yaml (default: sweeps/strategies.yaml)
-	@test -f "$${SWEEP:-sweeps/strategies.yaml}" || { echo "$$SWEEP: no such sweep file. Available: $$(echo sweeps/*.yaml)" >&2; exit 2; }
-	@$(PYTHON) agent.py "$${SWEEP:-sweeps/strategies.yaml}" --check
-	@$(PYTHON) -m wandb sweep "$${SWEEP:-sweeps/strategies.yaml}"
+fuzz: $(READY)  ## 2,000 random inputs for each parser: about 2 minutes
+	@$(PYTHON) -m pytest --hypothesis-profile=thorough tests/finetune/test_fuzz.py tests/finetune/system/test_hostile_output.py $(ARGS)
 
-data: $(READY)  ## download what a sweep needs, for machines without internet: SWEEP=file.yaml (default: as agents)
-	@$(PYTHON) agent.py $${SWEEP:+"$$SWEEP"} --fetch $(ARGS)
+chaos: $(READY)  ## kill and damage runs, count what is lost: 15 minutes; ARGS="--kills 20 --scale 0.1"
+	@$(PYTHON) -m chaos $(ARGS)
 
-# Without SWEEP: the newest unfinished sweep, on the W&B server if you are logged in, else here.
-agents: $(READY)  ## run a sweep: SWEEP=file.yaml, runs/name or a W&B id (default: the newest unfinished), AGENTS=n at once
-	@$(PYTHON) agent.py $${SWEEP:+"$$SWEEP"} $${AGENTS:+--agents "$$AGENTS"} $(ARGS)
-
-analysis: $(READY)  ## compare the runs of a sweep: SWEEP=runs/name or a W&B id (default: the newest); writes reports/name/
-	@$(PYTHON) -m analysis $${SWEEP:+"$$SWEEP"} $(ARGS)
-
-notebook: $(READY)  ## run notebooks/trials.ipynb on drawn images; writes reports/trials/trials.ipynb (ARGS="NAME=VALUE ...")
-	@$(PYTHON) -m notebooks.execute $(ARGS)
-
-publish: $(READY)  ## upload to W&B what is missing there: SWEEP=runs/name
-	@$(PYTHON) -m finetune.publish $${SWEEP:+"$$SWEEP"} $(ARGS)
-
-report: $(READY)  ## write the comparison as a W&B Report: SWEEP=runs/name or a W&B id
-	@$(PYTHON) -m analysis.wandb_report $${SWEEP:+"$$SWEEP"} $(ARGS)
-
-simulate: $(READY)  ## simulate sweeps: how often the verdict errs, what it detects, what its advice costs (5 minutes)
+simulate: $(READY)  ## simulate sweeps: how often the verdict errs, what it detects: 5 minutes
 	@$(PYTHON) -m analysis.simulate $(ARGS)
-
-gc: $(READY)  ## free disk space: BUDGET=10GB for runs and caches (default: only what is useless), ARGS=--dry-run to preview
-	@$(PYTHON) -m finetune.gc $${BUDGET:+--budget "$$BUDGET"} $(ARGS)
 
 # The peers of the benchmark have a venv of their own, with the same torch.
 $(BENCH_READY): requirements-bench.lock | $(READY)
@@ -117,13 +133,15 @@ $(BENCH_READY): requirements-bench.lock | $(READY)
 	$(VENV)/bin/uv pip sync --quiet --require-hashes --python $(BENCH)/bin/python requirements-bench.lock
 	@touch $@
 
-bench: $(BENCH_READY)  ## speed of runs beside a plain loop, timm, fastai and Lightning (ARGS=--full takes hours)
+bench: $(BENCH_READY)  ## speed beside a plain loop, timm, fastai and Lightning: 15 minutes; ARGS=--full takes hours
 	@$(BENCH)/bin/python -m benchmarks $(ARGS)
 
-chaos: $(READY)  ## kill agents and runs at any moment and count what is lost (about 15 minutes; ARGS="--kills 20 --scale 0.1")
-	@$(PYTHON) -m chaos $(ARGS)
+audit: $(READY)  ## look up known vulnerabilities of the locked packages
+	@$(PYTHON) scripts/audit.py
 
-lock: $(READY)  ## pin the newest versions that pyproject.toml allows, with hashes, for Linux and macOS
+##@ maintenance
+
+lock: $(READY)  ## pin the newest versions that pyproject.toml allows, with hashes
 	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra export --extra notebook --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock >/dev/null
 
@@ -131,12 +149,6 @@ lock-bench: $(READY)
 	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra export --extra notebook --extra bench --universal --python-version 3.11 --upgrade \
 	  --constraint requirements.lock --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
 	  --output-file requirements-bench.lock >/dev/null
-
-audit: $(READY)  ## known vulnerabilities of the locked packages (skipped where their list can't be reached)
-	@$(PYTHON) scripts/audit.py
-
-fuzz: $(READY)  ## many more examples for the parsers than in the tests, different each time (about 2 minutes)
-	@$(PYTHON) -m pytest --hypothesis-profile=thorough tests/finetune/test_fuzz.py tests/finetune/system/test_hostile_output.py $(ARGS)
 
 clean:  ## delete environments and the caches of tools; runs/ and reports/ stay
 	rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis
