@@ -53,7 +53,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )  # fmt: skip
     add(
         "--race", action=argparse.BooleanOptionalAction,
-        help="further seeds and folds only for the recipe of each strategy with the best val at the first",
+        help="further seeds and folds only for the recipe of each arm with the best val accuracy at the first",
     )  # fmt: skip
     add = parser.add_argument_group("run it").add_argument
     add("--agents", type=_at_least(1), metavar="N", help="runs side by side (default: one per GPU, else 1)")
