@@ -14,7 +14,7 @@ from tests.support.wandb_server.server import Server
 
 __all__ = ["outcome", "outcomes"]
 
-README_REQUESTS = 30  # fewer than this, says README.md
+MAX_REQUESTS = 30  # fewer than this, says docs/wandb.md
 EPOCHS = 200  # of 0.4 s: time enough for the server to hear of a laggard and stop it, however busy the machine is
 
 
@@ -91,11 +91,11 @@ def test_a_run_sends_two_tables_the_pictures_among_them(outcome: Any) -> None:
 
 @pytest.mark.scenario("two_agents")
 def test_a_run_makes_few_requests(outcome: Any) -> None:
-    """What README.md says of a run, files and images left out, which go to a storage without a limit."""
+    """What docs/wandb.md says of a run, files and images left out, which go to a storage without a limit."""
     server, _, sweep, _, _, asked, *_ = outcome
     of_agents = ("Heartbeat", "CreateAgent", "SweepWithRuns", "GetSweeps", "GetSweep", "Runs", "file_stream")
     of_runs = {name: count for name, count in asked.items() if name not in (*of_agents, "upload", "download")}
-    assert 0 < sum(of_runs.values()) / len(server.runs(sweep=sweep)) < README_REQUESTS, of_runs
+    assert 0 < sum(of_runs.values()) / len(server.runs(sweep=sweep)) < MAX_REQUESTS, of_runs
 
 
 @pytest.mark.scenario("two_agents")

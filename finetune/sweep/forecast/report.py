@@ -14,7 +14,7 @@ from finetune.system.atomic import format_bytes
 
 FORECAST = "forecast.json"  # beside the run directories: the forecast at the newest start, and the comparison
 
-# Counted on a server on this machine by tests/online; a server that sends a run's rows every 15 s (see README.md).
+# Counted on a server on this machine by tests/online; a server that sends a run's rows every 15 s (see docs/wandb.md).
 WANDB_CALLS_PER_RUN, WANDB_SECONDS = 25, 15.0
 
 

@@ -43,7 +43,7 @@ def changed(**values: Any) -> SweepForecast:
 
 
 def test_time_disk_and_calls_are_told_with_their_basis() -> None:
-    """The dearest strategy first; calls as README.md counts them."""
+    """The dearest strategy first; calls as docs/wandb.md counts them."""
     assert report.lines(EXPECTED) == [
         "time: 41 min for 3 runs (probed here: 2 agents with 1 thread each)",
         "  full  2 runs, 20 min each, 40 min together, 98%",
