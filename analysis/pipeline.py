@@ -19,7 +19,7 @@ from analysis.sources.predictions import read_predictions
 from analysis.sources.sweep import Sweep
 from analysis.tables.analysis import DEFAULTS, Analysis, Options
 from analysis.tables.arms import find_arm_fields, with_arms
-from analysis.tables.claims import check_claims
+from analysis.tables.claims import check_claims, read_claims
 from analysis.tables.comparison import best_run, chosen_runs, compare
 from analysis.tables.data_size import compare_data_sizes, split_by_train_share
 from analysis.tables.metadata import data_facts, left_out_sentence
@@ -70,7 +70,12 @@ def analyze_sweep(sweep: Sweep, options: Options = DEFAULTS) -> Analysis:
     except InputError as error:
         predictions = None
         notes.append(str(error))
-    claims, claims_setting = check_claims(comparison, chosen_runs(largest, comparison), largest.epochs)
+    try:
+        document = read_claims(sweep.text)
+    except InputError as error:
+        document = None
+        notes.append(str(error))
+    claims = check_claims(document, comparison, chosen_runs(largest, comparison), largest.epochs)
     return Analysis(
         all_runs=sweep,
         sweep=largest,
@@ -80,7 +85,6 @@ def analyze_sweep(sweep: Sweep, options: Options = DEFAULTS) -> Analysis:
         predictions=predictions,
         data=data_facts(largest, predictions),
         claims=claims,
-        claims_setting=claims_setting,
         sizes=compare_data_sizes(smaller, largest, comparison, options.margin),
         notes=tuple(notes),
         options=options,

@@ -46,7 +46,7 @@ def json_document(analysis: Analysis) -> dict[str, Any]:
         "notes": list(analysis.notes),
         "origin": origin_facts(sweep),
         "versions": package_versions(),
-        "claims": {"setting": analysis.claims_setting, "checked": [asdict(claim) for claim in analysis.claims]},
+        "claims": asdict(analysis.claims),
         "card": {
             "facts": recommendation_facts(comparison, verdict, analysis.data, origin_facts(sweep)),
             "by_budget": [asdict(option) for option in budget_options(comparison)],

@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis.report.columns import Column, cells, comparison_columns, cost_columns, detail_columns, pair_columns
 from analysis.tables.analysis import Analysis
-from analysis.tables.claims import Claim
+from analysis.tables.claims import CheckedClaims
 from finetune.system.output import one_line
 
 
@@ -23,18 +23,20 @@ def comparison_markdown(analysis: Analysis, headline: str) -> str:
     if len(comparison.pairs):
         pairs = markdown_table(comparison.pairs, pair_columns())
         parts.append(f"## Pairwise comparisons (paired by test image)\n\n{pairs}")
-    parts.append("## Reference numbers\n\n" + claims_markdown(analysis.claims, analysis.claims_setting))
+    if analysis.claims.checked:
+        parts.append("## Reference numbers\n\n" + claims_markdown(analysis.claims))
     return "\n".join(parts)
 
 
-def claims_markdown(claims: list[Claim], setting: str) -> str:
-    """Return a Markdown table of claims and results, and the setting of the claims if it is another one.
+def claims_markdown(claims: CheckedClaims) -> str:
+    """Return a Markdown table of claims and results, their source, and their setting if it is another one.
 
     The results of another setting neither confirm nor refute a claim, so there is no verdict then.
     """
     headings, sides = ["Claim", "Claimed", "Found here", "95% interval", "Verdict"], [":--", "--:", "--:", "--:", ":--"]
-    rows = [headings, sides, *([markdown_text(text) for text in astuple(claim)] for claim in claims)]
-    return _rows([row[:-1] for row in rows]) + f"\n{markdown_text(setting)}\n" if setting else _rows(rows)
+    rows = [headings, sides, *([markdown_text(text) for text in astuple(claim)] for claim in claims.checked)]
+    table = _rows([row[:-1] for row in rows] if claims.setting else rows)
+    return table + "".join(f"\n{markdown_text(text)}\n" for text in (f"From {claims.source}.", claims.setting) if text)
 
 
 def markdown_table(table: pd.DataFrame, shown: list[Column]) -> str:

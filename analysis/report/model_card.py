@@ -10,10 +10,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from analysis.errors import InputError
 from analysis.formatting import accuracy_interval, format_duration, format_gflops, format_quantity, percent
 from analysis.report.markdown import inline_code, markdown_text
 from analysis.report.shell import recorded_command, shell_command
 from analysis.tables.analysis import Analysis
+from analysis.tables.per_class import reliability
 from finetune.rundir.find import WORD
 from finetune.system.output import one_line
 
@@ -95,10 +97,19 @@ def _evaluation(analysis: Analysis) -> str:
         lines.append(
             f"- Expected calibration error on test: {best['test/ece'] * 100:.1f} points before temperature scaling, "
             f"{best['test/ece_scaled'] * 100:.1f} after (temperature {best['temperature']:.2f}, fitted on val; "
-            "`finetune.predict` and `finetune.export` apply it)."
+            f"`finetune.predict` and `finetune.export` apply it).{_perfect_sentence(analysis)}"
         )
     others = len(analysis.sweep.finished) - 1
     return "\n".join([*lines, f"- Compared with {others} other runs in the report beside this file.\n"])
+
+
+def _perfect_sentence(analysis: Analysis) -> str:
+    """Return what a perfectly calibrated network would show, or "" where the run has no probabilities."""
+    try:
+        calibration = reliability(analysis.best_dir, float(analysis.best["temperature"]))
+    except InputError:
+        return ""
+    return f" Even a perfectly calibrated network shows about {calibration.perfect * 100:.1f} points on so few images."
 
 
 def _training(best: "pd.Series[Any]", data: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.sources.sweep import Sweep
-from analysis.tables.claims import Claim
+from analysis.tables.claims import CheckedClaims
 from analysis.tables.comparison import SEED, Comparison, chosen_runs
 from analysis.tables.data_size import DataSizeResult
 from analysis.tables.recipes import replicate_kind
@@ -52,7 +52,7 @@ class Analysis:
         best: the candidate's run with the highest val accuracy.
         predictions: the test predictions of that run, or None where it has none.
         data: see `data_facts`.
-        claims, claims_setting: see `check_claims`.
+        claims: those that the sweep file names, checked.
         sizes: the results by training-set size; empty where the sweep has only one.
         notes: caveats, one sentence each.
         options: what was asked for.
@@ -65,8 +65,7 @@ class Analysis:
     best: "pd.Series[Any]"
     predictions: pd.DataFrame | None
     data: dict[str, Any]
-    claims: list[Claim]
-    claims_setting: str
+    claims: CheckedClaims
     sizes: list[DataSizeResult]
     notes: tuple[str, ...]
     options: Options

@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.sources.predictions import read_probabilities
 from analysis.sources.sweep import RECALL
@@ -55,15 +57,27 @@ def recall_frame(runs: pd.DataFrame, test_sets: Iterable[Mapping[str, str]]) -> 
     )
 
 
-def reliability(run_dir: Path, temperature: float | None) -> tuple[pd.DataFrame, dict[str, float]]:
-    """Return accuracy by confidence, and the expected calibration errors, before and after temperature scaling.
+@dataclass(frozen=True)
+class Calibration:
+    """How well the confidences of a run fit its accuracy on test, before and after temperature scaling.
+
+    Attributes:
+        bins: one row per non-empty bin: which (before, after), confidence and accuracy (means), images.
+        errors: which -> expected calibration error, a fraction.
+        perfect: the error that a perfectly calibrated network with these confidences (of the last of `errors`) shows on
+            so few images, the mean over draws; above 0, as |confidence - accuracy| of a bin is.
+    """
+
+    bins: pd.DataFrame
+    errors: dict[str, float]
+    perfect: float
+
+
+def reliability(run_dir: Path, temperature: float | None) -> Calibration:
+    """Return the calibration of a run on test.
 
     Args:
         temperature: of the run's summary; None where an earlier version did not record it: then there is no "after".
-
-    Returns:
-        one row per non-empty bin: which (before, after), confidence and accuracy (means), images; and which ->
-        expected calibration error, a fraction.
 
     Raises:
         InputError: the run has no predictions, or no probabilities.
@@ -84,7 +98,19 @@ def reliability(run_dir: Path, temperature: float | None) -> tuple[pd.DataFrame,
             confidence=("confidence", "mean"), accuracy=("accuracy", "mean"), images=("accuracy", "size")
         )
         tables.append(means.reset_index(drop=True).assign(which=which))
-    return pd.concat(tables, ignore_index=True), errors
+    return Calibration(pd.concat(tables, ignore_index=True), errors, perfect_error(confidence))
+
+
+def perfect_error(confidence: NDArray[np.float64], draws: int = 200) -> float:
+    """Return the mean expected calibration error of a network whose accuracy is its confidence, over random draws.
+
+    Args:
+        confidence: (images,).
+    """
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    correct = np.random.default_rng(0).random((draws, len(confidence))) < confidence
+    gaps = [np.bincount(bins, weights=drawn - confidence, minlength=BINS) for drawn in correct]
+    return float(np.abs(gaps).sum(axis=1).mean() / len(confidence))
 
 
 def confusion_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:

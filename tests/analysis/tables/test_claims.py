@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from analysis.tables.claims import Claim, check_claims
+from analysis.errors import InputError
+from analysis.tables.claims import Claim, check_claims, read_claims
 from analysis.tables.comparison import chosen_runs, compare
+from tests import ROOT
 from tests.support.fabricate import fabricate_run, read_arms
+
+STUDENT = read_claims((ROOT / "sweeps/strategies.yaml").read_text())
 
 
 def claims_of(folder: Path, **more: object) -> tuple[dict[str, Claim], str]:
@@ -21,8 +25,8 @@ def claims_of(folder: Path, **more: object) -> tuple[dict[str, Claim], str]:
             )  # fmt: skip
     sweep = read_arms(folder)
     comparison = compare(sweep)
-    claims, setting = check_claims(comparison, chosen_runs(sweep, comparison), sweep.epochs)
-    return {claim.said: claim for claim in claims}, setting
+    found = check_claims(STUDENT, comparison, chosen_runs(sweep, comparison), sweep.epochs)
+    return {claim.said: claim for claim in found.checked}, found.setting
 
 
 def partial_by_epoch(folder: Path, *curves: list[float]) -> Claim:
@@ -31,21 +35,21 @@ def partial_by_epoch(folder: Path, *curves: list[float]) -> Claim:
         fabricate_run(folder, f"partial-{seed}", strategy="partial", seed=seed, epochs=len(curve), curve=curve)
     sweep = read_arms(folder)
     comparison = compare(sweep)
-    claims, _ = check_claims(comparison, chosen_runs(sweep, comparison), sweep.epochs)
-    return next(claim for claim in claims if "epoch 5" in claim.said)
+    claims = check_claims(STUDENT, comparison, chosen_runs(sweep, comparison), sweep.epochs)
+    return next(claim for claim in claims.checked if "epoch 5" in claim.said)
 
 
 def test_each_claim_has_what_was_found(tmp_path: Path) -> None:
     """88% and 40% with intervals that hold the claim, 48 points apart, all by epoch 5, 55% and 70% and 40% saved."""
     claims, setting = claims_of(tmp_path)
-    partial = claims["last third tuned (partial): test accuracy"]
+    partial = claims["partial: test accuracy"]
     assert (partial.claimed, partial.found, partial.verdict) == ("87.6%", "88.0%", "inside the interval")
-    assert claims["from scratch: test accuracy"].found == "40.0%"
+    assert claims["scratch: test accuracy"].found == "40.0%"
     apart = claims["partial minus scratch"]
     assert (apart.claimed, apart.found, apart.verdict) == ("48.0 points", "48.0 points", "inside the interval")
     by_epoch = claims["partial: 80% val accuracy by epoch 5"]
     assert (by_epoch.found, by_epoch.verdict) == ("3 of 3 runs", "holds")
-    saved = "compute saved by freezing (partial against full)"
+    saved = "partial: compute saved against full"
     assert claims[f"{saved}, counted FLOPs"].found == "55%"  # fabricated: partial costs 0.45 of full
     assert claims[f"{saved}, FLOPs with the cache"].found == "70%"
     assert claims[f"{saved}, measured time"].found == "40%"
@@ -64,9 +68,9 @@ def test_what_a_sweep_does_not_have_is_said(tmp_path: Path) -> None:
         fabricate_run(tmp_path, f"head-{seed}", seed=seed)
     sweep = read_arms(tmp_path)
     comparison = compare(sweep)
-    claims, _ = check_claims(comparison, chosen_runs(sweep, comparison), sweep.epochs)
-    assert {claim.verdict for claim in claims} == {"not in this sweep"}
-    assert {claim.found for claim in claims} == {"–"}
+    claims = check_claims(STUDENT, comparison, chosen_runs(sweep, comparison), sweep.epochs)
+    assert {claim.verdict for claim in claims.checked} == {"not in this sweep"}
+    assert {claim.found for claim in claims.checked} == {"–"}
 
 
 @pytest.mark.parametrize(("fifth", "verdict"), [(0.9, "holds"), (0.2, "does not hold")])
@@ -94,3 +98,25 @@ def test_another_setting_is_named(tmp_path: Path, config: dict[str, str], settin
     """By what differs: the backbone, or the data, of which the report shows the folder's name only."""
     text = claims_of(tmp_path, **config)[1]
     assert f"this sweep about {setting}: " in text
+
+
+def test_only_a_sweep_that_names_claims_has_them(tmp_path: Path) -> None:
+    """The report of any other sweep says nothing of a report on other photos."""
+    assert read_claims("method: grid\n") is None
+    assert read_claims(None) is None
+    fabricate_run(tmp_path, "head")
+    sweep = read_arms(tmp_path)
+    comparison = compare(sweep)
+    assert check_claims(None, comparison, chosen_runs(sweep, comparison), sweep.epochs).checked == ()
+
+
+@pytest.mark.parametrize(
+    "content", ["claims: 3", "claims: [{arm: head}]", "claims: [7]", "[", "claims: [{difference: 1}]"]
+)
+def test_a_faulty_file_of_claims_is_named(content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that is not there."""
+    monkeypatch.setattr("analysis.tables.claims.SWEEPS", tmp_path)
+    (tmp_path / "mine.yaml").write_text(content)
+    for name in ("mine.yaml", "missing.yaml"):
+        with pytest.raises(InputError, match=name):
+            read_claims(f"# Claims: {name}\nmethod: grid\n")
