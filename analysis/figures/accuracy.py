@@ -68,7 +68,7 @@ def differences_to_candidate(arms: pd.DataFrame, candidate: str, margin: float, 
     ax.axvspan(-margin * 100, 0, color="#000000", alpha=0.07, linewidth=0)
     ax.set_yticks(range(len(others)), list(others["arm"]))
     ax.set_ylim(len(others) - 0.5, -0.7)
-    ax.set(xlabel=f"test accuracy minus that of {candidate} (points, 95% interval)", title="Differences to the best")
+    ax.set(xlabel="difference in test accuracy (points, 95% interval)", title=f"Differences to {candidate}")
     ax.grid(visible=False, axis="y")
     return ax
 

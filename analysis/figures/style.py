@@ -33,6 +33,7 @@ OTHER_COLOURS = (
 OTHER_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<", ">")
 OTHER_DASHES = ("-", "--", "-.", ":", (0, (5, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
 WIDTH, HEIGHT, DPI = 6.4, 4.4, 200  # inches; at this size a phone shows 12 points large enough to read
+LEGEND_CHARACTERS = 64  # that fit into a line below the axes
 GRID_DPI = 130  # of prediction grids, which are much larger
 # Any: matplotlib types these settings by a list of all their names.
 STYLE: Any = {
@@ -133,8 +134,13 @@ def set_percent_axis(ax: Axes, which: str) -> None:
 
 
 def add_legend_below(ax: Axes, columns: int = 5) -> None:
-    """Put the legend outside the axes, where it hides no data."""
+    """Put the legend outside the axes, where it hides no data.
+
+    Args:
+        columns: at most; fewer where names are long.
+    """
     handles, names = ax.get_legend_handles_labels()
+    columns = min(columns, max(1, LEGEND_CHARACTERS // (max(map(len, names), default=0) + 4)))
     figure = ax.get_figure()
     if handles and figure is not None:
         figure.legend(

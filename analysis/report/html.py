@@ -85,6 +85,8 @@ def report_page(
         out: the folder of the page, which links to runs are relative to.
     """
     comparison, shown = analysis.comparison, comparison_columns()
+    pairs = comparison.pairs  # those with the candidate are shown; pairs.csv has all
+    shown_pairs = pairs[(pairs["strategy"] == comparison.candidate) | (pairs["other"] == comparison.candidate)]
     # The page's policy allows the script with this hash and no other, whatever a run is called.
     script = "\n" + (HERE / SCRIPT).read_text(encoding="utf-8")
     template = _environment().get_template(TEMPLATE)
@@ -94,8 +96,8 @@ def report_page(
         table=_table(comparison.arms, shown),
         details=_table(comparison.arms, detail_columns(comparison.target)),
         costs=_table(comparison.arms, cost_columns()),
-        pairs=_table(comparison.pairs, pair_columns()) if len(comparison.pairs) else None,
-        networks=_table(comparison.pairs, network_columns()) if comparison.pairs["mcnemar_p"].notna().any() else None,
+        pairs=_table(shown_pairs, pair_columns()) if len(shown_pairs) else None,
+        networks=_table(shown_pairs, network_columns()) if shown_pairs["mcnemar_p"].notna().any() else None,
         recipes=_table(comparison.recipes, _recipe_columns(shown)),
         runs=_runs(analysis, out),
         forest=next((figure for figure in figures if figure.name == FOREST), None),

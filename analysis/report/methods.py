@@ -38,7 +38,7 @@ def pair_notes(kind: str) -> list[str]:
         "Differences of mean test accuracy on the same test images, with 95% confidence intervals for new images and "
         f"new training runs ({kind}s × images, Welch-Satterthwaite t).",
         "p-values are of the comparisons with the candidate, the arm with the highest mean val accuracy, corrected for "
-        "their number (Holm). They need at least 2 runs of each arm.",
+        "their number (Holm). They need at least 2 runs of each arm. pairs.csv has all other pairs, too.",
         "Probability of improvement: how often a run of the first arm is more accurate than one of the second.",
     ]
 
