@@ -75,7 +75,10 @@ def main() -> int:
     parser.add_argument("dir", type=Path)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         files = list(find_images(parser.parse_args().dir))
-        hashes = {path: inspection.trace for path, inspection in zip(files, pool.map(inspect_file, files), strict=True)}
+        hashes = {
+            path: inspection.perceptual_hash
+            for path, inspection in zip(files, pool.map(inspect_file, files), strict=True)
+        }
         paths = [path for path in files if hashes[path] is not None]
         edited = track(pool.map(_hash_edits, paths[::EVERY]), len(paths[::EVERY]), "editing")
         copies = np.array(list(edited), np.float32)  # (photos, edits, LENGTH)

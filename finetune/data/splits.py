@@ -57,7 +57,7 @@ def find_splits(
     split_seed: int,
     folds: int | None = None,
     fold: int | None = None,
-    survey: ScanResult = ScanResult(),  # noqa: B008  (frozen)
+    scan: ScanResult = ScanResult(),  # noqa: B008  (frozen)
 ) -> Splits:
     """Return the splits of the images in a folder, or that a CSV file lists.
 
@@ -70,15 +70,15 @@ def find_splits(
     and images that look the same, go where the first of them goes.
 
     Args:
-        survey: of the images; those that it could not read are left out.
+        scan: of the images; unreadable ones are left out.
 
     Raises:
         DataError: no classes, a class too small to split, or a class that is tested but never trained.
     """
     layout = place if isinstance(place, DatasetLayout) else read_layout(place)
-    unreadable = survey.unreadable
+    unreadable = scan.unreadable
     parts = {part: _readable(by_class, layout.root, unreadable) for part, by_class in layout.parts.items()}
-    groups = _copies(parts, layout.root, survey)
+    groups = _copies(parts, layout.root, scan)
     first = {path: group[0] for group in groups for path in group}
     splitter = _HashSplitter(layout.root, split_seed, first, folds or 0, fold or 0)
     if "" in parts:
@@ -93,7 +93,7 @@ def find_splits(
         )
         warnings += _missing_notes(layout, parts, classes)
     notes += [*warnings, *layout.notes, *_unreadable_notes(unreadable), *_copy_notes(groups, found)]
-    if survey.alike is None:
+    if scan.alike is None:
         notes.append("so many images look the same that only exact copies are kept on one side")
     return _build(layout.root, classes, found, notes, unreadable)
 
@@ -211,11 +211,11 @@ def _unreadable_notes(unreadable: Mapping[str, str]) -> list[str]:
     return [f"left out, as they can't be read: {names(lines)}"] if lines else []
 
 
-def _copies(parts: PathsBySplit, root: Path, survey: ScanResult) -> list[list[Path]]:
+def _copies(parts: PathsBySplit, root: Path, scan: ScanResult) -> list[list[Path]]:
     """Return the groups of images that are copies of each other, or look the same."""
     here = {inside(path, root): path for by_class in parts.values() for paths in by_class.values() for path in paths}
     exact = [[inside(path, root) for path in group] for group in exact_duplicates(here.values())]
-    alike = [[name for name in group if name in here] for group in survey.alike or ()]
+    alike = [[name for name in group if name in here] for group in scan.alike or ()]
     return [sorted(here[name] for name in group) for group in merge_overlapping([*exact, *alike]) if len(group) > 1]
 
 

@@ -111,7 +111,7 @@ def check(data: str, split_seed: int = 0) -> DataReport:
     }
     findings: list[Finding] = []
     try:
-        splits = find_splits(layout, split_seed, survey=scan)
+        splits = find_splits(layout, split_seed, scan=scan)
     except DataError as error:
         findings.append(Finding("error", "layout", str(error)))
         counts = _counts_by_folder(layout, inspections)
@@ -121,14 +121,14 @@ def check(data: str, split_seed: int = 0) -> DataReport:
         findings += [Finding("note", "splits", note) for note in splits.notes if not _is_redundant(note)]
     if data == catalog.INATURALIST:
         findings += [Finding("warning", "published", line) for line in catalog.count_mismatches(place)]
-    decodable = [layout.root / path for path, image in inspections.items() if image.why is None]
+    decodable = [layout.root / path for path, image in inspections.items() if image.reason is None]
     exact = [[inside(path, layout.root) for path in group] for group in exact_duplicates(decodable)]
     findings += copy_findings(exact, scan.alike, split_and_class)
     findings += file_findings(inspections, split_and_class)
     findings += class_findings(counts)
     if place.is_dir():
         findings += unused_findings(layout.root, inspections.keys())
-    sides = [min(image.size) for image in inspections.values() if image.why is None] or [0]
+    sides = [min(image.size) for image in inspections.values() if image.reason is None] or [0]
     return DataReport(
         str(place), fingerprint, len(inspections), (min(sides), int(median(sides)), max(sides)), counts,
         sorted(findings, key=lambda finding: LEVELS.index(finding.level)),
@@ -178,7 +178,7 @@ def _counts(splits: Splits) -> dict[str, dict[str, int]]:
 def _counts_by_folder(layout: DatasetLayout, inspections: Mapping[str, FileInspection]) -> dict[str, dict[str, int]]:
     return {
         part: {
-            label: sum(inspections[inside(path, layout.root)].why is None for path in paths)
+            label: sum(inspections[inside(path, layout.root)].reason is None for path in paths)
             for label, paths in by_class.items()
         }
         for part, by_class in layout.parts.items()

@@ -22,7 +22,7 @@ Inspections = Mapping[str, FileInspection]  # path inside the data folder -> wha
 
 
 def _is_dark(image: FileInspection) -> bool:
-    return image.top is not None and image.top <= DARK_SHARE * MAX_DEPTH
+    return image.max_value is not None and image.max_value <= DARK_SHARE * MAX_DEPTH
 
 
 IMAGE_RULES: tuple[tuple[Rule, Callable[[FileInspection], bool]], ...] = (
@@ -46,7 +46,7 @@ IMAGE_RULES: tuple[tuple[Rule, Callable[[FileInspection], bool]], ...] = (
     ),
     (
         Rule("warning", "blank", "almost one colour", "Look at them: failed exports, perhaps."),
-        lambda image: image.trace is None,
+        lambda image: image.perceptual_hash is None,
     ),
     (
         Rule(
@@ -69,7 +69,7 @@ IMAGE_RULES: tuple[tuple[Rule, Callable[[FileInspection], bool]], ...] = (
         Rule("note", "deep", "more than 8 bits a channel", "The upper 8 are used."),
         lambda image: image.mode in DEEP_MODES and not _is_dark(image),
     ),
-    (Rule("note", "transparent", "transparent in places", "They are laid on white."), lambda image: image.clear),
+    (Rule("note", "transparent", "transparent in places", "They are laid on white."), lambda image: image.transparent),
     (Rule("note", "palette", "a palette of colours", "They are converted to RGB."), lambda image: image.mode in "PA"),
     (Rule("note", "animated", "several frames", "The first is used."), lambda image: image.animated),
     (
@@ -92,7 +92,7 @@ MISNAMED = Rule(
 
 def file_findings(inspections: Inspections, split_and_class: Mapping[str, tuple[str, str]]) -> Iterator[Finding]:
     """Yield the findings on single files; `split_and_class` has both for each path."""
-    readable = {path: image for path, image in inspections.items() if image.why is None}
+    readable = {path: image for path, image in inspections.items() if image.reason is None}
     yield from _unreadable(inspections, split_and_class)
     for rule, applies in IMAGE_RULES:
         yield from rule.findings([f"{path} ({_describe(image)})" for path, image in readable.items() if applies(image)])
@@ -107,7 +107,7 @@ def file_findings(inspections: Inspections, split_and_class: Mapping[str, tuple[
 
 def _unreadable(inspections: Inspections, split_and_class: Mapping[str, tuple[str, str]]) -> list[Finding]:
     """Return the finding on files that can't be decoded: an error if a class loses many."""
-    damaged = {path: image.why for path, image in inspections.items() if image.why is not None}
+    damaged = {path: image.reason for path, image in inspections.items() if image.reason is not None}
     sizes = Counter(split_and_class[path] for path in inspections)
     lost = Counter(split_and_class[path] for path in damaged)
     hit = [
@@ -131,7 +131,7 @@ def _unreadable(inspections: Inspections, split_and_class: Mapping[str, tuple[st
 
 
 def _describe(image: FileInspection) -> str:
-    values = f", values up to {image.top}" if image.top is not None else ""
+    values = f", values up to {image.max_value}" if image.max_value is not None else ""
     return f"{image.kind}, {image.mode}, {image.size[0]} x {image.size[1]}{values}"
 
 

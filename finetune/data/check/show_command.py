@@ -59,36 +59,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="a .png or .jpg file (default: %(default)s)")
 
 
-def main(known: argparse.Namespace) -> int:
-    """Write the sheet, say where, and return the exit code.
+def main(options: argparse.Namespace) -> int:
+    """Write the sheet, print its path, and return the exit code.
 
     Raises:
         UserError: a setting is out of its range, the data can't be used, or there is no such folder to write to.
-        WriteError: the disk is full, say; an earlier file is as it was.
+        WriteError: the disk is full, for example; an earlier file stays intact.
     """
-    if not 2 <= known.pictures <= MAX_IMAGES:
-        raise UserError(f"--pictures: {known.pictures} is not from 2 to {MAX_IMAGES}")
-    if known.out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UserError(f"--out: {known.out} must be a .png or .jpg file")
+    if not 2 <= options.pictures <= MAX_IMAGES:
+        raise UserError(f"--pictures: {options.pictures} is not from 2 to {MAX_IMAGES}")
+    if options.out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise UserError(f"--out: {options.out} must be a .png or .jpg file")
     names = ("data", "augment", "erasing", "mixup", "cutmix", "image_px", "seed")
-    given = {name: getattr(known, name) for name in names if getattr(known, name) is not None}
-    config = parse_config(given, "the command line")
+    settings = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    config = parse_config(settings, "the command line")
     place = catalog.locate(config.data)
     layout = read_layout(place)
-    splits = find_splits(layout, 0, survey=load_or_scan(layout.root, layout.paths(), catalog.fingerprint(place)))
-    chosen = choose(splits, known.pictures)
-    groups = list(views(config, splits, chosen, only=known.augment is not None))
+    splits = find_splits(layout, 0, scan=load_or_scan(layout.root, layout.paths(), catalog.fingerprint(place)))
+    chosen = choose(splits, options.pictures)
+    groups = list(views(config, splits, chosen, only=options.augment is not None))
     names_of_rows = [splits.classes[image.label] for image in chosen]
     image = sheet(groups, names_of_rows)
-    kind = "PNG" if known.out.suffix.lower() == ".png" else "JPEG"
+    kind = "PNG" if options.out.suffix.lower() == ".png" else "JPEG"
     try:
-        with replacing(known.out) as temporary:
+        with replacing(options.out) as temporary:
             image.save(temporary, kind, optimize=True, quality=90)
     except WriteError:
         raise
     except OSError as error:
-        raise UserError(f"--out: {known.out} can't be written ({error.strerror or error})") from error
-    print(f"{known.out}: {len(chosen)} training images, {', '.join(group.title for group in groups)}")
+        raise UserError(f"--out: {options.out} can't be written ({error.strerror or error})") from error
+    print(f"{options.out}: {len(chosen)} training images, {', '.join(group.title for group in groups)}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`python -m finetune.data split`: the splits as a file, to look at, to edit, and to use as data."""
+"""`python -m finetune.data split`: writes the splits to a CSV file that can be edited and used as data."""
 
 import argparse
 import shlex
@@ -27,23 +27,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help=f"in the folder of the images (default: {NAME} there)")
 
 
-def main(known: argparse.Namespace) -> int:
-    """Write the file, say what it holds, and return the exit code.
+def main(options: argparse.Namespace) -> int:
+    """Write the file, print its counts, and return the exit code.
 
     Raises:
-        UserError: the data can't be split, or the file lies where its paths would not hold.
+        UserError: the data can't be split, or --out is not in the images' folder.
     """
-    if (known.folds is None) != (known.fold is None):
+    if (options.folds is None) != (options.fold is None):
         raise UserError("--folds and --fold go together, such as --folds 5 --fold 0")
-    if known.folds is not None and not 0 <= known.fold < known.folds >= 2:
-        raise UserError(f"--fold must be one of 0 to {known.folds - 1} with --folds {known.folds}, which is at least 2")
-    place = catalog.locate(known.data)
+    if options.folds is not None and not 0 <= options.fold < options.folds >= 2:
+        raise UserError(
+            f"--fold must be one of 0 to {options.folds - 1} with --folds {options.folds}, which is at least 2"
+        )
+    place = catalog.locate(options.data)
     layout = read_layout(place)
-    surveyed = load_or_scan(layout.root, layout.paths(), catalog.fingerprint(place))
-    if known.without is not None:
-        surveyed = replace(surveyed, unreadable={**surveyed.unreadable, **_removed(known.without, layout.root)})
-    splits = find_splits(layout, known.split_seed, known.folds, known.fold, surveyed)
-    out = (known.out or layout.root / NAME).expanduser().absolute()
+    scan = load_or_scan(layout.root, layout.paths(), catalog.fingerprint(place))
+    if options.without is not None:
+        scan = replace(scan, unreadable={**scan.unreadable, **_removed(options.without, layout.root)})
+    splits = find_splits(layout, options.split_seed, options.folds, options.fold, scan)
+    out = (options.out or layout.root / NAME).expanduser().absolute()
     if out.suffix.lower() != ".csv" or out.parent.resolve() != layout.root.resolve():
         raise UserError(f"--out: {out} must be a .csv file in {layout.root}, as its paths start from where it lies")
     write_table(out, ["path", "label", "split"], splits.rows())
@@ -56,10 +58,10 @@ def main(known: argparse.Namespace) -> int:
 
 
 def _removed(file: Path, root: Path) -> dict[str, str]:
-    """Return path -> why, of what a fix list removes.
+    """Return path -> reason for the images that a fix list removes.
 
     Raises:
-        UserError: it is no fix list, or not of this data.
+        UserError: it is no fix list, or belongs to other data.
     """
     try:
         rows = read_table(file)
@@ -68,6 +70,6 @@ def _removed(file: Path, root: Path) -> dict[str, str]:
     removed = {row["path"]: row["why"] for row in rows if row.keys() >= {"path", "do", "why"} and row["do"] == "remove"}
     foreign = [path for path in removed if not (root / path).exists() and not (root / path).is_symlink()]
     if foreign or (rows and not rows[0].keys() >= {"path", "do", "why"}):
-        what = f"{foreign[0]} does not lie in {root}" if foreign else "it has no columns path, do, why"
-        raise UserError(f"--without: {file} is no fix list of this data: {what}")
+        fault = f"{foreign[0]} does not lie in {root}" if foreign else "it has no columns path, do, why"
+        raise UserError(f"--without: {file} is no fix list of this data: {fault}")
     return removed

@@ -72,7 +72,7 @@ import resource, sys
 from pathlib import Path
 from finetune.data.scan import inspect_file
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-said = inspect_file(Path(sys.argv[1])).why
+said = inspect_file(Path(sys.argv[1])).reason
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024, said)
 """
 
@@ -82,7 +82,7 @@ def test_they_are_refused_by_name(tmp_path: Path, name: str) -> None:
     """The survey and the reading say the same of them, and why; no pixel is decoded."""
     path = tmp_path / name
     path.write_bytes(REFUSED[name])
-    why = inspect_file(path).why
+    why = inspect_file(path).reason
     assert why is not None
     with pytest.raises(DataError, match=name):
         read_image(path)
@@ -93,7 +93,7 @@ def test_what_is_odd_but_small_is_read_in_no_time(tmp_path: Path, name: str) -> 
     """100,000 frames, of which the first counts; directories in a circle."""
     path = tmp_path / name
     path.write_bytes(READ[name])
-    assert inspect_file(path).why is None
+    assert inspect_file(path).reason is None
     assert read_image(path).mode == "RGB"
 
 
@@ -110,10 +110,10 @@ def test_memory_has_a_bound(tmp_path: Path, name: str) -> None:
 def test_the_limit_is_told_and_can_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image with more pixels than allowed is refused with the limit and its name; a wrong limit is bad input."""
     Image.new("L", (1100, 1000)).save(tmp_path / "a.png")
-    assert inspect_file(tmp_path / "a.png").why is None
+    assert inspect_file(tmp_path / "a.png").reason is None
     monkeypatch.setenv(LIMIT_VARIABLE, "0.5")
     assert (
-        inspect_file(tmp_path / "a.png").why
+        inspect_file(tmp_path / "a.png").reason
         == f"it has more than 0.5 million pixels; {LIMIT_VARIABLE} sets how many may be read"
     )
     monkeypatch.setenv(LIMIT_VARIABLE, "many")
@@ -126,4 +126,4 @@ def test_no_other_program_is_started_for_a_picture(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(subprocess, "check_call", lambda *_, **__: pytest.fail("started a program"))
     for name in ("a.jpg", "a.png", "a.tif"):
         (tmp_path / name).write_bytes(EPS)
-        assert "of a kind that is read here" in str(inspect_file(tmp_path / name).why)
+        assert "of a kind that is read here" in str(inspect_file(tmp_path / name).reason)

@@ -139,10 +139,10 @@ def test_a_picture_that_can_not_be_read_is_left_out_and_named(tmp_path: Path) ->
     """The others stay where they are."""
     root = write_folder(tmp_path, {"train": 10, "test": 2})
     whole = paths(find_splits(root, 0))
-    without = find_splits(root, 0, survey=ScanResult({"train/red/003.png": "truncated"}))
+    without = find_splits(root, 0, scan=ScanResult({"train/red/003.png": "truncated"}))
     left = paths(without)
     assert "train/red/003.png" not in set.union(*left.values())
     assert left["train"] | {"train/red/003.png"} >= whole["train"] - left["val"]
     assert "train/red/003.png (truncated)" in " ".join(without.notes)
     with pytest.raises(DataError, match=r"red \(1\)"):
-        find_splits(root, 0, survey=ScanResult({f"train/red/{number:03}.png": "truncated" for number in range(9)}))
+        find_splits(root, 0, scan=ScanResult({f"train/red/{number:03}.png": "truncated" for number in range(9)}))
