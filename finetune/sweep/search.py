@@ -6,6 +6,7 @@ each call is seeded with the sweep's name and the trial's number, so that a swee
 
 import contextlib
 import hashlib
+import itertools
 import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,8 +85,34 @@ def grid_points(spec: dict[str, Any]) -> list[ParameterValues]:
     Raises:
         UserError: a parameter has a continuous distribution.
     """
+    plain = plain_grid_points(spec)
+    if plain is not None:
+        return list(plain)
     with _seeded("grid"):
         return [_point(run) for run in _call(spec, [], ALL_POINTS) if run is not None]
+
+
+def plain_grid_points(spec: Mapping[str, Any]) -> Iterator[ParameterValues] | None:
+    """Return what `grid_points` does if each parameter is one value or a list of different values, else None.
+
+    This needs no engine, which takes a second to import.
+    """
+    columns = []
+    for name, parameter in sorted(spec["parameters"].items()):
+        values = _plain_values(parameter)
+        if not values:
+            return None
+        columns.append([(name, value) for value in values])
+    return map(dict, itertools.product(*columns))
+
+
+def _plain_values(parameter: Mapping[str, Any]) -> list[Any]:
+    """Return the values of a parameter that is one value or a list of different values, else an empty list."""
+    values = [parameter["value"]] if parameter.keys() == {"value"} else parameter.get("values")
+    if len(parameter) != 1 or not isinstance(values, list):
+        return []
+    is_plain = all(isinstance(value, bool | int | float | str | list) and values.count(value) == 1 for value in values)
+    return values if is_plain else []
 
 
 def draw_point(spec: dict[str, Any], name: str, number: int) -> ParameterValues:

@@ -38,6 +38,10 @@ SEND_SECONDS = 15.0  # between two transmissions while a run goes on, each one r
 STATS_SECONDS = 30.0  # between two samples of the machine's load
 INIT_SECONDS = 30.0
 
+# W&B's client would import for each run what no mirror uses: pandas, and W&B Launch (0.6 s together).
+wandb.util.pd_available = False
+wandb.Run._detect_and_apply_job_inputs = lambda _: None  # type: ignore[method-assign]
+
 
 class ClientOptions(NamedTuple):
     """Options of W&B's client.

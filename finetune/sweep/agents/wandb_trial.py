@@ -9,7 +9,6 @@ import contextlib
 import importlib
 import itertools
 import logging
-import math
 import os
 import re
 import signal
@@ -28,7 +27,7 @@ from finetune.resolve import resolve, run_id, with_absolute_paths
 from finetune.rundir import claim, files, keys
 from finetune.rundir.claim import RunTakenError
 from finetune.rundir.failures import cause_of
-from finetune.sweep import devices
+from finetune.sweep import devices, search
 from finetune.sweep.agents.training_api import TrainingApi
 from finetune.sweep.sweep_file import RUNS
 from finetune.system import documents
@@ -172,12 +171,9 @@ def _unfinished_configs(folder: Path, training: TrainingApi) -> list[Config] | N
         spec = documents.load_yaml((folder / keys.SWEEP).read_text(encoding="utf-8"))
         if spec["method"] != "grid":
             return None
-        parameters = spec["parameters"].values()
-        # Without W&B's engine, which takes a second to import; its other kinds of parameters are not for grids.
-        values = [parameter["values"] if "values" in parameter else [parameter["value"]] for parameter in parameters]
-        if math.prod(map(len, values)) > MAX_PEERS:
+        points = list(itertools.islice(search.plain_grid_points(spec) or (), MAX_PEERS + 1))
+        if not 0 < len(points) <= MAX_PEERS:
             return None
-        points = [dict(zip(spec["parameters"], point, strict=True)) for point in itertools.product(*values)]
         configs = [with_absolute_paths(resolve(parse_config(point, "the sweep"))) for point in points]
         runs = {run_id(config, *training.fingerprint_inputs(config)): config for config in configs}
         return [config for name, config in runs.items() if files.status(folder / name)[0] != "finished"]
