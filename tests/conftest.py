@@ -13,8 +13,9 @@ import pytest
 from tests.support import offline
 from tests.support.processes import start_reaper
 
-# The tests draw the same examples each time: what they say of a change is no chance. `make fuzz` draws others.
-hypothesis.settings.register_profile("same", derandomize=True)
+# The tests draw the same examples each time: what they say of a change is no chance. `make fuzz` draws others. There is
+# no deadline: on a busy machine, an example may take any time.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.register_profile(
     "thorough", hypothesis.settings.get_profile("default"), max_examples=2_000, deadline=None
 )

@@ -20,12 +20,12 @@ EPOCHS = 200  # of half a second: runs that are stopped three times on the way, 
 
 @scenario
 def failures(server: Server, folder: Path) -> Any:
-    """A run with a bad config, one that fails, one that is killed; then they are tried again."""
+    """Runs with a bad config; of another sweep, a run that fails and one that is killed, which are tried again."""
     machine = Machine(server, folder)
+    wrong = machine.sweep({"seed": list(range(10)), "lr": -1, "bach_size": 3})
+    bad = machine.agent(wrong, "--max-failures", "2")
     command = ["${env}", "${interpreter}", "${program}", "--label_smoothing=0.05", "${args}"]
-    sweep = machine.sweep({"seed": [0, 1, 2, 3], "strategy": "head", "epochs": 2}, command=command)
-    wrong = machine.sweep({"lr": [-1, 0.003], "bach_size": 3})
-    bad = machine.agent(wrong)
+    sweep = machine.sweep({"seed": [0, 1, 2], "strategy": "head", "epochs": 2}, command=command)
     machine.environment |= {"FAKE_FAIL": "1", "FAKE_CRASH": "2"}
     first = machine.agent(sweep, "--agents", "2")
     states = {run.id: run.state for run in server.runs(sweep=sweep)}
@@ -48,48 +48,46 @@ def test_a_bad_config_fails_its_run_with_the_reason(outcome: Any) -> None:
 
 
 @pytest.mark.scenario("failures")
+def test_failures_in_a_row_end_an_agent(outcome: Any) -> None:
+    """With the cause, and what to type next; the sweep has ten points."""
+    server, _, _, wrong, (_, output), *_ = outcome
+    assert len(server.runs(sweep=wrong)) == 2
+    assert "no such field" in output
+    assert "--retry-failed" in output
+
+
+@pytest.mark.scenario("failures")
 def test_failed_and_killed_runs_say_why_and_are_tried_again_under_their_ids(outcome: Any) -> None:
     """W&B never hands them out again; --retry-failed does."""
     server, machine, sweep, _, _, (code, output), states, notes, (again, more) = outcome
     assert code == 1, output
-    assert sorted(states.values()) == ["failed"] * 2 + ["finished"] * 2
+    assert "told to fail" in output
+    assert sorted(states.values()) == ["failed"] * 2 + ["finished"]
     assert sum("told to fail" in note for note in notes.values()) == 1
     assert sum("out of memory is the usual cause" in note for note in notes.values()) == 1
     assert again == 0, more
     assert [run.id for run in server.runs(sweep=sweep)] == list(states)
-    assert [run.state for run in server.runs(sweep=sweep)] == ["finished"] * 4
-    assert sorted(starts(run) for run in machine.runs(sweep)) == [1, 1, 2, 2]
+    assert [run.state for run in server.runs(sweep=sweep)] == ["finished"] * 3
+    assert sorted(starts(run) for run in machine.runs(sweep)) == [1, 2, 2]
     assert {run.config["label_smoothing"] for run in server.runs(sweep=sweep)} == {0.05}  # what `command` adds
     for run in server.runs(sweep=sweep):
         assert [row["epoch"] for row in run.history if "epoch" in row] == [1, 2]
 
 
 @scenario
-def budget(server: Server, folder: Path) -> Any:
-    """All runs fail."""
-    machine = Machine(server, folder, {"FAKE_FAIL": ",".join(map(str, range(10)))})
-    sweep = machine.sweep({"seed": list(range(10)), "strategy": "head", "epochs": 2})
-    given_up = machine.agent(sweep, "--max-failures", "2")
+def refusals(server: Server, folder: Path) -> Any:
+    """A sweep whose program is not here, and a server that takes no agents."""
+    machine = Machine(server, folder)
     elsewhere = machine.agent(machine.sweep({"lr": 0.003}, program="agent.py"))
     server.fail(403, only="CreateAgent")
     refused = machine.agent(machine.sweep({"lr": 0.003}))
-    return server, sweep, given_up, elsewhere, refused
+    return elsewhere, refused
 
 
-@pytest.mark.scenario("budget")
-def test_failures_in_a_row_end_an_agent(outcome: Any) -> None:
-    """With the cause, and what to type next."""
-    server, sweep, (code, output), *_ = outcome
-    assert code == 1
-    assert len(server.runs(sweep=sweep)) == 2
-    assert "told to fail" in output
-    assert "--retry-failed" in output
-
-
-@pytest.mark.scenario("budget")
+@pytest.mark.scenario("refusals")
 def test_agents_that_can_not_work_say_why(outcome: Any) -> None:
     """In a folder without the sweep's program, whose points they would use up; and where the server refuses them."""
-    *_, (code, output), (refused, more) = outcome
+    (code, output), (refused, more) = outcome
     assert code == 2
     assert "there is none in" in output
     assert refused == 1
@@ -99,7 +97,7 @@ def test_agents_that_can_not_work_say_why(outcome: Any) -> None:
 
 @scenario
 def signals(server: Server, folder: Path) -> Any:
-    """Ctrl-C at the agents, twice the same sweep; and agents that are killed."""
+    """Ctrl-C at two agents; then one that a batch system ends with all it has started, and one that is killed."""
     machine = Machine(server, folder, {"FAKE_SECONDS": "0.5"})
     sweep = machine.sweep({"seed": [0, 1], "strategy": "head", "epochs": EPOCHS})
 
@@ -114,13 +112,11 @@ def signals(server: Server, folder: Path) -> Any:
     stopped = [(run.id, run.state) for run in server.runs(sweep=sweep)]
     epochs = [len(files.read_history(run)[0]) for run in machine.runs(sweep)]
 
-    def both_run() -> bool:
-        return all(run.state == "running" for run in server.runs(sweep=sweep))
+    def one_runs() -> bool:
+        return any(run.state == "running" for run in server.runs(sweep=sweep))
 
-    by_batch_system = machine.start(
-        "python", PROGRAM, "--agents", "2", FAKE_STEP="1.5"
-    )  # a signal comes three times in a step
-    machine.wait_until(both_run)
+    by_batch_system = machine.start("python", PROGRAM, FAKE_STEP="1.5")  # a signal comes three times in a step
+    machine.wait_until(one_runs)
     for process in machine.processes():
         with suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -128,8 +124,8 @@ def signals(server: Server, folder: Path) -> Any:
     machine.wait_empty()
     drained = by_batch_system.returncode, [(run.id, run.state) for run in server.runs(sweep=sweep)]
 
-    killed = machine.start("python", PROGRAM, "--agents", "2")
-    machine.wait_until(both_run)
+    killed = machine.start("python", PROGRAM)
+    machine.wait_until(one_runs)
     killed.kill()
     killed.communicate()
     machine.wait_empty()
@@ -216,10 +212,7 @@ def outages(server: Server, folder: Path) -> Any:
     missed = [sent(run) for run in machine.runs(other)]
     server.come_back()
     published = machine.run("python", "-m", "finetune.publish", f"runs/{other}")
-    counted = server.counts.copy()
-    again = machine.run("python", "-m", "finetune.publish", f"runs/{other}")
-    asked = server.counts - counted
-    return server, machine, other, gone, never, missed, published, again, asked
+    return server, machine, other, gone, never, missed, published
 
 
 @pytest.mark.scenario("outages")
@@ -234,9 +227,9 @@ def test_a_server_that_is_gone_is_no_fault_of_the_run(outcome: Any) -> None:
 
 
 @pytest.mark.scenario("outages")
-def test_publish_sends_what_was_missed_once(outcome: Any) -> None:
-    """Under the ids the server had given where it had; a second time there is nothing to send."""
-    server, _, other, _, _, _, (code, output), (again, more), asked = outcome
+def test_publish_sends_what_was_missed(outcome: Any) -> None:
+    """Under the ids the server had given where it had."""
+    server, _, other, _, _, _, (code, output) = outcome
     assert code == 0, output
     runs = {run.id: run for run in server.runs(sweep=other)}
     assert "aaaa0000" in runs
@@ -246,10 +239,6 @@ def test_publish_sends_what_was_missed_once(outcome: Any) -> None:
         assert [row["epoch"] for row in run.history if "epoch" in row] == list(range(1, 7))
         assert "run/predictions.csv" in run.files
         assert run.summary["test/accuracy"] == 0.7 - 0.01 * run.config["seed"]
-    assert again == 0, more
-    assert "0 runs to send" in more
-    assert not asked["UpsertBucket"]
-    assert not asked["file_stream"]
 
 
 @scenario

@@ -12,6 +12,7 @@ from tests.online.real_client import python, server, steps
 from tests.online.runs_on_server import PROJECT, put_sweep
 from tests.support.processes import end_marked, wait_until
 from tests.support.wandb_server.cli import wandb_command
+from tests.support.wandb_server.mutations import upsert_sweep
 from tests.support.wandb_server.search import heartbeat
 from tests.support.wandb_server.server import Server
 from tests.support.wandb_server.store import ENTITY, Agent
@@ -22,7 +23,8 @@ GRID = {"method": "grid", "program": "loop.py", "parameters": {"lr": {"values": 
 # Trains until told: a file named after the value ends the run, one named "preempt" ends it as a lost machine does.
 TRAIN = """\
 import pathlib, sys, time, wandb
-run = wandb.init(resume="allow")
+wandb.Run._detect_and_apply_job_inputs = lambda _: None  # imports for half a second
+run = wandb.init(resume="allow", settings=wandb.Settings(x_save_requirements=False, disable_git=True))
 run.log({"loss": run.config.lr})
 while True:
     if pathlib.Path("preempt").exists():
@@ -176,7 +178,7 @@ def test_a_stopped_sweep_lets_runs_end(server: Server, trainer: Callable[..., Tr
         assert heartbeat(server.store, agent, {run.id}) == []
         run.state = "finished"
         assert heartbeat(server.store, agent, set()) == [{"type": "exit"}]
-    job.wandb("sweep", "--resume", job.path)
     with server.store.lock:
+        upsert_sweep(server.store, {"id": job.sweep, "state": "RUNNING"})
         (command,) = heartbeat(server.store, agent, set())
         assert command["args"] == {"lr": {"value": 2}}
