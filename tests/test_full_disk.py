@@ -13,7 +13,7 @@ from finetune.data.demo.images import demo_folder
 from finetune.models import demo_weights
 from finetune.models.torch_files import read_state_dict
 from finetune.system.output import command
-from tests.analysis.conftest import stop_drawing
+from tests.analysis.conftest import leave_figures_blank
 from tests.support.fabricate import fabricate_pictures, fabricate_run
 from tests.support.failing_disk import EVERY, WritingCommand, assert_each_write_keeps, failing_disk
 
@@ -84,7 +84,7 @@ def report(place: Path, patch: pytest.MonkeyPatch) -> WritingCommand:
     fabricate_sweep(place)
     patch.chdir(place)
     patch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)  # one process: the order of writes is fixed
-    stop_drawing(patch)
+    leave_figures_blank(patch)
     out = place / "reports/tiny/report.html"
     out.parent.mkdir(parents=True)
     out.write_text("earlier")

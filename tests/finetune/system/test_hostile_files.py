@@ -28,6 +28,7 @@ from finetune.sweep import sweep_file
 from finetune.system import documents
 from finetune.system.archive import unpack
 from finetune.system.tables import MAX_TABLE_BYTES, read_table
+from tests.analysis.conftest import leave_figures_blank
 from tests.support.fabricate import fabricate_run
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -336,7 +337,9 @@ def test_thumbnails_from_elsewhere_are_small_or_not_read(tmp_path: Path) -> None
     assert thumbnails.open_thumbnail_source(tmp_path, "../x.jpg") is None
 
 
-def test_a_link_in_a_run_directory_shows_nothing_of_this_machine(tmp_path: Path) -> None:
+def test_a_link_in_a_run_directory_shows_nothing_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A sweep file or a log that is a link to a private file is neither put into a report nor sent."""
     from types import SimpleNamespace
 
@@ -347,6 +350,7 @@ def test_a_link_in_a_run_directory_shows_nothing_of_this_machine(tmp_path: Path)
     folder = finished_sweep(tmp_path / "runs" / "s")
     (folder / keys.SWEEP).symlink_to(private)
     (folder / "head-1" / keys.LOG).symlink_to(private)
+    leave_figures_blank(monkeypatch)
     assert analyse([str(folder), "--out", str(tmp_path / "out")]) == 0
     assert "0123456789abcdef" not in (tmp_path / "out" / "report.html").read_text()
     sent: list[str] = []

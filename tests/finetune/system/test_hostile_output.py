@@ -18,6 +18,7 @@ from finetune.rundir import files, keys
 from finetune.system import documents
 from finetune.system.output import SafeConsole, escape_control_characters, one_line, safe_streams
 from finetune.system.tables import escape_cell, read_table, unescape_cell, write_table
+from tests.analysis.conftest import stop_drawing
 from tests.support.fabricate import fabricate_run, write_predictions
 from tests.support.html_page import Page
 
@@ -55,7 +56,9 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     files.write_state(fabricate_run(folder, "bad-1", state="failed"), "failed", f"=1+1 <b>\n{ESCAPES}{NASTY[4]}")
     (folder / keys.SWEEP).write_text(f"description: {NASTY[1]!r}\n# {ESCAPES}\n")
-    assert main([str(folder), "--out", str(place / "out")]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        stop_drawing(patch)
+        assert main([str(folder), "--out", str(place / "out")]) == 0
     return place / "out"
 
 

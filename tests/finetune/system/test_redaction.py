@@ -22,6 +22,7 @@ from finetune.system.output import logging_to, safe_streams
 from finetune.system.redaction import redact, redact_values, reload_environment_secrets
 from finetune.tracking import sweep_server
 from finetune.tracking.sweep_server import WandbSweep
+from tests.analysis.conftest import leave_figures_blank
 from tests.support.agent_processes import CODE
 from tests.support.fabricate import fabricate_run
 
@@ -106,7 +107,7 @@ def test_a_password_that_is_a_word_changes_no_stored_field(tmp_path: Path, monke
     assert redact("no pictures here") == "no *** here"
 
 
-def test_a_report_has_none(tmp_path: Path) -> None:
+def test_a_report_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of run directories and a sweep file that another program, or an earlier version, wrote with secrets in them."""
     folder = tmp_path / "runs" / "s"
     answers = [("a.jpg", "disc", "disc", 0.9), ("b.jpg", "square", "disc", 0.6)]
@@ -117,6 +118,7 @@ def test_a_report_has_none(tmp_path: Path) -> None:
     for run in files.find_runs(folder):
         (run / "wandb-a.json").write_text(json.dumps({"url": f"https://me:{PASSWORD}@host/e/p/runs/a"}))
     (folder / keys.SWEEP).write_text(f"command: [env, WANDB_API_KEY={KEY}, HF={HF_TOKEN}]\n")
+    leave_figures_blank(monkeypatch)
     assert analyse([str(folder), "--out", str(tmp_path / "out")]) == 0
     written = [
         path for path in (tmp_path / "out").rglob("*") if path.suffix in (".html", ".json", ".csv", ".md", ".tex")
