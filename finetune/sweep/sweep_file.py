@@ -18,6 +18,7 @@ RUNS = Path("runs")
 DEFAULT = Path("sweeps/strategies.yaml")
 
 # Metrics that may steer a search. The test set is read once, at the end: it must not choose anything.
+KEPT_COMMENT = "# Claims: "  # which the analysis reads; other comments may not hold once parameters are replaced
 METRICS = [key for key in {**keys.SUMMARY_KEYS, **keys.HISTORY_KEYS} if not key.startswith("test/")]
 NAMED_DATA_SETS = ("inaturalist12k", "demo")
 
@@ -57,7 +58,8 @@ def load(argument: str | None, settings: Sequence[str] = (), name: str | None = 
     fixed = _absolute_paths(spec, _parse_settings(settings))
     if fixed:
         spec["parameters"] = {**spec["parameters"], **fixed}
-        text = f"# {source.name} with some parameters replaced\n" + yaml.safe_dump(spec, sort_keys=False)
+        kept = [line + "\n" for line in text.splitlines() if line.startswith(KEPT_COMMENT)]
+        text = f"# {source.name} with some parameters replaced\n{''.join(kept)}{yaml.safe_dump(spec, sort_keys=False)}"
     refuse_secrets(text, source)
     _check(spec, source)
     return SweepFile(folder, source, spec, text)

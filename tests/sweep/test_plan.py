@@ -263,6 +263,15 @@ def test_a_sweep_with_a_fault_is_refused(parameters: dict[str, Any], keys: dict[
     assert message in faults(parameters, **keys)
 
 
+def test_the_stored_sweep_still_names_its_claims_after_a_setting(tmp_path: Path) -> None:
+    """Other comments, such as the number of runs, may not hold any more."""
+    text = "# Runs: 2\n# Claims: claims/mine.yaml\nmethod: grid\nparameters: {lr: {values: [1, 2]}}\n"
+    (tmp_path / "my.yaml").write_text(text)
+    stored = sweep_file.load(str(tmp_path / "my.yaml"), ["epochs=3"]).text
+    assert stored.splitlines()[:2] == ["# my.yaml with some parameters replaced", "# Claims: claims/mine.yaml"]
+    assert "Runs" not in stored
+
+
 def test_faults_of_settings_and_of_the_file_are_told_together() -> None:
     """A misspelt --set does not hide what else is wrong."""
     message = faults({"lr": {"values": [1, -1]}}, "bach_size=3", "strategy=partal")
