@@ -40,7 +40,7 @@ INIT_SECONDS = 30.0
 
 # W&B's client would import for each run what no mirror uses: pandas, and W&B Launch (0.6 s together).
 wandb.util.pd_available = False
-wandb.Run._detect_and_apply_job_inputs = lambda _: None  # type: ignore[method-assign]
+wandb.Run._detect_and_apply_job_inputs = lambda _: None  # type: ignore[assignment, method-assign]
 
 
 class ClientOptions(NamedTuple):
