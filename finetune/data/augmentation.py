@@ -1,6 +1,6 @@
-"""What training does to an image: a random crop and a flip, changes of colour and shape, an erased part.
+"""Augmentation: a random crop and flip, changes of colour and shape, random erasing, MixUp and CutMix.
 
-`python -m finetune.data show DATA` draws it. All random numbers follow from the picture's seed.
+`python -m finetune.data show DATA` draws it. All random numbers depend on the image's seed.
 """
 
 import math
@@ -17,10 +17,10 @@ from finetune.seeds import seeded_rng, stream_seed
 
 
 class AugmentationLevel(NamedTuple):
-    """What a level of augmentation does beside flipping half of the images.
+    """A level of augmentation; all of them also flip half of the images.
 
     Attributes:
-        crop_scale: the smallest and the largest share of the picture's area that a crop has.
+        crop_scale: the smallest and the largest share of the image's area that a crop has.
         distorts: whether one of TrivialAugment's changes follows, drawn anew for each image: of colour, contrast,
             sharpness, or a rotation, shear or shift (Mueller and Hutter, arXiv 2103.10158; the wide space).
     """
@@ -66,7 +66,7 @@ def random_crop(
     Args:
         height, width: of the image.
         numbers: 2 * CROP_ATTEMPTS + 2 uniform ones in [0, 1).
-        scale: the smallest and the largest share of the picture's area.
+        scale: the smallest and the largest share of the image's area.
     """
     low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
     for attempt in range(CROP_ATTEMPTS):
@@ -102,7 +102,7 @@ def _random_view(
 def _erased(
     image: Tensor, seed: int = 0, side: int | None = None, *, view_of: Transform, erase: v2.RandomErasing
 ) -> Tensor:
-    """Return a view with a part of it erased, or not; the view itself is the one there is without erasing."""
+    """Return a view with a random part erased, or not; the rest is as without erasing."""
     view = view_of(image, seed, side)
     with seeded_rng(stream_seed("erase", seed)):
         erased: Tensor = erase(view)
@@ -119,11 +119,11 @@ def mean_colour(preprocessing: Preprocessing) -> list[int]:
 
 
 def mix(images: Tensor, labels: Tensor, classes: int, mixup: float, cutmix: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Return a batch mixed with itself moved on by one, and what share of which class is in each image.
+    """Return a batch mixed with itself shifted by one, and the share of each class in each image.
 
     MixUp (Zhang et al., arXiv 1710.09412) adds up the two images, CutMix (Yun et al., arXiv 1905.04899) pastes a
     rectangle of one into the other; both by torchvision. The batch has one share for all of its images, drawn from
-    Beta(alpha, alpha). The seed decides alone, and torch's own streams are left as they are.
+    Beta(alpha, alpha). Only the seed matters; torch's random state does not change.
 
     Args:
         images: (B, 3, H, W) float32, normalised, channels last.

@@ -50,13 +50,8 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
     ) -> None:
         if pixels is not None and len(pixels) != len(samples):
             raise ValueError(f"{len(pixels)} cached images are not those of a split of {len(samples)}")
-        self.root, self.samples, self.preprocessing, self.transform, self.pixels = (
-            root,
-            samples,
-            preprocessing,
-            transform,
-            pixels,
-        )
+        self.root, self.samples, self.pixels = root, samples, pixels
+        self.preprocessing, self.transform = preprocessing, transform
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -101,7 +96,7 @@ class EpochBatchSampler(Sampler[list[SampleRequest]]):
         return starts[:-1] if lone_last else starts
 
     def __len__(self) -> int:
-        """Return how many batches a whole epoch has, wherever it is to begin."""
+        """Return the batches of a complete epoch, whatever `first` is."""
         return len(self._starts())
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
@@ -128,13 +123,13 @@ class EpochBatchSampler(Sampler[list[SampleRequest]]):
             seen[index] += 1
 
 
-def worker_count(asked: int | None, device: str) -> int:
-    """Return how many processes load images: as many as the config asks for, or what suits the device (its type).
+def worker_count(requested: int | None, device: str) -> int:
+    """Return the number of processes that load images: the configured one, or one that suits the device type.
 
     On the CPU the network is the slower part, and loader processes would only take cores away from it.
     """
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     return 0 if device == "cpu" else min(8, max(1, cores() - 1))
 
 

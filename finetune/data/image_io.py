@@ -67,7 +67,7 @@ def open_image(path: Path) -> Image.Image:
         one of UNREADABLE: it is none of FORMATS, or has more pixels than are allowed.
         UserError: see `max_pixels`.
     """
-    Image.MAX_IMAGE_PIXELS = max_pixels() // 2  # Pillow refuses what has more than twice as many
+    Image.MAX_IMAGE_PIXELS = max_pixels() // 2  # Pillow refuses images with more than twice as many
     return Image.open(path, formats=FORMATS)
 
 

@@ -1,4 +1,4 @@
-"""Which image is of which class, and in which split if it is in one: by folders, or by a CSV file.
+"""The class of each image, and its split if it has one: by folders, or by a CSV file.
 
 train/cat/1.jpg  val/cat/2.jpg  test/cat/3.jpg     folders of splits (val/ may be called validation/), or
 cat/1.jpg  dog/2.jpg                               of classes only; or the file, whatever its name,
@@ -23,9 +23,6 @@ SHOWN = 5  # names in a message
 PathsByClass = dict[str, list[Path]]  # class -> its images, in a fixed order
 
 
-_NOTHING: dict[str, PathsByClass] = {"": {}}
-
-
 @dataclass(frozen=True)
 class DatasetLayout:
     """The images of a data set, by split and class.
@@ -48,7 +45,7 @@ class DatasetLayout:
 
 
 def read_layout(place: Path) -> DatasetLayout:
-    """Return the layout of a folder, or of what a CSV file lists.
+    """Return the layout of a folder or CSV file.
 
     Raises:
         DataError: the splits are ambiguous, or the file has faults.
@@ -69,7 +66,7 @@ def read_layout(place: Path) -> DatasetLayout:
 
 
 def find_images(folder: Path) -> Iterator[Path]:
-    """Yield the images below `folder`, by suffix, in a fixed order; not what is hidden, and no dead links.
+    """Yield the images below `folder`, by suffix, in a fixed order, without hidden files and dead links.
 
     A link to a folder that contains it is not followed.
 
@@ -107,10 +104,7 @@ def _with_parents(folder: Path) -> frozenset[Path]:
 
 
 def check_name(path: Path) -> None:
-    """Raise DataError if the last part of a path can't be written into a table and read back.
-
-    That is: it has control characters, such as newlines and what terminals obey, or bytes that are no UTF-8.
-    """
+    """Raise DataError if a name has control characters, or is no UTF-8: tables can't hold it."""
     if one_line(path.name) != path.name:
         raise DataError(
             f"data: {one_line(str(path))} has control characters, or bytes that are no UTF-8, in its name: rename it"
@@ -118,12 +112,12 @@ def check_name(path: Path) -> None:
 
 
 def inside(path: Path, root: Path) -> str:
-    """Return a path as it is from `root`, with forward slashes."""
+    """Return a path relative to `root`, with forward slashes."""
     return path.relative_to(root).as_posix()
 
 
 def names(labels: list[str]) -> str:
-    """Return the first few of them, and how many more there are."""
+    """Return the first few labels and the number of further ones, as text."""
     shown = ", ".join(labels[:SHOWN])
     return shown if len(labels) <= SHOWN else f"{shown} and {len(labels) - SHOWN} more"
 
@@ -137,7 +131,7 @@ def _by_class(folder: Path) -> PathsByClass:
 
 
 def _read_csv(file: Path) -> DatasetLayout:
-    """Return what a CSV file lists; rows whose split is empty are left out."""
+    """Return the layout of a CSV file; rows whose split is empty are left out."""
     rows = _rows(file)
     root, faults = file.parent, []
     parts: dict[str, PathsByClass] = {}
@@ -176,7 +170,7 @@ def _read_csv(file: Path) -> DatasetLayout:
         if part in parts
     }
     notes = (f"{unassigned} rows of {file.name} have no split and are left out",) if unassigned else ()
-    return DatasetLayout(root, ordered or _NOTHING, {part: part or str(file) for part in ordered or ("",)}, notes)
+    return DatasetLayout(root, ordered or {"": {}}, {part: part or str(file) for part in ordered or ("",)}, notes)
 
 
 def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
@@ -186,8 +180,8 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
     except (OSError, CorruptFileError) as error:
         raise DataError(f"data: {file} can't be read as a CSV file ({error}); it must be UTF-8") from error
     header = [name.strip().lower() for name in lines[0][1]] if lines else []
-    found = {column: [name for name in aliases if name in header] for column, aliases in COLUMNS.items()}
-    absent = [column for column in ("path", "label") if not found[column]]
+    present = {column: [name for name in aliases if name in header] for column, aliases in COLUMNS.items()}
+    absent = [column for column in ("path", "label") if not present[column]]
     if absent:
         raise DataError(
             f"data: {file} needs a first line with the columns path, label and perhaps split; "
@@ -196,8 +190,8 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
     repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
         raise DataError(f"data: {file} has two columns {names(repeated)}")
-    places = {column: header.index(aliases[0]) for column, aliases in found.items() if aliases}
+    indices = {column: header.index(aliases[0]) for column, aliases in present.items() if aliases}
     return [
-        (number, {column: unescape_cell("".join(cells[place : place + 1]).strip()) for column, place in places.items()})
+        (number, {column: unescape_cell("".join(cells[i : i + 1]).strip()) for column, i in indices.items()})
         for number, cells in lines[1:]
     ]

@@ -1,4 +1,4 @@
-"""What is done against unequal classes: weights for the loss, or an order in which every class comes as often."""
+"""Unequal classes: weights for the loss, or an order in which all classes are equally frequent; subsampling."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -43,9 +43,9 @@ def balanced_order(labels: Sequence[int], seed: int, epoch: int) -> list[int]:
     classes, count = sorted(members), len(labels)
     drawn: list[int] = []
     # In an order of the seed's own: the remainder of an uneven deal is not always the same classes'.
-    for place, number in enumerate(_permutation(len(classes), seed, "order", "classes")):
+    for hand, number in enumerate(_permutation(len(classes), seed, "order", "classes")):
         samples = members[classes[number]]
-        begin, end = (-(-(cards - place) // len(classes)) for cards in (epoch * count, (epoch + 1) * count))
+        begin, end = (-(-(cards - hand) // len(classes)) for cards in (epoch * count, (epoch + 1) * count))
         for turn in range(begin // len(samples), -(-end // len(samples))):
             order = _permutation(len(samples), seed, "order", "class", classes[number], turn)
             first = turn * len(samples)

@@ -1,4 +1,4 @@
-"""Which test images are shown of a run, and thumbnails of them that travel with it.
+"""Chooses the test images that a run shows, and stores thumbnails of them with it.
 
 A run chooses at its end exactly the images that the prediction grid of `analysis` will show, so the grid can be drawn
 on a machine that has no data. This file loads neither torch nor pandas.
@@ -20,7 +20,7 @@ from finetune.rundir.keys import PREDICTIONS, PROBABILITY, THUMBNAILS
 from finetune.system.atomic import replacing
 from finetune.system.tables import read_table
 
-SEED = 0  # of the choice: the same answers always give the same images
+SEED = 0  # of the choice: the same predictions always give the same images
 MAX_CLASSES, MAX_IMAGES = 10, 8  # rows and columns that can be looked at in one image
 THUMBNAIL_PX = 160  # longest side
 QUALITY = 85
@@ -32,13 +32,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class GridSelection:
-    """The images that stand for a run's answers.
+    """The images that stand for a run's predictions.
 
     Attributes:
         classes: the classes shown, in the data's order.
-        rows: class -> the positions of its images in the answers, right ones first, the most confident first.
-        recall: class -> (named rightly, images) over the whole test set.
-        of_classes: how many classes there are.
+        rows: class -> positions of its images in the predictions, correct ones first, the most confident first.
+        recall: class -> (correctly classified, images) over the whole test set.
+        of_classes: the number of classes that have test images.
     """
 
     classes: tuple[str, ...]
@@ -55,9 +55,9 @@ def choose_grid_images(
     classes: Sequence[str],
     seed: int = SEED,
 ) -> GridSelection:
-    """Draw images of each class at random, right and wrong ones in the proportion they have in that class.
+    """Draw images of each class at random, correct and wrong ones in the proportion they have in that class.
 
-    The draw does not depend on the order of the answers, and on their confidence only in the order of what is drawn.
+    The draw does not depend on the order of the predictions; their confidence only orders the drawn images.
 
     Args:
         paths, labels, predictions, confidences: one of each a test image; a confidence may be NaN.
@@ -78,14 +78,14 @@ def choose_grid_images(
 
     rows, recall = {}, {}
     for name in shown:
-        right = [row for row in of_class[name] if predictions[row] == name]
+        correct = [row for row in of_class[name] if predictions[row] == name]
         wrong = [row for row in of_class[name] if predictions[row] != name]
-        recall[name] = (len(right), len(of_class[name]))
+        recall[name] = (len(correct), len(of_class[name]))
         room = min(MAX_IMAGES, len(of_class[name]))
         # Rounded up or down by chance, so that over all classes neither side is favoured.
-        wanted = int(room * len(wrong) / len(of_class[name]) + rng.random())
-        most_wrong = min(max(wanted, room - len(right)), len(wrong), room)
-        rows[name] = [*draw(right, room - most_wrong), *draw(wrong, most_wrong)]
+        wrong_count = int(room * len(wrong) / len(of_class[name]) + rng.random())
+        wrong_count = min(max(wrong_count, room - len(correct)), len(wrong), room)
+        rows[name] = [*draw(correct, room - wrong_count), *draw(wrong, wrong_count)]
     return GridSelection(tuple(shown), rows, recall, len(ordered))
 
 
@@ -102,9 +102,9 @@ def write_thumbnails(run_dir: Path, root: Path, classes: Sequence[str]) -> None:
         root: of the data, which the paths in predictions.csv start from.
         classes: in the data's order.
     """
-    answers = read_table(run_dir / PREDICTIONS)
-    paths, labels, predictions = ([answer[name] for answer in answers] for name in ("path", "label", "prediction"))
-    confidences = [float(answer[PROBABILITY + answer["prediction"]]) for answer in answers]
+    table = read_table(run_dir / PREDICTIONS)
+    paths, labels, predictions = ([row[name] for row in table] for name in ("path", "label", "prediction"))
+    confidences = [float(row[PROBABILITY + row["prediction"]]) for row in table]
     chosen = choose_grid_images(paths, labels, predictions, confidences, classes)
     shown = [paths[row] for name in chosen.classes for row in chosen.rows[name]]
     opened = ((path, open_thumbnail_source(root, path)) for path in shown)
@@ -112,7 +112,7 @@ def write_thumbnails(run_dir: Path, root: Path, classes: Sequence[str]) -> None:
 
 
 def pack_thumbnails(file: Path, images: Iterable[tuple[str, Array]]) -> None:
-    """Write images (path, uint8 (height, width, 3)) as `read_thumbnails` reads them, wholly or not at all."""
+    """Write images (path, uint8 (height, width, 3)) as `read_thumbnails` reads them, atomically."""
     with replacing(file) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for path, image in images:
             packed = io.BytesIO()
@@ -124,7 +124,7 @@ def pack_thumbnails(file: Path, images: Iterable[tuple[str, Array]]) -> None:
 def open_thumbnail_source(root: Path, path: str) -> Array | None:
     """Return a thumbnail as uint8 (height, width, 3) in its own proportions and the right way up, or None.
 
-    None stands for an image that is not there, can't be read, or lies outside the data folder.
+    None: the image is missing, unreadable, or outside the data folder.
     """
     if not is_inside(path):
         return None
@@ -139,24 +139,24 @@ def open_thumbnail_source(root: Path, path: str) -> Array | None:
 
 
 def read_thumbnails(run_dir: Path, name: str = THUMBNAILS) -> dict[str, Array]:
-    """Return path -> uint8 (height, width, 3) of the images that `thumbnails.zip` holds, or another file of its kind.
+    """Return path -> uint8 (height, width, 3) of the images in `thumbnails.zip`, or in another such file.
 
-    The file may come from anywhere: nothing is unpacked to the disk, and what is larger than a thumbnail is not read.
+    The file may come from anywhere: nothing is unpacked to the disk, and entries larger than a thumbnail are not read.
     """
     file = run_dir / name
-    found: dict[str, Array] = {}
+    thumbnails: dict[str, Array] = {}
     try:
         if file.stat().st_size > MAX_ARCHIVE_BYTES:
-            return found
+            return thumbnails
         with zipfile.ZipFile(file) as archive:
             entries = [entry for entry in archive.namelist() if entry.endswith(THUMBNAIL_SUFFIX)]
             for entry in entries[: MAX_CLASSES * MAX_IMAGES]:
                 image = _decode(archive, entry)
                 if image is not None:
-                    found[entry.removesuffix(THUMBNAIL_SUFFIX)] = image
+                    thumbnails[entry.removesuffix(THUMBNAIL_SUFFIX)] = image
     except Exception:  # zipfile raises many kinds for a damaged file
-        return found
-    return found
+        return thumbnails
+    return thumbnails
 
 
 def _decode(archive: zipfile.ZipFile, entry: str) -> Array | None:
@@ -170,11 +170,11 @@ def _decode(archive: zipfile.ZipFile, entry: str) -> Array | None:
             if max(image.size) > THUMBNAIL_PX:  # known before anything is decoded
                 return None
             return np.asarray(image.convert("RGB"))
-    except Exception:  # encrypted, of an unknown kind, torn in the middle: likewise, and Pillow's as many
+    except Exception:  # encrypted, unknown or truncated entries: zipfile and Pillow raise many kinds
         return None
 
 
 def is_inside(path: str) -> bool:
-    """Whether a path leads nowhere but into the folder it starts from."""
+    """Whether a relative path stays inside the folder it starts from."""
     relative = PurePosixPath(path)
     return not relative.is_absolute() and ".." not in relative.parts

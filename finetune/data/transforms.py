@@ -24,11 +24,12 @@ from torchvision.transforms import InterpolationMode, v2
 # A longer image is cut to its middle first. Resized to its short side, a strip of 2 x 60,000 pixels would fill the
 # memory; evaluation looks at the middle square in any case.
 MAX_ASPECT = 16
+RESIZING_STAGES = 4  # Tan and Le, EfficientNetV2, arXiv 2104.00298, table 6
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What the network expects. `resize_px` is the short side before the central crop of `crop_px` x `crop_px`."""
+    """The network's input. `resize_px` is the short side before the central crop of `crop_px` x `crop_px`."""
 
     resize_px: int
     crop_px: int
@@ -95,7 +96,7 @@ def stack(images: Sequence[Tensor]) -> Tensor:
 
 
 def resized_crop(image: Tensor, box: tuple[int, int, int, int], side: int, preprocessing: Preprocessing) -> Tensor:
-    """Return what of a base image lies in `box` (top, left, height, width) as a square, (3, side, side) uint8."""
+    """Return the part of a base image in `box` (top, left, height, width), resized to (3, side, side) uint8."""
     top, left, height, width = box
     # The batch dimension goes in front of all others, and torch, not torchvision, resizes: otherwise the result has
     # its channels one after the other, and turning them around takes as long as the resizing.
@@ -118,8 +119,8 @@ def normalise(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     result = torch.empty(rows.shape, device=images.device)
     # An image stays in a CPU's cache between the three passes, a batch does not.
     step = 1 if images.device.type == "cpu" else count
-    for some, out in zip(torch.split(rows, step), torch.split(result, step), strict=True):
-        out.copy_(some).mul_(scale).add_(shift)
+    for piece, target in zip(torch.split(rows, step), torch.split(result, step), strict=True):
+        target.copy_(piece).mul_(scale).add_(shift)
     return result.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
@@ -137,9 +138,6 @@ def _channel_affine(preprocessing: Preprocessing, width: int, device: torch.devi
     scale = [1 / (255 * std) for std in preprocessing.std]
     shift = [-mean / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True)]
     return torch.tensor(scale * width, device=device), torch.tensor(shift * width, device=device)
-
-
-RESIZING_STAGES = 4  # Tan and Le, EfficientNetV2, arXiv 2104.00298, table 6
 
 
 def side_at(epoch: int, epochs: int, start_px: int | None, px: int) -> int:

@@ -24,21 +24,20 @@ DEMO_SEED = 20
 IMAGE_PX = 80
 TARGET_CLASSES = tuple(TARGET_SHAPES)
 SOURCE_CLASSES = tuple(SOURCE_SHAPES)
-TARGET_MESS, SOURCE_MESS = 0.9, 0.5  # see demo_paint.paint; the source has up to as much
+TARGET_MESS, SOURCE_MESS = 0.9, 0.5  # see paint.paint; for the source an upper limit
 SPLITS = {"train": 30, "val": 12, "test": 40}  # images of each class
 
 
 def demo_folder() -> Path:
-    """Return the folder with the target task's images, drawn first (in a few seconds) where it is not whole.
+    """Return the folder with the target task's images, drawn first (in a few seconds) if it is incomplete.
 
-    It is drawn under a temporary name and renamed, so that it is either whole or not there, and processes that draw
-    it at once do each other no harm.
+    It is drawn under a temporary name and renamed, so it is complete or absent, and several processes can draw at once.
 
     Raises:
-        WriteError: the disk is full, say.
+        WriteError: the disk is full, for example.
     """
     folder = cache_folder() / f"demo-pictures-{DEMO_VERSION}"
-    if _is_whole(folder):
+    if _is_complete(folder):
         return folder
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     count = len(TARGET_CLASSES) * sum(SPLITS.values())
@@ -46,18 +45,18 @@ def demo_folder() -> Path:
     try:
         with raising_write_error(folder):
             draw_target(temporary)
-            if folder.exists() and not _is_whole(folder):  # someone removed a part of it
+            if folder.exists() and not _is_complete(folder):  # someone removed a part of it
                 shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
     except OSError:
-        if not _is_whole(folder):  # else another process was faster
+        if not _is_complete(folder):  # else another process was faster
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_complete(folder: Path) -> bool:
     return sum(1 for _ in folder.glob("*/*/*.png")) == len(TARGET_CLASSES) * sum(SPLITS.values())
 
 
@@ -65,16 +64,16 @@ def draw_target(folder: Path) -> None:
     """Draw the target task: `folder`/<split>/<class>/<number>.png, SPLITS images of each class."""
     for split_index, (split, count) in enumerate(SPLITS.items()):
         for label, name in enumerate(TARGET_CLASSES):
-            place = folder / split / name
-            place.mkdir(parents=True)
+            class_folder = folder / split / name
+            class_folder.mkdir(parents=True)
             for number in range(count):
-                _draw_one(place / f"{number:03d}.png", split_index, label, number)
+                _draw_one(class_folder / f"{number:03d}.png", split_index, label, number)
 
 
 def draw_new(folder: Path, per_class: int) -> list[Path]:
     """Draw further images of the target task, none of which is in a split, and return their paths, class by class.
 
-    They go to `folder`/<class>/<number>.png, always the same ones; what is there is left as it is.
+    They go to `folder`/<class>/<number>.png, always the same ones; existing files stay.
     """
     paths = []
     for label, name in enumerate(TARGET_CLASSES):
@@ -114,8 +113,6 @@ def draw_source(
     labels = np.tile(np.arange(len(shapes), dtype=np.int64), per_class)
     for index, label in enumerate(labels):
         rng = np.random.default_rng([seed, 1, first + index // len(shapes), int(label)])
-        mess = (
-            SOURCE_MESS * rng.random()
-        )  # clean images among the messy ones: from those a network learns to see outlines sooner
+        mess = SOURCE_MESS * rng.random()  # from clean images among the messy ones a network learns outlines sooner
         images[index] = paint(shapes[label](rng), px, rng, mess)
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels

@@ -15,9 +15,9 @@ from finetune.data.demo.shapes import BODY, DETAIL, Part, Points, oval, stroke
 
 PixelArray = NDArray[np.float32]
 
-FINER = 2  # outlines are drawn on a grid so much finer than the picture's and then averaged, for smooth edges
+FINER = 2  # outlines are drawn on a grid so much finer than the image's and then averaged, for smooth edges
 MAX_TURN_DEGREES = 30
-SIZE = (0.30, 0.42)  # half the thing's box as a share of the picture's side
+SIZE = (0.30, 0.42)  # half the thing's box as a share of the image's side
 CLUTTER_BEHIND, CLUTTER_BEFORE = (4, 9), (1, 3)  # pieces behind and before the thing: at least, at most
 CLUTTER_COLOURS = (0.1, 0.1, 0.1, 0.35, 0.35)  # how often a piece has which colour of the palette
 NOISE = (2.0, 12.0)  # standard deviation of the camera's noise, in grey levels of 255
