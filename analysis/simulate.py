@@ -23,7 +23,7 @@ RUNS = ((2, 2), (3, 3), (5, 5), (2, 5))  # of two arms
 IMAGES = (300, 2000)
 SEED_SDS = (0.0, 1.0, 3.0)  # points
 DIFFERENCE = 0.03  # whose power is measured
-DRAWS = 500  # of the two-way bootstrap, the yardstick
+DRAWS = 200  # of the two-way bootstrap, the yardstick
 KINDS = {  # accuracies of the arms, the cheapest first, as `COSTS`
     "steps": (0.60, 0.79, 0.82, 0.85, 0.88),
     "plateau": (0.55, 0.84, 0.86, 0.865, 0.87),
