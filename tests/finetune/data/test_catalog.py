@@ -146,33 +146,43 @@ def test_a_hostile_or_foreign_zip_file_writes_nothing(place: Path, content: byte
     assert {path.name for path in place.iterdir()} == {ARCHIVE, f"{FOLDER}.lock"}
 
 
-def start() -> "subprocess.Popen[bytes]":
-    code = "from finetune.data import catalog; catalog.fetch_inaturalist()"
+def start(setup: str = "") -> "subprocess.Popen[bytes]":
+    """Start a process that fetches the data set, after executing `setup`."""
+    code = f"from finetune.data import catalog\n{setup}\ncatalog.fetch_inaturalist()"
     return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, **offline.environment(Path.cwd())})
 
 
 def test_two_processes_fetch_and_unpack_it_once(place: Path, served: Served) -> None:
-    """The second finds what the first has made."""
-    served.pause = 0.05
-    both = [start(), start()]
-    assert [process.wait() for process in both] == [0, 0]
+    """The second waits for the first, and finds what it has made."""
+    served.pause = 0.5
+    process = start()
+    while not served.asked:
+        assert process.poll() is None
+        time.sleep(0.01)
+    assert catalog.fetch_inaturalist().is_dir()
+    assert process.wait() == 0
     assert len(served.asked) == 1
     assert len(list((place / FOLDER).glob("val/*/*.jpg"))) == PICTURES * len(CLASSES)
+
+
+KILL_HALFWAY = """
+import os, signal
+
+def unpack_half(archive, folder, inside, on_progress):
+    unpack(archive, folder, inside, lambda done, total: done < total / 2 or os.kill(os.getpid(), signal.SIGKILL))
+
+unpack, catalog.unpack = catalog.unpack, unpack_half
+"""
 
 
 def test_killed_while_unpacking_it_begins_anew(place: Path) -> None:
     """What lies half-way is never taken for the data set, and the next attempt removes it."""
     place.mkdir()
-    (place / ARCHIVE).write_bytes(zipped(pictures=400, size=10))
-    process = start()
-    end = time.monotonic() + 30
-    while not list(place.glob(f".{FOLDER}.*/train/*/1.jpg")) and time.monotonic() < end:
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert list(place.glob(f".{FOLDER}.*"))
+    (place / ARCHIVE).write_bytes(zipped())
+    assert start(KILL_HALFWAY).wait() == -signal.SIGKILL
+    assert 0 < len(list(place.glob(f".{FOLDER}.*/*/*/*.jpg"))) < 2 * PICTURES * len(CLASSES)
     assert catalog.find_inaturalist() is None
-    assert len(list(catalog.fetch_inaturalist().glob("*/*/*.jpg"))) == 2 * 400 * len(CLASSES)
+    assert len(list(catalog.fetch_inaturalist().glob("*/*/*.jpg"))) == 2 * PICTURES * len(CLASSES)
     assert not list(place.glob(f".{FOLDER}.*"))
 
 

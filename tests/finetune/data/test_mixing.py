@@ -86,17 +86,17 @@ def test_the_loss_of_a_mixed_picture_is_the_mean_of_its_labels_losses() -> None:
 def test_a_mixed_run_interrupted_again_and_again_is_the_same_run(strategy: str, pictures: Path, tmp_path: Path) -> None:
     """With all of it: levels, erasing, both kinds of mixing, weights by class; nothing frozen is kept of training."""
     asked = {"augment": "strong", "erasing": 0.5, "mixup": 0.4, "cutmix": 1.0, "balance": "weights"}
-    config = small(pictures, strategy=strategy, epochs=2, image_px=32, cache="on", **asked)
+    config = small(pictures, strategy=strategy, epochs=2, image_px=24, cache="on", **asked)
     run(config, tmp_path / "whole")
     for asks in (1, 3, 2):
         with pytest.raises(RunInterrupted):
             run(config, tmp_path / "cut", interrupted=after(asks))
     run(
-        small(pictures, strategy=strategy, epochs=2, image_px=32, loader_workers=2, **asked),
+        small(pictures, strategy=strategy, epochs=2, image_px=24, loader_workers=2, **asked),
         tmp_path / "cut",
     )
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
-    plain = small(pictures, strategy=strategy, epochs=2, image_px=32, views=0, **{**asked, "mixup": 0, "cutmix": 0})
+    plain = small(pictures, strategy=strategy, epochs=2, image_px=24, views=0, **{**asked, "mixup": 0, "cutmix": 0})
     run(plain, tmp_path / "plain")
     losses = [files.read_history(tmp_path / name)[0][0]["train/loss"] for name in ("whole", "plain")]
     assert losses[0] != losses[1]
@@ -109,7 +109,7 @@ def test_a_run_erases_and_counts_mixed_pictures_by_their_heavier_label(pictures:
         run(small(pictures, strategy="full", epochs=1, erasing=share), tmp_path / str(share))
         losses.append(files.read_history(tmp_path / str(share))[0][0]["train/loss"])
     assert losses[0] != losses[1]
-    config = small(pictures, strategy="full", epochs=3, mixup=0.1, dropout=0, backbone="resnet18")
+    config = small(pictures, strategy="full", epochs=2, mixup=0.1, dropout=0, backbone="resnet18")
     run(config, tmp_path / "mixed")
     assert files.read_history(tmp_path / "mixed")[0][-1]["train/accuracy"] > 0.8
 

@@ -152,7 +152,7 @@ def unequal(tmp_path: Path) -> Path:
 
 
 def config(pictures: Path, **values: Any) -> Config:
-    fixed = {"backbone": "squeezenet1_1", "weights": "none", "image_px": 32, "batch_size": 8, "device": "cpu"}
+    fixed = {"backbone": "squeezenet1_1", "weights": "none", "image_px": 24, "batch_size": 8, "device": "cpu"}
     return resolve(parse_config({**fixed, "data": str(pictures), **values}, "a test"))
 
 
@@ -208,10 +208,10 @@ def rounds(interruptions: int, asked: Config, folder: Path) -> Done:
 def test_an_interrupted_run_is_the_same_run_with_any_number_of_loader_processes(
     balance: str, unequal: Path, tmp_path: Path
 ) -> None:
-    """Stopped again and again, in the middle of epochs, and fed by two processes: the same weights to the bit."""
-    asked = {"strategy": "full", "balance": balance, "epochs": 2, "lr": 3e-3}
+    """Stopped after each step of both epochs, or fed by two processes: the same weights to the bit."""
+    asked = {"strategy": "full", "balance": balance, "epochs": 2, "lr": 3e-3, "batch_size": 16}
     whole = Done(config(unequal, loader_workers=0, **asked), tmp_path / "whole")
-    again = rounds(20, config(unequal, loader_workers=0, **asked), tmp_path / "again")
+    again = rounds(12, config(unequal, loader_workers=0, **asked), tmp_path / "again")
     fed = Done(config(unequal, loader_workers=2, **asked), tmp_path / "fed")
     for other in (again, fed):
         assert other.history == whole.history

@@ -27,6 +27,13 @@ def fetch(served: Served, folder: Path, digest: str | None = None) -> Path:
     return download(served.url, folder / "file.zip", digest=digest)
 
 
+def start(served: Served, folder: Path) -> "subprocess.Popen[bytes]":
+    """Start a process that downloads the file."""
+    code = f"from finetune.system.download import download, Path; download({served.url!r}, Path('file.zip'))"
+    environment = {**os.environ, **offline.environment(Path.cwd())}
+    return subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=environment)
+
+
 def alone(folder: Path) -> bool:
     """Whether nothing but the file (and the lock) is left."""
     return {path.name for path in folder.iterdir()} <= {"file.zip", "file.zip.lock"}
@@ -57,9 +64,7 @@ def test_after_a_cut_it_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_a_killed_download_is_gone_on_with_by_the_next(tmp_path: Path) -> None:
     """SIGKILL in the middle: there is no file of that name, and the next process asks for the rest only."""
     with serving(Served(CONTENT, pause=0.02)) as served:
-        code = f"from finetune.system.download import download, Path; download({served.url!r}, Path('file.zip'))"
-        environment = {**os.environ, **offline.environment(Path.cwd())}
-        process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)
+        process = start(served, tmp_path)
         part = tmp_path / f"file.zip{PART}"
         end = time.monotonic() + 30
         while (not part.exists() or part.stat().st_size < 1_000_000) and time.monotonic() < end:
@@ -76,10 +81,12 @@ def test_a_killed_download_is_gone_on_with_by_the_next(tmp_path: Path) -> None:
 def test_two_processes_fetch_it_once(tmp_path: Path) -> None:
     """The second waits for the first."""
     with serving(Served(CONTENT, pause=0.01)) as served:
-        code = f"from finetune.system.download import download, Path; download({served.url!r}, Path('file.zip'))"
-        environment = {**os.environ, **offline.environment(Path.cwd())}
-        both = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment) for _ in range(2)]
-        assert [process.wait() for process in both] == [0, 0]
+        process = start(served, tmp_path)
+        while not served.asked:
+            assert process.poll() is None
+            time.sleep(0.01)
+        fetch(served, tmp_path)
+        assert process.wait() == 0
         assert served.asked == [None]
     assert (tmp_path / "file.zip").read_bytes() == CONTENT
 

@@ -11,14 +11,16 @@ import torchvision
 from PIL import Image
 
 from finetune.data.demo import images
+from finetune.models import demo_weights
 from finetune.models.demo_weights import DEMO_BACKBONE, demo_weights_path, pretrain
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and few images a class, so that drawing takes no time."""
+    """An empty cache, and few small images a class, so that drawing takes no time."""
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(images, "SPLITS", {"train": 3, "val": 1, "test": 2})
+    monkeypatch.setattr(images, "IMAGE_PX", 32)
     return tmp_path / "cache"
 
 
@@ -133,8 +135,9 @@ def test_two_can_draw_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(contents(folders[0])) == len(images.TARGET_CLASSES) * sum(images.SPLITS.values())
 
 
-def test_pretraining_leaves_a_state_dict_of_the_backbone(tmp_path: Path) -> None:
+def test_pretraining_leaves_a_state_dict_of_the_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps on few images write a file that torchvision's network takes, and leave the random stream alone."""
+    monkeypatch.setattr(demo_weights, "HELD_OUT_PER_CLASS", 2)
     stream = torch.get_rng_state()
     told: list[float] = []
     accuracy = pretrain(tmp_path / "cache" / "w.pt", 2, 2, lambda _, share: told.append(share))
