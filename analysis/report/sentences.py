@@ -139,12 +139,12 @@ def _describe_alternative(comparison: Comparison, verdict: Verdict, other: Diffe
     row, best = comparison.row(other.arm), comparison.row(verdict.candidate)
     text = (
         f"If time matters: {other.arm} takes {train_time_text(row)} instead of {train_time_text(best)} a run and "
-        f"measured {_relative(other.difference)} than {verdict.candidate}"
+        f"measured {_relative(other.difference, verdict.candidate)}"
     )
     if math.isnan(other.low):
         return f"{text}."
     text = f"{text} (95% interval: {_end(other.low)} to {_end(other.high)})"
-    components = comparison.components
+    components = comparison.components.get(other.arm)
     if components is None:
         return f"{text}."
     width = interval_half_width(components, verdict.runs_per_arm + MORE_RUNS, verdict.test_images)
@@ -192,8 +192,11 @@ def _signed(difference: float) -> str:
     return f"{difference * 100:+.1f} points"
 
 
-def _relative(difference: float) -> str:
-    return f"{_points(abs(difference))} {'lower' if difference < 0 else 'higher'}"
+def _relative(difference: float, candidate: str) -> str:
+    """Return "0.9 points lower than full", or "the same accuracy as full"."""
+    if abs(difference) < 0.0005:
+        return f"the same accuracy as {candidate}"
+    return f"{_points(abs(difference))} {'lower' if difference < 0 else 'higher'} than {candidate}"
 
 
 def _end(difference: float) -> str:

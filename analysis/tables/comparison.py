@@ -1,6 +1,7 @@
 """The comparison: per arm the recipe that val chose, and its results on test."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +31,7 @@ class Comparison:
         recipes: one row per recipe, chosen or not; the same columns. Only chosen ones have test results.
         candidate: the arm with the highest mean val accuracy; ties go to the cheaper one. Test plays no part in it.
         pairs: pairwise comparisons of the chosen recipes, PAIRS.
-        components: variance components of the differences to the candidate, the mean over the other arms; None where
-            they can't be estimated.
+        components: arm -> variance components of its difference to the candidate; those that can be estimated.
         fields: what makes arms.
         target: the val accuracy to reach.
         notes: caveats, one sentence each.
@@ -41,7 +41,7 @@ class Comparison:
     recipes: pd.DataFrame
     candidate: str
     pairs: pd.DataFrame
-    components: Components | None
+    components: Mapping[str, Components]
     fields: ArmFields
     target: float
     notes: tuple[str, ...]
@@ -84,7 +84,8 @@ def compare(sweep: Sweep, target: float = 0.8, fields: ArmFields | None = None) 
         *unfinished_arm_notes(sweep),
         *_without_predictions_note(faults),
     ]
-    components = _mean_components(results, candidate)
+    found = {arm: results.components(candidate, arm) for arm in results.runs if arm != candidate}
+    components = {arm: part for arm, part in found.items() if part is not None}
     return Comparison(arms, recipes, candidate, pairs, components, fields, target, tuple(notes))
 
 
@@ -138,18 +139,10 @@ def _add_differences(recipes: pd.DataFrame, pairs: pd.DataFrame, candidate: str)
         recipes.loc[row, DIFFERENCES] = [sign * pair["difference"].iloc[0], *ends, pair["p_holm"].iloc[0]]
 
 
-def _mean_components(results: TestResults, candidate: str) -> Components | None:
-    """Return the variance components of the differences to the candidate, the mean over the other arms."""
-    found = [
-        part for arm in results.runs if arm != candidate and (part := results.components(candidate, arm)) is not None
-    ]
-    if not found:
-        return None
-    return Components(*(float(np.mean(values)) for values in zip(*map(_astuple, found), strict=True)))
-
-
-def _astuple(components: Components) -> tuple[float, float, float]:
-    return components.runs, components.images, components.residual
+def mean_components(components: Mapping[str, Components]) -> Components | None:
+    """Return the mean over the arms; None where nothing could be estimated."""
+    values = [(part.runs, part.images, part.residual) for part in components.values()]
+    return Components(*np.mean(values, axis=0).tolist()) if values else None
 
 
 def _without_predictions_note(faults: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.stats.crossed import Estimate
 from analysis.stats.pareto import pareto_front
 from analysis.stats.tests import ALPHA, LEVEL
-from analysis.tables.comparison import Comparison
+from analysis.tables.comparison import Comparison, mean_components
 from finetune.sweep.power import detectable_difference
 
 Arm = TypeVar("Arm", bound=Hashable)
@@ -112,7 +112,7 @@ def decide(comparison: Comparison, margin: float = MARGIN) -> Verdict:
         if arm in by_name and arm != recommended and by_name[arm].cost_seconds < price
     )
     runs, images = int(arms["n_tested"].min()), float(arms["test_pictures"].min())
-    components = comparison.components
+    components = mean_components(comparison.components)
     return Verdict(
         candidate=candidate,
         recommended=recommended,
