@@ -120,7 +120,7 @@ fuzz: $(READY)  ## 2,000 random inputs for each parser: about 2 minutes
 chaos: $(READY)  ## kill and damage runs, count what is lost: 15 minutes; ARGS="--kills 20 --scale 0.1"
 	@$(PYTHON) -m chaos $(ARGS)
 
-simulate: $(READY)  ## simulate sweeps: how often the verdict errs, what it detects: 5 minutes
+simulate: $(READY)  ## simulate sweeps: how often the verdict errs, what it detects: 20 minutes
 	@$(PYTHON) -m analysis.simulate $(ARGS)
 
 # The peers of the benchmark have a venv of their own, with the same torch.
