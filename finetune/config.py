@@ -124,7 +124,7 @@ class Config(BaseModel):
     dropout: Float = Field(0.2, ge=0, lt=1, description="dropout before the head's linear layer")
     warmup_epochs: Float = Field(0.5, ge=0, description="epochs at the start in which the rate rises to its full value")
     rewarm_epochs: Float = Field(
-        0.5, ge=0, description="epochs in which the rate of a block rises that starts to train later"
+        0.5, ge=0, description="epochs over which the learning rate of a newly unfrozen block rises"
     )
     patience: Int | None = Field(
         None,
