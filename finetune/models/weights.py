@@ -1,6 +1,5 @@
 """Pretrained weights: which ones a config means, whether they fit the backbone, and loading them into it."""
 
-import contextlib
 import hashlib
 import logging
 import os
@@ -28,9 +27,9 @@ MIRROR_VARIABLE = "FINETUNE_WEIGHTS_URL"  # of a folder that has torchvision's f
 
 @cache
 def weights_hash(backbone: str, weights: str, checked: bool = False) -> str:
-    """Return what names the weights' content: a file's SHA-256, or the file name that torchvision publishes.
+    """Return an identifier of the weights' content: a file's SHA-256, or the file name that torchvision publishes.
 
-    Nothing is downloaded or trained. A file is checked against the backbone, unless `checked` says that it was.
+    Downloads and trains nothing. Checks a file against the backbone, unless it was `checked` before.
 
     Raises:
         WeightsError: no such weights, or a file that is not of this backbone.
@@ -60,7 +59,7 @@ def weights_hash(backbone: str, weights: str, checked: bool = False) -> str:
 
 
 def download_weights(backbone: str, weights: str) -> None:
-    """Have the weights on this machine: download them, or pretrain the demo's, once for all runs of a sweep.
+    """Download the weights, or pretrain the demo's, unless they are on this machine.
 
     Raises:
         DownloadError, DiskFullError: they can't be fetched.
@@ -93,7 +92,8 @@ def _weights_file(backbone: str, weights: str) -> Path:
     if weights == "demo":
         from finetune.models.demo_weights import demo_weights_path
 
-        with _load_lock("demo"):
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with locks.hold(cache_folder() / "demo.lock"):  # of several runs that start at once, one pretrains
             return demo_weights_path()
     published = torchvision.models.get_model_weights(backbone)
     if weights not in published.__members__:
@@ -110,7 +110,7 @@ def _weights_file(backbone: str, weights: str) -> Path:
 
 
 def required_weights(backbone: str, weights: str) -> RequiredFile | None:
-    """Return what is to be fetched, if these weights are published ones that are not on this machine."""
+    """Return the file to download if these weights are published and not on this machine, else None."""
     published = torchvision.models.get_model_weights(backbone)
     if weights not in published.__members__:
         return None
@@ -123,30 +123,24 @@ def required_weights(backbone: str, weights: str) -> RequiredFile | None:
 
 
 def _url(published: str) -> str:
-    """Return where the file is fetched from."""
+    """Return the address to download from."""
     mirror = os.environ.get(MIRROR_VARIABLE)
     return f"{mirror.rstrip('/')}/{published.rsplit('/', 1)[-1]}" if mirror else published
 
 
 def _weights_path(url: str) -> Path:
-    """Return where torchvision's own loading would look for the file, too."""
+    """Return the path that torchvision's own loading uses, too."""
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
 
 
 def _digest(name: str) -> str | None:
-    """Return how the file's SHA-256 begins, which its name ends with: resnet18-f37072fd.pth."""
+    """Return the first digits of the SHA-256, which the file's name ends with: resnet18-f37072fd.pth."""
     match = re.search(r"-([0-9a-f]{8,})\.", name)
     return match[1] if match else None
 
 
-def _load_lock(name: str) -> contextlib.AbstractContextManager[None]:
-    """Return a lock: of several runs that start at once, one makes the weights and the others wait for it."""
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    return locks.hold(cache_folder() / f"{name}.lock")
-
-
 def _check_fit(state: dict[str, Tensor], backbone: str, path: Path) -> None:
-    """Check names and shapes, all but the last layer's, against the backbone; no memory is taken for it."""
+    """Check names and shapes of all but the last layer against the backbone, without allocating it."""
     own = build_meta_network(backbone, 224).state_dict()
     last = list(own)[-1].rpartition(".")[0]  # the classifier's last layer; any number of classes will do
     free = (f"{last}.", "encoder.pos_embedding", "aux1.", "aux2.", "AuxLogits.")
@@ -156,8 +150,8 @@ def _check_fit(state: dict[str, Tensor], backbone: str, path: Path) -> None:
     shapes = sorted(name for name in needed & set(state) if state[name].shape != own[name].shape)
     if missing or foreign or shapes:
         counts = [
-            f"{len(names)} {what} (such as {names[0]})"
-            for names, what in (
+            f"{len(names)} {fault} (such as {names[0]})"
+            for names, fault in (
                 (missing, "tensors missing"),
                 (foreign, "unknown"),
                 (shapes, "of another shape"),

@@ -57,8 +57,8 @@ def unpack(
     try:
         with raising_user_error(folder, DataError):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            for left in folder.parent.glob(f".{folder.name}.*{UNPACKING}"):
-                shutil.rmtree(left, ignore_errors=True)
+            for leftover in folder.parent.glob(f".{folder.name}.*{UNPACKING}"):
+                shutil.rmtree(leftover, ignore_errors=True)
             _unpack_into(archive, temporary, inside, on_progress)
             temporary.rename(folder)
     finally:

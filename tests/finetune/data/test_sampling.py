@@ -173,7 +173,7 @@ class Done:
 
 def test_rare_classes_are_found_once_classes_are_balanced(unequal: Path, tmp_path: Path) -> None:
     """With ten times as many images of one class, a network names nothing else; either remedy makes it look."""
-    asked = {"strategy": "head", "lr": 1e-2, "epochs": 6, "augment": "none", "cache": "off"}
+    asked = {"strategy": "head", "lr": 1e-2, "epochs": 6, "augment": "none", "cache": "on"}
     done = {
         balance: Done(config(unequal, balance=balance, **asked), tmp_path / balance)
         for balance in ("none", "weights", "sampler")
