@@ -189,7 +189,8 @@ def _points(share: float) -> str:
 
 
 def _signed(difference: float) -> str:
-    return f"{difference * 100:+.1f} points"
+    """Return a difference with its sign; a difference that rounds to 0 has none."""
+    return "0.0 points" if abs(difference) < 0.0005 else f"{difference * 100:+.1f} points"
 
 
 def _relative(difference: float, candidate: str) -> str:

@@ -42,6 +42,7 @@ def find_arm_fields(recipes: Iterable[str], by: Sequence[str] = (), tuned: Seque
     Raises:
         InputError: a field of `by` or `tuned` does not exist.
     """
+    by = tuple(dict.fromkeys(by))
     _check_fields(by, "--by")
     _check_fields(tuned, "--tuned")
     fields = [json.loads(recipe) for recipe in recipes]

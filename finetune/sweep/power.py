@@ -49,6 +49,7 @@ def planned_error(components: Components, runs: float, images: float) -> tuple[f
         return math.nan, math.nan
     part = components.runs / runs + components.residual / (runs * images)  # of one arm's mean, over its runs
     variance = 2 * components.runs / runs + components.images / images + 2 * components.residual / (runs * images)
+    variance = max(variance, 1 / (images + 2) ** 2)  # as in the comparison: one image may always differ
     df = variance**2 / (2 * part**2 / (runs - 1)) if part else math.inf
     return math.sqrt(variance), df
 

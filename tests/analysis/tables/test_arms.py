@@ -120,6 +120,7 @@ def test_other_fields_make_arms_on_request(tmp_path: Path) -> None:
     assert (by_augment["arms_by"], by_augment["tuned"]) == (["augment"], ["strategy"])
     assert by_augment["candidate"] == "strong"
     assert {other["arm"] for other in by_augment["differences"]} == {"none", "light", "standard"}
+    assert verdict_record(analysis_of(tmp_path, by=("augment", "augment")))["arms_by"] == ["augment"]
     tuned = verdict_record(analysis_of(tmp_path, tuned=("augment",)))
     assert (tuned["arms_by"], tuned["tuned"]) == (["strategy"], ["augment"])
     assert tuned["candidate"] == "partial"

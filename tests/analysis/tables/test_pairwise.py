@@ -209,3 +209,11 @@ def test_the_components_of_simulated_arms_predict_their_error() -> None:
         measured.append(compare_crossed(first, second).se ** 2)
         planned.append(planned_error(variance_components(first, second), 3, 600)[0] ** 2)
     assert np.mean(planned) == pytest.approx(np.mean(measured), rel=0.1)
+
+
+def test_runs_that_agree_on_every_image_still_detect_no_smaller_difference_than_an_image(tmp_path: Path) -> None:
+    """100 of 100 right in all runs: nothing varies here, and one new image may differ all the same."""
+    comparison = sweep_of(tmp_path, {"head": [range(0)] * 3, "full": [range(0)] * 3})
+    verdict = decide(comparison)
+    assert 0.02 < verdict.detectable < 0.04
+    assert "minus head is 0.0 points (-" in " ".join(describe_verdict(comparison, verdict).sentences)

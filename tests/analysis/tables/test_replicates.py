@@ -114,7 +114,7 @@ def test_the_verdict_speaks_of_folds(tmp_path: Path) -> None:
     few = described("b", {"head": [0.5], "full": [0.9]})
     assert few.headline.startswith("No verdict yet")
     level = described("c", {"head": [0.8, 0.85, 0.8], "full": [0.85, 0.8, 0.8]}, seeds=2)
-    assert "minus head is -0.0 points (-" in " ".join(level.sentences)
+    assert "minus head is 0.0 points (-" in " ".join(level.sentences)
 
 
 def test_folds_that_some_strategies_lack_are_told(tmp_path: Path) -> None:
