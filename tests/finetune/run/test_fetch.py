@@ -141,7 +141,7 @@ def test_a_sweep_on_a_server_starts_no_run_that_would_lack_its_pictures(tmp_path
         machine = Machine(server, tmp_path / "machine", environment)
         sweep = machine.sweep({"strategy": "head", "epochs": 1}, program=AGENT)
         for flags in ([], ["--fetch"]):
-            code, output = machine.agent(sweep, *flags)
+            code, output = machine.run("python", AGENT, sweep, *flags)
             assert code == 2, output
             assert "2 files are not on this machine" in output
         assert server.runs(sweep=sweep) == []
