@@ -76,8 +76,9 @@ def fold(block: nn.Module) -> nn.Module:
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in block.modules()):
         return block
+    copied = copy.deepcopy(block).eval().requires_grad_(False)
     try:
-        graph = fx.symbolic_trace(copy.deepcopy(block).eval().requires_grad_(False))
+        graph = fx.GraphModule(copied, _ConvNormTracer().trace(copied))
     except Exception:  # fx raises many kinds for code that depends on values
         return block
     modules = dict(graph.named_modules())
@@ -90,11 +91,31 @@ def fold(block: nn.Module) -> nn.Module:
             continue
         if len(before.users) > 1 or calls[before.target] > 1 or calls[node.target] > 1:
             continue  # other modules use them unfolded
-        parent, _, name = before.target.rpartition(".")
-        fused = fuse_conv_bn_eval(modules[before.target], modules[node.target])
-        setattr(graph.get_submodule(parent), name, fused)
-        node.replace_all_uses_with(before)
-        graph.graph.erase_node(node)
+        norm = modules[node.target]
+        _replace(graph, before.target, fuse_conv_bn_eval(modules[before.target], norm))
+        if after := _layers_after(norm):
+            _replace(graph, node.target, nn.Sequential(*after))
+        else:
+            node.replace_all_uses_with(before)
+            graph.graph.erase_node(node)
     graph.delete_all_unused_submodules()
     graph.recompile()
     return graph.to(memory_format=torch.channels_last)
+
+
+class _ConvNormTracer(fx.Tracer):
+    """Keeps convolutions and batch-norms as modules, also those of classes that other libraries derive."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.Conv2d | nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _layers_after(norm: nn.Module) -> list[nn.Module]:
+    """Return the layers that timm's batch-norm applies after the normalisation; none for torch's own."""
+    layers = [getattr(norm, name, None) for name in ("drop", "act")]
+    return [layer for layer in layers if isinstance(layer, nn.Module) and not isinstance(layer, nn.Identity)]
+
+
+def _replace(module: nn.Module, path: str, submodule: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(module.get_submodule(parent), name, submodule)

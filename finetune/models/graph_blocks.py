@@ -7,7 +7,7 @@ A network that can't be cut, or whose blocks would not compute the same, is one 
 
 import logging
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -46,7 +46,7 @@ class _Segment:
     start: fx.Node
     nodes: set[fx.Node]
     end: fx.Node
-    parameters: dict[str, None]
+    parameters: set[str]
 
 
 def cut_into_blocks(network: nn.Module, image_px: int, groups: Mapping[str, int] | None = None) -> Blocks:
@@ -62,16 +62,26 @@ def cut_into_blocks(network: nn.Module, image_px: int, groups: Mapping[str, int]
     """
     outline = meta_copy(network).eval()
     features = _feature_count(outline, image_px)
+    blocks = [network]
     try:
         traced, segments = _plan(outline, image_px, groups)
         if len(segments) > 1:
             _check_plan(outline, image_px, traced, segments)
-            blocks: list[nn.Module] = [_bind(traced, segment, network, i) for i, segment in enumerate(segments)]
-            _check_outputs(network, blocks, image_px)
-            return Blocks(blocks, features)
+            bound = [_bind(traced, segment, network, index) for index, segment in enumerate(segments)]
+            _check_outputs(network, bound, image_px)
+            blocks = [*bound]
     except TraceError as error:
         logger.warning(f"{type(network).__name__} is one block: {error}")
-    return Blocks([network], features)
+    for block in blocks:
+        block.register_load_state_dict_post_hook(_forget_computed)  # type: ignore[no-untyped-call]
+    return Blocks(blocks, features)
+
+
+def _forget_computed(module: nn.Module, _: object = None) -> None:
+    """Make modules forget what they have computed from their parameters in eval mode: they do so in train mode."""
+    was_training = module.training
+    module.train()
+    module.train(was_training)
 
 
 def _feature_count(outline: nn.Module, image_px: int) -> int:
@@ -140,6 +150,7 @@ def _segments(traced: Trace, network: nn.Module, groups: Mapping[str, int] | Non
     """Return the graph's blocks: each has a matrix of weights, and no parameter is in two."""
     of_images = _image_nodes(traced.graph)
     cuts = _find_cuts(traced, of_images)
+    names = _parameter_names(network)
     start, *nodes, output = traced.graph.nodes
     segments: list[_Segment] = []
     current: list[fx.Node] = []
@@ -149,7 +160,7 @@ def _segments(traced: Trace, network: nn.Module, groups: Mapping[str, int] | Non
         current.append(node)
         if node in cuts or node is output.args[0]:
             needed = _needed(current, of_images, start)
-            segments.append(_Segment(start, needed, node, _parameters_of(traced, needed, network)))
+            segments.append(_Segment(start, needed, node, _parameters_of(needed, network, names)))
             start, current = node, []
     if current:
         raise TraceError("its output is not the last value that depends on the images")
@@ -203,23 +214,20 @@ def _needed(segment: list[fx.Node], of_images: set[fx.Node], start: fx.Node) -> 
     return needed
 
 
-def _parameters_of(traced: Trace, nodes: set[fx.Node], network: nn.Module) -> dict[str, None]:
-    names, found = _parameter_names(network), dict[str, None]()
-    for node in traced.graph.nodes:
-        if node not in nodes:
-            continue
+def _parameters_of(nodes: Iterable[fx.Node], network: nn.Module, names: Mapping[int, str]) -> set[str]:
+    found: set[str] = set()
+    for node in nodes:
         if node.op == "call_module":
-            found |= {names[id(value)]: None for value in network.get_submodule(node.target).parameters()}
-        elif node.op == "get_attr" and isinstance(value := find_attribute(network, node.target), nn.Parameter):
-            found[names[id(value)]] = None
+            found |= {names[id(value)] for value in network.get_submodule(str(node.target)).parameters()}
+        elif node.op == "get_attr" and isinstance(value := find_attribute(network, str(node.target)), nn.Parameter):
+            found.add(names[id(value)])
     return found
 
 
 def _join(segments: list[_Segment]) -> _Segment:
-    first, *others = segments
-    parameters = {name: None for segment in segments for name in segment.parameters}
-    nodes = first.nodes.union(*(segment.nodes for segment in others))
-    return _Segment(first.start, nodes, segments[-1].end, parameters)
+    nodes = set[fx.Node]().union(*(segment.nodes for segment in segments))
+    parameters = set[str]().union(*(segment.parameters for segment in segments))
+    return _Segment(segments[0].start, nodes, segments[-1].end, parameters)
 
 
 def _merge_shared(segments: list[_Segment]) -> list[_Segment]:
@@ -294,26 +302,26 @@ def _check_plan(outline: nn.Module, image_px: int, traced: Trace, segments: list
     names = [name for segment in segments for name in segment.parameters]
     if len(names) != len(set(names)):
         raise TraceError("a parameter is in two blocks")
-    in_train_mode = trace(meta_copy(outline).train(), image_px, traced.opened)
+    in_train_mode = trace(outline.train(), image_px, traced.opened)
     if str(in_train_mode.graph) != str(traced.graph):
         raise TraceError("its code between blocks differs between train and eval mode")
 
 
 @torch.no_grad()
-def _check_outputs(network: nn.Module, blocks: list[nn.Module], image_px: int) -> None:
-    """Raise TraceError if the blocks compute something else than the network for two random images."""
+def _check_outputs(network: nn.Module, blocks: Sequence[nn.Module], image_px: int) -> None:
+    """Raise TraceError if the blocks compute something else than the network for random images."""
     parameter = next(network.parameters())
     if parameter.is_meta:
         return
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 3, image_px, image_px, generator=generator).to(parameter.device)
+    # As many as the second batch size, as a size that is wrongly a constant is that of the first.
+    images = torch.randn(BATCH_SIZES[1], 3, image_px, image_px, generator=generator).to(parameter.device)
     was_training = network.training
-    network.eval()
-    expected, hidden = network(images), images
+    expected, hidden = network.eval()(images), images
     for block in blocks:
         hidden = block.eval()(hidden)
-    for module in (network, *blocks):  # modules that keep what they compute in eval mode forget it in train mode
-        module.train()
+    for module in (network, *blocks):
         module.train(was_training)
+        _forget_computed(module)
     if not bool((hidden - expected).abs().max() <= 1e-4 * expected.abs().max()):
         raise TraceError("its blocks compute something else")
