@@ -87,6 +87,7 @@ def _forget_computed(module: nn.Module, _: object = None) -> None:
 def _feature_count(outline: nn.Module, image_px: int) -> int:
     with torch.no_grad():
         features = outline(torch.zeros(2, 3, image_px, image_px, device="meta"))
+    _forget_computed(outline)
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(f"{type(outline).__name__} returns no features (images, features) for 2 images, but {shape}")

@@ -130,6 +130,25 @@ class Windows(Network):
         return hidden.reshape(batch // 2, channels, height * 2, width) if index == 2 else hidden
 
 
+class Keeps(Network):
+    """In eval mode, the code keeps what it has computed from a parameter."""
+
+    kept: Tensor | None = None
+
+    def train(self, mode: bool = True) -> Any:
+        if mode:
+            self.kept = None
+        return super().train(mode)
+
+    def between(self, hidden: Tensor, index: int, images: Tensor) -> Tensor:  # noqa: ARG002
+        if index != 2:
+            return hidden
+        scale = self.scale * 2 if self.kept is None else self.kept
+        if not self.training:
+            self.kept = scale
+        return hidden * scale
+
+
 class Hidden(Network):
     """A closed part calls itself on random draws; in train mode it has another meaning."""
 
@@ -146,7 +165,16 @@ def cut(kind: type[Network]) -> tuple[Network, Blocks]:
 
 KINDS = [
     *((Network, 5), (Recomputed, 5), (Bypass, 4), (ReadsImages, 1), (SharedLayer, 2), (SharedParameter, 4)),
-    *((TrainNoise, 1), (DropsOut, 1), (Loops, 1), (CountsImages, 1), (MixesImages, 5), (Windows, 4), (Hidden, 6)),
+    *(
+        (TrainNoise, 1),
+        (DropsOut, 1),
+        (Loops, 1),
+        (CountsImages, 1),
+        (MixesImages, 5),
+        (Windows, 4),
+        (Keeps, 5),
+        (Hidden, 6),
+    ),
 ]
 
 
@@ -222,7 +250,7 @@ def test_blocks_that_compute_something_else_are_not_used(caplog: pytest.LogCaptu
 def test_new_weights_replace_what_was_computed_from_the_old_ones() -> None:
     """Modules that keep what they compute in eval mode do so until they are in train mode, or have new weights."""
 
-    class Keeps(Layer):
+    class KeepingLayer(Layer):
         kept: Tensor | None = None
 
         def train(self, mode: bool = True) -> Any:
@@ -231,14 +259,14 @@ def test_new_weights_replace_what_was_computed_from_the_old_ones() -> None:
             return super().train(mode)
 
         def forward(self, hidden: Tensor) -> Tensor:
-            if self.training or hidden.is_meta:
+            if self.training:
                 return hidden * self.linear.weight.sum()
             if self.kept is None:
                 self.kept = self.linear.weight.sum()
             return hidden * self.kept
 
     network = Network()
-    network.layers[1] = Keeps()
+    network.layers[1] = KeepingLayer()
     chain = nn.Sequential(*cut_into_blocks(network, 8).blocks).eval()
     assert not chain[0].training
     images = torch.randn(2, 3, 8, 8)

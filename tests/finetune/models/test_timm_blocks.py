@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 pytest.importorskip("timm")
 
-from finetune.models.classifier import Classifier
-from finetune.models.frozen_prefix import FrozenPrefix
 from finetune.models.timm_blocks import build_timm_network, cut_timm_network
 
 NETWORKS = [  # arch, image_px, blocks
@@ -64,17 +62,3 @@ def test_blocks_compute_what_the_network_computes(arch: str, px: int, count: int
     step, expected = trained(network, chain, images), trained(twin, twin, images)
     assert len(step) == len(expected)
     assert all(torch.equal(*values) for values in zip(step, expected, strict=True))
-
-
-@torch.no_grad()
-def test_batch_norms_of_timm_are_folded_into_its_convolutions() -> None:
-    """All of an EfficientNet with "same" padding, whose convolutions and batch-norms are classes of timm's own."""
-    network = stirred("tf_efficientnet_lite0", 64)
-    model = Classifier(*cut_timm_network(network, 64)[:1], nn.Identity(), 1280, 2, 0.0).eval()
-    assert sum(isinstance(module, nn.BatchNorm2d) for module in model.modules()) == 49
-    prefix, hidden = FrozenPrefix(model), torch.randn(2, 3, 64, 64)
-    for index, block in enumerate(model.blocks):
-        expected = block(hidden)
-        hidden = prefix.run(hidden, index, index + 1)
-        assert (hidden - expected).abs().max() <= 1e-5 * expected.abs().max()
-        assert not any(isinstance(module, nn.BatchNorm2d) for module in prefix._blocks[index].modules())
