@@ -230,7 +230,7 @@ def test_a_network_that_returns_no_features_is_refused() -> None:
             hidden: Tensor = self.stem(images)
             return hidden
 
-    with pytest.raises(ValueError, match=r"Maps returns no features .* but \(2, 4, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"Maps returns no features .* but \(3, 4, 4, 4\)"):
         cut_into_blocks(Maps(), 8)
 
 
@@ -244,7 +244,7 @@ def test_blocks_that_compute_something_else_are_not_used(caplog: pytest.LogCaptu
     network = Odd()
     blocks = cut_into_blocks(network, 8)
     assert blocks.blocks == [network]
-    assert "Odd is one block: its blocks compute something else" in caplog.text
+    assert "Odd is one block, as it can't be cut: its blocks compute something else" in caplog.text
 
 
 def test_new_weights_replace_what_was_computed_from_the_old_ones() -> None:
