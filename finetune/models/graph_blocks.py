@@ -78,6 +78,28 @@ def cut_into_blocks(network: nn.Module, image_px: int, groups: Mapping[str, int]
     return Blocks(blocks, expected.shape[1])
 
 
+def check_other_size(network: nn.Module, image_px: int, other_px: int, groups: Mapping[str, int] | None = None) -> None:
+    """Raise ValueError if the network's blocks for images of `image_px` are not those for images of `other_px`.
+
+    Blocks keep the sizes that the code between modules computes with, such as a grid that a map is resized to.
+    """
+    outline = meta_copy(network).eval()
+    try:
+        traced, segments = _plan(outline, image_px, groups)
+    except TraceError:
+        return  # one block: the network itself
+    if len(segments) > 1 and not _has_code(outline, other_px, traced):
+        raise ValueError(f"its blocks are made for images of {image_px} pixels alone")
+
+
+def _has_code(outline: nn.Module, image_px: int, traced: Trace) -> bool:
+    """Whether the code between the network's modules, for this size and in this mode, is the traced one."""
+    try:
+        return str(trace(outline, image_px, traced.opened).graph) == str(traced.graph)
+    except TraceError:
+        return False
+
+
 @torch.no_grad()
 def _outputs(network: nn.Module, blocks: Sequence[nn.Module], image_px: int) -> Any:
     """Return what the network's blocks compute in eval mode for random images, and leave them in the network's mode.
@@ -323,6 +345,5 @@ def _check_plan(outline: nn.Module, image_px: int, traced: Trace, segments: list
     names = [name for segment in segments for name in segment.parameters]
     if len(names) != len(set(names)):
         raise TraceError("a parameter is in two blocks")
-    in_train_mode = trace(outline.train(), image_px, traced.opened)
-    if str(in_train_mode.graph) != str(traced.graph):
+    if not _has_code(outline.train(), image_px, traced):
         raise TraceError("its code between blocks differs between train and eval mode")

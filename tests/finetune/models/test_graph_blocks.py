@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from finetune.models.graph_blocks import Blocks, cut_into_blocks
+from finetune.models.graph_blocks import Blocks, check_other_size, cut_into_blocks
 
 
 class Layer(nn.Module):
@@ -234,17 +234,44 @@ def test_a_network_that_returns_no_features_is_refused() -> None:
         cut_into_blocks(Maps(), 8)
 
 
-def test_blocks_that_compute_something_else_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
-    """A module whose output on device meta does not tell what it computes is noticed by its numbers."""
+class DoublesUnseen(Network):
+    """What it computes on device meta does not tell what it computes."""
 
-    class Odd(Network):
-        def between(self, hidden: Tensor, index: int, images: Tensor) -> Tensor:  # noqa: ARG002
-            return hidden if hidden.is_meta or index != 2 else hidden * 2
+    def between(self, hidden: Tensor, index: int, images: Tensor) -> Tensor:  # noqa: ARG002
+        return hidden if hidden.is_meta or index != 2 else hidden * 2
 
-    network = Odd()
-    blocks = cut_into_blocks(network, 8)
+
+class RaisesUnseen(Network):
+    """On device meta alone, there is code that raises on all others."""
+
+    def between(self, hidden: Tensor, index: int, images: Tensor) -> Tensor:  # noqa: ARG002
+        return torch.linalg.cholesky(hidden) if hidden.is_meta and index == 2 else hidden
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [(DoublesUnseen, "its blocks compute something else"), (RaisesUnseen, "linalg.cholesky"), (Loops, "Loops: ")],
+)
+def test_blocks_that_compute_something_else_or_nothing_are_not_used(
+    kind: type[Network], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The network is one block, and a message says why."""
+    network, blocks = cut(kind)
     assert blocks.blocks == [network]
-    assert "Odd is one block, as it can't be cut: its blocks compute something else" in caplog.text
+    assert f"{kind.__name__} is one block, as it can't be cut: {reason}" in caplog.text
+
+
+def test_code_that_depends_on_the_size_of_images_allows_no_other() -> None:
+    """A size that the code computes with is a constant of the blocks; modules' own code is not concerned."""
+
+    class Resizes(Network):
+        def between(self, hidden: Tensor, index: int, images: Tensor) -> Tensor:  # noqa: ARG002
+            return functional.interpolate(hidden, [side // 2 for side in hidden.shape[2:]]) if index == 1 else hidden
+
+    check_other_size(Network(), 32, 16)
+    check_other_size(Loops(), 32, 16)
+    with pytest.raises(ValueError, match="images of 32 pixels alone"):
+        check_other_size(Resizes(), 32, 16)
 
 
 def test_new_weights_replace_what_was_computed_from_the_old_ones() -> None:
