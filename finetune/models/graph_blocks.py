@@ -108,7 +108,8 @@ def _outputs(network: nn.Module, blocks: Sequence[nn.Module], image_px: int) -> 
     """
     was_training, device = network.training, next(network.parameters()).device
     generator = torch.Generator().manual_seed(0)
-    hidden: Any = torch.randn(BATCH_SIZES[1], 3, image_px, image_px, generator=generator).to(device)
+    shape = (BATCH_SIZES[1], 3, image_px, image_px)
+    hidden: Any = torch.randn(shape, generator=generator, device="cpu").to(device)
     for block in blocks:
         hidden = block.eval()(hidden)
     for block in blocks:

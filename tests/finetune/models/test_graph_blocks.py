@@ -213,7 +213,8 @@ def test_layer_groups_tell_the_stem_and_which_modules_are_one_block() -> None:
 def test_on_device_meta_there_are_the_same_blocks_without_weights() -> None:
     """So plans are made without weights; the network's own tensors are not touched."""
     network, blocks = cut(Recomputed)
-    outline = cut_into_blocks(Recomputed().to("meta"), 8)
+    with torch.device("meta"):
+        outline = cut_into_blocks(Recomputed(), 8)
     assert outline.features == blocks.features
     for block, twin in zip(blocks.blocks, outline.blocks, strict=True):
         shapes = {name: value.shape for name, value in block.state_dict().items()}
