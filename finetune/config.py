@@ -5,6 +5,7 @@ documentation. Checking needs neither torch nor the data.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
@@ -58,7 +59,7 @@ class Config(BaseModel):
 
     data: str = Field(
         "inaturalist12k",
-        description="inaturalist12k, demo, a folder of images, or a CSV file of path,label[,split]",
+        description="inaturalist12k, demo, a folder of images, or a CSV file of path,label[,split][,group]",
         min_length=1,
     )
     backbone: str = Field("efficientnet_v2_s", description="a torchvision classification network")
@@ -144,6 +145,12 @@ class Config(BaseModel):
         description="share of the training images to train on, to see what fewer would do; a smaller share is part of "
         "a larger one, and every class keeps an image",
     )
+    group_by: str | None = Field(
+        None,
+        min_length=1,
+        description="images of one group stay in one split: a regular expression on the path inside the data folder, "
+        "whose first capture group (or whole match) names the group, such as '([^/]+)_[0-9]+[.]jpg$'",
+    )
     folds: Int | None = Field(
         None, ge=2, le=MAX_FOLDS, description="cross-validation: number of parts the images are split into"
     )
@@ -213,8 +220,8 @@ def _joint_faults(config: Config) -> list[str]:
     """Return the faults that pydantic's checks of single fields do not see."""
     faults = [
         f"{name}: {one_line(getattr(config, name))!r} has control characters"
-        for name in ("data", "weights")
-        if one_line(getattr(config, name)) != getattr(config, name)
+        for name in ("data", "weights", "group_by")
+        if one_line(getattr(config, name) or "") != (getattr(config, name) or "")
     ]
     if config.backbone not in BACKBONES:
         known = "" if nearest(config.backbone, BACKBONES) else f" Known: {', '.join(BACKBONES)}"
@@ -223,6 +230,11 @@ def _joint_faults(config: Config) -> list[str]:
         faults.append(f"warmup_epochs: {config.warmup_epochs} is more than the {config.epochs} epochs of the run")
     if config.start_px is not None and config.image_px is not None and config.start_px > config.image_px:
         faults.append(f"start_px: {config.start_px} is more than image_px, {config.image_px}")
+    if config.group_by is not None:
+        try:
+            re.compile(config.group_by)
+        except re.error as error:
+            faults.append(f"group_by: {config.group_by!r} is no regular expression: {error}")
     faults += _mix_faults(config)
     faults += _fold_faults(config)
     if config.upload_best and config.keep == "none":

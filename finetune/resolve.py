@@ -10,10 +10,13 @@ from typing import Any
 from finetune.config import BACKBONE_LR_SHARE, DEFAULT_VIEWS, Config, Schedule, Strategy, to_dict
 
 # Fields that were added later: at their defaults they do not enter the hash, so that earlier runs keep their names.
-FIELDS_ADDED_LATER = ("erasing", "mixup", "cutmix", "balance", "folds", "fold", "train_share")
+FIELDS_ADDED_LATER = ("erasing", "mixup", "cutmix", "balance", "folds", "fold", "train_share", "group_by")
 
 # Fields that say where things lie or how they are run, but do not change the result (beyond rounding).
 FIELDS_WITHOUT_EFFECT = ("data", "weights", "device", "loader_workers", "cache", "keep", "upload_best")
+
+# Fields that decide which images a run trains on, chooses by and is tested on, before `train_share`.
+SPLIT_FIELDS = ("data", "group_by", "split_seed", "folds", "fold")
 
 # Fields that make a replicate of a recipe: the same training with other random numbers, or on other parts of the data.
 # Fields that val tunes within an arm; every other field that a sweep varies is something that it compares.

@@ -8,10 +8,11 @@ import torch
 
 from finetune.config import Config
 from finetune.models.unfreezing import UnfreezeSchedule
+from finetune.resolve import SPLIT_FIELDS
 from finetune.seeds import stream_seed
 
 # Runs share activations if they agree in these; for those of training images, in `training_views` as well.
-SAME_FIELDS = ("data", "backbone", "weights", "image_px", "split_seed", "folds", "fold")
+SAME_FIELDS = (*SPLIT_FIELDS, "backbone", "weights", "image_px")
 UNKNOWN_PEERS = 3  # number of similar runs that `auto` assumes for a run of a sweep on a W&B server
 
 

@@ -79,15 +79,16 @@ def fingerprint(place: Path) -> str:
 
 
 def _named_images(place: Path) -> Iterable[tuple[str, Path]]:
-    """Return (name, path) of the images; the name has the relative path, and label and split from a CSV file."""
+    """Return (name, path) of the images; the name has the relative path, and what a CSV file says of it."""
     if not place.is_file():
         return ((inside(path, place), path) for path in find_images(place))
     layout = read_layout(place)
     return sorted(
-        (f"{inside(path, layout.root)}\0{label}\0{part}", path)
+        (f"{name}\0{label}\0{part}" + (f"\0{layout.groups[name]}" if name in layout.groups else ""), path)
         for part, by_class in layout.parts.items()
         for label, paths in by_class.items()
         for path in paths
+        for name in [inside(path, layout.root)]
     )
 
 

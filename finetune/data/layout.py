@@ -2,14 +2,15 @@
 
 train/cat/1.jpg  val/cat/2.jpg  test/cat/3.jpg     folders of splits (val/ may be called validation/), or
 cat/1.jpg  dog/2.jpg                               of classes only; or the file, whatever its name,
-pictures.csv                                       path,label[,split], paths starting from the folder it lies in
+pictures.csv                                       path,label[,split][,group], paths starting from the folder it lies in
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from finetune.data.groups import groups_by_pattern
 from finetune.errors import CorruptFileError, DataError
 from finetune.system.output import one_line
 from finetune.system.tables import read_cells, unescape_cell
@@ -17,7 +18,7 @@ from finetune.system.tables import read_cells, unescape_cell
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 VAL_NAMES = ("val", "validation", "valid")
 DELIMITERS = ",;\t"  # what spreadsheets write depends on the language
-COLUMNS = {"path": ("path", "file", "filename"), "label": ("label", "class"), "split": ("split",)}
+COLUMNS = {"path": ("path", "file", "filename"), "label": ("label", "class"), "split": ("split",), "group": ("group",)}
 SHOWN = 5  # names in a message
 
 PathsByClass = dict[str, list[Path]]  # class -> its images, in a fixed order
@@ -32,26 +33,39 @@ class DatasetLayout:
         parts: train, val, test -> class -> images; one part called "" where nothing is split.
         display_names: part -> its name in the data, such as validation/.
         notes: what was skipped; one sentence each.
+        groups: path inside `root` -> name of its group, of the images that have one (see groups.py).
     """
 
     root: Path
     parts: dict[str, PathsByClass]
     display_names: dict[str, str]
     notes: tuple[str, ...] = ()
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     def paths(self) -> list[str]:
         """Return the paths of all images inside `root`, with forward slashes."""
         return [inside(path, self.root) for part in self.parts.values() for paths in part.values() for path in paths]
 
 
-def read_layout(place: Path) -> DatasetLayout:
+def read_layout(place: Path, group_by: str | None = None) -> DatasetLayout:
     """Return the layout of a folder or CSV file.
 
+    Args:
+        group_by: finds the group of an image in its path (see groups.py); None: only a CSV file gives groups.
+
     Raises:
-        DataError: the splits are ambiguous, or the file has faults.
+        DataError: the splits are ambiguous, the file has faults, or `group_by` finds nothing.
     """
-    if place.is_file():
-        return _read_csv(place)
+    layout = _read_csv(place) if place.is_file() else _read_folder(place)
+    if group_by is None:
+        return layout
+    if layout.groups:
+        raise DataError(f"data: {place} has a column group, and group_by is given too: leave one of them out")
+    return replace(layout, groups=groups_by_pattern(layout.paths(), group_by))
+
+
+def _read_folder(place: Path) -> DatasetLayout:
+    """Return the layout of a folder."""
     folders = {folder.name: folder for folder in _subfolders(place)}
     vals = [name for name in VAL_NAMES if name in folders]
     if "train" not in folders:
@@ -136,6 +150,7 @@ def _read_csv(file: Path) -> DatasetLayout:
     root, faults = file.parent, []
     parts: dict[str, PathsByClass] = {}
     seen: dict[str, str] = {}
+    groups: dict[str, str] = {}
     unassigned = 0
     for number, row in rows:
         path, label, split = (Path(row["path"]), row["label"], row.get("split"))
@@ -146,7 +161,7 @@ def _read_csv(file: Path) -> DatasetLayout:
             faults.append(f"line {number}: split {split!r} is none of train, val, test")
         elif not label or not row["path"]:
             faults.append(f"line {number}: {'label' if row['path'] else 'path'} is empty")
-        elif one_line(f"{row['path']}{label}") != row["path"] + label:
+        elif one_line(f"{row['path']}{label}{row.get('group')}") != f"{row['path']}{label}{row.get('group')}":
             faults.append(f"line {number}: {one_line(row['path'])!r}, {one_line(label)!r}: has control characters")
         elif path.is_absolute() or ".." in path.parts:
             faults.append(f"line {number}: {path} must be a path inside of {root}")
@@ -156,6 +171,8 @@ def _read_csv(file: Path) -> DatasetLayout:
             faults.append(f"line {number}: {path} was listed before, as {seen[path.as_posix()]}")
         else:
             seen[path.as_posix()] = f"{label}, {split}" if split else label
+            if group := row.get("group"):
+                groups[path.as_posix()] = group
             parts.setdefault(part, {}).setdefault(label, []).append(root / path)
     if faults:
         more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
@@ -170,7 +187,8 @@ def _read_csv(file: Path) -> DatasetLayout:
         if part in parts
     }
     notes = (f"{unassigned} rows of {file.name} have no split and are left out",) if unassigned else ()
-    return DatasetLayout(root, ordered or {"": {}}, {part: part or str(file) for part in ordered or ("",)}, notes)
+    display_names = {part: part or str(file) for part in ordered or ("",)}
+    return DatasetLayout(root, ordered or {"": {}}, display_names, notes, groups)
 
 
 def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
@@ -184,7 +202,7 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
     absent = [column for column in ("path", "label") if not present[column]]
     if absent:
         raise DataError(
-            f"data: {file} needs a first line with the columns path, label and perhaps split; "
+            f"data: {file} needs a first line with the columns path, label and perhaps split and group; "
             f"it has no {' and no '.join(absent)}, but {', '.join(header) or 'nothing'}"
         )
     repeated = [name for name, count in Counter(header).items() if count > 1]

@@ -62,8 +62,8 @@ def _permutation(count: int, *stream: int | str) -> list[int]:
 def subsample_train(splits: Splits, share: float, split_seed: int) -> Splits:
     """Return the splits with a stratified `share` of train, at least one image a class.
 
-    Images are drawn by a hash of seed and path, so that a smaller share is part of a larger one: what a curve over
-    shares shows is then more images, not other ones.
+    Images, or groups of images, are drawn by a hash of seed and path (or group), so that a smaller share is part of a
+    larger one: what a curve over shares shows is then more images, not other ones.
 
     Args:
         share: in (0, 1]; 1 changes nothing.
@@ -74,14 +74,21 @@ def subsample_train(splits: Splits, share: float, split_seed: int) -> Splits:
     for sample in splits.train:
         by_class[sample.label].append(sample)
 
-    def drawn(sample: Sample) -> bytes:
-        return hashlib.sha256(f"part {split_seed}/{sample.path}".encode()).digest()
+    def drawn(name: tuple[bool, str]) -> bytes:
+        return hashlib.sha256(f"part {split_seed}/{name[1]}".encode()).digest()
 
-    kept = {
-        sample
-        for samples in by_class.values()
-        for sample in sorted(samples, key=drawn)[: max(1, round(share * len(samples)))]
-    }
-    train = tuple(sample for sample in splits.train if sample in kept)
+    def unit(sample: Sample) -> tuple[bool, str]:
+        return sample.path in splits.groups, splits.groups.get(sample.path, sample.path)
+
+    kept: set[tuple[bool, str]] = set()
+    for samples in by_class.values():
+        images = Counter(map(unit, samples))
+        wanted = max(1, round(share * len(samples)))
+        for name in sorted(images, key=drawn):
+            if wanted <= 0:
+                break
+            kept.add(name)
+            wanted -= images[name]
+    train = tuple(sample for sample in splits.train if unit(sample) in kept)
     note = f"of the {len(splits.train):,} training images, {len(train):,} train (train_share {share:g}), stratified"
     return replace(splits, train=train, notes=(*splits.notes, note))

@@ -1,11 +1,12 @@
 """The train, val and test splits: taken from the folder's layout, drawn by hash where it has none."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from finetune.data.duplicates import exact_duplicates
+from finetune.data.groups import group_notes, groups_across_splits
+from finetune.data.hash_splitter import HashSplitter, units_of_images
 from finetune.data.layout import DatasetLayout, PathsByClass, inside, names, read_layout
 from finetune.data.scan import ScanResult, merge_overlapping
 from finetune.errors import DataError
@@ -36,6 +37,7 @@ class Splits:
         test: images read once a run, at the checkpoint that val chose.
         notes: where each split came from, and what was skipped; one sentence each.
         unreadable: path -> reason, for images that can't be read.
+        groups: path -> group, of the images that have one (see groups.py).
     """
 
     root: Path
@@ -45,11 +47,18 @@ class Splits:
     test: tuple[Sample, ...]
     notes: tuple[str, ...]
     unreadable: Mapping[str, str]
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return (path, class name, split) of every image."""
         parts = (("train", self.train), ("val", self.val), ("test", self.test))
         return [(sample.path, self.classes[sample.label], name) for name, part in parts for sample in part]
+
+    def table(self) -> tuple[list[str], list[tuple[str, ...]]]:
+        """Return columns and rows of a CSV file that can be used as data: those of `rows`, and groups if there are."""
+        if not self.groups:
+            return ["path", "label", "split"], list(self.rows())
+        return ["path", "label", "split", "group"], [(*row, self.groups.get(row[0], "")) for row in self.rows()]
 
 
 def find_splits(
@@ -67,110 +76,66 @@ def find_splits(
     and val is a stratified 20% of the rest.
 
     Which image goes where depends on `split_seed` and its path alone, never on the model's seed. Copies of an image,
-    and images that look the same, go where the first of them goes.
+    images that look the same and images of one group (see groups.py) stay together. Train is served first.
 
     Args:
         scan: of the images; unreadable ones are left out.
 
     Raises:
-        DataError: no classes, a class too small to split, or a class that is tested but never trained.
+        DataError: no classes, a class too small to split, or a class without a training image.
     """
     layout = place if isinstance(place, DatasetLayout) else read_layout(place)
     unreadable = scan.unreadable
     parts = {part: _readable(by_class, layout.root, unreadable) for part, by_class in layout.parts.items()}
-    groups = _copies(parts, layout.root, scan)
-    first = {path: group[0] for group in groups for path in group}
-    splitter = _HashSplitter(layout.root, split_seed, first, folds or 0, fold or 0)
+    copies = _copies(parts, layout.root, scan)
+    units = units_of_images(_pooled(parts, parts), layout.root, copies, layout.groups)
+    splitter = HashSplitter(split_seed, units, folds or 0, fold or 0)
     if "" in parts:
         classes, warnings = _check_classes(layout.display_names[""], parts[""], max(3, folds or 0))
         found, notes = _split_all(parts[""], classes, splitter)
     else:
         minimum = folds or (1 if {"val", "test"} <= parts.keys() else 2)
-        pool = _pooled(parts) if folds is not None and "test" in parts else parts["train"]
+        pool = _pooled(parts, ("train", "val")) if folds is not None and "test" in parts else parts["train"]
         classes, warnings = _check_classes(layout.display_names["train"], pool, minimum)
         found, notes = _complete_splits(
             parts, {label: pool[label] for label in classes}, layout.display_names, splitter
         )
         warnings += _missing_notes(layout, parts, classes)
-    notes += [*warnings, *layout.notes, *_unreadable_notes(unreadable), *_copy_notes(groups, found)]
+    notes += [*warnings, *_dealing_notes(found, parts, classes), *layout.notes, *_unreadable_notes(unreadable)]
+    notes += _copy_notes(copies, found)
     if scan.alike is None:
         notes.append("so many images look the same that only exact copies are kept on one side")
-    return _build(layout.root, classes, found, notes, unreadable)
+    splits = _build(layout.root, classes, found, notes, unreadable)
+    return _with_groups(splits, layout.groups) if layout.groups else splits
 
 
-@dataclass(frozen=True)
-class _HashSplitter:
-    """Draws images by a hash of seed and path: one more image moves few others, which a shuffle would not give.
-
-    Attributes:
-        first: image that has copies -> the first of them, which stands for all.
-        folds, fold: how many parts the images are dealt into, or 0; and the one to take.
-    """
-
-    root: Path
-    seed: int
-    first: Mapping[Path, Path]
-    folds: int
-    fold: int
-
-    def drawn(self, paths: Sequence[Path]) -> list[list[Path]]:
-        """Return the images in the order in which they are drawn, copies together."""
-        together: dict[Path, list[Path]] = {}
-        for path in paths:
-            together.setdefault(self.first.get(path, path), []).append(path)
-        return [together[path] for path in sorted(together, key=self._key)]
-
-    def carve(self, paths: Sequence[Path], shares: Iterable[float]) -> list[list[Path]]:
-        """Return the rest and then one part a share, each at least one image where there are that many."""
-        drawn, parts = self.drawn(paths), []
-        for share in shares:
-            part: list[Path] = []
-            while drawn and len(part) < max(1, round(share * len(paths))):
-                part += drawn.pop(0)
-            parts.append(sorted(part))
-        return [sorted(path for same in drawn for path in same), *parts]
-
-    def take_fold(self, by_class: PathsByClass) -> tuple[PathsByClass, PathsByClass]:
-        """Return the rest and part `fold`. Each class goes on dealing where the one before it has ended."""
-        rest: PathsByClass = {}
-        part: PathsByClass = {}
-        dealt = 0
-        for label, paths in by_class.items():
-            hands: list[list[Path]] = [[] for _ in range(self.folds)]
-            for same in self.drawn(paths):
-                hands[dealt % self.folds] += same
-                dealt += 1
-            part[label] = sorted(hands[self.fold])
-            rest[label] = sorted(path for number, hand in enumerate(hands) if number != self.fold for path in hand)
-        return rest, part
-
-    def describe_fold(self) -> str:
-        return f"part {self.fold} of {self.folds} (counted from 0)"
-
-    def _key(self, path: Path) -> bytes:
-        return hashlib.sha256(f"{self.seed}/{inside(path, self.root)}".encode()).digest()
+def _with_groups(splits: Splits, groups: Mapping[str, str]) -> Splits:
+    """Return the splits with their groups, and notes on them."""
+    rows = splits.rows()
+    notes = [*splits.notes, *group_notes([path for path, *_ in rows], groups)]
+    if torn := groups_across_splits(rows, groups):
+        hint = "`python -m finetune.data check` lists them"
+        notes.append(f"warning: {len(torn)} of the groups lie in several of the given splits; {hint}")
+    return replace(splits, notes=tuple(notes), groups=groups)
 
 
 def _split_all(
-    by_class: PathsByClass, classes: Sequence[str], splitter: _HashSplitter
+    by_class: PathsByClass, classes: Sequence[str], splitter: HashSplitter
 ) -> tuple[PathsBySplit, list[str]]:
     """Split data that has no splits of its own."""
     by_class = {label: by_class[label] for label in classes}
     if not splitter.folds:
-        drawn = {label: splitter.carve(paths, FOLDER_SHARES.values()) for label, paths in by_class.items()}
-        parts = {
-            name: {label: part[at] for label, part in drawn.items()}
-            for at, name in enumerate(("train", *FOLDER_SHARES))
-        }
-        return parts, ["the data has no splits of its own: train, val and test are a stratified 70%, 15% and 15% of it"]
+        drawn = splitter.carve(by_class, list(FOLDER_SHARES.values()))
+        note = "the data has no splits of its own: train, val and test are a stratified 70%, 15% and 15% of it"
+        return dict(zip(("train", *FOLDER_SHARES), drawn, strict=True)), [note]
     rest, test = splitter.take_fold(by_class)
-    train, val = _carve_val(rest, splitter)
+    train, val = splitter.carve(rest, [VAL_SHARE])
     note = f"test is {splitter.describe_fold()} of all images, val a stratified {VAL_SHARE:.0%} of the rest"
     return {"train": train, "val": val, "test": test}, [note]
 
 
 def _complete_splits(
-    parts: PathsBySplit, pool: PathsByClass, display_names: Mapping[str, str], splitter: _HashSplitter
+    parts: PathsBySplit, pool: PathsByClass, display_names: Mapping[str, str], splitter: HashSplitter
 ) -> tuple[PathsBySplit, list[str]]:
     """Use the existing splits; carve missing ones, and folds, out of `pool`."""
     test = "test" if "test" in parts else "val"
@@ -182,22 +147,16 @@ def _complete_splits(
     elif {"val", "test"} <= parts.keys():
         return dict(parts), [f"{name} is {display_names[name]}" for name in parts]
     else:
-        train, val = _carve_val(pool, splitter)
+        train, val = splitter.carve(pool, [VAL_SHARE])
         note = f"train and val are {display_names['train']}, of which val is a stratified {VAL_SHARE:.0%}"
     return {"train": train, "val": val, "test": parts[test]}, [note, test_note]
 
 
-def _carve_val(by_class: PathsByClass, splitter: _HashSplitter) -> tuple[PathsByClass, PathsByClass]:
-    drawn = {label: splitter.carve(paths, [VAL_SHARE]) for label, paths in by_class.items()}
-    return {label: rest for label, (rest, _) in drawn.items()}, {label: part for label, (_, part) in drawn.items()}
-
-
-def _pooled(parts: PathsBySplit) -> PathsByClass:
-    """Return train and val as one."""
-    labels = sorted({label for part in ("train", "val") for label in parts.get(part, {})})
-    return {
-        label: [path for part in ("train", "val") for path in parts.get(part, {}).get(label, [])] for label in labels
-    }
+def _pooled(parts: PathsBySplit, pooled: Iterable[str]) -> PathsByClass:
+    """Return these parts as one."""
+    chosen = [parts[part] for part in pooled if part in parts]
+    labels = sorted({label for by_class in chosen for label in by_class})
+    return {label: [path for by_class in chosen for path in by_class.get(label, [])] for label in labels}
 
 
 def _readable(by_class: PathsByClass, root: Path, unreadable: Mapping[str, str]) -> PathsByClass:
@@ -239,6 +198,29 @@ def _copy_notes(groups: Sequence[Sequence[Path]], found: PathsBySplit) -> list[s
         if torn
         else notes
     )
+
+
+def _dealing_notes(found: PathsBySplit, parts: PathsBySplit, classes: Sequence[str]) -> list[str]:
+    """Return warnings on classes that a drawn split lacks, as their images can't be parted.
+
+    Raises:
+        DataError: a class has no training image.
+    """
+    notes = []
+    for name, by_class in found.items():
+        missing = [label for label in classes if not by_class.get(label)]
+        if missing and name == "train":
+            raise DataError(
+                f"data: no training image of {names(missing)}: all images of {'it' if len(missing) == 1 else 'each'} "
+                "are copies of each other, look the same or belong to one group, and lie in val or test. Add other "
+                "images, take the class out, or give the splits in a CSV file (docs/your-data.md)"
+            )
+        if missing and by_class is not parts.get(name):
+            notes.append(
+                f"warning: {name} has no image of {names(missing)}: too few that are neither copies of each other nor "
+                "of one group"
+            )
+    return notes
 
 
 def _missing_notes(layout: DatasetLayout, parts: PathsBySplit, classes: Sequence[str]) -> list[str]:

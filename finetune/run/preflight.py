@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -19,7 +19,7 @@ from finetune.errors import ConfigError, NotDownloadedError
 from finetune.models import weights
 from finetune.models.classifier import build_classifier, build_meta_network, check_image_px
 from finetune.models.unfreezing import UnfreezeSchedule, freeze_blocks
-from finetune.resolve import resolve
+from finetune.resolve import SPLIT_FIELDS, resolve
 
 
 class InputFingerprints(NamedTuple):
@@ -79,18 +79,19 @@ def load_splits(config: Config) -> Splits:
     Raises:
         NotDownloadedError, DataError: see `fingerprint_inputs`.
     """
-    return _load_train_share(config.train_share, config.data, config.split_seed, config.folds, config.fold)
+    split = tuple(getattr(config, name) for name in SPLIT_FIELDS)
+    return _load_train_share(config.train_share, config.split_seed, split)
 
 
 @cache
-def _load_train_share(share: float, data: str, split_seed: int, folds: int | None, fold: int | None) -> Splits:
-    return subsample_train(_load_splits(data, split_seed, folds, fold), share, split_seed)
+def _load_train_share(share: float, split_seed: int, split: tuple[Any, ...]) -> Splits:
+    return subsample_train(_load_splits(*split), share, split_seed)
 
 
 @cache
-def _load_splits(data: str, split_seed: int, folds: int | None, fold: int | None) -> Splits:
+def _load_splits(data: str, group_by: str | None, split_seed: int, folds: int | None, fold: int | None) -> Splits:
     path = catalog.locate(data)
-    layout = read_layout(path)
+    layout = read_layout(path, group_by)
     scan = load_or_scan(layout.root, layout.paths(), data_fingerprint(path))
     splits = find_splits(layout, split_seed, folds, fold, scan)
     if data == catalog.INATURALIST:

@@ -164,7 +164,7 @@ def _record_start(spec: _RunSpec, components: RunComponents, attempt: int) -> En
     origin = {"run_id": spec.name, "sweep": spec.run_dir.resolve().parent.name}
     full_provenance = {**origin, **provenance(components, spec.inputs), "energy": energy}
     files.write_config(spec.run_dir, components.metadata["config"], full_provenance)
-    write_table(spec.run_dir / keys.SPLITS, ["path", "label", "split"], components.splits.rows())
+    write_table(spec.run_dir / keys.SPLITS, *components.splits.table())
     for line in start_lines(components, spec.name, attempt):
         logger.info(line)
     return meter

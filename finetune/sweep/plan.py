@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune.config import Config, parse_config
 from finetune.errors import ConfigError, NotDownloadedError, UserError
-from finetune.resolve import FIELDS_WITHOUT_EFFECT, recipe, resolve, run_id, with_absolute_paths
+from finetune.resolve import FIELDS_WITHOUT_EFFECT, SPLIT_FIELDS, recipe, resolve, run_id, with_absolute_paths
 from finetune.rundir import claim, files, keys
 from finetune.sweep import search
 from finetune.sweep.ordering import breadth_first
@@ -175,7 +175,7 @@ def _check_inputs(
     """
     firsts: dict[tuple[object, ...], Config] = {}
     for config in map(resolve, configs):
-        split = (config.data, config.split_seed, config.folds, config.fold)
+        split = (getattr(config, name) for name in SPLIT_FIELDS)
         firsts.setdefault((*split, config.backbone, config.weights, config.image_px), config)
     inputs = [with_absolute_paths(config) for config in firsts.values()]
     faults = _faults(inputs, fingerprint_inputs)

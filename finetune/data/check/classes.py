@@ -3,6 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -25,6 +26,12 @@ FEW_TESTS = Rule(
     "Their recall is a guess; `agent.py --folds 5` tests every image once.",
     CLASSES,
 )
+ABSENT = Rule("warning", "absent", "no image", "Nothing measures how well a network recognises these.", CLASSES)
+ABSENT_FROM_DRAWN = replace(
+    ABSENT,
+    level="error",
+    advice="Too few of their images are neither copies of each other nor of one group: add others, or take them out.",
+)
 SPELLING = Rule(
     "warning",
     "spelling",
@@ -44,18 +51,19 @@ OTHER = Rule("note", "other", "no images, skipped", "", ("file",))
 HIDDEN = Rule("note", "hidden", "hidden, skipped", "", ("file or folder", "files and folders"))
 
 
-def class_findings(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
+def class_findings(counts: Mapping[str, Mapping[str, int]], drawn: Collection[str] = ()) -> Iterator[Finding]:
     """Yield findings on the numbers of images and the names of classes.
 
     Args:
         counts: split -> class -> images; data without splits is one split called "".
+        drawn: the splits that the data does not have, but this project draws.
     """
     train = {label: count for label, count in counts.get("train", counts.get("", {})).items() if count}
     yield from _imbalance(train)
     for split in ("val", "test"):
         if split in counts:
-            advice = "Nothing measures how well a network recognises these."
-            rule = Rule("warning", "absent", f"no image in {split}", advice, CLASSES)
+            rule = ABSENT_FROM_DRAWN if split in drawn else ABSENT
+            rule = replace(rule, text=f"no image in {split}")
             yield from rule.findings([label for label in train if not counts[split].get(label)])
     test = counts.get("test", {})
     yield from FEW_TESTS.findings([f"{label} ({test[label]})" for label in train if 0 < test.get(label, 0) < FEW])

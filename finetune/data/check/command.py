@@ -15,10 +15,11 @@ from rich.text import Text
 
 from finetune.data import catalog
 from finetune.data.check.classes import class_findings, unused_findings
-from finetune.data.check.copies import copy_findings
+from finetune.data.check.copies import copy_findings, group_findings
 from finetune.data.check.files import file_findings
 from finetune.data.check.findings import LEVELS, Finding, SuggestedFix
 from finetune.data.duplicates import exact_duplicates
+from finetune.data.groups import add_group_by
 from finetune.data.layout import DatasetLayout, inside, read_layout
 from finetune.data.scan import FileInspection, inspect_files, save_scan, summarise
 from finetune.data.splits import Splits, find_splits
@@ -66,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         f"{','.join(FIX_COLUMNS)}; `split --without FILE` leaves out what it removes")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--split-seed", type=int, default=0, help="as in a run (default: %(default)s)")
+    add_group_by(parser)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -75,7 +77,7 @@ def main(options: argparse.Namespace) -> int:
         UserError: there is no such data, or no such folder for the fix list.
         WriteError: the fix list can't be written, for example because the disk is full.
     """
-    report = check(options.data, options.split_seed)
+    report = check(options.data, options.split_seed, options.group_by)
     if options.fix_list is not None:
         _write_fixes(options.fix_list, report.findings)
     if options.json:
@@ -87,18 +89,19 @@ def main(options: argparse.Namespace) -> int:
     return int(any(finding.level == "error" for finding in report.findings))
 
 
-def check(data: str, split_seed: int = 0) -> DataReport:
+def check(data: str, split_seed: int = 0, group_by: str | None = None) -> DataReport:
     """Decode every image of the data, and return the findings.
 
     Args:
         data: as in `Config.data`.
         split_seed: for data that has no splits of its own.
+        group_by: as in `Config.group_by`.
 
     Raises:
         DataError: there is no such data, or its layout is ambiguous.
     """
     place = catalog.locate(data)
-    layout = read_layout(place)
+    layout = read_layout(place, group_by)
     fingerprint = catalog.fingerprint(place)
     inspections = inspect_files(layout.root, layout.paths())
     scan = summarise(inspections)
@@ -110,6 +113,7 @@ def check(data: str, split_seed: int = 0) -> DataReport:
         for path in paths
     }
     findings: list[Finding] = []
+    drawn: list[str] = []
     try:
         splits = find_splits(layout, split_seed, scan=scan)
     except DataError as error:
@@ -118,6 +122,7 @@ def check(data: str, split_seed: int = 0) -> DataReport:
     else:
         split_and_class |= {path: (split, label) for path, label, split in splits.rows()}
         counts = _counts(splits)
+        drawn = _drawn_splits(layout)
         findings += [Finding("note", "splits", note) for note in splits.notes if not _is_redundant(note)]
     if data == catalog.INATURALIST:
         findings += [Finding("warning", "published", line) for line in catalog.count_mismatches(place)]
@@ -125,7 +130,8 @@ def check(data: str, split_seed: int = 0) -> DataReport:
     exact = [[inside(path, layout.root) for path in group] for group in exact_duplicates(decodable)]
     findings += copy_findings(exact, scan.alike, split_and_class)
     findings += file_findings(inspections, split_and_class)
-    findings += class_findings(counts)
+    findings += class_findings(counts, drawn)
+    findings += group_findings(split_and_class, layout.groups)
     if place.is_dir():
         findings += unused_findings(layout.root, inspections.keys())
     sides = [min(image.size) for image in inspections.values() if image.reason is None] or [0]
@@ -183,6 +189,13 @@ def _counts_by_folder(layout: DatasetLayout, inspections: Mapping[str, FileInspe
         }
         for part, by_class in layout.parts.items()
     }
+
+
+def _drawn_splits(layout: DatasetLayout) -> list[str]:
+    """Return the splits that the data does not have: val alone beside train is used as test (see `find_splits`)."""
+    if "test" in layout.parts:
+        return [] if "val" in layout.parts else ["val"]
+    return ["val"] if "val" in layout.parts else ["val", "test"]
 
 
 def _is_redundant(note: str) -> bool:

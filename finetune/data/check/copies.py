@@ -1,9 +1,11 @@
-"""Findings on copies: across splits, under several labels, or counted twice."""
+"""Findings on copies and groups: in several splits or classes, or counted twice; on names that look like series."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from finetune.data.check.findings import Finding, Rule, SuggestedFix
+from finetune.data.groups import find_series, groups_across_splits
 
 KEPT_FIRST = ("test", "val", "train", "")  # the copy that stays: published test numbers then hold
 
@@ -13,6 +15,37 @@ ALL_ALIKE = Finding(
     "so many images look the same that near copies can't be found",
     "If they are frames of films, or shots of the same thing, assign each film to one split by a CSV file.",
 )
+
+GROUP_LEAK = Rule(
+    "error",
+    "group-leak",
+    "groups in several splits",
+    "The test would measure what was trained on: give each group one split, or let this project split the images.",
+    ("group",),
+)
+SERIES_SHOWN = 3
+
+
+def group_findings(split_and_class: Mapping[str, tuple[str, str]], groups: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield the finding on groups in several splits; without groups, one on names that look like series.
+
+    Args:
+        groups: path -> group (see groups.py).
+    """
+    rows = [(path, label, split) for path, (split, label) in split_and_class.items()]
+    torn = groups_across_splits(rows, groups)
+    yield from GROUP_LEAK.findings([f"{group}: {', '.join(splits)}" for group, splits in torn.items()])
+    if not groups:
+        for pattern, series in find_series(list(split_and_class), len({label for _, label, _ in rows})):
+            yield Finding(
+                "note",
+                "series",
+                f"names that look like series of images of the same thing: {len(series):,} series, such as "
+                f"{', '.join(f'{name} ({count} images)' for name, count in list(series.items())[:SERIES_SHOWN])}",
+                "If those are of one patient, plant or film, keep them in one split: "
+                f"group_by={shlex.quote(pattern)} in runs, --group-by in check and split.",
+            )
+            return
 
 
 def copy_findings(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from finetune.data import catalog
+from finetune.data.groups import add_group_by
 from finetune.data.layout import read_layout
 from finetune.data.scan import load_or_scan
 from finetune.data.splits import find_splits
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split-seed", type=int, default=0, help="as in a run (default: %(default)s)")
     parser.add_argument("--folds", type=int, metavar="K", help="split the images into K parts; needs --fold")
     parser.add_argument("--fold", type=int, metavar="N", help="which of them is left out of training, from 0 on")
+    add_group_by(parser)
     parser.add_argument("--without", type=Path, metavar="FILE", help="a fix list of `check`: leave out what it removes")
     parser.add_argument("--out", type=Path, help=f"in the folder of the images (default: {NAME} there)")
 
@@ -40,7 +42,7 @@ def main(options: argparse.Namespace) -> int:
             f"--fold must be one of 0 to {options.folds - 1} with --folds {options.folds}, which is at least 2"
         )
     place = catalog.locate(options.data)
-    layout = read_layout(place)
+    layout = read_layout(place, options.group_by)
     scan = load_or_scan(layout.root, layout.paths(), catalog.fingerprint(place))
     if options.without is not None:
         scan = replace(scan, unreadable={**scan.unreadable, **_removed(options.without, layout.root)})
@@ -48,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
     out = (options.out or layout.root / NAME).expanduser().absolute()
     if out.suffix.lower() != ".csv" or out.parent.resolve() != layout.root.resolve():
         raise UserError(f"--out: {out} must be a .csv file in {layout.root}, as its paths start from where it lies")
-    write_table(out, ["path", "label", "split"], splits.rows())
+    write_table(out, *splits.table())
     counts = Counter(split for _, _, split in splits.rows())
     print(f"{out}: {', '.join(f'{count:,} {split}' for split, count in counts.items())}")
     for line in splits.notes:

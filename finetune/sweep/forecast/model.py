@@ -14,6 +14,7 @@ from finetune.cache import reuse
 from finetune.cache.reuse import ActivationKey
 from finetune.config import Config
 from finetune.models.unfreezing import UnfreezeSchedule
+from finetune.resolve import SPLIT_FIELDS
 from finetune.rundir.retention import checkpoints_left
 from finetune.sweep.forecast.probe import ProbeResult
 from finetune.sweep.forecast.report import StrategyForecast
@@ -81,7 +82,8 @@ class Caches:
 def _image_entry(run: PendingRun, split: str) -> Hashable:
     config = run.config
     share = config.train_share if split == "train" else None
-    return split, share, config.data, config.split_seed, config.folds, config.fold, config.backbone, config.image_px
+    fields = (getattr(config, name) for name in (*SPLIT_FIELDS, "backbone", "image_px"))
+    return split, share, *fields
 
 
 def _activation_entry(run: PendingRun, key: ActivationKey) -> Hashable:
