@@ -25,11 +25,11 @@ from benchmarks.meters import LapTimer, peak_memory
 from finetune.config import Config, to_dict
 from finetune.data.augmentation import LEVELS
 from finetune.data.splits import Splits
-from finetune.data.transforms import Preprocessing, preprocessing_of
 from finetune.models.classifier import Classifier, build_classifier, build_network
 from finetune.models.device import device_of
 from finetune.models.unfreezing import UnfreezeSchedule
 from finetune.models.weights import load_weights
+from finetune.pretrained import Preprocessing, preprocessing_of
 from finetune.resolve import resolve
 from finetune.run.preflight import load_splits
 from finetune.training.lr_schedule import lr_multiplier

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from finetune.config import Config
-from finetune.data.transforms import preprocessing_of
 from finetune.models.classifier import build_classifier, build_network
 from finetune.models.flops import forward_flops
 from finetune.models.unfreezing import UnfreezeSchedule
+from finetune.pretrained import preprocessing_of
 from finetune.resolve import resolve
 
 SECONDS = 0.2  # of each measurement; the best of REPEATS counts

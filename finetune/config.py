@@ -27,6 +27,9 @@ BACKBONE_LR_SHARE = 0.2
 # Augmented views of each image that a frozen prefix sees, unless `views` is given (docs/speed.md).
 DEFAULT_VIEWS = 4
 
+TIMM_PREFIX = "timm/"  # of backbones that are timm's; a weights tag may follow, as in timm/resnet50.a1_in1k
+_TIMM_NAME = re.compile(r"timm/[a-z0-9_]+(\.[a-zA-Z0-9_]+)?")
+
 MAX_FOLDS = 100
 MIN_ALPHA = 0.01  # of MixUp and CutMix; below it, hardly an image would be mixed
 
@@ -62,11 +65,16 @@ class Config(BaseModel):
         description="inaturalist12k, demo, a folder of images, or a CSV file of path,label[,split][,group]",
         min_length=1,
     )
-    backbone: str = Field("efficientnet_v2_s", description="a torchvision classification network")
+    backbone: str = Field(
+        "efficientnet_v2_s",
+        description="a torchvision classification network, or timm/NAME for one of timm's (timm/NAME.TAG names its "
+        "weights, too)",
+    )
     weights: str = Field(
         "DEFAULT",
         min_length=1,
-        description="a torchvision name (IMAGENET1K_V1, DEFAULT), none, demo, or a path to a state dict",
+        description="a name that torchvision (IMAGENET1K_V1) or timm (a1_in1k) publishes weights under, DEFAULT, none, "
+        "demo, or a path to a state dict (.pth, .safetensors, an earlier run's best.pt)",
     )
     strategy: Strategy = Field("partial", description=f"what trains, and when: {', '.join(get_args(Strategy))}")
     unfreeze: Annotated[Schedule | None, BeforeValidator(_parsed)] = Field(
@@ -223,9 +231,7 @@ def _joint_faults(config: Config) -> list[str]:
         for name in ("data", "weights", "group_by")
         if one_line(getattr(config, name) or "") != (getattr(config, name) or "")
     ]
-    if config.backbone not in BACKBONES:
-        known = "" if nearest(config.backbone, BACKBONES) else f" Known: {', '.join(BACKBONES)}"
-        faults.append(f"backbone: {config.backbone!r} is unknown.{nearest(config.backbone, BACKBONES)}{known}")
+    faults += _backbone_faults(config)
     if config.warmup_epochs > config.epochs:
         faults.append(f"warmup_epochs: {config.warmup_epochs} is more than the {config.epochs} epochs of the run")
     if config.start_px is not None and config.image_px is not None and config.start_px > config.image_px:
@@ -249,6 +255,23 @@ def _joint_faults(config: Config) -> list[str]:
         elif shares != sorted(shares) or not 0 <= shares[0] <= shares[-1] <= 1:
             faults.append(f"unfreeze: shares must lie in [0, 1] and never fall, not {shares}")
     return faults
+
+
+def is_backbone(name: str) -> bool:
+    """Return whether a backbone may have this name; which architectures timm has is not asked here."""
+    return name in BACKBONES or _TIMM_NAME.fullmatch(name) is not None
+
+
+def _backbone_faults(config: Config) -> list[str]:
+    """Return what is wrong with the backbone's name, or with a tag in it."""
+    name, weights = config.backbone, config.weights
+    if not is_backbone(name):
+        known = "" if nearest(name, BACKBONES) else f" Known: timm/NAME, {', '.join(BACKBONES)}"
+        return [f"backbone: {name!r} is unknown.{nearest(name, BACKBONES)}{known}"]
+    tag = name.partition(".")[2]
+    if tag and weights not in ("DEFAULT", tag) and config.strategy != "scratch":
+        return [f"weights: {weights!r}, but the backbone's name asks for {tag!r}: leave one of the two out"]
+    return []
 
 
 def _mix_faults(config: Config) -> list[str]:

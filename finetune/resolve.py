@@ -50,6 +50,8 @@ def resolve(config: Config) -> Config:
     that goes from the head to everything in one step is `lpft`.
     """
     strategy, weights = config.strategy, config.weights
+    backbone, _, tag = config.backbone.partition(".")
+    weights = tag or weights
     if strategy == "scratch":
         weights = "none"
     schedule = config.unfreeze if strategy in ("partial", "gradual", "lpft") and config.unfreeze else None
@@ -69,6 +71,7 @@ def resolve(config: Config) -> Config:
     trains_backbone = shares[-1] > 0
     return config.model_copy(
         update={
+            "backbone": backbone,
             "strategy": strategy,
             "weights": "none" if weights.lower() == "none" else weights,
             "unfreeze": schedule,

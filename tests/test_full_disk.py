@@ -11,7 +11,7 @@ from finetune.data import __main__ as data
 from finetune.data.demo import images
 from finetune.data.demo.images import demo_folder
 from finetune.models import demo_weights
-from finetune.models.torch_files import read_state_dict
+from finetune.models.weights_file import read_weights
 from finetune.system.output import command
 from tests.analysis.conftest import leave_figures_blank
 from tests.support.fabricate import fabricate_pictures, fabricate_run
@@ -73,7 +73,7 @@ def demo_pretrained(place: Path, patch: pytest.MonkeyPatch) -> WritingCommand:
 
     def main() -> int:
         demo_weights.pretrain(out, 1, 1)
-        return int(not read_state_dict(out))
+        return int(not read_weights(out).state)
 
     return WritingCommand(lambda: command(main)(), place / "cache", out)
 

@@ -18,8 +18,8 @@ from finetune.cache import store
 from finetune.cache.activation_reader import ActivationReader
 from finetune.cache.reuse import ActivationKey
 from finetune.data.splits import Sample
-from finetune.data.transforms import Preprocessing
 from finetune.models.frozen_prefix import FrozenPrefix
+from finetune.pretrained import Preprocessing
 
 ACTIVATION_VERSION = 1  # raise it whenever the same key would give other values
 STORED: type = np.float16  # half the bytes of float32, and 7 times closer to it than bfloat16 (in first gradients)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from finetune.data.transforms import Preprocessing, Transform, eval_transform, resized_crop
+from finetune.data.transforms import Transform, eval_transform, resized_crop
+from finetune.pretrained import Preprocessing
 from finetune.seeds import seeded_rng, stream_seed
 
 

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from finetune.data.image_io import read_image
 from finetune.data.sampling import balanced_order
 from finetune.data.splits import Sample
-from finetune.data.transforms import Preprocessing, Transform, resize_for_cache, stack
+from finetune.data.transforms import Transform, resize_for_cache, stack
+from finetune.pretrained import Preprocessing
 from finetune.seeds import stream_seed
 from finetune.system.environment import cores
 from finetune.system.signals import ignore_signals_in_worker

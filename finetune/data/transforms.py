@@ -10,32 +10,21 @@ What training does to the squares is in augmentation.py.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Protocol
 
 import torch
-import torchvision
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
 
+from finetune.pretrained import Preprocessing
+
 # A longer image is cut to its middle first. Resized to its short side, a strip of 2 x 60,000 pixels would fill the
 # memory; evaluation looks at the middle square in any case.
 MAX_ASPECT = 16
 RESIZING_STAGES = 4  # Tan and Le, EfficientNetV2, arXiv 2104.00298, table 6
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """The network's input. `resize_px` is the short side before the central crop of `crop_px` x `crop_px`."""
-
-    resize_px: int
-    crop_px: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str
 
 
 class Transform(Protocol):
@@ -49,25 +38,6 @@ class Transform(Protocol):
             side: of the square that is returned, in pixels; None for `Preprocessing.crop_px`. It changes the
                 resolution, not what part of the image is seen.
         """
-
-
-def preprocessing_of(backbone: str, weights: str, image_px: int | None) -> Preprocessing:
-    """Return the preprocessing of the weights, at `image_px` if given (the resize keeps its ratio to the crop).
-
-    Weights that are no torchvision name (a path, none) are taken to expect what the backbone's own do.
-    """
-    choices = torchvision.models.get_model_weights(backbone)
-    weight = choices[weights] if weights in choices.__members__ else choices.DEFAULT
-    preset = weight.transforms()
-    crop, resize = preset.crop_size[0], preset.resize_size[0]
-    side = image_px or crop
-    return Preprocessing(
-        resize_px=max(side, round(resize * side / crop)),
-        crop_px=side,
-        mean=tuple(preset.mean),
-        std=tuple(preset.std),
-        interpolation=preset.interpolation.value,
-    )
 
 
 def resize_for_cache(image: Image.Image, preprocessing: Preprocessing) -> Tensor:

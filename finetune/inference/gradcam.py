@@ -22,7 +22,6 @@ Heat = np.ndarray[Any, np.dtype[np.float32]]
 COLOUR = (255, 120, 0)
 MAX_OPACITY = 0.75  # of the colour over the grey image
 BATCH_SIZE = 16
-CHANNELS_LAST_FAMILIES = ("swin",)  # their outputs are (B, side, side, C), which can look like (B, C, side, side)
 
 
 def spatial_block(trained: "TrainedModel") -> int:
@@ -38,9 +37,10 @@ def spatial_block(trained: "TrainedModel") -> int:
         hidden = torch.zeros(1, 3, trained.preprocessing.crop_px, trained.preprocessing.crop_px, device=trained.device)
         for index, block in enumerate(trained.model.blocks):
             hidden = block(hidden)
-            if hidden.ndim == 4 and hidden.shape[2] == hidden.shape[3] > 1:
+            # Transformers with windows, such as Swin, have maps (B, side, side, C).
+            if hidden.ndim == 4 and hidden.shape[2] == hidden.shape[3] > 1 and hidden.shape[1] != hidden.shape[2]:
                 block_index = index
-    if block_index is None or trained.config["backbone"].startswith(CHANNELS_LAST_FAMILIES):
+    if block_index is None:
         raise UserError(
             f"{trained.config['backbone']}: no block's output has spatial positions, which Grad-CAM needs; it works "
             "for convolutional networks, such as ResNet, EfficientNet, ConvNeXt, SqueezeNet"

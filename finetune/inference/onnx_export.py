@@ -13,9 +13,10 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from finetune.data.transforms import Preprocessing, stack
+from finetune.data.transforms import stack
 from finetune.errors import ExportError
 from finetune.inference.predictor import TrainedModel, decode_ahead
+from finetune.pretrained import Preprocessing
 from finetune.rundir import files, keys
 from finetune.system.atomic import replacing
 from finetune.system.tables import read_table

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from finetune.data.image_io import map_ahead, read_image
-from finetune.data.transforms import Preprocessing, eval_transform, normalise, resize_for_cache, stack
+from finetune.data.transforms import eval_transform, normalise, resize_for_cache, stack
 from finetune.errors import DataError
 from finetune.models.classifier import Classifier
 from finetune.models.device import device_of
+from finetune.pretrained import Preprocessing
 from finetune.run.checkpoint import load_checkpoint, model_from_checkpoint
 from finetune.rundir import keys
 from finetune.system import documents

@@ -8,13 +8,17 @@ between two blocks is a cut into prefix and suffix.
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
+from finetune.config import TIMM_PREFIX
 from finetune.errors import ConfigError
 from finetune.models.families import split_into_blocks
+from finetune.models.timm_blocks import cut_into_blocks
+from finetune.pretrained import is_timm, timm
 
 
 class Classifier(nn.Module):
@@ -56,7 +60,13 @@ class Classifier(nn.Module):
 
 
 def build_network(backbone: str, image_px: int) -> nn.Module:
-    """Return torchvision's network, randomly initialised from torch's global stream."""
+    """Return torchvision's or timm's network, randomly initialised from torch's global stream.
+
+    Raises:
+        WeightsError: timm is missing.
+    """
+    if is_timm(backbone):
+        return build_timm_network(backbone, image_px)
     options: dict[str, object] = {}
     if backbone.startswith("vit"):
         options["image_size"] = image_px
@@ -79,25 +89,49 @@ def build_meta_network(backbone: str, image_px: int) -> nn.Module:
         return build_network(backbone, image_px).to("meta")
 
 
+def build_timm_network(backbone: str, image_px: int, **options: Any) -> nn.Module:
+    """Return timm's network without its classifier, for images of `image_px` where its architecture depends on that.
+
+    Args:
+        options: of `timm.create_model`, in place of those here.
+    """
+    # Some of timm's heads have a dropout of their own; the head of Classifier has one already.
+    defaults: dict[str, Any] = {"num_classes": 0, "drop_rate": 0.0}
+    size = {"input_size": (3, image_px, image_px), **options.pop("pretrained_cfg_overlay", {})}
+    name = backbone.removeprefix(TIMM_PREFIX)
+    network: nn.Module = timm().create_model(name, pretrained_cfg_overlay=size, **{**defaults, **options})
+    return network
+
+
 def build_classifier(network: nn.Module, classes: int, dropout: float) -> Classifier:
     """Return the network as blocks, with a new head for `classes`."""
-    blocks, pool, features = split_into_blocks(network)
-    return Classifier(blocks, pool, features, classes, dropout)
+    settings: Any = getattr(network, "pretrained_cfg", None)
+    if settings is not None:  # timm's
+        blocks, features = cut_into_blocks(network, settings["input_size"][-1])
+        return Classifier(blocks, nn.Identity(), features, classes, dropout)
+    return Classifier(*split_into_blocks(network), classes, dropout)
 
 
 @cache
-def check_image_px(backbone: str, image_px: int, start_px: int | None = None) -> None:
-    """Raise ConfigError if the network for `image_px` can't take images of `image_px` or `start_px` pixels.
+def count_blocks(backbone: str, image_px: int, start_px: int | None = None) -> int:
+    """Return the number of blocks of the network for `image_px`.
 
     Decided by a forward pass without memory (device meta).
+
+    Raises:
+        ConfigError: it can't take images of `image_px` or `start_px` pixels.
     """
+    blocks = 0
     for field, side in (("image_px", image_px), ("start_px", start_px)):
         if side is None:
             continue
         try:
             network = build_meta_network(backbone, image_px)
             with torch.device("meta"), torch.no_grad():
-                build_classifier(network, 2, 0.0).eval()(torch.zeros(1, 3, side, side))
+                model = build_classifier(network, 2, 0.0).eval()
+                model(torch.zeros(1, 3, side, side))
+            blocks = len(model.blocks)
         except (RuntimeError, ValueError, AssertionError) as error:
             fault = f"{field}: {backbone} can't take images of {side} pixels ({str(error).splitlines()[0]})"
             raise ConfigError([fault], "the config") from error
+    return blocks

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from finetune.models.classifier import Classifier
 
@@ -19,6 +19,24 @@ class Flops(NamedTuple):
     backward: int  # backward pass, down to the first trainable block
 
 
+def _convolution_backward_flops(*args: Any, out_shape: object = None) -> int:  # noqa: ARG001
+    """Return the FLOPs of `aten::convolution_backward`, of whose arguments tensors are given as shapes.
+
+    The gradient of the input costs as much as the forward pass, and so does that of the weight. torch's own count of
+    the latter ignores groups: for a depth-wise convolution of C channels, it is C times too large.
+    """
+    output, images, weight, _bias, _stride, _padding, _dilation, transposed, _output_padding, _groups, needed = args
+    forward: int = conv_flop_count(images, weight, output, transposed)
+    return forward * sum(map(bool, needed[:2]))
+
+
+def flop_counter() -> FlopCounterMode:
+    """Return a context that counts two FLOPs per multiply-add of convolutions and matrices, groups considered."""
+    return FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.convolution_backward: _convolution_backward_flops}
+    )
+
+
 @torch.no_grad()
 def forward_flops(model: Classifier, image_px: int) -> list[int]:
     """Return the forward FLOPs of one image in each block: two per multiply-add of convolutions and matrices.
@@ -29,7 +47,7 @@ def forward_flops(model: Classifier, image_px: int) -> list[int]:
     with _eval_mode(model):
         hidden = _one_image(model, image_px)
         for block in model.blocks:
-            with FlopCounterMode(display=False) as counter:
+            with flop_counter() as counter:
                 hidden = block(hidden)
             counts.append(int(counter.get_total_flops()))
     return counts
@@ -44,11 +62,11 @@ def count_flops(model: Classifier, cut: int, image_px: int) -> Flops:
     for index, block in enumerate(model.blocks):
         block.requires_grad_(index >= cut)
     with _eval_mode(model), torch.enable_grad():
-        with torch.no_grad(), FlopCounterMode(display=False) as frozen:
+        with torch.no_grad(), flop_counter() as frozen:
             hidden = model.prefix(_one_image(model, image_px), cut)
-        with FlopCounterMode(display=False) as forward:
+        with flop_counter() as forward:
             loss = model.suffix(hidden, cut).sum()
-        with FlopCounterMode(display=False) as backward:
+        with flop_counter() as backward:
             loss.backward()  # type: ignore[no-untyped-call]
     model.zero_grad(set_to_none=True)
     return Flops(*(int(counter.get_total_flops()) for counter in (frozen, forward, backward)))

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from finetune.config import Config, Strategy
-from finetune.data.transforms import preprocessing_of
 from finetune.models.classifier import build_classifier, build_meta_network
 from finetune.models.flops import forward_flops
 from finetune.models.unfreezing import UnfreezeSchedule
+from finetune.pretrained import preprocessing_of
 from finetune.resolve import resolve
 
 

@@ -1,5 +1,6 @@
-"""Pretrained weights: which ones a config means, whether they fit the backbone, and loading them into it."""
+"""Pretrained weights: which file a config means, fetching it, and loading it into a network."""
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -8,31 +9,33 @@ from functools import cache
 from pathlib import Path
 
 import torch
-import torchvision
-from torch import Tensor, nn
-from torchvision.models.vision_transformer import interpolate_embeddings
+from torch import nn
 
-from finetune.errors import WeightsError, nearest
-from finetune.models.classifier import build_meta_network
-from finetune.models.torch_files import read_state_dict
+from finetune.errors import DownloadError, WeightsError
+from finetune.models.weights_file import read_weights
+from finetune.models.weights_loading import check_fit, load_into
+from finetune.pretrained import HUB, PublishedWeights, preprocessing_of, published_weights, unknown_weights_message
 from finetune.system import locks
+from finetune.system.atomic import write_atomic
 from finetune.system.checksums import quarantine
 from finetune.system.download import RequiredFile, fetch, sha256
 from finetune.system.environment import cache_folder
 
 logger = logging.getLogger(__name__)
 
-MIRROR_VARIABLE = "FINETUNE_WEIGHTS_URL"  # of a folder that has torchvision's files, in place of its own server
+MIRROR_VARIABLE = "FINETUNE_WEIGHTS_URL"  # of a folder that has the published files, in place of their own servers
+YES = ("1", "on", "yes", "true")  # values of HF_HUB_OFFLINE
 
 
 @cache
-def weights_hash(backbone: str, weights: str, checked: bool = False) -> str:
-    """Return an identifier of the weights' content: a file's SHA-256, or the file name that torchvision publishes.
+def weights_hash(backbone: str, weights: str, checked: bool = False, image_px: int | None = None) -> str:
+    """Return an identifier of the weights' content: a file's SHA-256, or the name under which they are published.
 
     Downloads and trains nothing. Checks a file against the backbone, unless it was `checked` before.
 
     Raises:
         WeightsError: no such weights, or a file that is not of this backbone.
+        ConfigError: timm has no such architecture.
     """
     if weights.lower() == "none":
         return "none"
@@ -42,18 +45,15 @@ def weights_hash(backbone: str, weights: str, checked: bool = False) -> str:
         if backbone != DEMO_BACKBONE:
             raise WeightsError(f"weights: demo are for backbone {DEMO_BACKBONE}, not {backbone}")
         return str(DEMO_WEIGHTS_VERSION)
-    published = torchvision.models.get_model_weights(backbone)
-    if weights in published.__members__:
-        return str(published[weights].url).rsplit("/", 1)[-1]
+    published = published_weights(backbone)
+    if weights in published:
+        return published[weights].identifier
     path = Path(weights).expanduser()
     if not path.is_file():
-        known = [*published.__members__, "none"]
-        raise WeightsError(
-            f"weights: {weights!r} is no file, and {backbone} has no weights of this name."
-            f"{nearest(weights, known)} Known: {', '.join(known)}, or a path to a state dict"
-        )
+        raise WeightsError(unknown_weights_message(backbone, weights))
     if not checked:
-        _check_fit(read_state_dict(path), backbone, path)
+        side = preprocessing_of(backbone, weights, None).crop_px if image_px is None else image_px
+        check_fit(backbone, weights, read_weights(path), path, side)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
@@ -69,7 +69,7 @@ def download_weights(backbone: str, weights: str) -> None:
 
 
 def load_weights(network: nn.Module, backbone: str, weights: str, image_px: int) -> None:
-    """Load the weights into torchvision's network, except its last layer, which is going to be replaced.
+    """Load the weights into a network of `build_network`, except its last layer, which is going to be replaced.
 
     A vision transformer's position embedding is interpolated to `image_px`.
 
@@ -77,14 +77,8 @@ def load_weights(network: nn.Module, backbone: str, weights: str, image_px: int)
         WeightsError: they are not of this backbone.
         DownloadError, DiskFullError: they can't be fetched.
     """
-    state = read_state_dict(_weights_file(backbone, weights))
-    if backbone.startswith("vit"):
-        patch = int(backbone.rsplit("_", 1)[-1])
-        # With reset_heads the classifier's weights are dropped, whatever their number of classes.
-        state = dict(interpolate_embeddings(image_px, patch, dict(state), reset_heads=True))
-    own = network.state_dict()
-    state = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
-    network.load_state_dict(state, strict=False)
+    path = _weights_file(backbone, weights)
+    load_into(network, backbone, weights, read_weights(path), path, image_px)
 
 
 def _weights_file(backbone: str, weights: str) -> Path:
@@ -95,67 +89,77 @@ def _weights_file(backbone: str, weights: str) -> Path:
         cache_folder().mkdir(parents=True, exist_ok=True)
         with locks.hold(cache_folder() / "demo.lock"):  # of several runs that start at once, one pretrains
             return demo_weights_path()
-    published = torchvision.models.get_model_weights(backbone)
-    if weights not in published.__members__:
+    published = published_weights(backbone).get(weights)
+    if published is None:
         return Path(weights).expanduser()
-    missing = required_weights(backbone, weights)
-    path = _weights_path(str(published[weights].url))
-    digest = _digest(path.name)
+    path = _local_file(published)
+    digest = _digest(path)
     if digest is not None and path.is_file() and not sha256(path).startswith(digest):
         logger.info(f"{path} is damaged: renamed to {quarantine(path).name}; fetched again")
-        missing = required_weights(backbone, weights)
-    if missing is not None:
-        fetch(missing, digest)
+    if not path.is_file():
+        _check_online(published)
+        fetch(_required(backbone, weights, published), digest)
+        if digest is None:  # nobody publishes one: damage in later years is noticed by our own
+            write_atomic(_digest_file(path), sha256(path))
     return path
 
 
 def required_weights(backbone: str, weights: str) -> RequiredFile | None:
     """Return the file to download if these weights are published and not on this machine, else None."""
-    published = torchvision.models.get_model_weights(backbone)
-    if weights not in published.__members__:
+    published = published_weights(backbone).get(weights)
+    if published is None or _local_file(published).is_file():
         return None
-    entry = published[weights]
-    path = _weights_path(str(entry.url))
-    if path.is_file():
-        return None
-    size = float(entry.meta.get("_file_size", 0)) * 1e6
-    return RequiredFile(f"weights {backbone} {weights}", _url(str(entry.url)), path, size)
+    return _required(backbone, weights, published)
 
 
-def _url(published: str) -> str:
-    """Return the address to download from."""
+def _required(backbone: str, weights: str, published: PublishedWeights) -> RequiredFile:
+    return RequiredFile(f"weights {backbone} {weights}", _url(published), _cache_file(published), published.size)
+
+
+def _check_online(published: PublishedWeights) -> None:
+    """Raise DownloadError if the user forbids downloads from the hub."""
+    if published.hub and not os.environ.get(MIRROR_VARIABLE) and os.environ.get("HF_HUB_OFFLINE", "").lower() in YES:
+        raise DownloadError(f"{_url(published)} may not be downloaded: HF_HUB_OFFLINE is set")
+
+
+def _url(published: PublishedWeights) -> str:
+    """Return the address to download from: a mirror's, if one is set."""
     mirror = os.environ.get(MIRROR_VARIABLE)
-    return f"{mirror.rstrip('/')}/{published.rsplit('/', 1)[-1]}" if mirror else published
+    if mirror:
+        return f"{mirror.rstrip('/')}/{published.file_name}"
+    if published.hub is None:
+        assert published.url is not None, "published on the hub, or at an address"
+        return published.url
+    repository, name = published.hub
+    return f"{os.environ.get('HF_ENDPOINT', HUB).rstrip('/')}/{repository}/resolve/main/{name}"
 
 
-def _weights_path(url: str) -> Path:
+def _local_file(published: PublishedWeights) -> Path:
+    """Return the file in our cache, or that in the user's cache of the Hugging Face hub if it is only there."""
+    own = _cache_file(published)
+    if published.hub is None or own.is_file():
+        return own
+    from huggingface_hub import try_to_load_from_cache  # comes with timm
+
+    found = try_to_load_from_cache(*published.hub)
+    return Path(found) if isinstance(found, str) else own
+
+
+def _cache_file(published: PublishedWeights) -> Path:
     """Return the path that torchvision's own loading uses, too."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    return Path(torch.hub.get_dir()) / "checkpoints" / published.file_name
 
 
-def _digest(name: str) -> str | None:
-    """Return the first digits of the SHA-256, which the file's name ends with: resnet18-f37072fd.pth."""
-    match = re.search(r"-([0-9a-f]{8,})\.", name)
-    return match[1] if match else None
+def _digest(path: Path) -> str | None:
+    """Return the first digits of the SHA-256: of a name such as resnet18-f37072fd.pth, or as noted at the download."""
+    match = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    if match:
+        return match[1]
+    with contextlib.suppress(OSError, ValueError):
+        noted = _digest_file(path).read_text(encoding="ascii").strip()
+        return noted if re.fullmatch(r"[0-9a-f]{64}", noted) else None
+    return None
 
 
-def _check_fit(state: dict[str, Tensor], backbone: str, path: Path) -> None:
-    """Check names and shapes of all but the last layer against the backbone, without allocating it."""
-    own = build_meta_network(backbone, 224).state_dict()
-    last = list(own)[-1].rpartition(".")[0]  # the classifier's last layer; any number of classes will do
-    free = (f"{last}.", "encoder.pos_embedding", "aux1.", "aux2.", "AuxLogits.")
-    needed = {name for name in own if not name.startswith(free) and not name.endswith("num_batches_tracked")}
-    missing = sorted(needed - set(state))
-    foreign = sorted(name for name in set(state) - set(own) if not name.startswith(free))
-    shapes = sorted(name for name in needed & set(state) if state[name].shape != own[name].shape)
-    if missing or foreign or shapes:
-        counts = [
-            f"{len(names)} {fault} (such as {names[0]})"
-            for names, fault in (
-                (missing, "tensors missing"),
-                (foreign, "unknown"),
-                (shapes, "of another shape"),
-            )
-            if names
-        ]
-        raise WeightsError(f"weights: {path} is not a state dict of {backbone}: {', '.join(counts)}")
+def _digest_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")

@@ -16,12 +16,13 @@ from finetune.config import Config, to_dict
 from finetune.data.dataset import EpochBatchSampler, worker_count
 from finetune.data.sampling import class_weights
 from finetune.data.splits import Splits
-from finetune.data.transforms import Preprocessing, preprocessing_of, side_at
+from finetune.data.transforms import side_at
 from finetune.models import weights
 from finetune.models.classifier import Classifier, build_classifier, build_network
 from finetune.models.device import autocast_of, device_of
 from finetune.models.frozen_prefix import FrozenPrefix
 from finetune.models.unfreezing import UnfreezeSchedule
+from finetune.pretrained import Preprocessing, code_of, preprocessing_of
 from finetune.run.checkpoint import checkpoint_metadata
 from finetune.run.preflight import load_splits
 from finetune.seeds import stream_seed
@@ -129,7 +130,7 @@ def build_batch_source(
         preprocessing=components.preprocessing,
         device=device,
         splits=samples,
-        origin={"data": data_fingerprint, "augment": augmentation_of(config), "backbone": config.backbone},
+        origin={"data": data_fingerprint, "augment": augmentation_of(config), "backbone": code_of(config.backbone)},
     )
     activations = ActivationCache(entries, components.uses, config.cache, callbacks)
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from finetune.config import BACKBONES
-from finetune.data.transforms import Preprocessing
+from finetune.config import is_backbone
 from finetune.errors import CorruptFileError, UserError
 from finetune.models.classifier import Classifier, build_classifier, build_network
 from finetune.models.torch_files import save_torch_file
+from finetune.pretrained import Preprocessing
 from finetune.rundir.failures import is_out_of_memory
 from finetune.system.atomic import check_write_guard, raising_write_error, replacing
 from finetune.system.checksums import zip_fault
@@ -111,7 +111,7 @@ def model_from_checkpoint(content: dict[str, Any]) -> tuple[Classifier, Preproce
     try:
         preprocessing = Preprocessing(**content["preprocessing"])
         config, classes = content["config"], [str(name) for name in content["classes"]]
-        if config["backbone"] not in BACKBONES or not 16 <= preprocessing.crop_px <= 2048:
+        if not is_backbone(config["backbone"]) or not 16 <= preprocessing.crop_px <= 2048:
             raise ValueError("unknown network or image size")
         network = build_network(config["backbone"], preprocessing.crop_px)
         model = build_classifier(network, len(classes), config["dropout"])

@@ -14,12 +14,14 @@ from finetune.data.layout import read_layout
 from finetune.data.sampling import subsample_train
 from finetune.data.scan import load_or_scan
 from finetune.data.splits import Splits, find_splits
-from finetune.data.transforms import preprocessing_of
 from finetune.errors import ConfigError, NotDownloadedError
 from finetune.models import weights
-from finetune.models.classifier import build_classifier, build_meta_network, check_image_px
+from finetune.models.classifier import build_classifier, build_meta_network, count_blocks
 from finetune.models.unfreezing import UnfreezeSchedule, freeze_blocks
+from finetune.pretrained import preprocessing_of
 from finetune.resolve import SPLIT_FIELDS, resolve
+
+MIN_BLOCKS = 3  # of a backbone that is trained in parts
 
 
 class InputFingerprints(NamedTuple):
@@ -52,13 +54,22 @@ def fingerprint_inputs(config: Config, skip_checks: bool = False) -> InputFinger
         not_downloaded = error
     if not skip_checks:
         side = preprocessing_of(config.backbone, config.weights, config.image_px).crop_px
-        check_image_px(config.backbone, side, config.start_px)
+        blocks = count_blocks(config.backbone, side, config.start_px)
+        if config.strategy in ("partial", "gradual") and blocks < MIN_BLOCKS:
+            raise ConfigError([_few_blocks_message(config, blocks)], "the config")
         if min(config.batch_size, train_size) == 1:
             _check_single_images(config, side)
-    weights_hash = weights.weights_hash(config.backbone, config.weights, skip_checks)
+    weights_hash = weights.weights_hash(config.backbone, config.weights, skip_checks, config.image_px)
     if not_downloaded is not None:
         raise not_downloaded
     return InputFingerprints(data_fingerprint(catalog.locate(config.data)), weights_hash)
+
+
+def _few_blocks_message(config: Config, blocks: int) -> str:
+    return (
+        f"strategy: {config.strategy} trains a part of the blocks, but {config.backbone} can only be cut into {blocks} "
+        f"block{'s' * (blocks != 1)}: use head, lpft, full or scratch, or another backbone"
+    )
 
 
 def _check_single_images(config: Config, side: int) -> None:

@@ -11,6 +11,7 @@ import torch
 import torchvision
 
 from finetune.config import Config, to_dict
+from finetune.pretrained import is_timm, published_weights, timm
 from finetune.run.build import RunComponents
 from finetune.run.preflight import InputFingerprints
 
@@ -22,6 +23,7 @@ def provenance(components: RunComponents, inputs: InputFingerprints) -> dict[str
         "data_root": str(splits.root),
         "data_fingerprint": inputs.data,
         "weights_hash": inputs.weights,
+        "weights_license": _license(components.config),
         "classes": list(splits.classes),
         "splits": {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)},
         "splits_from": list(splits.notes),
@@ -31,11 +33,18 @@ def provenance(components: RunComponents, inputs: InputFingerprints) -> dict[str
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "torchvision": str(torchvision.__version__),
+            **({"timm": timm().__version__} if is_timm(components.config.backbone) else {}),
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "command": _command(components.config),
     }
+
+
+def _license(config: Config) -> str | None:
+    """Return the licence that the weights are published under, or None where it is not known."""
+    published = published_weights(config.backbone).get(config.weights)
+    return published.license if published else None
 
 
 def _command(config: Config) -> str:

@@ -34,6 +34,8 @@ CONNECT_SECONDS, SILENT_SECONDS = 15.0, 60.0  # until a server counts as gone
 TRIES = 4  # in a row without a new byte, before it gives up
 PAUSE_SECONDS = 1.0  # before the second try; doubled before each further one
 SPARE_BYTES = 500e6  # stay free on the disk
+DIGEST_HEADER = "X-Linked-ETag"  # the SHA-256 of a large file on the Hugging Face hub, in the redirect to its storage
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may not occur at the next try
 
 _REASONS = (
@@ -68,10 +70,17 @@ class RequiredFile(NamedTuple):
 
 
 class RemoteFileInfo(NamedTuple):
-    """The size of a file on a server, and a validator that changes with it; None where the server gives none."""
+    """What a server says about a file; None where it says nothing.
+
+    Attributes:
+        total: bytes.
+        validator: changes with the file.
+        digest: its SHA-256 in hexadecimal, which the Hugging Face hub sends.
+    """
 
     total: int | None
     validator: str | None
+    digest: str | None = None
 
 
 def missing_files_message(missing: Sequence[RequiredFile]) -> str:
@@ -125,7 +134,8 @@ def download(
         with locks.hold(path.with_name(path.name + LOCK)):
             if not path.is_file():  # otherwise another process has downloaded it meanwhile
                 _download_with_retries(part, on_progress)
-                _verify(part, digest)
+                info = part.info()
+                _verify(part, digest or (info.digest if info else None))
                 part.rename_to(path)
     return path
 
@@ -147,7 +157,7 @@ class _PartialFile:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             note: dict[str, Any] | None = read_json(self._note)
             if note is not None and note["of"] == self._url_hash:
-                return RemoteFileInfo(note["total"], note["validator"])
+                return RemoteFileInfo(note["total"], note["validator"], note.get("digest"))
         return None
 
     def note_info(self, info: RemoteFileInfo) -> None:
@@ -244,7 +254,9 @@ def _remote_file_info(response: requests.Response) -> RemoteFileInfo:
         total = int(match[1]) if match else None
     etag = response.headers.get("ETag", "")
     # A weak ETag promises the same meaning, not the same bytes (RFC 9110, section 13.1.5).
-    return RemoteFileInfo(total, etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified"))
+    validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
+    linked = (answer.headers.get(DIGEST_HEADER, "").strip('"') for answer in (*response.history, response))
+    return RemoteFileInfo(total, validator, next((text for text in linked if _SHA256.fullmatch(text)), None))
 
 
 def _verify(part: _PartialFile, digest: str | None) -> None:

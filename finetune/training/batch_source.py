@@ -15,7 +15,8 @@ from finetune.cache.reuse import ActivationKey, view_at, view_stream_name
 from finetune.data.augmentation import mix, train_transform
 from finetune.data.dataset import EpochBatchSampler, ImageDataset, Loader, make_loader
 from finetune.data.splits import Sample, Splits
-from finetune.data.transforms import Preprocessing, eval_transform, normalise, side_at
+from finetune.data.transforms import eval_transform, normalise, side_at
+from finetune.pretrained import Preprocessing
 from finetune.seeds import stream_seed
 from finetune.system.signals import block_signals
 from finetune.training.metering import PhaseTimer

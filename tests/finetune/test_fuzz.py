@@ -21,7 +21,7 @@ from finetune.data import thumbnails
 from finetune.data.layout import read_layout
 from finetune.data.scan import inspect_file
 from finetune.errors import UserError
-from finetune.models.torch_files import read_state_dict
+from finetune.models.weights_file import read_weights
 from finetune.resolve import resolve, run_id
 from finetune.run.checkpoint import load_checkpoint, model_from_checkpoint
 from finetune.rundir import files, keys
@@ -184,7 +184,7 @@ def checkpoint() -> bytes:
 def test_checkpoints(content: bytes) -> None:
     """A checkpoint with bytes exchanged: its content, or a message."""
     apart(content, "best.pt", lambda path: model_from_checkpoint(load_checkpoint(path)))
-    apart(content, "best.pt", read_state_dict)
+    apart(content, "best.pt", read_weights)
 
 
 PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)

@@ -22,8 +22,9 @@ from finetune.data.dataset import ImageDataset
 from finetune.data.layout import read_layout
 from finetune.data.scan import load_or_scan
 from finetune.data.splits import Sample, Splits, find_splits
-from finetune.data.transforms import Preprocessing, eval_transform, normalise, preprocessing_of, stack
+from finetune.data.transforms import eval_transform, normalise, stack
 from finetune.errors import UserError
+from finetune.pretrained import Preprocessing, preprocessing_of
 from finetune.seeds import stream_seed
 from finetune.system.atomic import WriteError, replacing
 

@@ -21,11 +21,12 @@ from torch import nn
 
 from finetune.data.augmentation import train_transform
 from finetune.data.image_io import read_image
-from finetune.data.transforms import Preprocessing, normalise, resize_for_cache, stack
+from finetune.data.transforms import normalise, resize_for_cache, stack
 from finetune.models.classifier import Classifier, build_classifier, build_network
 from finetune.models.device import autocast_of, device_of
 from finetune.models.frozen_prefix import FrozenPrefix
 from finetune.models.unfreezing import freeze_blocks
+from finetune.pretrained import Preprocessing
 from finetune.training.loss import compute_logits
 from finetune.training.metering import keep_freed_memory
 

@@ -13,9 +13,9 @@ import torch
 from finetune.cache import store
 from finetune.config import Config, parse_config
 from finetune.data.dataset import worker_count
-from finetune.data.transforms import preprocessing_of
 from finetune.models.classifier import build_classifier, build_meta_network
 from finetune.models.unfreezing import UnfreezeSchedule
+from finetune.pretrained import preprocessing_of
 from finetune.resolve import resolve, with_absolute_paths
 from finetune.run import preflight
 from finetune.rundir import files, keys

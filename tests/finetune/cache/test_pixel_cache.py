@@ -18,8 +18,9 @@ from finetune.data.augmentation import train_transform
 from finetune.data.dataset import EpochBatchSampler, ImageDataset, make_loader
 from finetune.data.image_io import read_image
 from finetune.data.splits import Sample
-from finetune.data.transforms import Preprocessing, eval_transform, resize_for_cache
+from finetune.data.transforms import eval_transform, resize_for_cache
 from finetune.errors import DataError, RunInterrupted
+from finetune.pretrained import Preprocessing
 from tests.support.logs import each_log_line
 
 PREPROCESSING = Preprocessing(resize_px=48, crop_px=40, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear")

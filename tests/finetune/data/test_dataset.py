@@ -10,8 +10,9 @@ from finetune.data.augmentation import train_transform
 from finetune.data.dataset import EpochBatchSampler, ImageDataset, SampleRequest, make_loader
 from finetune.data.image_io import read_image
 from finetune.data.splits import find_splits
-from finetune.data.transforms import Preprocessing, eval_transform
+from finetune.data.transforms import eval_transform
 from finetune.errors import DataError
+from finetune.pretrained import Preprocessing
 
 TO = Preprocessing(resize_px=24, crop_px=24, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear")
 

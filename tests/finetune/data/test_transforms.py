@@ -14,7 +14,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from finetune.data.augmentation import CROP_ATTEMPTS, CROP_RATIO, LEVELS, random_crop, train_transform
-from finetune.data.transforms import Preprocessing, eval_transform, normalise, preprocessing_of, resize_for_cache, stack
+from finetune.data.transforms import eval_transform, normalise, resize_for_cache, stack
+from finetune.pretrained import Preprocessing, preprocessing_of
 
 SCALE = LEVELS["standard"].crop_scale
 TO = Preprocessing(64, 56, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bilinear")

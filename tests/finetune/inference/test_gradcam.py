@@ -10,12 +10,12 @@ from torch import nn
 
 from finetune.attention import main
 from finetune.data import thumbnails
-from finetune.data.transforms import Preprocessing
 from finetune.errors import UserError
 from finetune.inference import predictor
 from finetune.inference.gradcam import heat_maps, overlay, spatial_block
 from finetune.inference.predictor import TrainedModel
 from finetune.models.classifier import Classifier, build_classifier, build_network
+from finetune.pretrained import Preprocessing
 from finetune.rundir import keys
 from tests import ROOT
 from tests.support import offline

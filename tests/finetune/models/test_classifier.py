@@ -7,7 +7,7 @@ from torch import nn
 
 from finetune.config import BACKBONES
 from finetune.errors import ConfigError
-from finetune.models.classifier import build_classifier, build_meta_network, build_network, check_image_px
+from finetune.models.classifier import build_classifier, build_meta_network, build_network, count_blocks
 from finetune.models.families import split_into_blocks
 from finetune.models.flops import forward_flops
 
@@ -88,4 +88,4 @@ def test_flops_of_blocks_are_those_known() -> None:
 def test_a_size_the_network_can_not_take_is_refused(backbone: str, image_px: int) -> None:
     """Before anything starts, and naming the field."""
     with pytest.raises(ConfigError, match="image_px"):
-        check_image_px(backbone, image_px)
+        count_blocks(backbone, image_px)

@@ -10,7 +10,7 @@ import torch
 import torchvision
 
 from finetune.errors import WeightsError
-from finetune.models import torch_files, weights
+from finetune.models import weights
 from finetune.models.classifier import build_network
 from tests.support.faults import flip
 from tests.support.file_server import Served, serving
@@ -127,11 +127,11 @@ def test_every_damaged_byte_at_the_end_of_a_file_is_told_or_harmless(tmp_path: P
     for place in range(len(whole) - 500, len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         try:
-            assert torch.equal(torch_files.read_state_dict(path)["a"], torch.arange(3.0))
+            assert torch.equal(read_weights(path).state["a"], torch.arange(3.0))
         except WeightsError:
             told += 1
     assert told > 100
     at = whole.rindex(b"PK\6\7") + 16  # how many disks the archive is on
     path.write_bytes(whole[:at] + b"\2" + whole[at + 1 :])
     with pytest.raises(WeightsError, match="is damaged"):
-        torch_files.read_state_dict(path)
+        read_weights(path)

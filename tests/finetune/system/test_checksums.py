@@ -11,7 +11,7 @@ import torch
 
 from finetune.errors import CorruptFileError, UserError
 from finetune.models.classifier import build_classifier, build_network
-from finetune.models.torch_files import read_state_dict
+from finetune.models.weights_file import read_weights
 from finetune.run.checkpoint import load_checkpoint, save_checkpoint
 from finetune.system import checksums
 from tests.support.faults import FAULTS
@@ -115,17 +115,17 @@ def test_a_damaged_weights_file_is_named(tmp_path: Path) -> None:
     content[content.index(torch.ones(4).numpy().tobytes()) + 100] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"weights\.pth is damaged \(the checksum of its part .* Copy or export it"):
-        read_state_dict(path)
+        read_weights(path)
     torch.serialization.set_crc32_options(False)
     try:
         torch.save({"a": torch.ones(1000)}, path)
     finally:
         torch.serialization.set_crc32_options(True)
-    assert torch.equal(read_state_dict(path)["a"], torch.ones(1000))
+    assert torch.equal(read_weights(path).state["a"], torch.ones(1000))
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     """With the tensor's name."""
     torch.save({"a": torch.ones(3), "b": torch.tensor([1.0, float("nan")])}, tmp_path / "weights.pth")
     with pytest.raises(UserError, match=r"weights\.pth holds numbers that are not finite, in b"):
-        read_state_dict(tmp_path / "weights.pth")
+        read_weights(tmp_path / "weights.pth")

@@ -20,7 +20,7 @@ from analysis.sources.wandb import remote_run
 from finetune.config import parse_config
 from finetune.data import thumbnails
 from finetune.errors import CorruptFileError, UserError
-from finetune.models.torch_files import read_state_dict
+from finetune.models.weights_file import read_weights
 from finetune.predict import main as predict
 from finetune.run.checkpoint import load_checkpoint
 from finetune.rundir import files, keys
@@ -88,7 +88,7 @@ def test_a_checkpoint_runs_nothing(tmp_path: Path, mark: Path, kind: str, capsys
     with pytest.raises(UserError, match="can't be read"):
         load_checkpoint(file)
     with pytest.raises(UserError, match="can't be read"):
-        read_state_dict(file)
+        read_weights(file)
     (tmp_path / "a.png").write_bytes(b"x")
     assert predict([str(file), str(tmp_path / "a.png")]) == 2
     assert "Traceback" not in capsys.readouterr().err

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from finetune.data.transforms import preprocessing_of
 from finetune.errors import UserError
+from finetune.pretrained import preprocessing_of
 from finetune.sweep.forecast import probe, probe_pool
 from finetune.sweep.forecast.probe import ProbeRequest
 from finetune.system import environment

@@ -25,7 +25,7 @@ from finetune.data.check.show_command import (
 )
 from finetune.data.dataset import ImageDataset
 from finetune.data.splits import find_splits
-from finetune.data.transforms import preprocessing_of
+from finetune.pretrained import preprocessing_of
 
 STEP = TILE_PX + GAP_PX
 
