@@ -142,11 +142,11 @@ audit: $(READY)  ## look up known vulnerabilities of the locked packages
 ##@ maintenance
 
 lock: $(READY)  ## pin the newest versions that pyproject.toml allows, with hashes
-	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra export --extra notebook --universal --python-version 3.11 --upgrade \
+	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra export --extra notebook --extra timm --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock >/dev/null
 
 lock-bench: $(READY)
-	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra export --extra notebook --extra bench --universal --python-version 3.11 --upgrade \
+	@$(VENV)/bin/uv pip compile pyproject.toml --extra dev --extra export --extra notebook --extra timm --extra bench --universal --python-version 3.11 --upgrade \
 	  --constraint requirements.lock --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet \
 	  --output-file requirements-bench.lock >/dev/null
 

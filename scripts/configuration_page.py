@@ -42,7 +42,10 @@ def configuration_page() -> str:
             lines.append(f"\n## {SECTIONS[name].capitalize()}\n\n| field | default | meaning |\n|---|---|---|")
         lines.append(f"| `{name}` | {_default_text(field)} | {_meaning(field)} |")
     names = ", ".join(f"`{name}`" for name in BACKBONES)
-    lines.append(f"\n## Backbones\n\n{len(BACKBONES)} networks of torchvision:\n\n{textwrap.fill(names, WIDTH)}")
+    lines.append(
+        "\n## Backbones\n\n`timm/NAME` for any architecture of timm ([Backbones](backbones.md)), and "
+        f"{len(BACKBONES)} networks of torchvision:\n\n{textwrap.fill(names, WIDTH)}"
+    )
     return "\n".join(lines) + "\n"
 
 

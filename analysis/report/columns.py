@@ -75,7 +75,8 @@ def detail_columns(target: float) -> list[Column]:
         Column("Runs (all recipes)", lambda row: f"{row['runs']}", sort="runs"),
         Column("Time saved", lambda row: percent(row["time_saved"], 0), sort="time_saved"),
         Column(f"Epochs to {format_target(target)} val", _to_target, sort="epochs_to_target_median"),
-        _trainable_parameters(),
+        Column("Parameters", lambda row: format_quantity(row["total_parameters"]), sort="total_parameters"),
+        Column("License of the weights", lambda row: str(row["weights_license"] or NONE), number=False),
     ]
 
 
@@ -99,7 +100,11 @@ def cost_columns() -> list[Column]:
             sort="compute_saved_with_cache",
         ),
         Column("Frozen: blocks / parameters / FLOPs", _frozen, sort="frozen_flop_share"),
-        _trainable_parameters(),
+        Column(
+            "Trainable parameters",
+            lambda row: format_quantity(row["trainable_parameters"]),
+            sort="trainable_parameters",
+        ),
     ]
 
 
@@ -152,11 +157,6 @@ def columns_that_fit(table: pd.DataFrame, width: int) -> list[Column]:
 def cells(table: pd.DataFrame, shown: list[Column]) -> list[list[str]]:
     """Return the cells as text, (rows, columns)."""
     return [[column.cell(row) for column in shown] for _, row in table.iterrows()]
-
-
-def _trainable_parameters() -> Column:
-    name = "trainable_parameters"
-    return Column("Trainable parameters", lambda row: format_quantity(row[name]), sort=name)
 
 
 def _spread(row: "pd.Series[Any]") -> str:

@@ -17,6 +17,7 @@ from analysis.report.shell import recorded_command, shell_command
 from analysis.tables.analysis import Analysis
 from analysis.tables.per_class import reliability
 from finetune.rundir.find import WORD
+from finetune.config import TIMM_PREFIX
 from finetune.system.output import one_line
 
 UNKNOWN = "not recorded"
@@ -25,10 +26,13 @@ UNKNOWN = "not recorded"
 def model_card(analysis: Analysis) -> str:
     """Return the card as Markdown: what the network is, how accurate, how it was trained, how to use it, its limits."""
     best, data = analysis.best, analysis.data
+    backbone, licence = str(best.get("backbone")), best.get("provenance/weights_license")
+    library = "timm" if backbone.startswith(TIMM_PREFIX) else "torchvision"
     head = {
-        "library_name": "torchvision",
+        "library_name": library,
         "pipeline_tag": "image-classification",
-        "base_model": f"torchvision/{best.get('backbone')}",
+        "base_model": f"{library}/{backbone.removeprefix(TIMM_PREFIX)}",
+        **({"license": licence} if isinstance(licence, str) else {}),
         "metrics": ["accuracy"],
         "model-index": [{"name": str(best["run"]), "results": [_result(best, data)]}],
     }
@@ -60,9 +64,20 @@ def _summary(best: "pd.Series[Any]", data: dict[str, Any]) -> str:
     backbone, weights = (str(best.get(name)) for name in ("backbone", "weights"))
     return (
         f"{markdown_text(backbone)} that classifies images into {_class_count(data)} classes: {classes}."
-        f"{synthetic} Weights before fine-tuning: {markdown_text(Path(weights).name)}; strategy "
+        f"{synthetic} Weights before fine-tuning: {markdown_text(Path(weights).name)}{_license(best)}; strategy "
         f"{markdown_text(best['strategy'])}.\n"
     )
+
+
+def _license(best: "pd.Series[Any]") -> str:
+    """Return the license of the pretrained weights in brackets, or that it is not known; "" from scratch."""
+    if best["strategy"] == "scratch":
+        return ""
+    licence = best.get("provenance/weights_license")
+    if not isinstance(licence, str):
+        return " (license not known)"
+    limit = ", which forbids commercial use of what is made from them" if "-nc" in licence else ""
+    return f" (license {markdown_text(licence)}{limit})"
 
 
 def _class_count(data: dict[str, Any]) -> str:

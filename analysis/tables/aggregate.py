@@ -64,6 +64,7 @@ def aggregate_runs(
     median = float(np.median(epochs_to_target))
     recall, recall_class = lowest_recall(mean_recalls(runs)) or (np.nan, None)
     means = runs[list(MEANS.values())].mean()
+    licenses = runs.get("provenance/weights_license", pd.Series(dtype=object))
     return {
         "lr": runs["lr"].iloc[0],
         "n": len(runs),
@@ -87,6 +88,7 @@ def aggregate_runs(
         "seeds_reaching_target": int(np.isfinite(epochs_to_target).sum()),
         "compute_saved_with_cache": (1 - runs["computed_gflops"] / runs["full_gflops"]).mean(),
         "compute_saved": (1 - runs["train_gflops"] / runs["full_gflops"]).mean(),
+        "weights_license": ", ".join(sorted(set(licenses.dropna().astype(str)))) or None,
         **{name: means[column] for name, column in MEANS.items()},
         **{name: runs[column].mean(skipna=False) for name, column in COMPLETE_MEANS.items()},
     }

@@ -23,10 +23,12 @@ ORIGIN = {
     "python": "provenance/versions/python",
     "torch": "provenance/versions/torch",
     "torchvision": "provenance/versions/torchvision",
+    "timm": "provenance/versions/timm",
     "device": "provenance/device",
     "backbone": "backbone",
     "weights": "weights",
     "weights hash": "provenance/weights_hash",
+    "license of the weights": "provenance/weights_license",
 }
 
 

@@ -57,6 +57,7 @@ COLUMNS = {
     "time_saved_max": "the same for the fastest run against full's slowest",
     "trainable_parameters": "parameters that train in the last epoch, head included",
     "total_parameters": "all parameters, head included",
+    "weights_license": "license that the pretrained weights are published under; empty where it is not known",
     "frozen_block_share": "share of the backbone's blocks frozen, mean over epochs",
     "frozen_parameter_share": "share of the backbone's parameters frozen, mean over epochs",
     "frozen_flop_share": "share of the backbone's forward FLOPs in frozen blocks, mean over epochs",

@@ -1,6 +1,7 @@
 """Grad-CAM overlays: the regions of an image that a prediction rests on, in colour over the grey image."""
 
 from collections.abc import Iterator, Sequence
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,30 +23,67 @@ Heat = np.ndarray[Any, np.dtype[np.float32]]
 COLOUR = (255, 120, 0)
 MAX_OPACITY = 0.75  # of the colour over the grey image
 BATCH_SIZE = 16
+MAX_EXTRA_TOKENS = 8  # before those of the patches
 
 
 def spatial_block(trained: "TrainedModel") -> int:
-    """Return the index of the last block whose output (B, C, side, side) has spatial positions.
+    """Return the index of the last block whose output has a map that the prediction depends on.
+
+    In a transformer that classifies by its class token, that is the block before the last: the other tokens of the last
+    block's output are not used any more.
 
     Raises:
-        UserError: no block has such an output, as in a transformer, for whose tokens Grad-CAM is not made.
+        UserError: no block has such an output.
     """
     import torch
 
-    block_index = None
-    with torch.inference_mode():
-        hidden = torch.zeros(1, 3, trained.preprocessing.crop_px, trained.preprocessing.crop_px, device=trained.device)
-        for index, block in enumerate(trained.model.blocks):
-            hidden = block(hidden)
-            # Transformers with windows, such as Swin, have maps (B, side, side, C).
-            if hidden.ndim == 4 and hidden.shape[2] == hidden.shape[3] > 1 and hidden.shape[1] != hidden.shape[2]:
-                block_index = index
-    if block_index is None:
-        raise UserError(
-            f"{trained.config['backbone']}: no block's output has spatial positions, which Grad-CAM needs; it works "
-            "for convolutional networks, such as ResNet, EfficientNet, ConvNeXt, SqueezeNet"
-        )
-    return block_index
+    side = trained.preprocessing.crop_px
+    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(trained.device)
+    for index in reversed(range(len(trained.model.blocks))):
+        _, gradients = _activations(trained.model, index, image)
+        maps = as_maps(gradients)
+        if maps is not None and maps.abs().amax() > 0:
+            return index
+    raise UserError(
+        f"{trained.config['backbone']}: no block's output has spatial positions, which Grad-CAM needs; it works for "
+        "convolutional networks and for transformers that keep one token per patch"
+    )
+
+
+def as_maps(hidden: "Tensor") -> "Tensor | None":
+    """Return a block's output for square images as maps (B, C, h, w), or None if it has no spatial positions.
+
+    Outputs have the shapes (B, C, h, w), (B, h, w, C) in transformers with windows, or (B, tokens, C), the tokens of
+    the patches after at most `MAX_EXTRA_TOKENS` others (class, distillation, registers).
+    """
+    if hidden.ndim == 4 and hidden.shape[2] == hidden.shape[3] > 1 and hidden.shape[1] != hidden.shape[2]:
+        return hidden
+    if hidden.ndim == 4 and hidden.shape[1] == hidden.shape[2] > 1:
+        return hidden.permute(0, 3, 1, 2)
+    if hidden.ndim == 3:
+        side = isqrt(hidden.shape[1])
+        if side > 1 and hidden.shape[1] - side * side <= MAX_EXTRA_TOKENS:
+            patches = hidden[:, hidden.shape[1] - side * side :]
+            return patches.reshape(len(hidden), side, side, -1).permute(0, 3, 1, 2)
+    return None
+
+
+def _activations(model: "Classifier", block: int, inputs: "Tensor") -> tuple["Tensor", "Tensor"]:
+    """Return a block's output, and the gradient there of the logit of the predicted class."""
+    import torch
+
+    with torch.no_grad():
+        hidden = inputs
+        for module in model.blocks[: block + 1]:
+            hidden = module(hidden)
+    with torch.enable_grad():
+        hidden = hidden.detach().requires_grad_()
+        result = hidden
+        for module in model.blocks[block + 1 :]:
+            result = module(result)
+        logits = model.head(model.pool(result))
+        (gradients,) = torch.autograd.grad(logits.amax(dim=1).sum(), hidden)
+    return hidden.detach(), gradients
 
 
 def overlays(trained: "TrainedModel", block: int, root: Path, paths: Sequence[str]) -> Iterator[tuple[str, Array]]:
@@ -74,22 +112,22 @@ def overlays(trained: "TrainedModel", block: int, root: Path, paths: Sequence[st
 def heat_maps(trained: "TrainedModel", block: int, images: "Tensor") -> Heat:
     """Return how much each position speaks for the predicted class, (B, h, w) in [0, 1], with maximum 1 per image.
 
+    Grad-CAM (Selvaraju et al., arXiv 1610.02391): the channels' maps, weighted by their mean gradients.
+
     Args:
         images: (B, 3, side, side) uint8.
     """
     import torch
-    from captum.attr import LayerGradCam
 
     from finetune.data.transforms import normalise
 
     inputs = normalise(images.to(trained.device), trained.preprocessing)
-    with torch.no_grad():
-        predictions = trained.model(inputs).argmax(dim=1)
-    layer: Classifier | Any = trained.model.blocks[block]
-    maps = LayerGradCam(trained.model, layer).attribute(inputs, target=predictions, relu_attributions=True)
-    flat = maps.detach()[:, 0].float()
-    largest = flat.amax(dim=(1, 2), keepdim=True)
-    result: Heat = torch.where(largest > 0, flat / largest, 0.0).cpu().numpy()
+    maps, slopes = (as_maps(tensor) for tensor in _activations(trained.model, block, inputs))
+    assert maps is not None, "spatial_block() chose the block"
+    assert slopes is not None, "a gradient has the shape of its activations"
+    heat = (slopes.mean(dim=(2, 3), keepdim=True) * maps).sum(dim=1).relu().float()
+    largest = heat.amax(dim=(1, 2), keepdim=True)
+    result: Heat = torch.where(largest > 0, heat / largest, 0.0).cpu().numpy()
     return result
 
 

@@ -7,7 +7,7 @@ unfreezing      which blocks train at an epoch; unfreeze_table tabulates it
 frozen_prefix   computes the blocks that do not train
 microbatch      smaller batches when memory runs out
 weights         pretrained weights: found, downloaded, checked, loaded; demo_weights are trained locally
-torch_files     files of tensors with checksums
+weights_file    files of tensors: written with a checksum, read whoever wrote them
 flops           FLOPs per block
 device          device and precision by their names
 

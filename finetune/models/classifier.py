@@ -8,7 +8,6 @@ between two blocks is a cut into prefix and suffix.
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import torch
 import torchvision
@@ -17,8 +16,8 @@ from torch import Tensor, nn
 from finetune.config import TIMM_PREFIX
 from finetune.errors import ConfigError
 from finetune.models.families import split_into_blocks
-from finetune.models.timm_blocks import cut_into_blocks
-from finetune.pretrained import is_timm, timm
+from finetune.models.timm_blocks import build_timm_network, cut_timm_network
+from finetune.pretrained import is_timm
 
 
 class Classifier(nn.Module):
@@ -66,7 +65,7 @@ def build_network(backbone: str, image_px: int) -> nn.Module:
         WeightsError: timm is missing.
     """
     if is_timm(backbone):
-        return build_timm_network(backbone, image_px)
+        return build_timm_network(backbone.removeprefix(TIMM_PREFIX), image_px)
     options: dict[str, object] = {}
     if backbone.startswith("vit"):
         options["image_size"] = image_px
@@ -89,25 +88,10 @@ def build_meta_network(backbone: str, image_px: int) -> nn.Module:
         return build_network(backbone, image_px).to("meta")
 
 
-def build_timm_network(backbone: str, image_px: int, **options: Any) -> nn.Module:
-    """Return timm's network without its classifier, for images of `image_px` where its architecture depends on that.
-
-    Args:
-        options: of `timm.create_model`, in place of those here.
-    """
-    # Some of timm's heads have a dropout of their own; the head of Classifier has one already.
-    defaults: dict[str, Any] = {"num_classes": 0, "drop_rate": 0.0}
-    size = {"input_size": (3, image_px, image_px), **options.pop("pretrained_cfg_overlay", {})}
-    name = backbone.removeprefix(TIMM_PREFIX)
-    network: nn.Module = timm().create_model(name, pretrained_cfg_overlay=size, **{**defaults, **options})
-    return network
-
-
 def build_classifier(network: nn.Module, classes: int, dropout: float) -> Classifier:
     """Return the network as blocks, with a new head for `classes`."""
-    settings: Any = getattr(network, "pretrained_cfg", None)
-    if settings is not None:  # timm's
-        blocks, features = cut_into_blocks(network, settings["input_size"][-1])
+    if hasattr(network, "pretrained_cfg"):  # timm's
+        blocks, features = cut_timm_network(network)
         return Classifier(blocks, nn.Identity(), features, classes, dropout)
     return Classifier(*split_into_blocks(network), classes, dropout)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.data.demo.images import DEMO_VERSION, SOURCE_CLASSES, draw_source
-from finetune.models.torch_files import save_torch_file
+from finetune.models.weights_file import save_torch_file
 from finetune.system.atomic import raising_write_error, replacing
 from finetune.system.checksums import quarantine, zip_fault
 from finetune.system.environment import cache_folder

@@ -1,54 +1,40 @@
 """timm's networks as ordered blocks. Imports timm when called, not before."""
 
-from functools import cache
 from typing import Any
 
-import torch
 from torch import nn
 
 from finetune.models.graph_blocks import Blocks, cut_into_blocks
+from finetune.pretrained import timm
 
 
-def cut_timm_network(network: nn.Module, image_px: int) -> Blocks:
-    """Cut a network of `timm.create_model(..., num_classes=0, drop_rate=0.0)` into blocks.
+def cut_timm_network(network: nn.Module) -> Blocks:
+    """Cut a network of `build_timm_network` into blocks.
 
     Raises:
         ValueError: the network does not return features (B, D).
     """
-    return cut_into_blocks(network, image_px, layer_groups(network))
+    settings: Any = network.pretrained_cfg
+    return cut_into_blocks(network, settings["input_size"][-1], layer_groups(network))
 
 
-def outline(arch: str, image_px: int) -> Blocks:
-    """Return the blocks of timm's network without memory for weights (device meta): names, shapes and sizes only.
+def build_timm_network(architecture: str, image_px: int, **options: Any) -> nn.Module:
+    """Return timm's network without a classifier, randomly initialised from torch's global stream.
+
+    Args:
+        architecture: timm's name, which may have a weights tag.
+        image_px: side of the images, which decides the shapes of some architectures.
+        options: of `timm.create_model`, in place of those here.
 
     Raises:
-        ValueError: the network does not return features (B, D), or takes no images of this size.
+        WeightsError: timm is missing.
     """
-    try:
-        with torch.device("meta"):
-            network = build_timm_network(arch, image_px)
-    except (NotImplementedError, RuntimeError):  # a constructor that computes with tensors
-        network = build_timm_network(arch, image_px)
-    return cut_timm_network(network.to("meta"), image_px)
-
-
-def build_timm_network(arch: str, image_px: int) -> nn.Module:
-    """Return timm's network without a classifier, randomly initialised from torch's global stream."""
-    import timm
-
-    size = {"img_size": image_px} if _has_fixed_size(arch) else {}
-    # Several architectures have dropout before their classifier by default; the head has its own.
-    network: nn.Module = timm.create_model(arch, num_classes=0, drop_rate=0.0, **size)
+    # timm builds an architecture for its input_size where that is fixed, and keeps it for everybody who asks.
+    settings = {"input_size": (3, image_px, image_px), **options.pop("pretrained_cfg_overlay", {})}
+    # Several architectures have dropout before their classifier by default; the head of Classifier has its own.
+    defaults: dict[str, Any] = {"num_classes": 0, "drop_rate": 0.0, "pretrained_cfg_overlay": settings}
+    network: nn.Module = timm().create_model(architecture, **{**defaults, **options})
     return network
-
-
-@cache
-def _has_fixed_size(arch: str) -> bool:
-    """Whether a network is built for one size of images."""
-    import timm
-
-    entry = timm.models.get_pretrained_cfg(arch)
-    return bool(entry is not None and entry.fixed_input_size)
 
 
 def layer_groups(network: Any) -> dict[str, int] | None:

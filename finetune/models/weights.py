@@ -93,13 +93,14 @@ def _weights_file(backbone: str, weights: str) -> Path:
     if published is None:
         return Path(weights).expanduser()
     path = _local_file(published)
-    digest = _digest(path)
-    if digest is not None and path.is_file() and not sha256(path).startswith(digest):
+    digest = _digest_in_name(path.name)
+    expected = digest or _noted_digest(path)
+    if expected is not None and path.is_file() and not sha256(path).startswith(expected):
         logger.info(f"{path} is damaged: renamed to {quarantine(path).name}; fetched again")
     if not path.is_file():
         _check_online(published)
         fetch(_required(backbone, weights, published), digest)
-        if digest is None:  # nobody publishes one: damage in later years is noticed by our own
+        if digest is None:
             write_atomic(_digest_file(path), sha256(path))
     return path
 
@@ -150,11 +151,14 @@ def _cache_file(published: PublishedWeights) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / published.file_name
 
 
-def _digest(path: Path) -> str | None:
-    """Return the first digits of the SHA-256: of a name such as resnet18-f37072fd.pth, or as noted at the download."""
-    match = re.search(r"-([0-9a-f]{8,})\.", path.name)
-    if match:
-        return match[1]
+def _digest_in_name(name: str) -> str | None:
+    """Return the first digits of the SHA-256, which many published names end with: resnet18-f37072fd.pth."""
+    match = re.search(r"-([0-9a-f]{8,})\.", name)
+    return match[1] if match else None
+
+
+def _noted_digest(path: Path) -> str | None:
+    """Return the SHA-256 that the file had when it was downloaded, or None."""
     with contextlib.suppress(OSError, ValueError):
         noted = _digest_file(path).read_text(encoding="ascii").strip()
         return noted if re.fullmatch(r"[0-9a-f]{64}", noted) else None

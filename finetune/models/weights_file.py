@@ -1,4 +1,4 @@
-"""Reads files of weights, as torch, timm, Lightning and runs of this project write them; runs no code in them."""
+"""Files of tensors: written with a checksum; read as torch, timm, Lightning and runs write them, running no code."""
 
 import argparse
 import logging
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from finetune.errors import WeightsError
-from finetune.system.checksums import zip_fault
+from finetune.system.checksums import add_zip_checksum, zip_fault
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,20 @@ class WeightsFile(NamedTuple):
 
     state: dict[str, Tensor]
     backbone: str | None = None
+
+
+def save_torch_file(content: Any, path: Path) -> None:
+    """Write `content` with torch.save(), and a checksum of the file.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    try:
+        with path.open("wb") as file:  # given a path, torch does not report why it failed
+            torch.save(content, file)
+    except RuntimeError as error:  # torch closes a file that could not be written
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+    add_zip_checksum(path)
 
 
 def read_weights(path: Path) -> WeightsFile:
@@ -116,11 +130,9 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     """Return the weights in the content of a file, and log which of its entries they are."""
     trail: list[str] = []
     while not _is_state(content):
-        entries = {name: value for name, value in _items(content) if isinstance(value, Mapping)}
-        named = [name for name in WEIGHTS_ENTRIES if name in entries]
-        only = [name for name, value in entries.items() if _is_state(value)]
-        choice = named[0] if named else only[0] if len(only) == 1 else None
-        if choice is None or len(trail) == MAX_DEPTH:
+        entries = {name: value for name, value in _items(content) if _holds_state(value)}
+        choice = next((name for name in (*WEIGHTS_ENTRIES, *entries) if name in entries), None)
+        if choice is None or (choice not in WEIGHTS_ENTRIES and len(entries) > 1):
             found = [repr(name) for name, _ in _items(content)]
             listed = ", ".join(found[:MAX_NAMED]) + (" and more" if len(found) > MAX_NAMED else "")
             kind = f"its entries are {listed}" if found else f"it holds a {type(content).__name__}"
@@ -130,6 +142,13 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
     if trail:
         logger.info(f"weights: {path}: took the entry {' / '.join(map(repr, trail))}")
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _holds_state(content: Any, depth: int = MAX_DEPTH) -> bool:
+    """Return whether this is a state dict, or holds one at most `depth` entries deep."""
+    return _is_state(content) or (
+        depth > 0 and any(_holds_state(value, depth - 1) for _, value in _items(content) if isinstance(value, Mapping))
+    )
 
 
 def _items(content: Any) -> list[tuple[str, Any]]:

@@ -4,13 +4,16 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import interpolate_embeddings
 
+from finetune.config import TIMM_PREFIX
 from finetune.errors import WeightsError
-from finetune.models.classifier import build_classifier, build_meta_network, build_timm_network
+from finetune.models.classifier import build_classifier, build_meta_network
+from finetune.models.timm_blocks import build_timm_network
 from finetune.models.weights_file import WeightsFile, strip_prefix
 from finetune.pretrained import is_timm, published_weights
 
@@ -87,10 +90,9 @@ def _load_timm(
     first = layers if isinstance(layers, str) else next(iter(layers), "")
     classes = len(state[f"{first}.weight"]) if f"{first}.weight" in state else 0
     source = {"state_dict": state, "num_classes": classes, "label_offset": None, "custom_load": False}
+    options: dict[str, Any] = {"pretrained": True, "num_classes": classes, "pretrained_cfg_overlay": source}
     try:
-        loaded = build_timm_network(
-            backbone + tag, image_px, pretrained=True, num_classes=classes, pretrained_cfg_overlay=source
-        )
+        loaded = build_timm_network(backbone.removeprefix(TIMM_PREFIX) + tag, image_px, **options)
     except (RuntimeError, KeyError, ValueError, AssertionError, AttributeError, IndexError) as error:
         raise WeightsError(f"weights: {path} is not a state dict of {backbone}: {_summary(str(error))}") from error
     loaded.reset_classifier(0)  # type: ignore[operator]

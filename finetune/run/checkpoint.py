@@ -9,7 +9,7 @@ import torch
 from finetune.config import is_backbone
 from finetune.errors import CorruptFileError, UserError
 from finetune.models.classifier import Classifier, build_classifier, build_network
-from finetune.models.torch_files import save_torch_file
+from finetune.models.weights_file import save_torch_file
 from finetune.pretrained import Preprocessing
 from finetune.rundir.failures import is_out_of_memory
 from finetune.system.atomic import check_write_guard, raising_write_error, replacing

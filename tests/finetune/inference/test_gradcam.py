@@ -107,11 +107,23 @@ def test_what_can_not_be_drawn_is_told(place: Path, tmp_path: Path, capsys: pyte
     assert not (run_dir / keys.ATTENTION).exists()
 
 
-@pytest.mark.parametrize("backbone", ["vit_b_32", "swin_t"])
-def test_a_transformer_is_refused(backbone: str) -> None:
-    """A vision transformer's tokens are no map; Swin's maps have their channels last."""
-    trained = wrapped(build_classifier(build_network(backbone, 64), 2, 0.0), 64, backbone)
-    with pytest.raises(UserError, match=f"{backbone}: no block's output has spatial positions"):
+@pytest.mark.parametrize(
+    ("backbone", "px", "places"), [("vit_b_32", 64, 2), ("swin_t", 64, 2), ("timm/test_vit", 64, 4)]
+)
+def test_maps_of_transformers_are_those_of_their_patches(backbone: str, px: int, places: int) -> None:
+    """The class token has no place; where it alone is classified, the block before the last is taken."""
+    trained = wrapped(build_classifier(build_network(backbone, px), 2, 0.0), px, backbone)
+    nn.init.normal_(trained.model.head[1].weight)
+    block = spatial_block(trained)
+    assert block == len(trained.model.blocks) - (1 if backbone == "swin_t" else 2)
+    found = heat_maps(trained, block, torch.randint(0, 256, (2, 3, px, px), dtype=torch.uint8))
+    assert found.shape == (2, places, places)
+
+
+def test_a_network_without_places_is_refused() -> None:
+    """As one whose blocks return features."""
+    trained = wrapped(Classifier([nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4))], nn.Identity(), 4, 2, 0.0), 8, "x")
+    with pytest.raises(UserError, match="x: no block's output has spatial positions"):
         spatial_block(trained)
 
 

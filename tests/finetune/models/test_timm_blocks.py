@@ -50,7 +50,7 @@ def trained(network: nn.Module, run: nn.Module, images: Tensor) -> list[Tensor]:
 def test_blocks_compute_what_the_network_computes(arch: str, px: int, count: int) -> None:
     network = stirred(arch, px)
     twin = copy.deepcopy(network)
-    cut = cut_timm_network(network, px)
+    cut = cut_timm_network(network)
     chain = nn.Sequential(*cut.blocks)
     assert len(cut.blocks) == count
     images = torch.randn(5, 3, px, px)

@@ -1,5 +1,6 @@
 """Weights: loaded whole, refused when they are another network's, and never executed."""
 
+import argparse
 import hashlib
 import pickle
 import random
@@ -11,7 +12,10 @@ import torchvision
 
 from finetune.errors import WeightsError
 from finetune.models import weights
-from finetune.models.classifier import build_network
+from finetune.models.classifier import build_classifier, build_network
+from finetune.models.weights_file import read_weights
+from finetune.pretrained import preprocessing_of
+from finetune.run.checkpoint import checkpoint_metadata, save_checkpoint
 from tests.support.faults import flip
 from tests.support.file_server import Served, serving
 from tests.support.logs import each_log_line
@@ -88,7 +92,7 @@ def test_a_damaged_published_file_is_renamed_and_fetched_again(tmp_path: Path, m
     state = save(tmp_path / "w.pth", "squeezenet1_1")
     content = (tmp_path / "w.pth").read_bytes()
     digest = hashlib.sha256(content).hexdigest()[:8]
-    monkeypatch.setattr(weights, "_digest", lambda _: digest)
+    monkeypatch.setattr(weights, "_digest_in_name", lambda _: digest)
     place = tmp_path / "torch" / "hub" / "checkpoints" / weights.weights_hash("squeezenet1_1", "DEFAULT")
     place.parent.mkdir(parents=True)
     place.write_bytes(content)
@@ -135,3 +139,74 @@ def test_every_damaged_byte_at_the_end_of_a_file_is_told_or_harmless(tmp_path: P
     path.write_bytes(whole[:at] + b"\2" + whole[at + 1 :])
     with pytest.raises(WeightsError, match="is damaged"):
         read_weights(path)
+
+
+def wrappings(state: dict[str, torch.Tensor]) -> dict[str, object]:
+    """The ways in which training scripts store a network's weights."""
+    return {
+        "state_dict": {"state_dict": state, "epoch": 3, "optimizer": {"state": {}, "param_groups": []}},
+        "torchvision": {"model": state, "args": argparse.Namespace(lr=0.1), "model_ema": {"n_averaged": torch.ones(1)}},
+        "model_state_dict": {"model_state_dict": state, "loss": 0.5},
+        "ema only": {"state_dict_ema": state, "arch": "resnet18"},
+        "unnamed entry": {"student_net": state, "step": 7},
+        "compiled": {f"_orig_mod.{name}": value for name, value in state.items()},
+        "parallel": {f"module.{name}": value for name, value in state.items()},
+        "parallel and compiled": {f"module._orig_mod.{name}": value for name, value in state.items()},
+        "lightning": {
+            "state_dict": {**{f"model.{name}": value for name, value in state.items()}, "loss.weight": torch.ones(2)},
+            "hyper_parameters": {"lr": 0.1},
+        },
+        "nested": {"checkpoint": {"model": state}},
+        "numbers among tensors": {**state, "step": 3},
+    }
+
+
+@pytest.mark.parametrize("wrapping", wrappings({}))
+def test_weights_are_found_in_files_of_other_scripts(tmp_path: Path, wrapping: str) -> None:
+    """What was taken is logged; the network is the same as from a plain state dict."""
+    path = tmp_path / "w.pth"
+    state = save(path, "squeezenet1_1", 7)
+    torch.save(wrappings(state)[wrapping], path)
+    lines: list[str] = []
+    network = build_network("squeezenet1_1", 64)
+    with each_log_line(lines.append):
+        weights.weights_hash("squeezenet1_1", str(path))
+        weights.load_weights(network, "squeezenet1_1", str(path), 64)
+    assert torch.equal(network.state_dict()["features.0.weight"], state["features.0.weight"])
+    assert wrapping == "numbers among tensors" or any(f"weights: {path}: took the " in line for line in lines)
+
+
+def test_a_file_without_weights_is_told_by_its_entries(tmp_path: Path) -> None:
+    torch.save({"optimizer": {"lr": 0.1}, "epoch": 3}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"holds no state dict .*: its entries are 'optimizer', 'epoch'"):
+        weights.weights_hash("resnet18", str(tmp_path / "w.pth"))
+
+
+def test_safetensors_are_read_and_damaged_ones_told(tmp_path: Path) -> None:
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    state, path = save(tmp_path / "w.pth", "squeezenet1_1"), tmp_path / "w.safetensors"
+    save_file(state, path)
+    network = build_network("squeezenet1_1", 64)
+    weights.load_weights(network, "squeezenet1_1", str(path), 64)
+    assert torch.equal(network.state_dict()["features.0.weight"], state["features.0.weight"])
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match=r"w\.safetensors is damaged"):
+        weights.weights_hash("squeezenet1_1", str(path))
+
+
+def test_a_run_may_start_from_the_checkpoint_of_an_earlier_one(tmp_path: Path) -> None:
+    """Its backbone is taken, not its head, whatever its classes; one of another backbone is refused by name."""
+    earlier = build_classifier(build_network("squeezenet1_1", 32), 5, 0.0)
+    preprocessing = preprocessing_of("squeezenet1_1", "none", 32)
+    metadata = checkpoint_metadata("full-1", {"backbone": "squeezenet1_1"}, ("a", "b"), preprocessing)
+    save_checkpoint(tmp_path / "best.pt", earlier, None, [], metadata)
+    path = str(tmp_path / "best.pt")
+    assert weights.weights_hash("squeezenet1_1", path) != "none"
+    network = build_network("squeezenet1_1", 32)
+    weights.load_weights(network, "squeezenet1_1", path, 32)
+    images = torch.randn(2, 3, 32, 32)
+    later = build_classifier(network, 2, 0.0).eval()
+    with torch.no_grad():
+        assert torch.equal(later.prefix(images, len(later.blocks)), earlier.eval().prefix(images, len(later.blocks)))
+    with pytest.raises(WeightsError, match="checkpoint of a run with squeezenet1_1, not resnet18"):
+        weights.weights_hash("resnet18", path)
