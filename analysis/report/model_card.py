@@ -16,8 +16,8 @@ from analysis.report.markdown import inline_code, markdown_text
 from analysis.report.shell import recorded_command, shell_command
 from analysis.tables.analysis import Analysis
 from analysis.tables.per_class import reliability
-from finetune.rundir.find import WORD
 from finetune.config import TIMM_PREFIX
+from finetune.rundir.find import WORD
 from finetune.system.output import one_line
 
 UNKNOWN = "not recorded"
