@@ -51,6 +51,12 @@ def _parsed(value: Any) -> Any:
         raise ValueError("can't be read as a list") from None
 
 
+def _on_off(value: Any) -> Any:
+    """Return the words on and off, which YAML 1.1 reads as true and false."""
+    text = str(value).lower()
+    return {"true": "on", "yes": "on", "false": "off", "no": "off"}.get(text, value)
+
+
 Int = Annotated[int, BeforeValidator(_no_bool)]
 Float = Annotated[float, BeforeValidator(_no_bool)]
 
@@ -171,7 +177,7 @@ class Config(BaseModel):
     loader_workers: Int | None = Field(
         None, ge=0, le=256, description="processes that load images; changes no result (default: by device)"
     )
-    cache: Literal["auto", "on", "off"] = Field(
+    cache: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_off)] = Field(
         "auto",
         description="store decoded images and activations of the frozen prefix on disk, for all runs: on, off, or "
         "auto, which stores what pending runs read at least twice, if it fits",
@@ -219,6 +225,8 @@ def _describe(error: ValidationError) -> list[str]:
             lines[name] = f"{given!r} is unknown.{nearest(given, choices)} Known: {', '.join(choices)}"
         elif name == "unfreeze":
             lines[name] = f"{given!r} does not fit pairs [[epoch, share], ...]: {fault['msg']}"
+        elif fault["type"] == "string_type":
+            lines[name] = f"{given!r} is no text: put it in quotes, such as {name}: {{value: '...'}}"
         else:
             lines[name] = f"{given!r}: {fault['msg'].removeprefix('Value error, ')}"
     return [f"{name}: {line}" for name, line in lines.items()]

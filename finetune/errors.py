@@ -48,6 +48,10 @@ class WeightsError(UserError):
     """The pretrained weights are missing or do not fit the backbone."""
 
 
+class SearchError(UserError):
+    """W&B's search engine fails on this sweep, or on the results so far."""
+
+
 class NotDownloadedError(UserError):
     """Data or weights that can be downloaded are not on this machine yet; see run/fetch.py."""
 

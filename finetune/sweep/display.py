@@ -9,6 +9,7 @@ from rich.table import Table
 
 from finetune.rundir import keys
 from finetune.rundir.failures import CAUSES
+from finetune.sweep.folder_checks import describe_unused_runs
 from finetune.sweep.plan import PlannedRun, SweepPlan, count_states, state_of
 from finetune.sweep.racing import expected_runs
 from finetune.system import documents
@@ -76,17 +77,24 @@ def show_plan(plan: SweepPlan) -> None:
         console.print(f"{count_noun(number, 'point')} collapsed: {reason} ({_name_some(merged)})")
     for fault, number in Counter(fault for _, fault in plan.faulty).items():
         console.print(f"{count_noun(number, 'point')} proposed by the search, and no valid config: {fault}")
+    _print_unused(plan)
     console.print(_counts(plan))
 
 
 def show_start(plan: SweepPlan, retry_failed: bool) -> None:
     """Print the state of a sweep, and which runs failed before and are not retried."""
     console.print(f"{plan.sweep.folder}: {_counts(plan)}")
+    _print_unused(plan)
     if not retry_failed:
         for run in plan.runs:
             state, reason = state_of(run)
             if state == "failed":
                 console.print(f"failed before, not started again: {_failure(FailedRun(run, reason))}")
+
+
+def _print_unused(plan: SweepPlan) -> None:
+    if line := describe_unused_runs(plan):
+        console.print(line)
 
 
 def show_end(

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from finetune.config import to_dict
 from finetune.errors import UserError
+from finetune.resolve import FIELDS_WITHOUT_EFFECT
 from finetune.rundir import claim, files, integrity, keys
 from finetune.sweep.plan import SweepPlan
 from finetune.sweep.trials import TRIALS
-from finetune.system import atomic
+from finetune.system import atomic, documents
 
 
 def clean_folder(plan: SweepPlan) -> None:
@@ -23,6 +25,48 @@ def quarantine_damaged_runs(plan: SweepPlan) -> None:
     for run in plan.runs:
         if (run.directory / keys.SUMMARY).is_file() and not claim.is_alive(run.directory):
             integrity.quarantine_damaged(run.directory, checkpoints=False)
+
+
+def require_same_sweep(plan: SweepPlan) -> None:
+    """Raise UserError if the folder holds the runs of another sweep file of the same name, and none of this one's."""
+    stored = documents.read_json_or_empty(plan.sweep.folder / keys.PLAN)
+    source, own = stored.get("source"), plan.sweep.source.resolve()
+    if not isinstance(source, str) or source == str(own) or own.parent == plan.sweep.folder.resolve():
+        return
+    planned = {run.id for run in plan.runs}
+    if planned and stored.get("runs") and not planned & set(stored["runs"]):
+        raise UserError(
+            f"{plan.sweep.folder} holds the runs of {source}, another sweep file of this name, and none of {own}'s: "
+            "--name other keeps them apart"
+        )
+
+
+def describe_unused_runs(plan: SweepPlan) -> str:
+    """Return which finished runs of the folder are none of the plan's, why, and how to start from them; "" if none."""
+    folder = plan.sweep.folder
+    planned = {run.id for run in plan.runs}
+    unused = [run for run in (files.find_runs(folder) if folder.is_dir() else []) if run.name not in planned]
+    unused = [run for run in unused if files.status(run)[0] == "finished"]
+    if not unused or not plan.runs:
+        return ""
+    example = unused[0]
+    try:
+        config = files.read_config(example)
+    except ValueError:
+        return ""
+    differing = [
+        [name for name, value in to_dict(run.config).items() if name in config and config[name] != value]
+        for run in plan.runs
+    ]
+    fields = [name for name in min(differing, key=len) if name not in FIELDS_WITHOUT_EFFECT]
+    was = ", ".join(f"{name} {config[name]}" for name in fields) or "other versions of data or weights"
+    count = "1 finished run" if len(unused) == 1 else f"{len(unused)} finished runs"
+    best = example / keys.BEST
+    start = f"; to start from it instead: --set weights={best}" if best.is_file() else ""
+    return (
+        f"{count} in {folder} can't be used for this sweep, such as {example.name} with {was}: another recipe is "
+        f"trained from its beginning{start}"
+    )
 
 
 def require_same_inputs(plan: SweepPlan) -> None:

@@ -1,7 +1,8 @@
 """Sweep file -> runs, each with its config and directory; points that resolve to the same run become one run."""
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from finetune.config import Config, parse_config
 from finetune.errors import ConfigError, NotDownloadedError, UserError
 from finetune.resolve import FIELDS_WITHOUT_EFFECT, SPLIT_FIELDS, recipe, resolve, run_id, with_absolute_paths
 from finetune.rundir import claim, files, keys
-from finetune.sweep import search
+from finetune.sweep import search, sweep_keys
 from finetune.sweep.ordering import breadth_first
 from finetune.sweep.search import ParameterValues
 from finetune.sweep.sweep_file import SweepFile
@@ -18,6 +19,7 @@ from finetune.sweep.trials import in_search_space, read_trials
 from finetune.system import documents
 from finetune.system.atomic import raising_write_error, write_atomic
 
+MAX_DRAWS = 20  # points of a search for each run that it may have, where points collapse or are no valid config
 FingerprintInputs = Callable[[Config], tuple[str, str]]  # config -> (data fingerprint, weights hash)
 FetchInputs = Callable[[Iterable[Config]], None]  # downloads missing data and weights, or raises UserError
 
@@ -47,7 +49,7 @@ class SweepPlan:
         points: how many points of the sweep were added so far, collapsed and faulty ones included.
         collapsed: (id of the run, why this point is that run), one for every point that added no run.
         faulty: proposed points that are no valid config, with the fault of each.
-        cap: how many points a Bayesian search may propose; 0 for other methods, whose points are all known.
+        cap: how many different runs a Bayesian search may propose; 0 for other methods, whose points are all known.
         inputs: one config for each combination of data and weights of the runs.
         race: whether further seeds and folds are only for the recipes that win (see racing.py).
     """
@@ -65,7 +67,8 @@ class SweepPlan:
     @property
     def points_left(self) -> int:
         """How many points a Bayesian search may still propose."""
-        return max(self.cap - self.points, 0)
+        missing = self.cap - len(self.runs) - len(self.faulty)  # points that collapsed do not use up the cap
+        return max(min(missing, MAX_DRAWS * self.cap - self.points), 0)
 
 
 def make_plan(
@@ -85,7 +88,7 @@ def make_plan(
     Raises:
         UserError: with the faults of all points, or of data and weights.
     """
-    spec, name = sweep.spec, sweep.folder.name
+    spec = sweep.spec
     cap = spec.get("run_cap") or count
     if spec["method"] != "grid" and not cap:
         raise UserError(
@@ -95,9 +98,9 @@ def make_plan(
     if spec["method"] == "bayes":
         plan.cap = cap or 0
         points: list[ParameterValues] = []  # added below, from the recorded trials
-        configs = [*_valid_trials(sweep), *parse_points(search.spanning_points(spec, name), sweep)]
+        configs = [*_valid_trials(sweep), *parse_points(_spanning_points(sweep), sweep)]
     else:
-        points = _known_points(sweep, cap)
+        points = _known_points(sweep, spec.get("run_cap") if spec["method"] == "grid" else cap)
         configs = parse_points(points, sweep)
     plan.inputs = _check_inputs(configs, fingerprint_inputs, fetch_inputs)
     plan.race = bool(documents.read_json_or_empty(sweep.folder / keys.PLAN).get("race")) if race is None else race
@@ -119,18 +122,61 @@ def check_sweep_file(sweep: SweepFile) -> str:
         ConfigError: with the faults of all points.
     """
     spec, method = sweep.spec, sweep.spec["method"]
-    points = _known_points(sweep, None) if method == "grid" else search.spanning_points(spec, sweep.folder.name)
-    parse_points(points, sweep)
+    points = search.grid_points(spec) if method == "grid" else _spanning_points(sweep)
+    configs = parse_points(points, sweep)
     size = f"a grid of {len(points)} points" if method == "grid" else f"a {method} search"
-    return f"{sweep.source}: {size}; all fields and values are valid"
+    stops = ""
+    if "early_terminate" in spec:
+        epochs = max(config.epochs for config in configs)
+        found = sweep_keys.bands(spec["early_terminate"], epochs)
+        stops = f"; hyperband compares runs after {', '.join(map(str, found)) or 'none'} of {epochs} epochs"
+    return f"{sweep.source}: {size}; all fields and values are valid{stops}"
+
+
+def _spanning_points(sweep: SweepFile) -> list[ParameterValues]:
+    """Return points from all over a search space, without those that only a distribution without bounds spoils."""
+    points = search.spanning_points(sweep.spec, sweep.folder.name)
+    if any("mu" in parameter for parameter in sweep.spec["parameters"].values()):
+        return [point for point in points if _config_or_none(point, sweep) is not None] or points
+    return points
 
 
 def _known_points(sweep: SweepFile, cap: int | None) -> list[ParameterValues]:
-    """Return the points of a grid or random search."""
-    spec = sweep.spec
-    if spec["method"] == "grid":
-        return search.grid_points(spec)[: spec.get("run_cap")]
-    return [search.draw_point(spec, sweep.folder.name, number) for number in range(cap or 0)]
+    """Return the points of a grid or random search: all, or those that make `cap` different runs.
+
+    Points that collapse into one run do not use up the cap, but a small space ends the draws (`MAX_DRAWS`).
+    """
+    points: list[ParameterValues] = []
+    runs: set[str] = set()
+    for point in _all_points(sweep):
+        if cap and (len(runs) == cap or len(points) == MAX_DRAWS * cap):
+            break
+        points.append(point)
+        config = _config_or_none(point, sweep)
+        runs.add(repr(point) if config is None else run_id(config, config.data, config.weights))
+    return points
+
+
+def _all_points(sweep: SweepFile) -> Iterator[ParameterValues]:
+    """Yield the points of a grid, or those of a random search without end.
+
+    Draws from a distribution without bounds, such as `normal`, may be no valid config: they are passed over.
+    """
+    if sweep.spec["method"] == "grid":
+        yield from search.grid_points(sweep.spec)
+        return
+    is_unbounded = any("mu" in parameter for parameter in sweep.spec["parameters"].values())
+    for number in itertools.count():
+        point = search.draw_point(sweep.spec, sweep.folder.name, number)
+        if not is_unbounded or _config_or_none(point, sweep) is not None:
+            yield point
+
+
+def _config_or_none(point: ParameterValues, sweep: SweepFile) -> Config | None:
+    try:
+        return parse_config(point, str(sweep.source))
+    except ConfigError:
+        return None
 
 
 def parse_points(points: Iterable[ParameterValues], sweep: SweepFile) -> list[Config]:
@@ -152,13 +198,8 @@ def parse_points(points: Iterable[ParameterValues], sweep: SweepFile) -> list[Co
 
 def _valid_trials(sweep: SweepFile) -> list[Config]:
     """Return the configs of recorded trials; a proposal with a fault is left out (see `add_trials`)."""
-    configs = []
-    for point in _trials_in_space(sweep):
-        try:
-            configs.append(parse_config(point, str(sweep.source)))
-        except ConfigError:
-            continue
-    return configs
+    configs = [_config_or_none(point, sweep) for point in _trials_in_space(sweep)]
+    return [config for config in configs if config is not None]
 
 
 def _trials_in_space(sweep: SweepFile) -> list[ParameterValues]:
@@ -282,5 +323,8 @@ def store_plan(plan: SweepPlan) -> None:
 def store_runs(plan: SweepPlan) -> None:
     """Write the ids of the plan's runs; `at_least` adds the points that a Bayesian search may still propose."""
     ids = [run.id for run in plan.runs]
-    content = {"runs": ids, "at_least": len(ids) + plan.points_left, "race": plan.race}
+    stored = documents.read_json_or_empty(plan.sweep.folder / keys.PLAN)
+    is_continued = plan.sweep.source.parent.resolve() == plan.sweep.folder.resolve()
+    source = stored.get("source") if is_continued else str(plan.sweep.source.resolve())
+    content = {"runs": ids, "at_least": len(ids) + plan.points_left, "race": plan.race, "source": source}
     documents.write_json(plan.sweep.folder / keys.PLAN, content)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.errors import UserError
+from finetune.errors import SearchError
 
 ParameterValues = dict[str, Any]  # parameter -> value, as the engine returns it, before it becomes a Config
 
@@ -83,7 +83,7 @@ def grid_points(spec: dict[str, Any]) -> list[ParameterValues]:
     """Return all points of a grid, the last name in the alphabet varying fastest.
 
     Raises:
-        UserError: a parameter has a continuous distribution.
+        SearchError: a parameter has a continuous distribution.
     """
     plain = plain_grid_points(spec)
     if plain is not None:
@@ -118,13 +118,17 @@ def _plain_values(parameter: Mapping[str, Any]) -> list[Any]:
 def draw_point(spec: dict[str, Any], name: str, number: int) -> ParameterValues:
     """Return the random point of trial `number` in the sweep called `name`."""
     with _seeded(name, number):
-        return _point(_call(spec, [], 1)[0])
+        return _clipped(spec, _point(_call(spec, [], 1)[0]))
 
 
 def propose_point(spec: dict[str, Any], name: str, number: int, observed: Sequence[ObservedPoint]) -> ParameterValues:
-    """Return the point that a Bayesian search proposes as trial `number` of the sweep called `name`."""
+    """Return the point that a Bayesian search proposes as trial `number` of the sweep called `name`.
+
+    Raises:
+        SearchError: the engine fails.
+    """
     with _seeded(name, number):
-        return _point(_call(spec, [_sweep_run(point) for point in observed], 1)[0])
+        return _clipped(spec, _point(_call(spec, [_sweep_run(point) for point in observed], 1)[0]))
 
 
 def spanning_points(spec: dict[str, Any], name: str) -> list[ParameterValues]:
@@ -139,9 +143,16 @@ def spanning_points(spec: dict[str, Any], name: str) -> list[ParameterValues]:
 
 
 def points_to_stop(spec: dict[str, Any], observed: Sequence[ObservedPoint]) -> list[str]:
-    """Return the names of the running points that `early_terminate` would stop now."""
+    """Return the names of the running points that `early_terminate` would stop now.
+
+    Raises:
+        SearchError: the engine fails.
+    """
     with _seeded("early_terminate"):
-        return [run.name for run in _engine().stop_runs(spec, [_sweep_run(point) for point in observed])]
+        try:
+            return [run.name for run in _engine().stop_runs(spec, [_sweep_run(point) for point in observed])]
+        except Exception as error:  # of any kind, see _call
+            raise SearchError(f"W&B's hyperband can't use this sweep ({type(error).__name__}: {error})") from error
 
 
 def _call(spec: dict[str, Any], runs: list[Any], count: int) -> list[Any]:
@@ -157,7 +168,7 @@ def _call(spec: dict[str, Any], runs: list[Any], count: int) -> list[Any]:
             return list(random_search_next_runs(spec, n=count))
         return list(_engine().next_runs(spec, runs, n=count))
     except Exception as error:  # of any kind: the sweep file is the engine's only input
-        raise UserError(f"W&B's search engine can't use this sweep: {error}") from error
+        raise SearchError(f"W&B's search engine can't use this sweep ({type(error).__name__}: {error})") from error
 
 
 def _sweep_run(observed: ObservedPoint) -> Any:
@@ -172,6 +183,18 @@ def _sweep_run(observed: ObservedPoint) -> Any:
 
 def _point(run: Any) -> ParameterValues:
     return {key: _plain(wrapped["value"]) for key, wrapped in sorted(run.config.items())}
+
+
+def _clipped(spec: Mapping[str, Any], point: ParameterValues) -> ParameterValues:
+    """Return the point within the bounds of its parameters: the engine rounds to multiples of `q` beyond them, too."""
+    return {name: _clip(spec["parameters"][name], value) for name, value in point.items()}
+
+
+def _clip(parameter: Mapping[str, Any], value: Any) -> Any:
+    low, high = parameter.get("min"), parameter.get("max")
+    if low is None or high is None or not isinstance(value, int | float) or low <= value <= high:
+        return value
+    return type(value)(min(max(value, low), high))
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Sweep files, in the format of `wandb sweep`: find, read, change by --set, and check them."""
 
+import codecs
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,9 +9,10 @@ from typing import Any
 
 import yaml
 
+from finetune.config import Config
 from finetune.errors import ConfigError, UserError, nearest
 from finetune.rundir import files, keys
-from finetune.sweep import search
+from finetune.sweep import search, sweep_keys
 from finetune.system import documents
 from finetune.system.redaction import redact
 
@@ -20,6 +22,8 @@ DEFAULT = Path("sweeps/strategies.yaml")
 # Metrics that may steer a search. The test set is read once, at the end: it must not choose anything.
 KEPT_COMMENT = "# Claims: "  # which the analysis reads; other comments may not hold once parameters are replaced
 METRICS = [key for key in {**keys.SUMMARY_KEYS, **keys.HISTORY_KEYS} if not key.startswith("test/")]
+TEXT_FIELDS = [name for name, field in Config.model_fields.items() if field.annotation is str]
+PATH_FIELDS = ("data", "weights")  # which may have commas
 NAMED_DATA_SETS = ("inaturalist12k", "demo")
 
 
@@ -93,8 +97,11 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def _read_text(source: Path) -> str:
+    """Return the text of a file in UTF-8, or in UTF-16 with its byte order mark, as PowerShell writes it."""
     try:
-        return source.read_text(encoding="utf-8")
+        content = source.read_bytes()
+        encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+        return content.decode(encoding).replace("\r\n", "\n")
     except FileNotFoundError:
         others = [str(path) for path in sorted(source.parent.glob("*.yaml"))]
         known = f" Files there: {', '.join(others)}." if others else ""
@@ -102,7 +109,9 @@ def _read_text(source: Path) -> str:
             f"{source}: no such sweep file.{nearest(str(source), others)}{known} Give the id or entity/project/id of "
             "a sweep on W&B, or runs/NAME for one that was started here"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source} is not text in UTF-8 ({error}): save it as UTF-8") from error
+    except OSError as error:
         raise UserError(f"{source} can't be read as a sweep file: {error}") from error
 
 
@@ -110,8 +119,14 @@ def _read_yaml(text: str, source: Path) -> dict[str, Any]:
     """Return the mapping in `text`, whose `parameters` is a mapping of mappings."""
     try:
         spec = documents.load_yaml(text)
+        twice = documents.duplicate_keys(text)
     except yaml.YAMLError as error:
         raise UserError(f"{source} is not YAML: {error}") from error
+    if twice:
+        raise ConfigError(
+            [f"{name}: given in lines {first} and {second}; only one may stay" for name, first, second in twice],
+            str(source),
+        )
     if spec is None:
         raise UserError(f"{source} is empty: a sweep file has `method` and `parameters`, see {DEFAULT}")
     if not isinstance(spec, dict):
@@ -142,12 +157,28 @@ def _parse_settings(settings: Iterable[str]) -> dict[str, dict[str, Any]]:
             faults.append(f"{setting!r} has no '=': write --set key=value, such as --set epochs=3")
         else:  # an unknown name is reported with all other faults of the sweep
             try:
-                fixed[name] = _as_parameter(name, documents.load_yaml(text))
+                fixed[name] = _as_parameter(name, _parse_setting(name, text))
             except yaml.YAMLError:
                 faults.append(f"{name}: {text!r} is not a YAML value")
     if faults:
         raise ConfigError(faults, "--set")
     return fixed
+
+
+def _parse_setting(name: str, text: str) -> Any:
+    """Return the value of a --set; `1e-3,3e-3` is a list, as shells take brackets for patterns.
+
+    A field that is a text takes it as it is: 2024_05_01 would be a number in YAML.
+    """
+    is_text = name in TEXT_FIELDS
+    if name != "unfreeze" and not text.lstrip().startswith("["):
+        parts = [text] if name in PATH_FIELDS else text.split(",")
+        values = [part.strip() if is_text else documents.load_yaml(part) for part in parts]
+        return values[0] if len(values) == 1 else values
+    value = documents.load_yaml(text)
+    if is_text and isinstance(value, list):
+        return [part.strip().strip("'\"") for part in text.strip()[1:-1].split(",")]
+    return value
 
 
 def _as_parameter(name: str, value: Any) -> dict[str, Any]:
@@ -179,7 +210,7 @@ def _is_relative_path(value: Any) -> bool:
 
 def _check(spec: dict[str, Any], source: Path) -> None:
     """Raise ConfigError with all reasons why this project can't run a sweep."""
-    faults = search.schema_faults(spec)
+    faults = sweep_keys.key_faults(spec) or search.schema_faults(spec)
     method = spec.get("method")
     if method == "custom":
         faults.append("method: custom needs a scheduler of W&B's; here: grid, random, bayes")

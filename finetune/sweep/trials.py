@@ -2,24 +2,44 @@
 
 import itertools
 import json
+import logging
+import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from finetune.errors import UserError
 from finetune.sweep.search import ParameterValues
 from finetune.system import atomic, documents
 from finetune.system.atomic import create_exclusive, raising_write_error, write_atomic
 
+logger = logging.getLogger(__name__)
+
 TRIALS = "trials"  # the folder's name
+TOLERANCE = 1e-9  # relative, of a value at a bound
 
 
 def read_trials(folder: Path) -> list[ParameterValues]:
     """Return the points proposed so far in a sweep's folder, in order, up to a file that is still being written.
 
-    Raises:
-        CorruptFileError: a file does not hold a JSON object.
+    A damaged file is logged, and its point is {}, which lies in no search space: its trial is lost, no other.
     """
     paths = itertools.takewhile(lambda path: path.stat().st_size, sorted((folder / TRIALS).glob("[0-9]*.json")))
-    return [documents.read_json(path) or {} for path in paths]
+    return [_read_trial(path) for path in paths]
+
+
+def _read_trial(path: Path) -> ParameterValues:
+    try:
+        return documents.read_json(path) or {}
+    except (UserError, OSError, ValueError, TypeError) as error:
+        _warn_once(f"{path} is passed over: {error}")
+        return {}
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Log a warning, once however often the trials are read."""
+    logger.warning(message)
 
 
 def is_being_written(folder: Path, number: int) -> bool:
@@ -59,5 +79,6 @@ def _allows(parameter: dict[str, Any], value: Any) -> bool:
         return False
     if "min" not in parameter:
         return True
-    step = parameter.get("q", 0)  # the search engine rounds to multiples of q, also beyond min and max
-    return bool(parameter["min"] - step <= value <= parameter["max"] + step)
+    step = parameter.get("q", 0)  # points of earlier versions lie beyond min and max, where the engine rounded so
+    is_near = any(math.isclose(value, bound, rel_tol=TOLERANCE) for bound in (parameter["min"], parameter["max"]))
+    return bool(is_near or parameter["min"] - step <= value <= parameter["max"] + step)

@@ -44,6 +44,28 @@ def load_yaml(text: str) -> Any:
         raise yaml.YAMLError(f"it holds a value that can't be read ({error})") from error
 
 
+def duplicate_keys(text: str) -> list[tuple[str, int, int]]:
+    """Return each key that a mapping of a YAML text has twice, with both lines; YAML itself lets the last one win.
+
+    Raises:
+        yaml.YAMLError: the text is no YAML. Call `load_yaml` first, which refuses too large and too deep ones.
+    """
+    found = []
+    open_nodes = [yaml.compose(text, Loader=LOADER)]
+    while open_nodes:
+        node = open_nodes.pop()
+        if isinstance(node, yaml.SequenceNode):
+            open_nodes += node.value
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, value in node.value:
+                open_nodes.append(value)
+                line = key.start_mark.line + 1
+                if isinstance(key, yaml.ScalarNode) and lines.setdefault(key.value, line) != line:
+                    found.append((key.value, lines[key.value], line))
+    return found
+
+
 def _check_shape(text: str) -> None:
     """Raise YAMLError for a text that would take too much time or memory, without building its values."""
     expanded, sizes = 0, dict[str, int]()

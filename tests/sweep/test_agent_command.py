@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from finetune.rundir import files
+from finetune.sweep import search
 from finetune.sweep.agents.training_api import REAL
+from finetune.sweep.trials import record_trial
 from tests import ROOT
 from tests.support.agent_in_process import InProcess
 from tests.support.agent_processes import write_sweep
@@ -136,3 +138,70 @@ def test_folds_are_short_for_two_settings(tmp_path: Path) -> None:
     assert {(config["folds"], config["fold"], config["seed"]) for config in configs} == {
         (3, fold, seed) for fold in (0, 2) for seed in (0, 1)
     }
+
+
+BAYES: dict[str, Any] = {
+    "method": "bayes",
+    "run_cap": 3,
+    "metric": {"name": "best/val_accuracy", "goal": "maximize"},
+    "parameters": {"data": {"value": "demo"}, "epochs": {"value": 1}, "lr": {"min": 0.001, "max": 0.01}},
+}
+
+
+def test_a_failing_search_engine_ends_the_search_and_not_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it raises: the run that is known is trained; the fault is told at once and at the end."""
+    place = InProcess(tmp_path)
+    (tmp_path / "seeds.yaml").write_text(yaml.safe_dump(BAYES))
+    record_trial(tmp_path / "runs/seeds", 0, {"data": "demo", "epochs": 1, "lr": 0.002})
+    monkeypatch.setattr(search._engine(), "next_runs", lambda *_, **__: [][1])
+    code, output = place.run("seeds.yaml")
+    assert (code, place.states()) == (1, ["finished"]), output
+    assert output.count("(IndexError: list index out of range): no further run is proposed") == 2
+
+
+def test_damaged_trials_do_not_end_an_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text, another kind of JSON, another space: each is passed over, and others are proposed."""
+    place = InProcess(tmp_path)
+    (tmp_path / "seeds.yaml").write_text(yaml.safe_dump(BAYES))
+    for number, content in enumerate(["{", "[1]", "null", '{"lr": "x"}', '{"lr": 7.0, "data": "demo", "epochs": 1}']):
+        trial = tmp_path / "runs/seeds/trials" / f"{number:05d}.json"
+        trial.parent.mkdir(parents=True, exist_ok=True)
+        trial.write_text(content)
+
+    def propose(spec: object, name: str, number: int, observed: object) -> dict[str, object]:  # noqa: ARG001
+        return {"data": "demo", "epochs": 1, "lr": 0.001 * (number - 3)}
+
+    monkeypatch.setattr(search, "propose_point", propose)
+    code, output = place.run("seeds.yaml")
+    assert (code, place.states()) == (0, ["finished"] * 3), output
+
+
+def test_sweep_files_of_one_name_are_kept_apart(tmp_path: Path) -> None:
+    """Two files called seeds.yaml in two folders; the one that has come first goes on."""
+    place = InProcess(tmp_path)
+    (tmp_path / "other").mkdir()
+    write_sweep(tmp_path, seeds=2)
+    write_sweep(tmp_path / "other", seeds=2, lr={"value": 0.007})
+    assert place.run("seeds.yaml", "--count", "1")[0] == 0
+    code, output = place.run("other/seeds.yaml")
+    assert code == 2
+    assert "another sweep file of this name" in output
+    assert "--name other" in output
+    assert place.run("runs/seeds")[0] == 0
+    assert place.run("seeds.yaml")[0] == 0
+    assert place.states() == ["finished"] * 2
+
+
+def test_finished_runs_that_another_number_of_epochs_can_not_use_are_named(tmp_path: Path) -> None:
+    """With a way to start from them; in the plan, too."""
+    place = InProcess(tmp_path)
+    write_sweep(tmp_path, seeds=2, epochs=1)
+    assert place.run("seeds.yaml")[0] == 0
+    write_sweep(tmp_path, seeds=2, epochs=2)
+    for arguments in (["--plan"], []):
+        code, output = place.run("seeds.yaml", *arguments)
+        assert code == 0
+        assert "2 finished runs in runs/seeds can't be used for this sweep, such as " in output
+        assert "with epochs 1: another recipe is trained from its beginning" in output

@@ -4,13 +4,12 @@ Which runs are left is read from the run directories before each start, and each
 directory. So any number of agents, on any number of machines that share the folder, can work side by side.
 """
 
-import contextlib
 import time
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 
 from finetune.config import Config
-from finetune.errors import EXIT_FAILED
+from finetune.errors import EXIT_FAILED, SearchError
 from finetune.sweep import devices, display, early_stopping, folder_checks, racing, search
 from finetune.sweep.agents import fork_server, run_process
 from finetune.sweep.agents.run_main import RunProcessArgs
@@ -35,6 +34,7 @@ def run_sweep(plan: SweepPlan, training: TrainingApi, options: AgentOptions) -> 
         UserError: the sweep's folder holds runs on other data or from other weights, or weights are missing; nothing
             was started.
     """
+    folder_checks.require_same_sweep(plan)
     folder_checks.require_same_inputs(plan)
     folder_checks.clean_folder(plan)
     folder_checks.quarantine_damaged_runs(plan)
@@ -87,6 +87,7 @@ class LocalAgent:
         failures: failures since a run last finished; a run that diverged is a result, and none of these.
         fault: why the agent can't start runs (no process, no room on the disk); empty if it can.
         waits_for_trial: whether the next run depends on a trial that another agent is writing.
+        search_fault: why the search engine can't propose or stop runs; empty if it can.
     """
 
     plan: SweepPlan
@@ -102,6 +103,7 @@ class LocalAgent:
     failures: list[FailedRun] = field(default_factory=list)
     fault: str = ""
     waits_for_trial: bool = False
+    search_fault: str = ""
 
     @property
     def gave_up(self) -> bool:
@@ -129,19 +131,34 @@ class LocalAgent:
                     self._note_end(slot)
                     continue
                 self.reporter.progressed(slot, run, process.progress)
-                if early_stopping.history_has_grown(self.plan, run, history_sizes):
-                    with contextlib.suppress(WriteError):  # the run then trains to its last epoch
-                        early_stopping.stop_if_lagging(self.plan, run)
+                if not self.search_fault and early_stopping.history_has_grown(self.plan, run, history_sizes):
+                    self._stop_if_lagging(run)
+
+    def _stop_if_lagging(self, run: PlannedRun) -> None:
+        """Let hyperband stop a run. Where that is not possible, runs train to their last epoch."""
+        try:
+            early_stopping.stop_if_lagging(self.plan, run)
+        except WriteError:
+            pass
+        except SearchError as error:
+            self._note_search_fault(f"{error}: no run is stopped early any more")
+
+    def _note_search_fault(self, fault: str) -> None:
+        """Note that the search can't go on; runs under way, and those that are known, can."""
+        self.search_fault = fault
+        console.print(fault)
 
     def show_end(self) -> int:
         """Print how the sweep ended and return the exit code."""
+        if self.search_fault:
+            console.print(self.search_fault)
         if self.stop.count:
             display.show_end(self.plan, self.causes, stopped=True)
             return 128 + self.stop.number
         is_left = self.plan.points_left or any(self._is_startable(run) for run in self.plan.runs)
         failures = self.failures if self.gave_up and not self.fault and is_left else []
         failed = display.show_end(self.plan, self.causes, gave_up=failures)
-        return EXIT_FAILED if failed or self.fault else 0
+        return EXIT_FAILED if failed or self.fault or self.search_fault else 0
 
     def _fill_slots(self, context: ForkServerContext) -> None:
         self.waits_for_trial = False
@@ -158,8 +175,11 @@ class LocalAgent:
             while True:
                 waiting = self._update_plan()
                 run = next((run for run in self.plan.runs if run.id not in waiting and self._is_startable(run)), None)
-                if run is not None or not self.plan.points_left or not self._propose():
+                if run is not None or self.stop.count or not self._may_propose() or not self._propose():
                     return run
+        except SearchError as error:
+            self._note_search_fault(f"{error}: no further run is proposed")
+            return None
         except WriteError as error:  # the runs under way go on: they may have room enough
             self._give_up(f"{type(error).__name__}: {error}")
             return None
@@ -181,6 +201,9 @@ class LocalAgent:
         for line in lines:
             console.print(line)
         return racing.waiting_runs(self.plan, self.options.retry_failed)
+
+    def _may_propose(self) -> bool:
+        return self.plan.points_left > 0 and not self.search_fault
 
     def _propose(self) -> bool:
         """Record one more point of the search for all agents; return False while another agent is doing so."""
