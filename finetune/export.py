@@ -27,6 +27,11 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("python -m finetune.export", description="Export a trained network as ONNX.")
     parser.add_argument("run", metavar="RUN", help=find.HELP)
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
+    parser.add_argument(
+        "--uint8",
+        action="store_true",
+        help="the file takes bytes, 0 to 255, in place of floats in [0, 1]",
+    )
     args = parser.parse_args(arguments)
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
@@ -40,7 +45,7 @@ def main(arguments: list[str]) -> int:
     from finetune.inference.onnx_export import write_onnx
     from finetune.inference.predictor import load_trained
 
-    for line in write_onnx(load_trained(checkpoint, device="cpu"), checkpoint.parent, args.onnx):
+    for line in write_onnx(load_trained(checkpoint, device="cpu"), checkpoint.parent, args.onnx, args.uint8):
         print(line)
     return 0
 

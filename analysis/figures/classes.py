@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from analysis.figures.style import HEIGHT, add_legend_below, colour, marker, set_percent_axis, shorten
+from analysis.figures.style import HEIGHT, add_legend_below, colour, marker, set_percent_axis, short_names
 from analysis.tables.arms import sort_arms
 
 MAX_CLASSES = 20  # rows whose names can be read on a page
@@ -40,7 +40,8 @@ def recall_by_class(data: pd.DataFrame, ax: Axes) -> Axes:
             label=strategy,
             zorder=3,
         )
-    names = [_row_name(str(row["class"]), int(row["support"])) for _, row in shown.iterrows()]
+    short = short_names(map(str, shown["class"]), 22)
+    names = [_row_name(short[str(row["class"])], int(row["support"])) for _, row in shown.iterrows()]
     ax.set_yticks(range(len(names)), names, fontsize=10)
     ax.set_ylim(len(names) - 0.4, -0.6)  # the first class on top
     ax.set_xlim(-0.02, 1.02)
@@ -80,7 +81,7 @@ def confusion_matrix(table: pd.DataFrame, ax: Axes) -> Axes:
                     column, row, str(count), ha="center", va="center", fontsize=size, fontweight=weight,
                     color="white" if dark else "#1c1c1c",
                 )  # fmt: skip
-    labels = [shorten(str(name), 14) for name in names]
+    labels = list(short_names(map(str, names), 14).values())
     ax.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor", fontsize=10)
     ax.set_yticks(range(len(names)), labels, fontsize=10)
     ax.tick_params(length=0)
@@ -98,7 +99,7 @@ def height_for(classes: int) -> float:
 
 def _row_name(name: str, support: int) -> str:
     """Return a class with its number of test images, which is 0 where predictions are missing."""
-    return shorten(name, 22) + (f" (n={support})" if support else "")
+    return name + (f" (n={support})" if support else "")
 
 
 def _title(shown: int, classes: int) -> str:

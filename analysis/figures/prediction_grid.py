@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from analysis.figures.grid_selection import Grid
-from analysis.figures.style import STYLE, replace_missing_glyphs, shorten
+from analysis.figures.style import STYLE, replace_missing_glyphs, short_names
 from finetune.data import thumbnails
 from finetune.data.thumbnails import Array
 from finetune.rundir.keys import THUMBNAILS
@@ -57,12 +57,15 @@ def draw_grid(grid: Grid, images: Mapping[str, Array], title: str) -> Figure:
         ax = figure.add_axes((0.005, bottom, 0.99, top - bottom))
         ax.set(xlim=(-1.5, columns), ylim=(height, -0.03), aspect="equal")
         ax.axis("off")
+        row_names = short_names(grid.rows, 30)
+        shown = pd.concat([frame[["prediction", "label"]] for frame in grid.cells.values()])
+        classes = short_names(sorted({str(name) for name in shown.to_numpy().ravel()}), 14)
         for row, name in enumerate(grid.rows):
-            _draw_row_name(ax, row * row_height, name, grid.row_notes.get(name, ""))
+            _draw_row_name(ax, row * row_height, row_names[name], grid.row_notes.get(name, ""))
             for column, (_, prediction) in enumerate(grid.cells[name].iterrows()):
                 corner = (column + 0.07, row * row_height)
                 _draw_image(ax, corner, images.get(prediction["path"]), bool(prediction["correct"]))
-                _draw_text(ax, corner, prediction, with_truth=not grid.by_class)
+                _draw_text(ax, corner, prediction, classes, with_truth=not grid.by_class)
         edge = 0.15 / figure.get_figwidth()
         bold: Any = {"va": "top", "fontsize": 14, "fontweight": "bold"}
         figure.text(edge, 1 - 0.1 / figure.get_figheight(), replace_missing_glyphs(title), **bold)
@@ -74,7 +77,7 @@ def draw_grid(grid: Grid, images: Mapping[str, Array], title: str) -> Figure:
 def _draw_row_name(ax: Axes, top: float, name: str, note: str) -> None:
     """Write a row's name and the note below it, to the left of its images."""
     middle = top + SIDE / 2
-    text = "\n".join(wrap(shorten(name, 30), 15)[:2])
+    text = "\n".join(wrap(name, 15)[:2])
     ax.text(-0.1, middle - 0.09, text, ha="right", va="center", fontsize=12, fontweight="bold")
     ax.text(-0.1, middle + 0.13 + 0.1 * text.count("\n"), note, ha="right", va="center", fontsize=9.5)
 
@@ -101,19 +104,22 @@ def _draw_image(ax: Axes, corner: tuple[float, float], image: Array | None, corr
     ax.add_patch(border)
 
 
-def _draw_text(ax: Axes, corner: tuple[float, float], prediction: "pd.Series[Any]", with_truth: bool) -> None:
+def _draw_text(
+    ax: Axes, corner: tuple[float, float], prediction: "pd.Series[Any]", classes: dict[str, str], with_truth: bool
+) -> None:
     """Write confidence, predicted class and, `with_truth`, true class below an image.
 
     Args:
         corner: left and top of the image's square.
+        classes: class -> its name, short enough.
     """
     correct = bool(prediction["correct"])
     confidence = "" if pd.isna(prediction["confidence"]) else f" {prediction['confidence']:.0%}"
-    text = f"✓{confidence}" if correct else f"✗{confidence}\n{shorten(prediction['prediction'], 14)}"
+    text = f"✓{confidence}" if correct else f"✗{confidence}\n{classes[str(prediction['prediction'])]}"
     x, y = corner[0] + SIDE / 2, corner[1] + SIDE + 0.04
     style: Any = {"ha": "center", "va": "top", "fontsize": 10}
     if with_truth:
-        truth = shorten(prediction["label"], 14)
+        truth = classes[str(prediction["label"])]
         below = y + (text.count("\n") + 1) * LINE_HEIGHT
         ax.text(x, below, truth if correct else f"is {truth}", **style)
     shade, weight = (CORRECT, "normal") if correct else (WRONG, "bold")

@@ -1,18 +1,25 @@
 """Colours, axes, names and files that all figures share."""
 
+import contextlib
+import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.font_manager import FontProperties, findfont, findSystemFonts, fontManager, get_font
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 
 from finetune.system.atomic import replacing
+
+logger = logging.getLogger(__name__)
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of weights that a font lacks
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), which people with any common colour blindness can tell apart.
 # Orange and purple are a little darker here, so that they can be read as text on white.
@@ -33,10 +40,28 @@ OTHER_COLOURS = (
 OTHER_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<", ">")
 OTHER_DASHES = ("-", "--", "-.", ":", (0, (5, 1.5)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
 WIDTH, HEIGHT, DPI = 6.4, 4.4, 200  # inches; at this size a phone shows 12 points large enough to read
+# Fonts with the letters of other scripts, as Linux distributions, macOS and Windows have them.
+OTHER_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "PingFang SC"),
+    *("Hiragino Sans", "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "SimHei", "NanumGothic"),
+    *("Noto Sans Arabic", "Noto Naskh Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Bengali"),
+    *("Noto Sans Tamil", "Noto Sans Thai", "Noto Sans", "Segoe UI", "Nirmala UI", "Leelawadee UI", "Arial Unicode MS"),
+    *("Noto Emoji", "Segoe UI Emoji"),
+)
 LEGEND_CHARACTERS = 64  # that fit into a line below the axes
 GRID_DPI = 130  # of prediction grids, which are much larger
+
+
+@cache
+def font_families() -> list[str]:
+    """Return matplotlib's own font, and those installed that have the letters of other scripts."""
+    installed = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in OTHER_FONTS if name in installed)]
+
+
 # Any: matplotlib types these settings by a list of all their names.
 STYLE: Any = {
+    "font.family": font_families(),
     "font.size": 12,
     "axes.titlesize": 13,
     "axes.titlelocation": "left",
@@ -84,16 +109,82 @@ def _place(arm: str) -> int:
     return arms.index(arm) if arm in arms else 0
 
 
-def shorten(name: str, max_length: int) -> str:
-    """Return a class name that fits, in characters that the font has."""
-    name = replace_missing_glyphs(name.replace("_", " "))
-    return name if len(name) <= max_length else f"{name[: max_length - 1]}…"
+def short_names(names: Iterable[str], max_length: int) -> dict[str, str]:
+    """Return name -> a text of at most `max_length` characters that fonts here have; different names stay different.
+
+    The middle of a long name is left out. Where that would make two names equal, what they begin with is left out, too.
+    """
+    full = {name: replace_missing_glyphs(re.sub(r"[\s_]+", " ", name).strip()) for name in names}
+    short = {name: _shorten(text, max_length) for name, text in full.items()}
+    for alike in _groups(short):
+        start = _common_words([full[name] for name in alike])
+        if start:
+            short |= {name: _shorten("…" + full[name][start:], max_length) for name in alike}
+    for alike in _groups(short):
+        for number, name in enumerate(alike, 1):
+            short[name] = f"{short[name][: max_length - 1 - len(str(number))]}~{number}"
+    return short
+
+
+def _common_words(texts: Sequence[str]) -> int:
+    """Return the number of characters of the words that all texts begin with."""
+    common = 0
+    for index, characters in enumerate(zip(*texts, strict=False), 1):
+        if len(set(characters)) > 1:
+            break
+        common = index if characters[0] == " " else common
+    return common
+
+
+def _groups(short: dict[str, str]) -> list[list[str]]:
+    """Return the names that have the same short name, compared without case."""
+    groups: dict[str, list[str]] = {}
+    for name, text in short.items():
+        groups.setdefault(text.casefold(), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def _shorten(text: str, max_length: int) -> str:
+    """Return the text without its middle if it is too long."""
+    if len(text) <= max_length:
+        return text
+    end = (max_length - 1) // 2
+    return f"{text[: max_length - 1 - end]}…{text[len(text) - end :]}"
 
 
 def replace_missing_glyphs(text: str) -> str:
-    """Return the text with a box for each character that the font lacks; matplotlib would warn about each one."""
-    glyphs = get_font(findfont(FontProperties())).get_charmap()
-    return "".join(character if ord(character) in glyphs else "□" for character in text)
+    """Return the text with a box for each character that no font here has; matplotlib would warn about each one."""
+    missing = _missing_glyphs(text)
+    if missing:
+        _find_new_fonts()
+        missing = _missing_glyphs(text)
+    if missing:
+        _warn_about_fonts()
+    return "".join("□" if character in missing else character for character in text)
+
+
+def _missing_glyphs(text: str) -> set[str]:
+    known = [get_font(findfont(FontProperties(family=family))).get_charmap() for family in font_families()]
+    return {character for character in text if not any(ord(character) in glyphs for glyphs in known)}
+
+
+@cache
+def _find_new_fonts() -> None:
+    """Add the fonts that were installed after matplotlib made its list, which it does once for all times."""
+    for path in set(findSystemFonts()) - {font.fname for font in fontManager.ttflist}:
+        with contextlib.suppress(OSError, RuntimeError):  # of a font that matplotlib can't read
+            fontManager.addfont(path)
+    font_families.cache_clear()
+    STYLE["font.family"] = font_families()
+
+
+@cache
+def _warn_about_fonts() -> None:
+    """Say once how to get the missing letters."""
+    logger.warning(
+        "some class names have letters that no font here has, and are drawn with boxes: install a font such as Noto "
+        "Sans (Debian: fonts-noto-core, and fonts-noto-cjk for Chinese, Japanese and Korean)"
+    )
 
 
 def spread_out(values: list[float], gap: float, top: float) -> list[float]:

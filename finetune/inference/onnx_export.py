@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from finetune.data.transforms import stack
 from finetune.errors import ExportError
+from finetune.inference import onnx_example
 from finetune.inference.predictor import TrainedModel, decode_ahead
 from finetune.pretrained import Preprocessing
 from finetune.rundir import files, keys
-from finetune.system.atomic import replacing
+from finetune.system.atomic import replacing, write_atomic
 from finetune.system.tables import read_table
 
 INPUT, OUTPUT = "images", "probabilities"
@@ -28,7 +29,10 @@ MAX_BYTES = 2**31  # of a protocol buffer, which the file is
 
 
 class ExportModule(nn.Module):
-    """The exported network: images (N, 3, side, side) float32 in [0, 1] -> calibrated probabilities (N, classes)."""
+    """The exported network: images (N, 3, side, side) -> calibrated probabilities (N, classes).
+
+    The images are float32 in [0, 1], or uint8.
+    """
 
     mean: Tensor
     std: Tensor
@@ -40,15 +44,18 @@ class ExportModule(nn.Module):
         self.register_buffer("std", torch.tensor(trained.preprocessing.std).view(3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
         logits: Tensor = self.model((images - self.mean) / self.std)
         return (logits / self.temperature).softmax(dim=1)
 
 
-def write_onnx(trained: TrainedModel, run_dir: Path, path: Path) -> list[str]:
-    """Write the file if its outputs equal torch's, else nothing; return lines that describe it.
+def write_onnx(trained: TrainedModel, run_dir: Path, path: Path, uint8: bool = False) -> list[str]:
+    """Write the file if its outputs equal torch's, else nothing, and a program that uses it; return lines about them.
 
     Args:
         run_dir: names the images to compare on.
+        uint8: whether the file takes images as bytes, and divides by 255 itself.
 
     Raises:
         ExportError: the outputs differ by more than TOLERANCE, or the network can't be exported.
@@ -58,7 +65,7 @@ def write_onnx(trained: TrainedModel, run_dir: Path, path: Path) -> list[str]:
         raise ExportError(f"its weights are {size / 1e9:.1f} GB, and one ONNX file holds at most 2.1")
     images, source = _comparison_images(trained, run_dir)
     with replacing(path) as temporary:
-        _export(ExportModule(trained).eval(), trained, temporary)
+        _export(trained, temporary, uint8)
         error = max_difference(trained, temporary, images)
         if not error <= TOLERANCE:  # also for NaN
             raise ExportError(
@@ -66,23 +73,28 @@ def write_onnx(trained: TrainedModel, run_dir: Path, path: Path) -> list[str]:
                 f"at most {TOLERANCE:g} is allowed, so nothing was written"
             )
         megabytes = temporary.stat().st_size / 1e6
+    program = path.with_name(f"{path.stem}_classify.py")
+    write_atomic(program, Path(onnx_example.__file__).read_text(encoding="utf-8"))
     batches = ", ".join(map(str, BATCH_SIZES))
     side = trained.preprocessing.crop_px
     return [
-        f"{path}: {megabytes:.1f} MB, {INPUT} (N, 3, {side}, {side}) float32 in [0, 1] -> "
+        f"{path}: {megabytes:.1f} MB, {INPUT} (N, 3, {side}, {side}) {'uint8' if uint8 else 'float32 in [0, 1]'} -> "
         f"{OUTPUT} (N, {len(trained.classes)}) at temperature {trained.temperature:.3g}",
         f"differs from torch by up to {error:.1e} of a probability (on {source}, in batches of {batches}; "
         f"allowed: {TOLERANCE:g})",
+        f"{program}: labels photos with it, without torch: python {program.name} {path.name} PHOTO...",
     ]
 
 
-def _export(module: ExportModule, trained: TrainedModel, path: Path) -> None:
+def _export(trained: TrainedModel, path: Path, uint8: bool) -> None:
     side = trained.preprocessing.crop_px
     example = torch.rand(2, 3, side, side)  # with one image, the exporter would fix N to 1
+    if uint8:
+        example = (255 * example).to(torch.uint8)
     try:
         with _quiet("torch.onnx", "onnxscript", "onnx_ir"):
             program = torch.onnx.export(
-                module,
+                ExportModule(trained).eval(),
                 (example,),
                 dynamo=True,
                 input_names=[INPUT],
@@ -94,24 +106,27 @@ def _export(module: ExportModule, trained: TrainedModel, path: Path) -> None:
         raise ExportError(f"torch can't export {trained.config['backbone']} ({_first_line(error)})") from error
     assert program is not None
     model = program.model_proto
-    onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in onnx_metadata(trained).items()})
+    metadata = onnx_metadata(trained, uint8)
+    onnx.helper.set_model_props(model, {name: json.dumps(value) for name, value in metadata.items()})
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
 
 
-def onnx_metadata(trained: TrainedModel) -> Mapping[str, Any]:
+def onnx_metadata(trained: TrainedModel, uint8: bool = False) -> Mapping[str, Any]:
     """Return the metadata that a program needs to use the file."""
     preprocessing, side = trained.preprocessing, trained.preprocessing.crop_px
+    values = {"type": "uint8", "range": [0, 255]} if uint8 else {"type": "float32", "range": [0, 1]}
     return {
         "classes": trained.classes,
-        "input": {"name": INPUT, "shape": ["N", 3, side, side], "type": "float32", "range": [0, 1], "channels": "RGB"},
+        "input": {"name": INPUT, "shape": ["N", 3, side, side], **values, "channels": "RGB"},
         "output": {"name": OUTPUT, "shape": ["N", len(trained.classes)], "type": "float32", "order": "as classes"},
         "preprocessing": {
             "outside": [
                 "turn upright as EXIF says, as RGB",
-                f"resize the short side to {preprocessing.resize_px}, {preprocessing.interpolation}, antialiased",
+                f"resize the short side to {preprocessing.resize_px}, {preprocessing.interpolation}, antialiased; the "
+                "long side is rounded down",
                 f"cut out the middle {side} x {side}",
-                "divide by 255",
+                *([] if uint8 else ["divide by 255"]),
             ],
             "resize_px": preprocessing.resize_px,
             "crop_px": side,
@@ -132,10 +147,12 @@ def max_difference(trained: TrainedModel, path: Path, images: Tensor) -> float:
         images: (B, 3, side, side) uint8, at least one batch of the largest size.
     """
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    takes_bytes = session.get_inputs()[0].type == "tensor(uint8)"
     differences = []
     for size in BATCH_SIZES:
         for batch in torch.split(images[: len(images) // size * size], size):
-            (exported,) = session.run([OUTPUT], {INPUT: (batch.float() / 255).contiguous().numpy()})
+            inputs = batch if takes_bytes else batch.float() / 255
+            (exported,) = session.run([OUTPUT], {INPUT: inputs.contiguous().numpy()})
             differences.append((torch.from_numpy(exported) - trained.probabilities(batch)).abs().max())
     return float(torch.stack(differences).max())
 

@@ -1,6 +1,10 @@
 """The device and the precision that a network computes with."""
 
+import os
+
 import torch
+
+from finetune.errors import ConfigError
 
 
 def device_of(device: str = "auto") -> torch.device:
@@ -10,6 +14,26 @@ def device_of(device: str = "auto") -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def check_device(device: str) -> None:
+    """Raise ConfigError if this machine has no such device."""
+    if device == "cuda" and not torch.cuda.is_available():
+        try:
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+            reason = "torch.cuda.is_available() is false"
+        except (RuntimeError, AssertionError) as error:  # the driver's word
+            reason = str(error).strip().splitlines()[0]
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        seen = "" if visible is None else f"; CUDA_VISIBLE_DEVICES is {visible!r}"
+        raise _missing("cuda", reason + seen)
+    if device == "mps" and not torch.backends.mps.is_available():
+        built = torch.backends.mps.is_built()
+        raise _missing("mps", "no Apple GPU here" if built else "this torch is built without it")
+
+
+def _missing(device: str, reason: str) -> ConfigError:
+    return ConfigError([f"device: {device} can't be used here ({reason}): use device: auto, or cpu"], "the config")
 
 
 def autocast_of(precision: str, device: torch.device) -> torch.dtype | None:

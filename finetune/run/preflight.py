@@ -17,6 +17,7 @@ from finetune.data.splits import Splits, find_splits
 from finetune.errors import ConfigError, NotDownloadedError
 from finetune.models import weights
 from finetune.models.classifier import build_classifier, build_meta_network, count_blocks
+from finetune.models.device import check_device
 from finetune.models.unfreezing import UnfreezeSchedule, freeze_blocks
 from finetune.pretrained import preprocessing_of
 from finetune.resolve import SPLIT_FIELDS, resolve
@@ -42,9 +43,10 @@ def fingerprint_inputs(config: Config, skip_checks: bool = False) -> InputFinger
         NotDownloadedError: the data can be downloaded, but has not been; nothing else is wrong.
         DataError: the data folder is missing, or can't be split into train, val and test.
         WeightsError: the weights are missing or of another backbone.
-        ConfigError: the backbone can't take images of this size.
+        ConfigError: the backbone can't take images of this size, or this machine has no such device.
         UserError: the cache's budget is not a number.
     """
+    check_device(config.device)
     if config.cache != "off":
         store.budget_bytes()
     not_downloaded, train_size = None, config.batch_size

@@ -1,7 +1,10 @@
 """The GPUs and cores of this machine, and their share for each of several runs side by side."""
 
 import contextlib
+import itertools
+import logging
 import os
+import re
 import shutil
 import subprocess
 from functools import cache
@@ -9,6 +12,10 @@ from pathlib import Path
 
 from finetune.system.environment import cores
 
+logger = logging.getLogger(__name__)
+
+SMI_SECONDS = 20.0  # for nvidia-smi, which hangs with some broken drivers
+_DEVICE_NAME = re.compile(r"\d+|(GPU|MIG)-[\w/-]+")
 OOM_SCORE = 500  # of 1000: as if a run took half of the machine's memory more than it does
 
 
@@ -31,7 +38,9 @@ def gpu_of(slot: int) -> str | None:
 def gpus() -> list[str]:
     """Return the GPUs this process may use, without initialising CUDA."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
+        # As in CUDA: numbers or beginnings of UUIDs, up to the first that names none (-1, NoDevFiles).
+        names = [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",")]
+        return list(dict.fromkeys(itertools.takewhile(_DEVICE_NAME.fullmatch, names)))
     return _listed_gpus()
 
 
@@ -47,8 +56,20 @@ def prefer_as_oom_victim() -> None:
 
 @cache
 def _listed_gpus() -> list[str]:
-    """Return the numbers of the GPUs that nvidia-smi lists."""
+    """Return the GPUs that nvidia-smi lists: their numbers, or the UUIDs of MIG slices, which are devices of their own.
+
+    A driver that hangs counts as none: agents start without it, and a run says what torch sees.
+    """
     if shutil.which("nvidia-smi") is None:
         return []
-    output = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    try:
+        output = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, errors="replace", check=False, timeout=SMI_SECONDS
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        logger.warning(f"nvidia-smi -L: {error}; runs share the GPU that torch takes first")
+        return []
+    slices = re.findall(r"^\s+MIG .*\(UUID: (MIG-[^)]+)\)", output, re.MULTILINE)
+    if slices:
+        return slices
     return [str(index) for index, _ in enumerate(line for line in output.splitlines() if line.startswith("GPU "))]

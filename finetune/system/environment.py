@@ -28,9 +28,11 @@ def child_environment(**variables: str | None) -> dict[str, str]:
 
 
 def cores() -> int:
-    """Return how many cores this process may use, by its affinity and the quota of its container or batch job."""
+    """Return how many cores this process may use, by its affinity, the quota of its container, and its Slurm job."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(available, _cpu_quota(Path("/proc/self/cgroup")))))
+    job = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    booked = int(job) if job.isdecimal() and int(job) else math.inf
+    return max(1, math.ceil(min(available, booked, _cpu_quota(Path("/proc/self/cgroup")))))
 
 
 def _cpu_quota(membership: Path) -> float:

@@ -112,13 +112,36 @@ def test_without_images_the_cells_say_so(tmp_path: Path) -> None:
 
 def test_names_are_drawn_as_they_are_or_as_boxes() -> None:
     """A dollar sign is no formula, a sign that the font lacks is no warning."""
-    chosen = grid_selection.choose_images(answers({"$a^$": (1, 0), "鳥": (1, 0)}), [])
+    chosen = grid_selection.choose_images(answers({"$a^$": (1, 0), "\ue123": (1, 0)}), [])
     figure = prediction_grid.draw_grid(chosen, {}, "cost: $5 and $6")
     figure.canvas.draw()  # type: ignore[attr-defined]
     words = [text.get_text() for text in figure.axes[0].texts]
     assert "$a^$" in words
     assert "□" in words
-    assert style.shorten("a_very_long_name_of_a_class", 10) == "a very lo…"
+
+
+@pytest.mark.parametrize(
+    ("names", "length", "shown"),
+    [
+        (["a_very_long_name_of_a_class"], 10, ["a ver…lass"]),
+        (["Tomato___Tomato_mosaic_virus", "Tomato___Tomato_leaf_virus"], 14, ["…mosaic virus", "…leaf virus"]),
+        (["x" * 30 + "a" + "y" * 30, "x" * 30 + "b" + "y" * 30], 14, ["xxxxxxx…yyyy~1", "xxxxxxx…yyyy~2"]),
+        (["cat", "dog"], 14, ["cat", "dog"]),
+    ],
+)
+def test_short_names_stay_different(names: list[str], length: int, shown: list[str]) -> None:
+    """The middle is left out, then what the names begin with; a number is the last resort."""
+    found = list(style.short_names(names, length).values())
+    assert all(len(name) <= length for name in found)
+    assert len({name.casefold() for name in found}) == len(names)
+    assert found == shown
+
+
+def test_letters_of_other_scripts_are_drawn_where_a_font_has_them() -> None:
+    """Fonts are those of the machine: with none, a box is drawn, and a warning says what to install."""
+    has_chinese = any(name in style.font_families() for name in (*style.OTHER_FONTS[:3], "WenQuanYi Zen Hei"))
+    assert style.replace_missing_glyphs("鳥") == ("鳥" if has_chinese else "□")
+    assert style.STYLE["font.family"] == style.font_families()
 
 
 def test_a_run_stores_the_images_that_the_grid_shows(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Export: the ONNX file says what predict says, tells what its user must know, and is not written when it is wrong."""
 
 import csv
+import importlib.util
 import json
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -67,6 +69,56 @@ def prepared(path: Path, told: dict[str, int]) -> "np.ndarray[tuple[int, ...], n
     left, top = (round((side - told["crop_px"]) / 2) for side in picture.size)
     picture = picture.crop((left, top, left + told["crop_px"], top + told["crop_px"]))
     return np.asarray(picture, dtype=np.float32).transpose(2, 0, 1) / 255
+
+
+def example_of(onnx_file: Path) -> ModuleType:
+    """Return the program beside an exported file, loaded as a module of its own."""
+    program = onnx_file.with_name(f"{onnx_file.stem}_classify.py")
+    source = importlib.util.spec_from_file_location(onnx_file.stem, program)
+    assert source is not None
+    assert source.loader is not None
+    module = importlib.util.module_from_spec(source)
+    source.loader.exec_module(module)
+    return module
+
+
+def test_the_program_beside_the_file_says_what_predict_says(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also for a photo that EXIF turns, and with bytes as input; a file that is no image is named."""
+    turned = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.linear_gradient("L").convert("RGB").resize((60, 40)).save(turned, exif=exif)
+    photos = [str(turned), *map(str, sorted((place / "pictures" / "test").rglob("*.png"))[::4])]
+    assert predict([str(place / "run"), *photos, "--csv", str(tmp_path / "o")]) == 0
+    rows = list(csv.DictReader((tmp_path / "o").read_text().splitlines()))
+    assert export.main([str(place / "run"), "--onnx", str(tmp_path / "bytes.onnx"), "--uint8"]) == 0
+    (tmp_path / "none.jpg").write_text("no image")
+    for file in (place / "model.onnx", tmp_path / "bytes.onnx"):
+        capsys.readouterr()
+        assert example_of(file).main(str(file), [*photos, str(tmp_path / "none.jpg")]) == 1
+        said = capsys.readouterr()
+        assert "none.jpg: cannot identify image file" in said.err
+        answers = {line.partition(": ")[0]: line.partition(": ")[2].split() for line in said.out.splitlines()}
+        for row in rows:
+            name, confidence = answers[row["path"]]
+            assert name == row["prediction"]
+            assert float(confidence) == pytest.approx(float(row["confidence"]), abs=0.01)
+
+
+def test_the_program_refuses_images_out_of_range(place: Path) -> None:
+    """Bytes as floats, NaN, normalised ones, another shape: a wrong answer would look like a right one."""
+    program, session = example_of(place / "model.onnx"), onnxruntime.InferenceSession(place / "model.onnx")
+    about = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
+    side = about["preprocessing"]["crop_px"]
+    right = np.full((1, 3, side, side), 0.5, np.float32)
+    assert program.classify(session, about, right) == pytest.approx(
+        program.classify(session, about, np.full(right.shape, 127, np.uint8)), abs=0.01
+    )
+    for wrong in (right * 255, right * np.nan, right - 1, right[0], right[..., 1:]):
+        with pytest.raises(ValueError, match=r"outside of \[0, 1\]|have the shape"):
+            program.classify(session, about, wrong)
 
 
 def test_the_file_tells_what_its_user_must_know(place: Path) -> None:

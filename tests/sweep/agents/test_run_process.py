@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 from finetune.config import parse_config
+from finetune.errors import ConfigError
 from finetune.resolve import resolve
+from finetune.run.preflight import fingerprint_inputs
 from finetune.rundir import files, keys
 from finetune.sweep import devices, early_stopping
 from finetune.sweep.agents import run_process
 from finetune.sweep.plan import PlannedRun, SweepPlan
 from finetune.sweep.sweep_file import SweepFile
-from finetune.system import documents
+from finetune.system import documents, environment
 from tests import ROOT
 from tests.support import offline
 
@@ -30,6 +32,72 @@ def test_slots_take_gpus_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.gpu_of(1) is None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert devices.gpu_of(0) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        (" 0, 1 ", ["0", "1"]),
+        ("1,-1,2", ["1"]),
+        ("0,0", ["0"]),
+        ("GPU-8932f937-d72c", ["GPU-8932f937-d72c"]),
+        ("MIG-GPU-8932f937/1/0,MIG-41b3", ["MIG-GPU-8932f937/1/0", "MIG-41b3"]),
+    ],
+)
+def test_visible_devices_are_read_as_cuda_reads_them(
+    text: str, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to the first that is none; each counts once."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", text)
+    assert devices.gpus() == names
+
+
+@pytest.mark.parametrize(
+    ("program", "names"),
+    [
+        ("echo 'GPU 0: A (UUID: GPU-1)'; echo 'GPU 1: A (UUID: GPU-2)'", ["0", "1"]),
+        ("echo 'GPU 0: A (UUID: GPU-1)'; echo '  MIG 1g.5gb Device 0: (UUID: MIG-7)'", ["MIG-7"]),
+        ("echo 'No devices were found'; exit 6", []),
+        ("printf '\\377\\n'", []),
+        ("exec sleep 60", []),
+    ],
+)
+def test_gpus_are_those_of_nvidia_smi_which_may_hang(
+    program: str, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slices of a GPU are devices of their own; odd output, or none in time, is no GPU."""
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{program}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(devices, "SMI_SECONDS", 2.0 if "sleep" not in program else 0.2)
+    assert devices._listed_gpus.__wrapped__() == names
+
+
+def test_cores_are_at_most_those_of_the_slurm_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    assert environment.cores() == 1
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "100000")
+    many = environment.cores()
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "all")
+    assert environment.cores() == many
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_here_is_refused_before_anything_starts(
+    device: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the driver's word, once, not run by run."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    config = parse_config(
+        {"data": str(pictures), "backbone": "resnet18", "weights": "none", "device": device}, "a test"
+    )
+    with pytest.raises(ConfigError, match=rf"device: {device} can't be used here \(.+\): use device: auto, or cpu"):
+        fingerprint_inputs(config)
 
 
 def test_the_last_line_of_a_log_is_the_reason(tmp_path: Path) -> None:
