@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from finetune.config import TIMM_PREFIX
 from finetune.errors import ConfigError
 from finetune.models.families import split_into_blocks
-from finetune.models.timm_blocks import build_timm_network, cut_timm_network
+from finetune.models.timm_blocks import build_timm_network, check_timm_size, cut_timm_network
 from finetune.pretrained import is_timm
 
 
@@ -105,17 +105,18 @@ def count_blocks(backbone: str, image_px: int, start_px: int | None = None) -> i
     Raises:
         ConfigError: it can't take images of `image_px` or `start_px` pixels.
     """
-    blocks = 0
-    for field, side in (("image_px", image_px), ("start_px", start_px)):
-        if side is None:
-            continue
-        try:
-            network = build_meta_network(backbone, image_px)
-            with torch.device("meta"), torch.no_grad():
-                model = build_classifier(network, 2, 0.0).eval()
+    network = build_meta_network(backbone, image_px)
+    field, side = "image_px", image_px
+    try:
+        with torch.device("meta"), torch.no_grad():
+            model = build_classifier(network, 2, 0.0).eval()
+            model(torch.zeros(1, 3, side, side))
+            if start_px is not None and start_px != image_px:
+                field, side = "start_px", start_px
                 model(torch.zeros(1, 3, side, side))
-            blocks = len(model.blocks)
-        except (RuntimeError, ValueError, AssertionError) as error:
-            fault = f"{field}: {backbone} can't take images of {side} pixels ({str(error).splitlines()[0]})"
-            raise ConfigError([fault], "the config") from error
-    return blocks
+        if is_timm(backbone) and side != image_px:
+            check_timm_size(network, side)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        fault = f"{field}: {backbone} can't take images of {side} pixels ({str(error).splitlines()[0]})"
+        raise ConfigError([fault], "the config") from error
+    return len(model.blocks)

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from finetune.models.graph_blocks import Blocks, cut_into_blocks
+from finetune.models.graph_blocks import Blocks, check_other_size, cut_into_blocks
 from finetune.pretrained import timm
 
 
@@ -16,6 +16,12 @@ def cut_timm_network(network: nn.Module) -> Blocks:
     """
     settings: Any = network.pretrained_cfg
     return cut_into_blocks(network, settings["input_size"][-1], layer_groups(network))
+
+
+def check_timm_size(network: nn.Module, other_px: int) -> None:
+    """Raise ValueError if the blocks of a network of `build_timm_network` can't be used for images of `other_px`."""
+    settings: Any = network.pretrained_cfg
+    check_other_size(network, settings["input_size"][-1], other_px, layer_groups(network))
 
 
 def build_timm_network(architecture: str, image_px: int, **options: Any) -> nn.Module:

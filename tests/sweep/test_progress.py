@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from finetune.sweep import display, progress, sweep_file
-from finetune.sweep.eta import seconds_left
 from finetune.sweep.plan import SweepPlan, make_plan
+from finetune.sweep.progress import seconds_left
 from tests.support.agent_processes import identify
 
 

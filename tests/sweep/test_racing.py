@@ -10,7 +10,7 @@ import pytest
 from finetune.rundir import files, keys
 from finetune.rundir.claim import hold_claim
 from finetune.sweep import plan, racing, sweep_file
-from finetune.sweep.eta import TimeLeftEstimator
+from finetune.sweep.progress import TimeLeftEstimator
 from finetune.system import documents
 from tests.support.agent_in_process import InProcess
 from tests.support.agent_processes import Place, identify, write_sweep

@@ -62,7 +62,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """Serves weights; their name does not say their hash, as they are random ones."""
-    monkeypatch.setattr(weights, "_digest", lambda _: None)
+    monkeypatch.setattr(weights, "_digest_in_name", lambda _: None)
     torch.save(torchvision.models.get_model(NETWORK, weights=None).state_dict(), tmp_path / "weights.pth")
     with serving(Served((tmp_path / "weights.pth").read_bytes())) as served:
         monkeypatch.setenv("FINETUNE_WEIGHTS_URL", served.url.rpartition("/")[0])

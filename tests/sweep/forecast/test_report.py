@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from finetune.sweep import sweep_file
-from finetune.sweep.eta import TimeLeftEstimator
 from finetune.sweep.forecast import report
 from finetune.sweep.forecast.report import FORECAST, StrategyForecast, SweepForecast
 from finetune.sweep.plan import PlannedRun, SweepPlan, make_plan
+from finetune.sweep.progress import TimeLeftEstimator
 from tests.support.agent_in_process import InProcess
 from tests.support.agent_processes import CODE, Place, write_sweep
 from tests.support.processes import wait_until
