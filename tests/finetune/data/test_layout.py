@@ -111,14 +111,14 @@ def test_links_to_folders_above_are_not_followed(tmp_path: Path) -> None:
     """Each image counts once, in its own class; a link to images elsewhere is followed."""
     root = write_folder(tmp_path / "data", {"": 3})
     write_folder(tmp_path / "elsewhere", {"": 2})
-    before, first = read_layout(root), fingerprint(root)
+    before, first = read_layout(root).parts, fingerprint(root)
     (root / "red" / "again").symlink_to(root / "red")
     (root / "red" / "parent").symlink_to(root)
     (root / "all").symlink_to(tmp_path)
-    assert read_layout(root) == before
+    assert read_layout(root).parts == before
     assert fingerprint(root) == first
     (root / "red" / "more").symlink_to(tmp_path / "elsewhere" / "blue")
-    assert len(read_layout(root).paths()) == len(before.paths()) + 2
+    assert len(read_layout(root).paths()) == 9 + 2
 
 
 def test_links_between_two_folders_end(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_links_between_two_folders_end(tmp_path: Path) -> None:
     root = write_folder(tmp_path, {"": 3})
     (root / "red" / "blue").symlink_to(root / "blue")
     (root / "blue" / "red").symlink_to(root / "red")
-    assert len(read_layout(root).paths()) == 3 * 3 + 2 * 3
+    assert len(read_layout(root).paths()) == 3 * 3
 
 
 def test_files_that_are_no_table_are_refused(tmp_path: Path) -> None:
