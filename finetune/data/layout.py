@@ -144,8 +144,8 @@ def _refuse_unknown_splits(folders: Sequence[Path], splits: Sequence[Path], plac
         raise DataError(
             f"data: {place}: {names([f'{folder.name}/' for folder in unknown])} hold folders of equal names "
             f"({names(sorted(inner[unknown[0]]))}), {beside}. If they are splits, "
-            "rename them to train/, val/ and test/, or move what is none elsewhere. If they are classes, or all of them "
-            "train, list the images in a CSV file path,label[,split]"
+            "rename them to train/, val/ and test/, or move what is none elsewhere. If they are classes, or all "
+            "of them train, list the images in a CSV file path,label[,split]"
         )
 
 
