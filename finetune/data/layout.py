@@ -223,7 +223,9 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
     try:
         lines = list(read_cells(file, DELIMITERS))
     except (OSError, CorruptFileError) as error:
-        raise DataError(f"data: {file} can't be read as a CSV file ({error}); it must be UTF-8") from error
+        raise DataError(
+            f"data: {file} can't be read as a CSV file ({error}); it must be UTF-8, or UTF-16 with a byte order mark"
+        ) from error
     header = [name.strip().lower() for name in lines[0][1]] if lines else []
     present = {column: [name for name in aliases if name in header] for column, aliases in COLUMNS.items()}
     absent = [column for column in ("path", "label") if not present[column]]

@@ -60,6 +60,15 @@ def test_spreadsheets_ways_of_writing_are_read(tmp_path: Path, delimiter: str) -
     assert parts(find_splits(file, 0)) == (18, 6, 6)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_the_encodings_of_spreadsheets_are_read(tmp_path: Path, encoding: str, line_end: str) -> None:
+    """By the byte order mark."""
+    file = listed(tmp_path)
+    file.write_bytes(file.read_text().replace("RED", "RÖD").replace("\n", line_end).encode(encoding))
+    assert find_splits(file, 0).classes == ("BLUE", "GREEN", "RÖD")
+
+
 def test_rows_without_a_split_are_left_out_and_this_is_said(tmp_path: Path) -> None:
     """So an image can be taken out of a file that says what every other one is for."""
     file = listed(tmp_path)
