@@ -12,7 +12,7 @@ import PIL
 from PIL import Image
 
 from finetune.data.duplicates import SIDE, PerceptualHash, near_copies, perceptual_hash
-from finetune.data.image_io import (
+from finetune.data.images.image_io import (
     DEEP_MODES,
     UNREADABLE,
     decode,
@@ -22,7 +22,7 @@ from finetune.data.image_io import (
     reason_of,
     to_rgb,
 )
-from finetune.data.image_metadata import UPRIGHT, orientation_of, turn
+from finetune.data.images.image_metadata import UPRIGHT, orientation_of, turn
 from finetune.system.atomic import delete_stale_temporaries
 from finetune.system.checksums import read_checked_json, write_checked_json
 from finetune.system.environment import cache_folder, cores

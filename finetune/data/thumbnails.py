@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from finetune.data.image_io import UNREADABLE, read_small
+from finetune.data.images.image_io import UNREADABLE, read_small
 from finetune.rundir.keys import PREDICTIONS, PROBABILITY, THUMBNAILS
 from finetune.system.atomic import replacing
 from finetune.system.tables import read_table

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from finetune.data.image_io import UNREADABLE, read_small
+from finetune.data.images.image_io import UNREADABLE, read_small
 from finetune.system.atomic import replacing
 from finetune.system.progress_bar import progress_bar
 

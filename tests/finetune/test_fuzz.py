@@ -22,9 +22,9 @@ from analysis.sources.predictions import read_predictions
 from analysis.sources.run_directories import read_sweep
 from finetune.config import Config, parse_config
 from finetune.data import thumbnails
-from finetune.data.image_formats import is_image
-from finetune.data.image_io import read_image
-from finetune.data.image_metadata import with_plain_metadata
+from finetune.data.images.image_formats import is_image
+from finetune.data.images.image_io import read_image
+from finetune.data.images.image_metadata import with_plain_metadata
 from finetune.data.layout import read_layout
 from finetune.data.scan import inspect_file
 from finetune.data.thumbnails import open_thumbnail_source

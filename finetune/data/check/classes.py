@@ -10,7 +10,7 @@ from PIL import Image
 
 from finetune.data.check.findings import Finding, Rule, SuggestedFix
 from finetune.data.folder_walk import IMAGE_SUFFIXES, is_passed_over
-from finetune.data.image_io import UNREADABLE
+from finetune.data.images.image_io import UNREADABLE
 from finetune.data.layout import inside
 
 UNEQUAL = 10  # times as many images in the largest class as in the smallest

@@ -14,8 +14,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from finetune.data.image_formats import FORMATS, HEIF, RAW, RAW_SUFFIXES, load_heif, reason_not_read, recognise
-from finetune.data.image_metadata import upright, with_plain_metadata
+from finetune.data.images.image_formats import FORMATS, HEIF, RAW, RAW_SUFFIXES, load_heif, reason_not_read, recognise
+from finetune.data.images.image_metadata import upright, with_plain_metadata
 from finetune.errors import DataError, UserError
 
 Item = TypeVar("Item")
@@ -40,6 +40,10 @@ MAX_MEGAPIXELS = 179.0  # as in Pillow
 MAX_BYTES_TO_REWRITE = 2**29  # of a file with damaged metadata
 
 BACKGROUND = (255, 255, 255)  # behind transparent parts
+
+
+class UnreadableKindError(UnidentifiedImageError):
+    """A file is no image of a kind that is read here; the message says what to do."""
 
 
 def read_image(path: Path) -> Image.Image:
@@ -80,7 +84,7 @@ def decode(path: Path, use: Callable[[Image.Image], Result]) -> Result:
     try:
         with open_image(path) as image:
             return use(image)
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, UnreadableKindError):
         raise
     except UNREADABLE as error:
         plain = _without_metadata(path)
@@ -124,14 +128,16 @@ def open_image(path: Path) -> Image.Image:
     """
     Image.MAX_IMAGE_PIXELS = max_pixels() // 2  # Pillow refuses images with more than twice as many
     if path.suffix.lower() in RAW_SUFFIXES and recognise(path) == RAW:
-        raise UnidentifiedImageError(reason_not_read(RAW))  # Pillow would open the small preview in it
+        raise UnreadableKindError(reason_not_read(RAW))  # Pillow would open the small preview in it
     try:
         return Image.open(path, formats=FORMATS)
     except UnidentifiedImageError:
         kind = recognise(path)
         if kind == HEIF and load_heif():
             return Image.open(path, formats=[HEIF])
-        raise UnidentifiedImageError(reason_not_read(kind)) from None
+        if kind in FORMATS:
+            raise  # damaged
+        raise UnreadableKindError(reason_not_read(kind)) from None
 
 
 def max_pixels() -> int:
@@ -180,6 +186,8 @@ def reason_of(error: BaseException) -> str:
     """Return why an image can't be read, without its path, which differs from machine to machine."""
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {max_pixels() / 1e6:g} million pixels; {LIMIT_VARIABLE} sets how many may be read"
+    if isinstance(error, UnidentifiedImageError) and not isinstance(error, UnreadableKindError):
+        return "its header is damaged"
     if isinstance(error, MemoryError):
         return "it takes more memory than there is"
     return str(getattr(error, "strerror", None) or error) or type(error).__name__

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from finetune.data.image_io import read_image
-from finetune.data.image_metadata import exif_orientation, with_plain_metadata
+from finetune.data.images.image_io import read_image
+from finetune.data.images.image_metadata import exif_orientation, with_plain_metadata
 from finetune.data.scan import inspect_file
 from finetune.data.thumbnails import open_thumbnail_source
 from finetune.inference.prediction_page import thumbnail_of
-from tests.finetune.data.test_hostile_images import png
+from tests.finetune.data.images.test_hostile_images import png
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SIZE = (24, 16)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from finetune.data.image_io import LIMIT_VARIABLE, read_image
+from finetune.data.images.image_io import LIMIT_VARIABLE, read_image
 from finetune.data.scan import inspect_file
 from finetune.errors import DataError, UserError
 from tests.support.images import bomb_png
