@@ -37,7 +37,7 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     Raises:
         DataError: something named does not exist, or no image was found.
     """
-    from finetune.data.layout import find_images
+    from finetune.data.folder_walk import find_images
 
     missing = [argument for argument in arguments if not Path(argument).exists()]
     if missing:

@@ -16,7 +16,8 @@ PACKAGES = ("finetune", "analysis", "benchmarks", "chaos", "notebooks")
 # The modules of the folders `finetune` and `analysis` that are no rooms of their own are the commands.
 ORDER = """
     finetune.errors  finetune.seeds  finetune.system  finetune.config  finetune.resolve  finetune.config_flags
-    finetune.pretrained  finetune.rundir  finetune.data.demo  finetune.data  finetune.data.check  finetune.models
+    finetune.pretrained  finetune.rundir  finetune.data.demo  finetune.data.images  finetune.data
+    finetune.data.check  finetune.models
     finetune.cache  finetune.training  finetune.run  finetune.inference  finetune.tracking
     finetune.sweep  finetune.sweep.forecast  finetune.sweep.agents  finetune.data.__main__  finetune  agent
     analysis.errors  analysis.formatting  analysis.stats  analysis.sources.wandb  analysis.sources  analysis.tables

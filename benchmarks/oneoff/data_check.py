@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from finetune.data.image_io import read_image
-from finetune.data.layout import find_images
+from finetune.data.folder_walk import find_images
+from finetune.data.images.image_io import read_image
 from finetune.system.progress_bar import track
 
 CLASSES = 10

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from finetune.data.duplicates import LENGTH, MIN_COSINE, MIRROR, perceptual_hash
-from finetune.data.layout import find_images
+from finetune.data.folder_walk import find_images
 from finetune.data.scan import inspect_file
 from finetune.system.progress_bar import track
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from finetune.cache import store
 from finetune.cache.entry_writer import EntryWriter
 from finetune.cache.store import NO_CALLBACKS, FillCallbacks
-from finetune.data.image_io import map_ahead, open_image, read_image
+from finetune.data.images.image_io import map_ahead, open_image, read_image
 from finetune.data.splits import Sample
 from finetune.data.transforms import MAX_ASPECT, resize_for_cache
 from finetune.errors import RunInterrupted

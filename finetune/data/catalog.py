@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from finetune.data.duplicates import content_hash, size_and_ends
-from finetune.data.layout import find_images, inside, read_layout
+from finetune.data.folder_walk import FolderWalk
+from finetune.data.layout import inside, read_layout
 from finetune.errors import DataError, NotDownloadedError
 from finetune.system import locks
 from finetune.system.archive import unpack
@@ -81,7 +82,12 @@ def fingerprint(place: Path) -> str:
 def _named_images(place: Path) -> Iterable[tuple[str, Path]]:
     """Return (name, path) of the images; the name has the relative path, and what a CSV file says of it."""
     if not place.is_file():
-        return ((inside(path, place), path) for path in find_images(place))
+        walk = FolderWalk(place.parent)
+        found = [(inside(path, place), path) for path in walk.images([place])[place]]
+        if not walk.repeated:
+            return found
+        linked = {inside(path, place): path for path in read_layout(place).images()}  # classes may be such links
+        return [*found, *sorted(linked.items() - set(found))]
     layout = read_layout(place)
     return sorted(
         (f"{name}\0{label}\0{part}" + (f"\0{layout.groups[name]}" if name in layout.groups else ""), path)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from finetune.data.image_io import read_image
+from finetune.data.images.image_io import read_image
 from finetune.data.sampling import balanced_order
 from finetune.data.splits import Sample
 from finetune.data.transforms import Transform, resize_for_cache, stack

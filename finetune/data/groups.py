@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -39,10 +40,10 @@ def groups_by_pattern(paths: Iterable[str], pattern: str) -> dict[str, str]:
     """
     paths = list(paths)
     try:
-        searched = re.compile(pattern)
+        searched = re.compile(unicodedata.normalize("NFC", pattern))
     except re.error as error:
         raise DataError(f"group_by: {pattern!r} is no regular expression: {error}") from error
-    found = {path: match for path in paths if (match := searched.search(path))}
+    found = {path: match for path in paths if (match := searched.search(unicodedata.normalize("NFC", path)))}
     if paths and not found:
         raise DataError(
             f"group_by: {pattern!r} is found in none of the {len(paths):,} paths, such as {', '.join(paths[:SHOWN])}. "

@@ -1,22 +1,30 @@
 """The class of each image, and its split if it has one: by folders, or by a CSV file.
 
-train/cat/1.jpg  val/cat/2.jpg  test/cat/3.jpg     folders of splits (val/ may be called validation/), or
+train/cat/1.jpg  val/cat/2.jpg  test/cat/3.jpg     folders of splits (by any usual name), or
 cat/1.jpg  dog/2.jpg                               of classes only; or the file, whatever its name,
 pictures.csv                                       path,label[,split][,group], paths starting from the folder it lies in
 """
 
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from finetune.data.folder_walk import FolderWalk, FoundFiles, folder_names, has_images
 from finetune.data.groups import groups_by_pattern
 from finetune.errors import CorruptFileError, DataError
 from finetune.system.output import one_line
 from finetune.system.tables import read_cells, unescape_cell
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-VAL_NAMES = ("val", "validation", "valid")
+# Usual names of splits; case, separators, digits and endings such as _set do not matter.
+SPLIT_NAMES = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "validate", "validating", "dev", "development"),
+    "test": ("test", "testing", "tst", "eval", "evaluation", "evaluate", "holdout"),
+}
+_PART_OF_NAME = {name: part for part, names_of_part in SPLIT_NAMES.items() for name in names_of_part}
 DELIMITERS = ",;\t"  # what spreadsheets write depends on the language
 COLUMNS = {"path": ("path", "file", "filename"), "label": ("label", "class"), "split": ("split",), "group": ("group",)}
 SHOWN = 5  # names in a message
@@ -34,6 +42,7 @@ class DatasetLayout:
         display_names: part -> its name in the data, such as validation/.
         notes: what was skipped; one sentence each.
         groups: path inside `root` -> name of its group, of the images that have one (see groups.py).
+        unreadable_folders: paths inside `root` of folders that can't be listed.
     """
 
     root: Path
@@ -41,10 +50,15 @@ class DatasetLayout:
     display_names: dict[str, str]
     notes: tuple[str, ...] = ()
     groups: Mapping[str, str] = field(default_factory=dict)
+    unreadable_folders: tuple[str, ...] = ()
 
     def paths(self) -> list[str]:
         """Return the paths of all images inside `root`, with forward slashes."""
-        return [inside(path, self.root) for part in self.parts.values() for paths in part.values() for path in paths]
+        return [inside(path, self.root) for path in self.images()]
+
+    def images(self) -> list[Path]:
+        """Return all images."""
+        return [path for part in self.parts.values() for paths in part.values() for path in paths]
 
 
 def read_layout(place: Path, group_by: str | None = None) -> DatasetLayout:
@@ -66,63 +80,81 @@ def read_layout(place: Path, group_by: str | None = None) -> DatasetLayout:
 
 def _read_folder(place: Path) -> DatasetLayout:
     """Return the layout of a folder."""
-    folders = {folder.name: folder for folder in _subfolders(place)}
-    vals = [name for name in VAL_NAMES if name in folders]
-    if "train" not in folders:
-        return DatasetLayout(place, {"": _by_class(place)}, {"": str(place)})
-    if len(vals) > 1:
-        raise DataError(f"{place}: has both {vals[0]}/ and {vals[1]}/; keep one of them")
-    names = {"train": "train", **({"val": vals[0]} if vals else {}), **({"test": "test"} if "test" in folders else {})}
-    if len(names) == 1:
-        return DatasetLayout(place, {"": _by_class(folders["train"])}, {"": str(folders["train"])})
-    parts = {part: _by_class(folders[name]) for part, name in names.items()}
-    return DatasetLayout(place, parts, {part: f"{name}/" for part, name in names.items()})
+    walk = FolderWalk(place)
+    subfolders = walk.subfolders(place)
+    chosen = _split_folders(subfolders, place)
+    if len(chosen) < 2:
+        chosen = {"": chosen.get("train", place)}
+    classes = {part: subfolders if folder == place else walk.subfolders(folder) for part, folder in chosen.items()}
+    images = walk.images(folder for folders in classes.values() for folder in folders)
+    parts = {part: _by_label({folder: images[folder] for folder in folders}) for part, folders in classes.items()}
+    display_names = {part: f"{folder.name}/" if part else str(folder) for part, folder in chosen.items()}
+    unreadable = tuple(inside(folder, place) for folder in walk.unreadable)
+    return DatasetLayout(place, parts, display_names, tuple(walk.notes(place)), unreadable_folders=unreadable)
 
 
-def find_images(folder: Path) -> Iterator[Path]:
-    """Yield the images below `folder`, by suffix, in a fixed order, without hidden files and dead links.
+def part_of_name(name: str) -> str | None:
+    """Return train, val or test for a usual name of that split, such as Training or test_set; else None."""
+    letters = "".join(filter(str.isalpha, name.casefold()))
+    return _PART_OF_NAME.get(re.sub("(set|data|images|split)+$", "", letters) or letters)
 
-    A link to a folder that contains it is not followed.
+
+def _split_folders(folders: Sequence[Path], place: Path) -> dict[str, Path]:
+    """Return train, val, test -> folder; empty where the folders are classes.
 
     Raises:
-        DataError: a name can't be written into a table (see `check_name`).
+        DataError: two folders are the same split, or may be splits under unusual names.
     """
-    yield from _walk(folder, _with_parents(folder))
+    by_part: dict[str, list[Path]] = {}
+    for folder in folders:
+        if part := part_of_name(folder.name):
+            by_part.setdefault(part, []).append(folder)
+    if "train" not in by_part or any(_is_class(folder, folders) for folder in by_part["train"]):
+        by_part = {}
+    for part, same in by_part.items():
+        if len(same) > 1:
+            listed = " and ".join(f"{folder.name}/" for folder in same)
+            raise DataError(f"{place}: has both {listed}, names of {part}; keep one of them, or rename one")
+    _refuse_unknown_splits(folders, [same[0] for same in by_part.values()], place)
+    return {part: by_part[part][0] for part in ("train", "val", "test") if part in by_part}
 
 
-def _walk(folder: Path, entered: frozenset[Path]) -> Iterator[Path]:
-    """Yield the images below `folder`; `entered` are the folders on the way to it, without links."""
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        check_name(entry)
-        if entry.is_dir():
-            if (target := entry.resolve()) not in entered:
-                yield from _walk(entry, entered | {target})
-        elif entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
-            yield entry
+def _is_class(folder: Path, siblings: Sequence[Path]) -> bool:
+    """Whether a folder called train is a class: it has images directly, as has a folder that can be no split."""
+    others = [sibling for sibling in siblings if part_of_name(sibling.name) is None]
+    return not folder_names(folder) and has_images(folder) and any(map(has_images, others))
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    """Return the visible folders in `folder`, without links to a folder that contains it."""
-    entered = _with_parents(folder)
-    return [
-        entry
-        for entry in sorted(folder.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".") and entry.resolve() not in entered
-    ]
-
-
-def _with_parents(folder: Path) -> frozenset[Path]:
-    return frozenset(path.resolve() for path in (folder, *folder.absolute().parents))
-
-
-def check_name(path: Path) -> None:
-    """Raise DataError if a name has control characters, or is no UTF-8: tables can't hold it."""
-    if one_line(path.name) != path.name:
-        raise DataError(
-            f"data: {one_line(str(path))} has control characters, or bytes that are no UTF-8, in its name: rename it"
+def _refuse_unknown_splits(folders: Sequence[Path], splits: Sequence[Path], place: Path) -> None:
+    """Raise DataError if folders beside `splits`, or two of them where there are none, hold folders of equal names."""
+    inner = {folder: folder_names(folder) for folder in folders if not has_images(folder)}
+    unknown = [
+        folder
+        for folder in folders
+        if folder not in splits
+        and any(
+            len(shared := inner.get(folder, set()) & inner.get(other, set())) > 1
+            and 2 * len(shared) > max(len(inner[folder]), len(inner[other]))
+            for other in (splits or folders)
+            if other != folder
         )
+    ]
+    if unknown:
+        beside = f"as {', '.join(f'{folder.name}/' for folder in splits)} does" if splits else "as classes in splits do"
+        raise DataError(
+            f"data: {place}: {names([f'{folder.name}/' for folder in unknown])} hold folders of equal names "
+            f"({names(sorted(inner[unknown[0]]))}), {beside}. If they are splits, "
+            "rename them to train/, val/ and test/, or move what is none elsewhere. If they are classes, or all "
+            "of them train, list the images in a CSV file path,label[,split]"
+        )
+
+
+def _by_label(images: Mapping[Path, Sequence[Path]]) -> PathsByClass:
+    """Return class -> images; names that differ in their Unicode form alone are one class."""
+    found: PathsByClass = {}
+    for folder, paths in images.items():
+        found.setdefault(unicodedata.normalize("NFC", folder.name), []).extend(paths)
+    return {label: sorted(paths) for label, paths in found.items()}
 
 
 def inside(path: Path, root: Path) -> str:
@@ -136,14 +168,6 @@ def names(labels: list[str]) -> str:
     return shown if len(labels) <= SHOWN else f"{shown} and {len(labels) - SHOWN} more"
 
 
-def _by_class(folder: Path) -> PathsByClass:
-    """Return the images in the visible folders of `folder`."""
-    classes = _subfolders(folder)
-    for entry in classes:
-        check_name(entry)
-    return {entry.name: list(find_images(entry)) for entry in classes}
-
-
 def _read_csv(file: Path) -> DatasetLayout:
     """Return the layout of a CSV file; rows whose split is empty are left out."""
     rows = _rows(file)
@@ -152,9 +176,12 @@ def _read_csv(file: Path) -> DatasetLayout:
     seen: dict[str, str] = {}
     groups: dict[str, str] = {}
     unassigned = 0
+    files = FoundFiles(root)
     for number, row in rows:
-        path, label, split = (Path(row["path"]), row["label"], row.get("split"))
-        part = "" if split is None else "val" if split in VAL_NAMES else split
+        path, label, split = Path(row["path"]), unicodedata.normalize("NFC", row["label"]), row.get("split")
+        part = part_of_name(split) or split if split else split or ""
+        if not path.is_absolute() and ".." not in path.parts:
+            path = files.find(path)
         if split == "":
             unassigned += 1
         elif part not in ("", "train", "val", "test"):
@@ -196,7 +223,9 @@ def _rows(file: Path) -> list[tuple[int, dict[str, str]]]:
     try:
         lines = list(read_cells(file, DELIMITERS))
     except (OSError, CorruptFileError) as error:
-        raise DataError(f"data: {file} can't be read as a CSV file ({error}); it must be UTF-8") from error
+        raise DataError(
+            f"data: {file} can't be read as a CSV file ({error}); it must be UTF-8, or UTF-16 with a byte order mark"
+        ) from error
     header = [name.strip().lower() for name in lines[0][1]] if lines else []
     present = {column: [name for name in aliases if name in header] for column, aliases in COLUMNS.items()}
     absent = [column for column in ("path", "label") if not present[column]]

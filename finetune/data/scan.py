@@ -9,19 +9,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import PIL
-from PIL import Image, ImageOps
+from PIL import Image
 
 from finetune.data.duplicates import SIDE, PerceptualHash, near_copies, perceptual_hash
-from finetune.data.image_io import (
+from finetune.data.images.image_io import (
     DEEP_MODES,
     UNREADABLE,
+    decode,
     has_alpha,
     map_ahead,
     max_pixels,
-    open_image,
     reason_of,
     to_rgb,
 )
+from finetune.data.images.image_metadata import UPRIGHT, orientation_of, turn
 from finetune.system.atomic import delete_stale_temporaries
 from finetune.system.checksums import read_checked_json, write_checked_json
 from finetune.system.environment import cache_folder, cores
@@ -30,9 +31,7 @@ from finetune.system.progress_bar import progress_bar
 MIN_IMAGES_FOR_BAR = 200
 AHEAD = 16  # images per thread that are inspected in advance
 LARGE_PIXELS = 30_000_000  # larger images are decoded one after the other, for the memory they take
-UPRIGHT = 1  # EXIF's orientation of an image that need not be turned
-ORIENTATION = 0x0112
-SCAN_VERSION = 3  # to be raised when other images count as readable, or as alike
+SCAN_VERSION = 4  # to be raised when other images count as readable, or as alike
 _one_at_a_time = threading.Lock()
 
 
@@ -101,35 +100,45 @@ def inspect_file(path: Path) -> FileInspection:
     Pillow shrinks a JPEG while decoding it: all of its bytes are read, in a third of the time.
     """
     header = FileInspection(None)
+
+    def inspect(image: Image.Image) -> FileInspection:
+        nonlocal header
+        header = _inspect_header(image)
+        if image.mode == "RGB":
+            image.draft("L", (2 * SIDE, 2 * SIDE))
+        large = image.width * image.height > LARGE_PIXELS
+        with _one_at_a_time if large else nullcontext():
+            return _inspect_pixels(image, header)
+
     try:
         if not path.stat().st_size:
             return FileInspection("the file is empty")
-        with open_image(path) as image:
-            header = FileInspection(
-                None,
-                kind=str(image.format),
-                mode=image.mode,
-                size=image.size,
-                turned=image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT,
-                animated=plain(image.format) != "JPEG" and bool(getattr(image, "is_animated", False)),
-            )
-            if image.mode == "RGB":
-                image.draft("L", (2 * SIDE, 2 * SIDE))
-            large = image.width * image.height > LARGE_PIXELS
-            with _one_at_a_time if large else nullcontext():
-                return _inspect_pixels(image, header)
+        return decode(path, inspect)
     except UNREADABLE as error:
         return replace(header, reason=reason_of(error))
 
 
+def _inspect_header(image: Image.Image) -> FileInspection:
+    return FileInspection(
+        None,
+        kind=str(image.format),
+        mode=image.mode,
+        size=image.size,
+        turned=image.format == "TIFF" and orientation_of(image) != UPRIGHT,  # which loading turns
+        animated=plain(image.format) != "JPEG" and bool(getattr(image, "is_animated", False)),
+    )
+
+
 def _inspect_pixels(image: Image.Image, header: FileInspection) -> FileInspection:
     image.load()
-    upright = to_rgb(image) if image.mode not in ("RGB", "L") else image
+    rgb = to_rgb(image) if image.mode not in ("RGB", "L") else image
+    orientation = orientation_of(image)
     return replace(
         header,
+        turned=header.turned or orientation != UPRIGHT,
         transparent=has_alpha(image),
         max_value=int(image.getextrema()[1]) if image.mode in DEEP_MODES else None,  # type: ignore[arg-type]
-        perceptual_hash=perceptual_hash(ImageOps.exif_transpose(upright)),
+        perceptual_hash=perceptual_hash(turn(rgb, orientation)),
     )
 
 

@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from finetune.data.image_io import UNREADABLE, open_image
+from finetune.data.images.image_io import UNREADABLE, read_small
 from finetune.rundir.keys import PREDICTIONS, PROBABILITY, THUMBNAILS
 from finetune.system.atomic import replacing
 from finetune.system.tables import read_table
@@ -129,13 +129,9 @@ def open_thumbnail_source(root: Path, path: str) -> Array | None:
     if not is_inside(path):
         return None
     try:
-        with open_image(root / path) as image:
-            image.draft("RGB", (2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))  # lets JPEG decode small, many times faster
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+        return np.asarray(read_small(root / path, THUMBNAIL_PX))
     except UNREADABLE:
         return None
-    upright.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    return np.asarray(upright)
 
 
 def read_thumbnails(run_dir: Path, name: str = THUMBNAILS) -> dict[str, Array]:

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
-from PIL import Image, ImageOps
 
-from finetune.data.image_io import UNREADABLE, to_rgb
+from finetune.data.images.image_io import UNREADABLE, read_small
 from finetune.system.atomic import replacing
 from finetune.system.progress_bar import progress_bar
 
@@ -83,7 +82,7 @@ def write_page(
 
         def thumbnail(image: Path) -> str | None:
             advance(next(numbers), len(shown))
-            return _thumbnail(image)
+            return thumbnail_of(image)
 
         stream = _load_template().stream(
             run=run_id,
@@ -121,15 +120,12 @@ def visible(text: Any) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
 
 
-def _thumbnail(path: Path) -> str | None:
+def thumbnail_of(path: Path) -> str | None:
     """Return an upright thumbnail as a data URI; None if the image can't be read any more."""
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))  # lets JPEG decode small, many times faster
-            thumbnail = to_rgb(ImageOps.exif_transpose(image))
+        thumbnail = read_small(path, THUMBNAIL_PX)
     except UNREADABLE:
         return None
-    thumbnail.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     packed = io.BytesIO()
     thumbnail.save(packed, "JPEG", quality=QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(packed.getvalue()).decode()}"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from finetune.data.image_io import map_ahead, read_image
+from finetune.data.images.image_io import map_ahead, read_image
 from finetune.data.transforms import eval_transform, normalise, resize_for_cache, stack
 from finetune.errors import DataError
 from finetune.models.classifier import Classifier

@@ -1,5 +1,6 @@
 """CSV files for spreadsheets and programs: no cell is a formula, and every text is read back unchanged."""
 
+import codecs
 import csv
 import re
 from collections.abc import Iterable, Iterator
@@ -58,6 +59,8 @@ def read_table(path: Path) -> list[dict[str, str]]:
 def read_cells(path: Path, delimiters: str = ",") -> Iterator[tuple[int, list[str]]]:
     """Yield each row of a CSV file that is not blank: the number of its last line, and its cells as they are written.
 
+    It is UTF-8, with or without a byte order mark, or UTF-16 with one.
+
     Args:
         delimiters: the most frequent one of these in the first line separates the cells.
 
@@ -67,7 +70,9 @@ def read_cells(path: Path, delimiters: str = ",") -> Iterator[tuple[int, list[st
     """
     if path.stat().st_size > MAX_TABLE_BYTES:
         raise CorruptFileError(f"{path} is larger than the limit of {MAX_TABLE_BYTES / 2**20:,.0f} MB")
-    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
+    with path.open("rb") as binary:  # spreadsheets write a byte order mark
+        encoding = "utf-16" if binary.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    with path.open(newline="", encoding=encoding) as file:
         try:
             delimiter = max(delimiters, key=file.readline().count)
             file.seek(0)

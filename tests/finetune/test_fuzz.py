@@ -2,8 +2,11 @@
 
 import contextlib
 import io
+import random
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,16 +14,21 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from analysis.sources.predictions import read_predictions
 from analysis.sources.run_directories import read_sweep
 from finetune.config import Config, parse_config
 from finetune.data import thumbnails
+from finetune.data.images.image_formats import is_image
+from finetune.data.images.image_io import read_image
+from finetune.data.images.image_metadata import with_plain_metadata
 from finetune.data.layout import read_layout
 from finetune.data.scan import inspect_file
-from finetune.errors import UserError
+from finetune.data.thumbnails import open_thumbnail_source
+from finetune.errors import DataError, UserError
 from finetune.models.weights_file import read_weights
 from finetune.resolve import resolve, run_id
 from finetune.run.checkpoint import load_checkpoint, model_from_checkpoint
@@ -214,18 +222,93 @@ def test_zip_files(content: bytes) -> None:
         assert {path.name for path in (place / "out").iterdir()} <= {"d"}
 
 
-def picture(kind: str) -> bytes:
-    """Return a small image."""
-    from PIL import Image
+NOISE = Image.frombytes("RGB", (24, 16), random.Random(0).randbytes(24 * 16 * 3))
+IMAGE_KINDS = ("JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP", "AVIF", "ICO", "PPM", "TGA", "JPEG2000", "MPO")
+EXIF = b"Exif\0\0II*\0" + struct.pack("<IHHHIHH", 8, 3, 0x0112, 3, 1, 6, 0) + struct.pack(
+    "<HHIIHHII", 0x011A, 5, 1, 50, 0x8769, 4, 1, 60
+) + struct.pack("<IIIHHHI4sI", 0, 72, 1, 1, 0x9000, 7, 4, b"0230", 0)  # fmt: skip
 
+
+def picture(kind: str, exif: bytes = b"") -> bytes:
+    """Return a small image with a hundred bytes of metadata where its kind has them."""
     made = io.BytesIO()
-    Image.effect_noise((24, 16), 50).save(made, kind)
+    NOISE.save(made, kind, **({"exif": exif} if exif else {}))
     return made.getvalue()
 
 
+def inspect_and_read(path: Path) -> None:
+    """Inspect a file and read it; the two agree on whether it is an image, and the reason has no path in it."""
+    reason = inspect_file(path).reason
+    try:
+        assert read_image(path).mode == "RGB"
+    except DataError:
+        assert reason
+        assert str(path) not in reason
+    else:
+        assert reason is None
+    is_image(path)
+    open_thumbnail_source(path.parent, path.name)
+
+
 @few
-@given(st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"]).flatmap(lambda kind: mutated(picture(kind))))
+@given(st.sampled_from(IMAGE_KINDS).flatmap(lambda kind: mutated(picture(kind))), st.sampled_from(["jpg", "tga", "x"]))
 @pytest.mark.filterwarnings("ignore")
-def test_pictures(content: bytes) -> None:
+def test_pictures(content: bytes, suffix: str) -> None:
     """An image with bytes exchanged is read, or has a reason why not."""
-    apart(content, "a.jpg", inspect_file)
+    apart(content, f"a.{suffix}", inspect_and_read)
+
+
+@few
+@given(mutated(EXIF), st.sampled_from(["JPEG", "PNG", "WEBP"]))
+@pytest.mark.filterwarnings("ignore")
+def test_metadata(block: bytes, kind: str) -> None:
+    """Whatever the EXIF block holds, the image is read, with its pixels as they were, turned or not."""
+    plain, content = picture(kind), picture(kind, exif=block or b"x")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "a").write_bytes(content)
+        (Path(folder) / "b").write_bytes(plain)
+        turned = read_image(Path(folder) / "a")
+        assert inspect_file(Path(folder) / "a").reason is None
+        assert sorted(turned.getdata()) == sorted(read_image(Path(folder) / "b").getdata())
+
+
+PNG_CHUNKS = (b"eXIf", b"iTXt", b"zTXt", b"tEXt", b"iCCP", b"gAMA", b"cHRM", b"pHYs", b"tIME", b"sRGB", b"tRNS",
+              b"sBIT", b"bKGD", b"hIST", b"sPLT", b"acTL", b"fcTL", b"caBX", b"abCD")  # fmt: skip
+
+
+@few
+@given(st.sampled_from(PNG_CHUNKS), st.binary(max_size=60) | mutated(b"Comment\0\0" + zlib.compress(b"a" * 99)))
+@pytest.mark.filterwarnings("ignore")
+def test_png_chunks(kind: bytes, inner: bytes) -> None:
+    """No chunk beside the pixels costs a PNG."""
+    good = picture("PNG")
+    chunk = struct.pack(">I", len(inner)) + kind + inner + struct.pack(">I", zlib.crc32(kind + inner))
+    for at in (33, len(good) - 12):  # after the header, before the end
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "a.png").write_bytes(good[:at] + chunk + good[at:])
+            assert read_image(Path(folder) / "a.png").mode == "RGB"
+            assert inspect_file(Path(folder) / "a.png").reason is None
+
+
+@few
+@given(st.integers(0xE0, 0xEF), st.sampled_from([b"", b"Exif\0\0", b"MPF\0", b"ICC_PROFILE\0", b"Photoshop 3.0\0",
+       b"http://ns.adobe.com/xap/1.0/\0", b"JFIF\0", b"Ducky"]), st.binary(max_size=60))  # fmt: skip
+@pytest.mark.filterwarnings("ignore")
+def test_jpeg_segments(marker: int, name: bytes, inner: bytes) -> None:
+    """No segment beside the pixels costs a JPEG."""
+    assume(marker != 0xEE)  # Adobe's, which says what the colours mean
+    good = picture("JPEG")
+    segment = b"\xff" + bytes([marker]) + struct.pack(">H", len(name + inner) + 2) + name + inner
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "a.jpg").write_bytes(good[:2] + segment + good[2:])
+        assert read_image(Path(folder) / "a.jpg").mode == "RGB"
+        assert inspect_file(Path(folder) / "a.jpg").reason is None
+
+
+@few
+@given(st.binary() | st.sampled_from(IMAGE_KINDS).flatmap(lambda kind: mutated(picture(kind))))
+def test_plain_metadata(content: bytes) -> None:
+    """A file without its metadata, or None."""
+    with_plain_metadata(content)
+    with_plain_metadata(b"\xff\xd8" + content)
+    with_plain_metadata(b"II*\0\x08\0\0\0" + content)

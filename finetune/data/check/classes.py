@@ -9,8 +9,9 @@ from pathlib import Path
 from PIL import Image
 
 from finetune.data.check.findings import Finding, Rule, SuggestedFix
-from finetune.data.image_io import UNREADABLE
-from finetune.data.layout import IMAGE_SUFFIXES, inside
+from finetune.data.folder_walk import IMAGE_SUFFIXES, is_passed_over
+from finetune.data.images.image_io import UNREADABLE
+from finetune.data.layout import inside
 
 UNEQUAL = 10  # times as many images in the largest class as in the smallest
 FEW = 10  # test images: one of them is ten points of recall
@@ -48,7 +49,14 @@ UNKNOWN_SUFFIX = Rule(
     f"Rename or convert them; runs read {', '.join(sorted(IMAGE_SUFFIXES))}.",
 )
 OTHER = Rule("note", "other", "no images, skipped", "", ("file",))
-HIDDEN = Rule("note", "hidden", "hidden, skipped", "", ("file or folder", "files and folders"))
+UNREADABLE_FOLDER = Rule(
+    "warning",
+    "unreadable-folder",
+    "folders that can't be read",
+    "What is in them is missing: change their permissions.",
+    ("folder",),
+)
+HIDDEN = Rule("note", "hidden", "hidden or made by programs, skipped", "", ("file or folder", "files and folders"))
 
 
 def class_findings(counts: Mapping[str, Mapping[str, int]], drawn: Collection[str] = ()) -> Iterator[Finding]:
@@ -96,7 +104,7 @@ def unused_findings(root: Path, used: Collection[str]) -> Iterator[Finding]:
     kinds, others = {}, []
     for path in _files(root):
         name = inside(path, root)
-        if path.name.startswith("."):
+        if is_passed_over(path.name):
             hidden.append(name)
         elif not path.is_file():
             dead.append(name)
@@ -115,11 +123,11 @@ def unused_findings(root: Path, used: Collection[str]) -> Iterator[Finding]:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Yield the files below `root`, and hidden folders without what is in them."""
+    """Yield the files below `root`, and folders that are passed over without what is in them."""
     for folder, below, files in os.walk(root):
         below.sort()
-        yield from (Path(folder, name) for name in below if name.startswith("."))
-        below[:] = [name for name in below if not name.startswith(".")]
+        yield from (Path(folder, name) for name in below if is_passed_over(name))
+        below[:] = [name for name in below if not is_passed_over(name)]
         yield from (Path(folder, name) for name in sorted(files))
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finetune.data import catalog
-from finetune.data.check.classes import class_findings, unused_findings
+from finetune.data.check.classes import UNREADABLE_FOLDER, class_findings, unused_findings
 from finetune.data.check.copies import copy_findings, group_findings
 from finetune.data.check.files import file_findings
 from finetune.data.check.findings import LEVELS, Finding, SuggestedFix
@@ -131,6 +131,7 @@ def check(data: str, split_seed: int = 0, group_by: str | None = None) -> DataRe
     findings += copy_findings(exact, scan.alike, split_and_class)
     findings += file_findings(inspections, split_and_class)
     findings += class_findings(counts, drawn)
+    findings += UNREADABLE_FOLDER.findings(layout.unreadable_folders)
     findings += group_findings(split_and_class, layout.groups)
     if place.is_dir():
         findings += unused_findings(layout.root, inspections.keys())

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from PIL import Image
 
 from finetune.data.check.findings import Finding, Rule, SuggestedFix
-from finetune.data.image_io import DEEP_MODES, MAX_DEPTH
+from finetune.data.images.image_io import DEEP_MODES, MAX_DEPTH
 from finetune.data.scan import FileInspection, plain
 from finetune.data.transforms import MAX_ASPECT
 

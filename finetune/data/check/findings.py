@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from finetune.data.layout import IMAGE_SUFFIXES
+from finetune.data.folder_walk import IMAGE_SUFFIXES
 from finetune.data.scan import suffix_of
 from finetune.system.output import count_text
 

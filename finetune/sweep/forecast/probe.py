@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from finetune.data.augmentation import train_transform
-from finetune.data.image_io import read_image
+from finetune.data.images.image_io import read_image
 from finetune.data.transforms import normalise, resize_for_cache, stack
 from finetune.models.classifier import Classifier, build_classifier, build_network
 from finetune.models.device import autocast_of, device_of

@@ -16,7 +16,7 @@ from finetune.cache.pixel_cache import DecodedImages, PixelCache
 from finetune.cache.store import FillCallbacks
 from finetune.data.augmentation import train_transform
 from finetune.data.dataset import EpochBatchSampler, ImageDataset, make_loader
-from finetune.data.image_io import read_image
+from finetune.data.images.image_io import read_image
 from finetune.data.splits import Sample
 from finetune.data.transforms import eval_transform, resize_for_cache
 from finetune.errors import DataError, RunInterrupted

@@ -8,7 +8,7 @@ from PIL import Image
 
 from finetune.data.augmentation import train_transform
 from finetune.data.dataset import EpochBatchSampler, ImageDataset, SampleRequest, make_loader
-from finetune.data.image_io import read_image
+from finetune.data.images.image_io import read_image
 from finetune.data.splits import find_splits
 from finetune.data.transforms import eval_transform
 from finetune.errors import DataError

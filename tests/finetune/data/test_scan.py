@@ -8,7 +8,7 @@ from PIL import Image
 
 from finetune.__main__ import main
 from finetune.data import scan
-from finetune.data.image_io import read_image
+from finetune.data.images.image_io import read_image
 from finetune.data.scan import ScanResult, load_or_scan
 from finetune.errors import DataError
 from finetune.rundir import files, keys

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from finetune.data.__main__ import main
-from finetune.data.image_io import read_image
+from finetune.data.images.image_io import read_image
 from finetune.errors import DataError
 from tests.support.images import bomb_png
 

@@ -2,34 +2,48 @@
 
 import os
 import struct
+import warnings
+import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from finetune.data.images.image_formats import FORMATS, HEIF, RAW, RAW_SUFFIXES, load_heif, reason_not_read, recognise
+from finetune.data.images.image_metadata import upright, with_plain_metadata
 from finetune.errors import DataError, UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# What Pillow raises for files that are damaged, foreign, or far too large.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+# What Pillow raises for files that are damaged, foreign, or far too large: its parsers check little themselves.
+UNREADABLE = (
+    *(OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError),
+    *(AssertionError, BufferError, RuntimeError, MemoryError, struct.error, zlib.error, Image.DecompressionBombError),
+)
+
+# Pillow's warnings on odd metadata name no file, and nothing of it is used.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 # More than 8 bits a channel: Pillow's convert() would make everything above 255 white.
 DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 MAX_DEPTH = 2**16 - 1
 
-# Formats that are read, by content. Some others that Pillow knows start programs (EPS runs Ghostscript).
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO")
-
 LIMIT_VARIABLE = "FINETUNE_MOST_MEGAPIXELS"  # of one image; larger ones are refused by their header
 MAX_MEGAPIXELS = 179.0  # as in Pillow
 
+MAX_BYTES_TO_REWRITE = 2**29  # of a file with damaged metadata
+
 BACKGROUND = (255, 255, 255)  # behind transparent parts
+
+
+class UnreadableKindError(UnidentifiedImageError):
+    """A file is no image of a kind that is read here; the message says what to do."""
 
 
 def read_image(path: Path) -> Image.Image:
@@ -39,10 +53,55 @@ def read_image(path: Path) -> Image.Image:
         DataError: the file can't be read as an image.
     """
     try:
-        with open_image(path) as image:
-            return to_rgb(ImageOps.exif_transpose(image))
+        return decode(path, lambda image: to_rgb(upright(image)))
     except UNREADABLE as error:
         raise DataError(f"{path}: can't be read as an image ({reason_of(error)}). Repair it or take it out") from error
+
+
+def read_small(path: Path, px: int) -> Image.Image:
+    """Return the image as `read_image` does, with a longest side of at most `px`, in its own proportions.
+
+    Raises:
+        one of UNREADABLE: the file can't be read as an image.
+    """
+
+    def shrink(image: Image.Image) -> Image.Image:
+        image.draft("RGB", (2 * px, 2 * px))  # lets JPEG decode small, many times faster
+        return to_rgb(upright(image))
+
+    small = decode(path, shrink)
+    small.thumbnail((px, px))
+    return small
+
+
+def decode(path: Path, use: Callable[[Image.Image], Result]) -> Result:
+    """Return `use` of an opened image; where it fails, of the same pixels without the file's metadata.
+
+    Raises:
+        one of UNREADABLE: the pixels can't be read.
+        UserError: see `max_pixels`.
+    """
+    try:
+        with open_image(path) as image:
+            return use(image)
+    except (Image.DecompressionBombError, UnreadableKindError):
+        raise
+    except UNREADABLE as error:
+        plain = _without_metadata(path)
+        if plain is None:
+            raise
+        try:
+            with Image.open(BytesIO(plain), formats=FORMATS) as image:
+                return use(image)
+        except UNREADABLE:
+            raise error from None  # of the file as it is
+
+
+def _without_metadata(path: Path) -> bytes | None:
+    try:
+        return with_plain_metadata(path.read_bytes()) if path.stat().st_size <= MAX_BYTES_TO_REWRITE else None
+    except OSError:
+        return None
 
 
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int) -> Generator[Result]:
@@ -64,11 +123,21 @@ def open_image(path: Path) -> Image.Image:
     """Open an image and read its header, not its pixels.
 
     Raises:
-        one of UNREADABLE: it is none of FORMATS, or has more pixels than are allowed.
+        one of UNREADABLE: it is of no kind that is read, or has more pixels than are allowed.
         UserError: see `max_pixels`.
     """
     Image.MAX_IMAGE_PIXELS = max_pixels() // 2  # Pillow refuses images with more than twice as many
-    return Image.open(path, formats=FORMATS)
+    if path.suffix.lower() in RAW_SUFFIXES and recognise(path) == RAW:
+        raise UnreadableKindError(reason_not_read(RAW))  # Pillow would open the small preview in it
+    try:
+        return Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError:
+        kind = recognise(path)
+        if kind == HEIF and load_heif():
+            return Image.open(path, formats=[HEIF])
+        if kind in FORMATS:
+            raise  # damaged
+        raise UnreadableKindError(reason_not_read(kind)) from None
 
 
 def max_pixels() -> int:
@@ -115,11 +184,13 @@ def has_alpha(image: Image.Image) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """Return why an image can't be read, without its path, which differs from machine to machine."""
-    if isinstance(error, UnidentifiedImageError):
-        return f"no image of a kind that is read here: {', '.join(FORMATS)}"
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {max_pixels() / 1e6:g} million pixels; {LIMIT_VARIABLE} sets how many may be read"
-    return str(getattr(error, "strerror", None) or error)
+    if isinstance(error, UnidentifiedImageError) and not isinstance(error, UnreadableKindError):
+        return "its header is damaged"
+    if isinstance(error, MemoryError):
+        return "it takes more memory than there is"
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
 def _from_deep(image: Image.Image) -> Image.Image:
