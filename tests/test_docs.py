@@ -30,7 +30,7 @@ from tests.support.images import write_folder
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(DOCS.glob("*.md"))
-LANGUAGES = {"bash", "text", "python", "yaml", "mermaid"}
+LANGUAGES = {"bash", "text", "yaml", "mermaid"}
 SHELLS = ["bash", *(["zsh"] if shutil.which("zsh") else [])]
 MAX_WIDTH, MAX_README_WIDTH, MAX_README_LINES = 140, 120, 165
 VARIABLES = {"SWEEP", "AGENTS", "BUDGET", "ARGS"}  # of make

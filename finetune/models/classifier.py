@@ -105,9 +105,9 @@ def count_blocks(backbone: str, image_px: int, start_px: int | None = None) -> i
     Raises:
         ConfigError: it can't take images of `image_px` or `start_px` pixels.
     """
-    network = build_meta_network(backbone, image_px)
     field, side = "image_px", image_px
     try:
+        network = build_meta_network(backbone, image_px)
         with torch.device("meta"), torch.no_grad():
             model = build_classifier(network, 2, 0.0).eval()
             model(torch.zeros(1, 3, side, side))

@@ -21,7 +21,7 @@ IMAGES = 200
 # Sweep file -> what makes arms, and the arm that is best here.
 ANSWERS = {
     "augmentation": (["strategy", "augment"], "partial, strong"),
-    "backbones": (["strategy", "backbone"], "head, timm/vit_small_patch14_dinov2.lvd142m"),
+    "backbones": (["backbone"], "timm/vit_small_patch14_dinov2"),
     "data_size": (["strategy"], "gradual"),
     "demo": (["strategy"], "partial"),
     "shortcut_picture_size": (["strategy", "start_px"], "full, start_px 128"),
