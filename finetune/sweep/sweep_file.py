@@ -110,7 +110,7 @@ def _read_text(source: Path) -> str:
             "a sweep on W&B, or runs/NAME for one that was started here"
         ) from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{source} is not text in UTF-8 ({error}): save it as UTF-8") from error
+        raise UserError(f"{source} can't be read as text in UTF-8 ({error}): save it as UTF-8") from error
     except OSError as error:
         raise UserError(f"{source} can't be read as a sweep file: {error}") from error
 

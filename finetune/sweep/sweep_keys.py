@@ -163,7 +163,7 @@ def _parameter_faults(parameters: Mapping[Any, Any]) -> list[str]:
             faults.append(f"{name}: YAML reads this name as {type(name).__name__}: put it in quotes")
         elif "parameters" in parameter:
             faults.append(f"{name}: a run's fields are flat: write the nested parameters one level up")
-        elif any(isinstance(value, dict) for value in parameter.get("values") or ()):
+        elif _has_distribution(parameter.get("values")):
             faults.append(
                 f"{name}: a distribution among `values` is not drawn from: list values, such as [0, 1.0e-4, 1.0e-3]"
             )
@@ -174,6 +174,10 @@ def _parameter_faults(parameters: Mapping[Any, Any]) -> list[str]:
                 f"{high}.0, or distribution: int_uniform if that is meant"
             )
     return faults
+
+
+def _has_distribution(values: Any) -> bool:
+    return isinstance(values, list) and any(isinstance(value, dict) for value in values)
 
 
 def _is_whole_by_accident(name: str, parameter: Mapping[str, Any]) -> bool:
