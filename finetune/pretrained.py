@@ -128,7 +128,7 @@ def timm() -> ModuleType:
     except ImportError as error:
         raise WeightsError(
             f"backbone: {TIMM_PREFIX}... needs the package timm, which can't be imported ({error}). Install it with "
-            "`make setup`, or with `pip install 'finetune-sweeps[timm]'`"
+            "`make setup`, or with `python -m pip install '.[timm]'` in this project's folder"
         ) from error
     logging.getLogger("timm").setLevel(logging.WARNING)  # it announces each load
     module: ModuleType = timm

@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.errors import InputError
 from analysis.sources.predictions import check_size
+from finetune.resolve import SPLIT_FIELDS
 from finetune.rundir.keys import PREDICTIONS
 from finetune.system.tables import unescape_cell
 
@@ -15,7 +16,7 @@ MIX_DATA = "put runs that were tested on different images into one table, with a
 DATA = "provenance/data_fingerprint"
 # Column of the runs -> what a value is called. Runs on different data are in one table only with --mix-data.
 REPLICATES = {"seed": "seed", "fold": "fold", "split_seed": "split", DATA: "data set"}
-SPLIT = (DATA, "split_seed", "folds", "fold")  # columns that decide the test images
+SPLIT = (DATA, *(name for name in SPLIT_FIELDS if name != "data"))  # columns that decide the test images
 
 TestImages = Mapping[str, str]  # "fingerprint:path" -> label
 

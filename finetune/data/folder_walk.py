@@ -1,4 +1,4 @@
-"""Finds the images below folders: every real folder once, without hidden and machine-made ones."""
+"""Walks a folder tree and lists its images. Each folder is read once; hidden and machine-made ones are skipped."""
 
 import os
 import unicodedata

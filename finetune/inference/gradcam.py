@@ -69,7 +69,7 @@ def as_maps(hidden: "Tensor") -> "Tensor | None":
 
 
 def _activations(model: "Classifier", block: int, inputs: "Tensor") -> tuple["Tensor", "Tensor"]:
-    """Return a block's output, and the gradient there of the logit of the predicted class."""
+    """Return the output of a block, and the gradient of the predicted class's logit with respect to it."""
     import torch
 
     with torch.no_grad():

@@ -1,8 +1,8 @@
 """Networks as ordered blocks, their weights, and what is frozen when.
 
 classifier      the network as ordered blocks, pool and head
-families        splits torchvision's networks into blocks
-timm_blocks     timm's networks as blocks: graph_blocks cuts any network, by a graph_trace of its data flow
+families        splits networks into blocks: torchvision's by family, timm's by graph_blocks, which cuts any network
+                by a graph_trace of its data flow
 unfreezing      which blocks train at an epoch; unfreeze_table tabulates it
 frozen_prefix   computes the blocks that do not train
 microbatch      smaller batches when memory runs out

@@ -8,6 +8,7 @@ between two blocks is a cut into prefix and suffix.
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import torch
 import torchvision
@@ -15,9 +16,8 @@ from torch import Tensor, nn
 
 from finetune.config import TIMM_PREFIX
 from finetune.errors import ConfigError
-from finetune.models.families import split_into_blocks
-from finetune.models.timm_blocks import build_timm_network, check_timm_size, cut_timm_network
-from finetune.pretrained import is_timm
+from finetune.models.families import check_other_px, split_into_blocks
+from finetune.pretrained import is_timm, timm
 
 
 class Classifier(nn.Module):
@@ -79,6 +79,25 @@ def build_network(backbone: str, image_px: int) -> nn.Module:
     return network
 
 
+def build_timm_network(architecture: str, image_px: int, **options: Any) -> nn.Module:
+    """Return timm's network without a classifier, randomly initialised from torch's global stream.
+
+    Args:
+        architecture: timm's name, which may have a weights tag.
+        image_px: side of the images, which decides the shapes of some architectures.
+        options: of `timm.create_model`, in place of those here.
+
+    Raises:
+        WeightsError: timm is missing.
+    """
+    # timm builds an architecture for its input_size where that is fixed, and keeps it for everybody who asks.
+    settings = {"input_size": (3, image_px, image_px), **options.pop("pretrained_cfg_overlay", {})}
+    # Several architectures have dropout before their classifier by default; the head of Classifier has its own.
+    defaults: dict[str, Any] = {"num_classes": 0, "drop_rate": 0.0, "pretrained_cfg_overlay": settings}
+    network: nn.Module = timm().create_model(architecture, **{**defaults, **options})
+    return network
+
+
 def build_meta_network(backbone: str, image_px: int) -> nn.Module:
     """Return the network without memory for its weights (device meta): names, shapes and sizes only."""
     try:
@@ -90,9 +109,6 @@ def build_meta_network(backbone: str, image_px: int) -> nn.Module:
 
 def build_classifier(network: nn.Module, classes: int, dropout: float) -> Classifier:
     """Return the network as blocks, with a new head for `classes`."""
-    if hasattr(network, "pretrained_cfg"):  # timm's
-        blocks, features = cut_timm_network(network)
-        return Classifier(blocks, nn.Identity(), features, classes, dropout)
     return Classifier(*split_into_blocks(network), classes, dropout)
 
 
@@ -114,8 +130,8 @@ def count_blocks(backbone: str, image_px: int, start_px: int | None = None) -> i
             if start_px is not None and start_px != image_px:
                 field, side = "start_px", start_px
                 model(torch.zeros(1, 3, side, side))
-        if is_timm(backbone) and side != image_px:
-            check_timm_size(network, side)
+        if side != image_px:
+            check_other_px(network, side)
     except (RuntimeError, ValueError, AssertionError) as error:
         fault = f"{field}: {backbone} can't take images of {side} pixels ({str(error).splitlines()[0]})"
         raise ConfigError([fault], "the config") from error

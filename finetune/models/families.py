@@ -1,10 +1,12 @@
-"""Splits each family of torchvision's networks into blocks; one small function per family.
+"""Splits networks into blocks: timm's by their data flow, torchvision's by one small function per family.
 
-Each returns the blocks in order, the parameter-free layers before the classifier (pool), and the classifier's last
-layer, which is replaced. The classifier's other layers (one of MobileNetV3, two of VGG) are pretrained, and are blocks.
+Each of these returns the blocks in order, the parameter-free layers before the classifier (pool), and the
+classifier's last layer, which is replaced. The classifier's other layers (one of MobileNetV3, two of VGG) are
+pretrained, and are blocks.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,8 @@ from torchvision.models.densenet import _DenseBlock
 from torchvision.models.squeezenet import Fire
 from torchvision.models.swin_transformer import SwinTransformerBlock
 
+from finetune.models.graph_blocks import check_other_size, cut_into_blocks
+
 BlockSplit = tuple[list[nn.Module], list[nn.Module], nn.Module]
 
 
@@ -21,8 +25,11 @@ def split_into_blocks(network: nn.Module) -> tuple[list[nn.Module], nn.Module, i
     """Return the blocks, the pooling to features (B, D), and D.
 
     Raises:
-        ValueError: the network's family is not known here.
+        ValueError: torchvision's family is not known here, or timm's network does not return features (B, D).
     """
+    if hasattr(network, "pretrained_cfg"):  # timm's
+        cut = cut_into_blocks(network, _timm_px(network), layer_groups(network))
+        return cut.blocks, nn.Identity(), cut.features
     for family, split in _FAMILIES.items():
         if isinstance(network, family):
             blocks, pool, last = split(network)
@@ -30,6 +37,30 @@ def split_into_blocks(network: nn.Module) -> tuple[list[nn.Module], nn.Module, i
             return blocks, _chain(pool), int(features)  # type: ignore[arg-type]
     known = ", ".join(family.__name__ for family in _FAMILIES)
     raise ValueError(f"{type(network).__name__} can't be split into blocks yet. Known families: {known}")
+
+
+def check_other_px(network: nn.Module, other_px: int) -> None:
+    """Raise ValueError if the network's blocks depend on the image size, and `other_px` is not its own."""
+    if hasattr(network, "pretrained_cfg"):
+        check_other_size(network, _timm_px(network), other_px, layer_groups(network))
+
+
+def _timm_px(network: nn.Module) -> int:
+    """Return the side of the images that a network of timm was built for."""
+    settings: Any = network.pretrained_cfg
+    return int(settings["input_size"][-1])
+
+
+def layer_groups(network: Any) -> dict[str, int] | None:
+    """Return the layer group of each parameter, counted from the input; None if timm does not define them."""
+    from timm.models import group_parameters
+
+    try:
+        groups: dict[str, int] = group_parameters(network, network.group_matcher(coarse=False), reverse=True)
+    except Exception:  # a matcher that does not fit its own network raises many kinds
+        return None
+    names = [name for name, _ in network.named_parameters()]
+    return groups if set(groups) == set(names) else None
 
 
 def _chain(modules: Iterable[nn.Module]) -> nn.Module:

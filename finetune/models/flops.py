@@ -31,7 +31,7 @@ def _convolution_backward_flops(*args: Any, out_shape: object = None) -> int:  #
 
 
 def flop_counter() -> FlopCounterMode:
-    """Return a context that counts two FLOPs per multiply-add of convolutions and matrices, groups considered."""
+    """Return a FLOP counter for a `with` block: two per multiply-add, grouped convolutions counted by their groups."""
     return FlopCounterMode(
         display=False, custom_mapping={torch.ops.aten.convolution_backward: _convolution_backward_flops}
     )

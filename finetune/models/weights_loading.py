@@ -12,8 +12,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from finetune.config import TIMM_PREFIX
 from finetune.errors import WeightsError
-from finetune.models.classifier import build_classifier, build_meta_network
-from finetune.models.timm_blocks import build_timm_network
+from finetune.models.classifier import build_classifier, build_meta_network, build_timm_network
 from finetune.models.weights_file import WeightsFile, strip_prefix
 from finetune.pretrained import is_timm, published_weights
 

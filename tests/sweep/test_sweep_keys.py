@@ -92,7 +92,7 @@ def test_each_key_is_honoured_or_refused(key: str, tmp_path: Path, capsys: pytes
 def test_what_runs_could_not_honour_is_refused(
     added: dict[str, Any], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Also where a key as such is fine."""
+    """Values are checked, not only keys."""
     assert check({**GRID, "metric": METRIC, **added}, tmp_path) == 2
     assert told in capsys.readouterr().err
 

@@ -49,8 +49,7 @@ RAW_SUFFIXES = frozenset({".dng", ".cr2", ".nef", ".arw", ".pef", ".sr2", ".rw2"
 SIDECARS = frozenset({RAW, "Photoshop", "GIMP", "SVG", "EPS"})
 HEIF_READERS = ("pi_heif", "pillow_heif")  # the first one only reads; it has no GPL part
 ADVICE = {
-    HEIF: "a HEIC photo: install its reader by `pip install pi-heif` (or `.[heic]` of this project), "
-    "or convert it to JPEG",
+    HEIF: "a HEIC photo: install its reader by `pip install pi-heif` or convert it to JPEG",
     "AVIF": "an AVIF image, which this build of Pillow can't read; install Pillow from PyPI, or convert it to PNG",
     "SVG": "an SVG drawing, which has no pixels; convert it to PNG",
 }

@@ -178,7 +178,7 @@ def test_names_are_compared_in_one_unicode_form(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("where", ["", "cat/", "cat/deep/"])
 def test_machine_made_folders_are_passed_over_and_named(tmp_path: Path, name: str, where: str) -> None:
-    """They are no classes, and their thumbnails no images of one; hidden folders too."""
+    """They do not become classes, and the thumbnails in them are not counted; nor are hidden folders."""
     root = written(tmp_path, *(f"{label}/{n}.jpg" for label in ("cat", "dog") for n in "123"))
     before, first = labels(root), fingerprint(root)
     written(root, f"{where}{name}/1.jpg", f"{where}{name}/x/2.jpg", f"{where}.ipynb_checkpoints/3.jpg", "Thumbs.db")

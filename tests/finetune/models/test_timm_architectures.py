@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.models.classifier import Classifier
+from finetune.models.classifier import Classifier, build_timm_network
+from finetune.models.families import layer_groups
 from finetune.models.frozen_prefix import FrozenPrefix
 from finetune.models.graph_blocks import Blocks, cut_into_blocks
-from finetune.models.timm_blocks import build_timm_network, layer_groups
 from finetune.models.unfreezing import freeze_blocks
 from tests.finetune.models.test_timm_blocks import stirred, trained
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 pytest.importorskip("timm")
 
-from finetune.models.timm_blocks import build_timm_network, cut_timm_network
+from finetune.models.classifier import build_timm_network
+from finetune.models.families import split_into_blocks
 
 NETWORKS = [  # arch, image_px, blocks
     ("test_resnet", 64, 5),
@@ -50,13 +51,13 @@ def trained(network: nn.Module, run: nn.Module, images: Tensor) -> list[Tensor]:
 def test_blocks_compute_what_the_network_computes(arch: str, px: int, count: int) -> None:
     network = stirred(arch, px)
     twin = copy.deepcopy(network)
-    cut = cut_timm_network(network)
-    chain = nn.Sequential(*cut.blocks)
-    assert len(cut.blocks) == count
+    blocks, _, feature_count = split_into_blocks(network)
+    chain = nn.Sequential(*blocks)
+    assert len(blocks) == count
     images = torch.randn(5, 3, px, px)
     with torch.no_grad():
         features = twin.eval()(images)
-        assert features.shape == (5, cut.features)
+        assert features.shape == (5, feature_count)
         assert torch.equal(chain.eval()(images), features)
         torch.testing.assert_close(chain(images[:1]), features[:1])
     step, expected = trained(network, chain, images), trained(twin, twin, images)
