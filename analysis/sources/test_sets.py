@@ -87,7 +87,7 @@ def check_one_test_set(
     )
 
 
-Kind = tuple[str, bool, float | None]  # data fingerprint, whether with folds, split seed if without
+Kind = tuple[str, bool, float | None, str]  # data fingerprint, whether with folds; without: split seed, group_by or ""
 
 
 def _kinds(finished: pd.DataFrame) -> dict[Kind, pd.DataFrame]:
@@ -95,10 +95,15 @@ def _kinds(finished: pd.DataFrame) -> dict[Kind, pd.DataFrame]:
     if DATA not in finished:
         return {}
     rows: dict[Kind, list[int]] = {}
-    for row, (data, folds, seed) in enumerate(finished[[DATA, "folds", "split_seed"]].itertuples(index=False)):
-        has_folds = not math.isnan(folds)
-        if isinstance(data, str):
-            rows.setdefault((data, has_folds, None if has_folds or math.isnan(seed) else seed), []).append(row)
+    columns = finished.reindex(columns=[DATA, "folds", "split_seed", "group_by"])  # earlier versions lack the last
+    for row, (data, folds, seed, group_by) in enumerate(columns.itertuples(index=False)):
+        if not isinstance(data, str):
+            continue
+        kind = (data, True, None, "")  # over all folds, every image is tested
+        if math.isnan(folds):
+            groups = group_by if isinstance(group_by, str) else ""
+            kind = (data, False, None if math.isnan(seed) else seed, groups)
+        rows.setdefault(kind, []).append(row)
     return {kind: finished.iloc[numbers] for kind, numbers in rows.items()}
 
 
@@ -112,13 +117,14 @@ def _union(runs: pd.DataFrame, test_sets: Mapping[str, TestImages]) -> frozenset
 
 def _describe(kind: Kind, runs: pd.DataFrame, kinds: Mapping[Kind, pd.DataFrame]) -> str:
     """Return how this kind differs from the others, such as "data 3f2a11 (clothes), split_seed 1"."""
-    data, has_folds, seed = kind
+    data, has_folds, seed, group_by = kind
     properties = []
     if len({other for other, *_ in kinds}) > 1:
         name = Path(str(runs["data"].iloc[0])).name if "data" in runs else ""
         properties.append(f"data {data[:12]}" + (f" ({name})" if name else ""))
     if len({other[1:] for other in kinds}) > 1:
         properties.append("folds" if has_folds else f"split_seed {seed:g}" if seed is not None else "no split_seed")
+        properties += [f"group_by {group_by}"] if group_by else []
     return ", ".join(properties)
 
 

@@ -73,8 +73,8 @@ def write_onnx(trained: TrainedModel, run_dir: Path, path: Path, uint8: bool = F
                 f"at most {TOLERANCE:g} is allowed, so nothing was written"
             )
         megabytes = temporary.stat().st_size / 1e6
-    program = path.with_name(f"{path.stem}_classify.py")
-    write_atomic(program, Path(onnx_example.__file__).read_text(encoding="utf-8"))
+        program = path.with_name(f"{path.stem}_classify.py")
+        write_atomic(program, Path(onnx_example.__file__).read_text(encoding="utf-8"))
     batches = ", ".join(map(str, BATCH_SIZES))
     side = trained.preprocessing.crop_px
     return [

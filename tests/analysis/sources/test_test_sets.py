@@ -89,6 +89,15 @@ def test_splits_with_other_test_images_are_refused() -> None:
     assert (recipe["n"], recipe["over"], recipe["test_pictures"]) == (2, "2 splits", 20)
 
 
+def test_groups_with_other_test_images_are_refused() -> None:
+    """Images that are kept together make another split, even with the same seed."""
+    put("head-0", "x", group_by=None)
+    put("head-1", "y", group_by="p[0-9]+")
+    message = refusal()
+    assert "tested on different images" in message
+    assert "group_by p[0-9]+: 1 run: head-1" in message
+
+
 def test_splits_with_the_same_test_images_repeat_a_recipe() -> None:
     """Where the test split is given, only train and val differ: val must not choose among them."""
     put("head-0", "x", split_seed=0, val=0.9, test=0.6)

@@ -141,7 +141,7 @@ def test_a_file_that_says_something_else_is_not_written(
     shutil.copytree(place / "run", tmp_path / "run")
     summary = documents.read_json(tmp_path / "run" / keys.SUMMARY) or {}
     documents.write_json(tmp_path / "run" / keys.SUMMARY, {**summary, "temperature": 0.2})
-    monkeypatch.setattr(onnx_export, "_export", lambda *given: shutil.copy(place / "model.onnx", given[-1]))
+    monkeypatch.setattr(onnx_export, "_export", lambda *given: shutil.copy(place / "model.onnx", given[1]))
     out = tmp_path / "out"
     out.mkdir()
     (out / "model.onnx").write_text("what was there before")
@@ -160,13 +160,15 @@ def test_a_full_disk_keeps_the_earlier_file(
     trained = predictor.load_trained(place / "run" / keys.BEST, device="cpu")
     # Only writing is tested here; loading, exporting and comparing take seconds each time.
     monkeypatch.setattr(predictor, "load_trained", lambda *_, **__: trained)
-    monkeypatch.setattr(onnx_export, "_export", lambda *given: given[-1].write_bytes(exported))
+    monkeypatch.setattr(onnx_export, "_export", lambda *given: given[1].write_bytes(exported))
     monkeypatch.setattr(onnx_export, "max_difference", lambda *_: 0.0)
     out = tmp_path / "out" / "model.onnx"
     out.parent.mkdir()
     out.write_text("what was there before")
     arguments = [str(place / "run"), "--onnx", str(out)]
-    assert_each_write_keeps(WritingCommand(lambda: export.main(arguments), out.parent, out), capsys, every)
+    message = f"WriteError: {out.with_suffix('')}"  # of the file, or of the program beside it
+    command = WritingCommand(lambda: export.main(arguments), out.parent, out, message)
+    assert_each_write_keeps(command, capsys, every)
     assert out.read_bytes() == exported
 
 
@@ -174,7 +176,7 @@ def test_it_is_compared_on_val_pictures_or_without_them_on_noise(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Which of them, and by how much they differ, is said."""
-    monkeypatch.setattr(onnx_export, "_export", lambda *given: shutil.copy(place / "model.onnx", given[-1]))
+    monkeypatch.setattr(onnx_export, "_export", lambda *given: shutil.copy(place / "model.onnx", given[1]))
     out = str(tmp_path / "model.onnx")
     shutil.copytree(place / "run", tmp_path / "run")
     assert export.main([str(tmp_path / "run"), "--onnx", out]) == 0

@@ -107,6 +107,21 @@ def test_what_can_not_be_drawn_is_told(place: Path, tmp_path: Path, capsys: pyte
     assert not (run_dir / keys.ATTENTION).exists()
 
 
+def test_maps_are_weighted_by_the_gradients() -> None:
+    """With mean pooling and a linear head, the weights of the maps are those of the predicted class."""
+    torch.manual_seed(0)
+    model = Classifier([nn.Conv2d(3, 4, 1)], nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 4, 2, 0.0)
+    nn.init.normal_(model.head[1].weight)
+    trained = wrapped(model, 6, "x")
+    images = torch.randint(0, 256, (3, 3, 6, 6), dtype=torch.uint8)
+    found = torch.from_numpy(heat_maps(trained, 0, images))
+    maps = model.blocks[0](images.float() / 255)
+    weights = model.head[1].weight[model(images.float() / 255).argmax(dim=1)]
+    expected = (weights[:, :, None, None] * maps).sum(dim=1).relu().detach()
+    assert (expected.amax(dim=(1, 2)) > 0).all()
+    torch.testing.assert_close(found, expected / expected.amax(dim=(1, 2), keepdim=True))
+
+
 @pytest.mark.parametrize(
     ("backbone", "px", "places"), [("vit_b_32", 64, 2), ("swin_t", 64, 2), ("timm/test_vit", 64, 4)]
 )

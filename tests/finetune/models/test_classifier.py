@@ -7,9 +7,9 @@ from torch import nn
 
 from finetune.config import BACKBONES
 from finetune.errors import ConfigError
-from finetune.models.classifier import build_classifier, build_meta_network, build_network, count_blocks
+from finetune.models.classifier import Classifier, build_classifier, build_meta_network, build_network, count_blocks
 from finetune.models.families import split_into_blocks
-from finetune.models.flops import forward_flops
+from finetune.models.flops import count_flops, forward_flops
 
 # One or two of every family, small enough for a test; blocks as DESIGN counts them.
 BLOCKS = {
@@ -82,6 +82,31 @@ def test_flops_of_blocks_are_those_known() -> None:
     assert model.training
     assert sum(flops) / 1e9 == pytest.approx(5.70, abs=0.06)
     assert sum(flops[:28]) / sum(flops) == pytest.approx(0.8145, abs=0.002)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_flops_of_grouped_convolutions_are_those_of_the_closed_form(groups: int) -> None:
+    """Forward 2 x 8 x (8 / groups) x 9 a position; the first layer's gradient needs no gradient of the images."""
+    layers = [nn.Conv2d(3, 8, 1, bias=False), nn.Conv2d(8, 8, 3, padding=1, groups=groups, bias=False)]
+    model = Classifier([nn.Sequential(*layers)], nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 8, 2, 0.0)
+    first, grouped, head = 2 * 3 * 8 * 16, 2 * 8 * (8 // groups) * 9 * 16, 2 * 8 * 2
+    flops = count_flops(model, 0, 4)
+    assert flops.frozen == 0
+    assert flops.forward == first + grouped + head
+    assert flops.backward == first + 2 * grouped + 2 * head
+
+
+def test_blocks_that_are_made_for_one_size_are_refused_at_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm's are cut by a trace, which may hold sizes; that is looked at for start_px."""
+    pytest.importorskip("timm")
+
+    def check(network: object, image_px: int, other_px: int, groups: object) -> None:  # noqa: ARG001
+        raise ValueError(f"made for {image_px}, not for {other_px}")
+
+    monkeypatch.setattr("finetune.models.families.check_other_size", check)
+    assert count_blocks("timm/test_resnet", 64) == 5
+    with pytest.raises(ConfigError, match=r"start_px: timm/test_resnet can't .*made for 64, not for 32"):
+        count_blocks("timm/test_resnet", 64, 32)
 
 
 @pytest.mark.parametrize(("backbone", "image_px"), [("vit_b_16", 100), ("inception_v3", 32), ("alexnet", 16)])

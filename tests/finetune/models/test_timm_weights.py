@@ -43,6 +43,12 @@ def test_preprocessing_is_that_of_the_weights() -> None:
     assert preprocessing_of("timm/resnet50", "a1_in1k", None) != preprocessing_of("timm/resnet50", "tv_in1k", None)
 
 
+def test_the_code_of_timm_is_part_of_what_activations_are_kept_by() -> None:
+    """Its next version may compute something else; torchvision's networks keep the names of their caches."""
+    assert pretrained.code_of(NETWORK) == f"{NETWORK} of timm {timm.__version__}"
+    assert pretrained.code_of("resnet18") == "resnet18"
+
+
 def test_a_tag_in_the_name_is_the_name_of_the_weights() -> None:
     """As on the pages of the hub; it makes the same run as the two fields do."""
     tagged = resolve(parse_config({"backbone": "timm/resnet50.tv_in1k"}, "a test"))
